@@ -1,0 +1,10 @@
+# ViT-B/16 with absolute positional labels, 224 px: 14x14 = 196 positions.
+# Tables 1 and 4, row "ViT-B + PE + APL": 79.11 / 93.73.
+#   tools/dist_train.sh configs/vit-b_apl_in1k.py 8
+_base_ = './vit-b_in1k.py'
+
+model = dict(
+    type='poslabel_mm.PositionalLabelClassifier',
+    pos_head=dict(
+        type='poslabel_mm.PositionalLabelHead', in_channels=768,
+        grid_size=14))

@@ -1,0 +1,86 @@
+"""Absolute and relative positional labels of a patch grid.
+
+Pure tensor functions, torch only. Shape letters: H, W the patch grid; N = H·W
+its patches in row-major order; B the batch; n the patches of an image that are
+present (all N of them, or the visible ones of a masked image).
+"""
+from typing import Optional, Tuple, Union
+
+import torch
+from torch import Tensor
+
+GridShape = Tuple[int, int]
+
+
+def to_grid_shape(grid: Union[int, GridShape]) -> GridShape:
+    """Read a grid size as ``(H, W)``; an int is a square grid.
+
+    Raises:
+        ValueError: If it is not one or two positive integers.
+    """
+    shape = (grid, grid) if isinstance(grid, int) else tuple(grid)
+    if len(shape) != 2 or any(
+            not isinstance(side, int) or side < 1 for side in shape):
+        raise ValueError('A patch grid is a positive int or a pair (H, W) of '
+                         f'them, got {grid!r}.')
+    return shape
+
+
+def num_absolute(grid_shape: GridShape) -> int:
+    """Number of absolute labels, H·W (c in Eq. 4; 196 at 14×14)."""
+    H, W = grid_shape
+    return H * W
+
+
+def num_relative(grid_shape: GridShape) -> int:
+    """Number of relative labels, (2H−1)(2W−1) (729 at 14×14)."""
+    H, W = grid_shape
+    return (2 * H - 1) * (2 * W - 1)
+
+
+def absolute_labels(grid_shape: GridShape,
+                    indices: Optional[Tensor] = None,
+                    device: Union[str, torch.device, None] = None) -> Tensor:
+    """Absolute positional labels y_i = row·W + col (Sec. 3.1).
+
+    Args:
+        grid_shape (tuple[int, int]): The patch grid (H, W).
+        indices (Tensor, optional): Which patches are present, int64 of shape
+            (B, n) with values in [0, N). Defaults to None, all N in order.
+        device (torch.device | str, optional): Where to make the labels.
+            Defaults to the device of ``indices``, or torch's default.
+
+    Returns:
+        Tensor: int64 labels in [0, N), of shape (N,), or (B, n) with indices.
+    """
+    if indices is None:
+        return torch.arange(num_absolute(grid_shape), device=device)
+    return indices.to(device=device or indices.device, dtype=torch.int64)
+
+
+def relative_labels(grid_shape: GridShape,
+                    indices: Optional[Tensor] = None,
+                    device: Union[str, torch.device, None] = None) -> Tensor:
+    """Relative positional labels of all ordered pairs (Sec. 3.2, Eq. 9).
+
+    Swin's one-dimensional relative position index,
+    y_ij = (row_i − row_j + H − 1)·(2W − 1) + (col_i − col_j + W − 1).
+
+    Args:
+        grid_shape (tuple[int, int]): The patch grid (H, W).
+        indices (Tensor, optional): Which patches are present, int64 of shape
+            (B, n) with values in [0, N). Defaults to None, all N in order.
+        device (torch.device | str, optional): Where to make the labels.
+            Defaults to the device of ``indices``, or torch's default.
+
+    Returns:
+        Tensor: int64 labels in [0, (2H−1)(2W−1)), of shape (N, N), or
+        (B, n, n) with indices. Entry [i, j] is patch i as seen from patch j.
+    """
+    H, W = grid_shape
+    place = absolute_labels(grid_shape, indices, device)
+    row = place.div(W, rounding_mode='floor')
+    # y_ij is linear in the two places: s_i − s_j + the index of offset (0, 0).
+    s = row * (2 * W - 1) + (place - row * W)
+    centre = (H - 1) * (2 * W - 1) + (W - 1)
+    return s.unsqueeze(-1) - s.unsqueeze(-2) + centre

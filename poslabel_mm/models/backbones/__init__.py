@@ -1,0 +1,3 @@
+from .positional_vit import PositionalVisionTransformer
+
+__all__ = ['PositionalVisionTransformer']

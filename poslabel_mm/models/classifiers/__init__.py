@@ -1,0 +1,3 @@
+from .positional_label_classifier import PositionalLabelClassifier
+
+__all__ = ['PositionalLabelClassifier']

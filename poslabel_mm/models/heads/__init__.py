@@ -1,0 +1,3 @@
+from .positional_label_head import PositionalLabelHead
+
+__all__ = ['PositionalLabelHead']

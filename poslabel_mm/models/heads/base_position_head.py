@@ -1,0 +1,99 @@
+"""What the absolute and the relative head share."""
+from typing import List, Tuple, Union
+
+from mmengine.model import BaseModule
+from torch import nn
+
+from poslabel_mm.labels import GridShape, to_grid_shape
+from poslabel_mm.models.random_state import independent_random_state
+from poslabel_mm.tokens import PatchTokens
+
+DEFAULT_INIT = dict(type='TruncNormal', layer='Linear', std=0.02)
+
+
+def half_channels(in_channels: int, which: str, argument: str) -> slice:
+    """The channels of a token that a head reads (½z in Eq. 3 and 7).
+
+    Args:
+        in_channels (int): Channels of a token, C.
+        which (str): 'first_half', 'second_half' or 'all'.
+        argument (str): The name of the argument, for messages.
+
+    Returns:
+        slice: Into the channel dimension.
+
+    Raises:
+        ValueError: For another ``which``, or half of an odd channel count.
+    """
+    half = in_channels // 2
+    choices = dict(
+        first_half=slice(0, half),
+        second_half=slice(half, in_channels),
+        all=slice(0, in_channels))
+    if which not in choices:
+        raise ValueError(
+            f'{argument}={which!r} is unknown; choose from {list(choices)}.')
+    if in_channels % 2 and which != 'all':
+        raise ValueError(f'{argument}={which!r} needs an even number of '
+                         f'channels, got in_channels={in_channels}; use '
+                         f"{argument}='all' or an even width.")
+    return choices[which]
+
+
+class BasePositionHead(BaseModule):
+    """Two linear layers with a GELU between them, and a linear classifier.
+
+    There is no activation between the second linear and the classifier, as in
+    the released code of the paper.
+
+    Args:
+        in_channels (int): Channels of a token.
+        grid_size (int | tuple[int, int]): The patch grid (H, W) whose
+            positions are the classes.
+        mlp_channels (tuple[int, int, int, int]): Widths from the MLP's input
+            to the number of classes.
+        loss_weight (float): λ in Eq. 6.
+        init_cfg (dict | list[dict], optional): MMEngine initialisation.
+    """
+
+    def __init__(self, in_channels: int, grid_size: Union[int, GridShape],
+                 mlp_channels: Tuple[int, int, int, int], loss_weight: float,
+                 init_cfg: Union[dict, List[dict], None]) -> None:
+        super().__init__(init_cfg)
+        self.in_channels = in_channels
+        self.grid_shape = to_grid_shape(grid_size)
+        self.loss_weight = loss_weight
+        mlp_in, hidden, feat, num_classes = mlp_channels
+        with independent_random_state(type(self).__name__):
+            self.fc1 = nn.Linear(mlp_in, hidden)
+            self.fc2 = nn.Linear(hidden, feat)
+            self.classifier = nn.Linear(feat, num_classes)
+
+    def init_weights(self) -> None:
+        if not self.is_init:
+            with independent_random_state(type(self).__name__):
+                super().init_weights()
+
+    def check(self, patch_tokens: PatchTokens) -> None:
+        """Refuse tokens of a width or a grid that this head was not built for.
+
+        Raises:
+            ValueError: Naming both sides and the argument to change.
+        """
+        tokens, (H, W), indices = patch_tokens
+        name = type(self).__name__
+        if tokens.shape[-1] != self.in_channels:
+            raise ValueError(
+                f'The patch tokens have {tokens.shape[-1]} channels but '
+                f'{name} was built with in_channels={self.in_channels}; set '
+                f'pos_head.in_channels={tokens.shape[-1]}.')
+        if (H, W) != self.grid_shape:
+            raise ValueError(
+                f'The input has a {H}x{W} patch grid but {name} was built '
+                f'with grid_size={self.grid_shape}; set '
+                f'pos_head.grid_size=({H}, {W}), or feed images of the size '
+                'it was built for.')
+        if indices is None and tokens.shape[1] != H * W:
+            raise ValueError(
+                f'{name} got {tokens.shape[1]} tokens of a {H}x{W} patch grid '
+                'without their indices; pass PatchTokens(..., indices=...).')

@@ -1,0 +1,97 @@
+from typing import Dict, List, Optional, Union
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from poslabel_mm.labels import (GridShape, absolute_labels, num_absolute,
+                                to_grid_shape)
+from poslabel_mm.registry import MODELS
+from poslabel_mm.tokens import PatchTokens
+from .base_position_head import (DEFAULT_INIT, BasePositionHead,
+                                 half_channels)
+
+
+@MODELS.register_module()
+class PositionalLabelHead(BasePositionHead):
+    """Absolute positional label: every token says where it sits (Sec. 3.1).
+
+    p_i = MLP(½z_i) (Eq. 3), softmax over the N positions of the patch grid
+    (Eq. 4), mean cross-entropy over the tokens (Eq. 5) times λ (Eq. 6).
+
+    Args:
+        in_channels (int): Channels C of a patch token.
+        grid_size (int | tuple[int, int]): The patch grid (H, W); the labels
+            are its N = H·W positions, row by row.
+        channels (str): What a token shows of itself: 'first_half',
+            'second_half' or 'all'. Defaults to 'first_half'.
+        hidden_channels (int, optional): Width of the MLP's hidden layer.
+            Defaults to the number of channels read (C/2 for a half).
+        feat_channels (int, optional): Width of p_i. Defaults to half the
+            number of channels read (C/4 for a half).
+        loss_weight (float): λ in Eq. 6. Defaults to 0.5.
+        init_cfg (dict | list[dict], optional): MMEngine initialisation.
+            Defaults to a truncated normal of standard deviation 0.02 with
+            zero biases.
+
+    Raises:
+        ValueError: For unknown ``channels``, half of an odd ``in_channels``,
+            or a ``grid_size`` that is no grid.
+    """
+
+    def __init__(self,
+                 in_channels: int,
+                 grid_size: Union[int, GridShape],
+                 channels: str = 'first_half',
+                 hidden_channels: Optional[int] = None,
+                 feat_channels: Optional[int] = None,
+                 loss_weight: float = 0.5,
+                 init_cfg: Union[dict, List[dict], None] = DEFAULT_INIT):
+        read = half_channels(in_channels, channels, 'channels')
+        width = read.stop - read.start
+        super().__init__(
+            in_channels,
+            grid_size,
+            mlp_channels=(width, hidden_channels or width, feat_channels
+                          or max(width // 2, 1),
+                          num_absolute(to_grid_shape(grid_size))),
+            loss_weight=loss_weight,
+            init_cfg=init_cfg)
+        self.channels = read
+
+    def forward(self, tokens: Tensor) -> Tensor:
+        """Score every position for every token.
+
+        Args:
+            tokens (Tensor): Patch tokens of shape (B, n, C).
+
+        Returns:
+            Tensor: Logits of shape (B, n, N).
+        """
+        x = F.gelu(self.fc1(tokens[..., self.channels]))
+        return self.classifier(self.fc2(x))
+
+    def loss(self, patch_tokens: PatchTokens) -> Dict[str, Tensor]:
+        """Position loss of a batch (Eq. 5 and 6).
+
+        Args:
+            patch_tokens (PatchTokens): Tokens (B, n, C), their grid, and
+                their indices if not all are present.
+
+        Returns:
+            dict[str, Tensor]: ``loss_apl``, λ times the mean cross-entropy,
+            and ``apl_acc``, the percentage of tokens put in their place.
+
+        Raises:
+            ValueError: If the tokens have another width or grid than the head
+                was built for.
+        """
+        self.check(patch_tokens)
+        tokens, grid_shape, indices = patch_tokens
+        logits = self(tokens)
+        labels = absolute_labels(grid_shape, indices, tokens.device)
+        labels = labels.expand(logits.shape[:-1])
+        loss = F.cross_entropy(logits.flatten(0, 1), labels.flatten())
+        with torch.no_grad():
+            acc = (logits.argmax(-1) == labels).float().mean() * 100
+        return dict(loss_apl=self.loss_weight * loss, apl_acc=acc)

@@ -1,0 +1,25 @@
+"""Every test runs on one thread with a fixed seed and MMPretrain's scope."""
+import logging
+
+import pytest
+import torch
+from mmengine.logging import MMLogger
+from mmengine.registry import DefaultScope
+
+import poslabel_mm  # noqa: F401  (before mmpretrain imports torchvision)
+
+
+# MMEngine prints every parameter that it initialises.
+MMLogger.get_instance('mmengine').setLevel(logging.WARNING)
+
+
+@pytest.fixture(autouse=True)
+def one_thread_and_seed():
+    torch.set_num_threads(1)
+    torch.manual_seed(0)
+
+
+@pytest.fixture(autouse=True)
+def mmpretrain_scope():
+    with DefaultScope.overwrite_default_scope('mmpretrain'):
+        yield

@@ -1,0 +1,75 @@
+import pytest
+import torch
+
+from poslabel_mm.labels import (absolute_labels, num_absolute, num_relative,
+                                relative_labels, to_grid_shape)
+
+GRIDS = [(1, 1), (1, 5), (4, 1), (3, 3), (2, 5), (14, 14)]
+
+
+def relative_label(i, j, H, W):
+    """Eq. 9's label of one pair, as PAPER's formula says it."""
+    row_i, col_i = divmod(i, W)
+    row_j, col_j = divmod(j, W)
+    return (row_i - row_j + H - 1) * (2 * W - 1) + (col_i - col_j + W - 1)
+
+
+def test_numbers_of_classes_are_those_of_the_paper():
+    assert num_absolute((14, 14)) == 196
+    assert num_relative((14, 14)) == 729
+    assert num_relative((24, 24)) == 2209
+
+
+@pytest.mark.parametrize('grid', GRIDS)
+def test_absolute_labels_count_row_by_row(grid):
+    H, W = grid
+    labels = absolute_labels(grid)
+    assert labels.dtype == torch.int64
+    assert labels.tolist() == [
+        row * W + col for row in range(H) for col in range(W)
+    ]
+
+
+@pytest.mark.parametrize('grid', GRIDS)
+def test_relative_labels_against_the_formula(grid):
+    H, W = grid
+    labels = relative_labels(grid)
+    assert labels.dtype == torch.int64
+    assert labels.tolist() == [[
+        relative_label(i, j, H, W) for j in range(H * W)
+    ] for i in range(H * W)]
+    assert labels.min() == 0 and labels.max() == num_relative(grid) - 1
+
+
+def test_relative_labels_are_swins_relative_position_index():
+    from mmpretrain.models.utils import WindowMSA
+    window = WindowMSA(embed_dims=4, window_size=(5, 5), num_heads=1)
+    assert torch.equal(relative_labels((5, 5)), window.relative_position_index)
+
+
+def test_labels_of_visible_patches():
+    grid = (3, 4)
+    indices = torch.tensor([[7, 0, 11], [2, 5, 1]])
+    assert torch.equal(absolute_labels(grid, indices), indices)
+    every = relative_labels(grid)
+    expected = torch.stack([every[i][:, i] for i in indices])
+    assert torch.equal(relative_labels(grid, indices), expected)
+
+
+def test_labels_are_made_on_the_asked_device():
+    meta = torch.device('meta')
+    assert absolute_labels((2, 2), device=meta).device == meta
+    indices = torch.zeros(1, 2, dtype=torch.int64, device='meta')
+    assert relative_labels((2, 2), indices).device == meta
+
+
+@pytest.mark.parametrize('grid, shape', [(3, (3, 3)), ((2, 5), (2, 5)),
+                                         ([2, 5], (2, 5))])
+def test_grid_size_is_one_side_or_two(grid, shape):
+    assert to_grid_shape(grid) == shape
+
+
+@pytest.mark.parametrize('grid', [0, -1, (2, 0), (2, ), (2, 3, 4), (2., 3)])
+def test_what_is_no_grid_is_refused(grid):
+    with pytest.raises(ValueError, match='patch grid'):
+        to_grid_shape(grid)

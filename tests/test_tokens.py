@@ -1,0 +1,111 @@
+import copy
+import pickle
+
+import pytest
+import torch
+from models import apl_head, batch, build, classifier, tiny_vit
+
+from poslabel_mm.tokens import PatchTokenReader
+
+OUT_TYPES = ['cls_token', 'avg_featmap', 'featmap', 'raw']
+
+
+def backbone(**kwargs):
+    return build(tiny_vit(**kwargs), training=False)
+
+
+def reference_tokens(out_type, images):
+    """The patch tokens after the final norm, from the stock raw output."""
+    model = backbone(out_type=out_type)
+    model.out_type = 'raw'
+    return model(images)[-1][:, 1:]
+
+
+@pytest.mark.parametrize('out_type', OUT_TYPES)
+@pytest.mark.parametrize('size', [(16, 16), (12, 20)])
+def test_reads_the_final_tokens_whatever_the_out_type(out_type, size):
+    images, _ = batch(3, *size)
+    expected = reference_tokens(out_type, images)
+    stock = backbone(out_type=out_type)(images)
+
+    model = backbone(out_type=out_type)
+    reader = PatchTokenReader(model)
+    with reader:
+        outputs = model(images)
+    tokens, grid_shape, indices = reader.take()
+    assert torch.equal(tokens, expected)
+    assert grid_shape == (size[0] // 4, size[1] // 4) and indices is None
+    assert len(outputs) == len(stock)
+    assert all(map(torch.equal, outputs, stock))
+
+
+def test_several_stages_the_last_one_counts():
+    images, _ = batch()
+    model = backbone(out_type='featmap', out_indices=[0, 1])
+    reader = PatchTokenReader(model)
+    with reader:
+        outputs = model(images)
+    assert torch.equal(reader.take().tokens,
+                       outputs[-1].flatten(2).transpose(1, 2))
+
+
+def test_distilled_vit_leaves_out_both_extra_tokens():
+    images, _ = batch()
+    model = backbone(type='DistilledVisionTransformer')
+    reader = PatchTokenReader(model)
+    with reader:
+        cls_token, dist_token = model(images)[-1]
+    tokens = reader.take().tokens
+    assert tokens.shape == (2, 16, 16)
+    for extra in (cls_token, dist_token):
+        assert not (tokens == extra[:, None]).all(-1).any()
+
+
+def test_reads_a_feature_map():
+    model = torch.nn.Conv2d(3, 5, 4, 4)
+    reader = PatchTokenReader(model)
+    with reader:
+        out = model(torch.randn(2, 3, 8, 12))
+    tokens, grid_shape, _ = reader.take()
+    assert grid_shape == (2, 3)
+    assert torch.equal(tokens[:, 4], out[:, :, 1, 1])
+
+
+def test_a_backbone_without_a_grid_says_so():
+    model = torch.nn.Sequential(torch.nn.Flatten(), torch.nn.Linear(12, 2))
+    reader = PatchTokenReader(model)
+    with reader:
+        model(torch.randn(2, 12))
+    with pytest.raises(RuntimeError, match='Sequential returned no patch grid'):
+        reader.take()
+
+
+def test_nothing_is_kept_outside_reading():
+    images, _ = batch()
+    model = backbone()
+    reader = PatchTokenReader(model)
+    model(images)
+    with pytest.raises(RuntimeError):
+        reader.take()
+    with reader:
+        model(images)
+    reader.take()
+    with pytest.raises(RuntimeError):
+        reader.take()
+
+
+@pytest.mark.parametrize('clone', [
+    copy.deepcopy, lambda model: pickle.loads(pickle.dumps(model))
+], ids=['deepcopy', 'pickle'])
+def test_a_copied_model_reads_its_own_backbone(clone):
+    """As EMA does: the copy must not read, or feed, the original."""
+    images, samples = batch()
+    model = build(classifier(apl_head()))
+    twin = clone(model)
+    with torch.no_grad():
+        for parameter in twin.backbone.parameters():
+            parameter.zero_()
+    before = model.loss(images, samples)['loss_apl']
+    zeroed = twin.loss(images, samples)['loss_apl']
+    assert torch.equal(model.loss(images, samples)['loss_apl'], before)
+    assert not torch.equal(zeroed, before)
