@@ -9,6 +9,8 @@ from typing import Optional, Tuple, Union
 import torch
 from torch import Tensor
 
+from .errors import UserError
+
 GridShape = Tuple[int, int]
 
 
@@ -16,12 +18,12 @@ def to_grid_shape(grid: Union[int, GridShape]) -> GridShape:
     """Read a grid size as ``(H, W)``; an int is a square grid.
 
     Raises:
-        ValueError: If it is not one or two positive integers.
+        UserError: If it is not one or two positive integers.
     """
     shape = (grid, grid) if isinstance(grid, int) else tuple(grid)
     if len(shape) != 2 or any(
             not isinstance(side, int) or side < 1 for side in shape):
-        raise ValueError('A patch grid is a positive int or a pair (H, W) of '
+        raise UserError('A patch grid is a positive int or a pair (H, W) of '
                          f'them, got {grid!r}.')
     return shape
 

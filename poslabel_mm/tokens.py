@@ -6,6 +6,7 @@ from typing import NamedTuple, Optional
 
 from torch import Tensor, nn
 
+from .errors import UserError
 from .labels import GridShape
 
 
@@ -61,11 +62,11 @@ class PatchTokenReader:
         """Hand over what the last pass inside ``with reader:`` showed.
 
         Raises:
-            RuntimeError: If that pass showed no patch grid.
+            UserError: If that pass showed no patch grid.
         """
         patch_tokens, self._patch_tokens = self._patch_tokens, None
         if patch_tokens is None:
-            raise RuntimeError(
+            raise UserError(
                 f'{type(self.backbone).__name__} returned no patch grid: its '
                 'output is no (B, C, H, W) feature map and it has no '
                 '`_format_output` to read tokens from. Set '

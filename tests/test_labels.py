@@ -1,6 +1,7 @@
 import pytest
 import torch
 
+from poslabel_mm.errors import UserError
 from poslabel_mm.labels import (absolute_labels, num_absolute, num_relative,
                                 relative_labels, to_grid_shape)
 
@@ -71,5 +72,5 @@ def test_grid_size_is_one_side_or_two(grid, shape):
 
 @pytest.mark.parametrize('grid', [0, -1, (2, 0), (2, ), (2, 3, 4), (2., 3)])
 def test_what_is_no_grid_is_refused(grid):
-    with pytest.raises(ValueError, match='patch grid'):
+    with pytest.raises(UserError, match='patch grid'):
         to_grid_shape(grid)

@@ -9,6 +9,8 @@ from mmengine.runner.checkpoint import load_state_dict
 from models import apl_head, batch, build, classifier, tiny_vit
 from torch.utils.checkpoint import checkpoint
 
+from poslabel_mm.errors import UserError
+
 DEIT_INIT = [
     dict(type='TruncNormal', layer='Linear', std=.02),
     dict(type='Constant', layer='LayerNorm', val=1., bias=0.),
@@ -170,7 +172,7 @@ def test_labels_follow_the_grid_not_the_batch(size):
 def test_another_resolution_is_an_error_that_names_both_grids():
     model = build(classifier(apl_head()))
     with pytest.raises(
-            ValueError, match=r'4x5 patch grid.*grid_size=\(4, 4\)'):
+            UserError, match=r'4x5 patch grid.*grid_size=\(4, 4\)'):
         model.loss(*batch(2, 16, 20))
     assert torch.isfinite(model.loss(*batch())['loss_apl'])
 

@@ -3,6 +3,7 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 
+from poslabel_mm.errors import UserError
 from poslabel_mm.models import PositionalLabelHead
 from poslabel_mm.tokens import PatchTokens
 
@@ -68,7 +69,7 @@ def test_custom_widths():
     (dict(in_channels=8, grid_size=0), 'patch grid.*0'),
 ])
 def test_bad_arguments(kwargs, message):
-    with pytest.raises(ValueError, match=message):
+    with pytest.raises(UserError, match=message):
         PositionalLabelHead(**kwargs)
 
 
@@ -86,7 +87,7 @@ def test_odd_width_with_all_channels():
 ])
 def test_foreign_tokens_are_refused(tokens, message):
     head = PositionalLabelHead(8, (2, 3))
-    with pytest.raises(ValueError, match=message) as error:
+    with pytest.raises(UserError, match=message) as error:
         head.loss(tokens)
     assert '\n' not in str(error.value)
 

@@ -3,6 +3,8 @@ import torch
 from mmpretrain.models.utils import build_2d_sincos_position_embedding
 from models import batch, build, tiny_vit
 
+from poslabel_mm.errors import UserError
+
 
 def vit(**kwargs):
     kwargs.setdefault('type', 'poslabel_mm.PositionalVisionTransformer')
@@ -79,5 +81,5 @@ def test_sincos_of_an_image_without_class_token():
 
 
 def test_unknown_encoding_is_refused():
-    with pytest.raises(ValueError, match="'rotary' is unknown.*sincos"):
+    with pytest.raises(UserError, match="'rotary' is unknown.*sincos"):
         build(vit(pos_encoding='rotary'))

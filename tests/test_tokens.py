@@ -5,6 +5,7 @@ import pytest
 import torch
 from models import apl_head, batch, build, classifier, tiny_vit
 
+from poslabel_mm.errors import UserError
 from poslabel_mm.tokens import PatchTokenReader
 
 OUT_TYPES = ['cls_token', 'avg_featmap', 'featmap', 'raw']
@@ -76,7 +77,7 @@ def test_a_backbone_without_a_grid_says_so():
     reader = PatchTokenReader(model)
     with reader:
         model(torch.randn(2, 12))
-    with pytest.raises(RuntimeError, match='Sequential returned no patch grid'):
+    with pytest.raises(UserError, match='Sequential returned no patch grid'):
         reader.take()
 
 
@@ -85,12 +86,12 @@ def test_nothing_is_kept_outside_reading():
     model = backbone()
     reader = PatchTokenReader(model)
     model(images)
-    with pytest.raises(RuntimeError):
+    with pytest.raises(UserError):
         reader.take()
     with reader:
         model(images)
     reader.take()
-    with pytest.raises(RuntimeError):
+    with pytest.raises(UserError):
         reader.take()
 
 

@@ -2,6 +2,7 @@ import torch
 from mmpretrain.models.backbones import VisionTransformer
 from mmpretrain.models.utils import build_2d_sincos_position_embedding
 
+from poslabel_mm.errors import UserError
 from poslabel_mm.registry import MODELS
 
 POS_ENCODINGS = ('learned', 'sincos', 'none')
@@ -28,12 +29,12 @@ class PositionalVisionTransformer(VisionTransformer):
         **kwargs: The stock ``VisionTransformer``'s arguments.
 
     Raises:
-        ValueError: For another ``pos_encoding``.
+        UserError: For another ``pos_encoding``.
     """
 
     def __init__(self, *args, pos_encoding: str = 'learned', **kwargs) -> None:
         if pos_encoding not in POS_ENCODINGS:
-            raise ValueError(f'pos_encoding={pos_encoding!r} is unknown; '
+            raise UserError(f'pos_encoding={pos_encoding!r} is unknown; '
                              f'choose from {list(POS_ENCODINGS)}.')
         super().__init__(*args, **kwargs)
         self.pos_encoding = pos_encoding

@@ -73,7 +73,7 @@ class PositionalLabelClassifier(ImageClassifier):
             ``loss``). While training also what every position head returns.
 
         Raises:
-            ValueError: If the patch grid or the token width is not the one
+            UserError: If the patch grid or the token width is not the one
                 that a position head was built for.
         """
         if not self.training:

@@ -4,6 +4,7 @@ from typing import List, Tuple, Union
 from mmengine.model import BaseModule
 from torch import nn
 
+from poslabel_mm.errors import UserError
 from poslabel_mm.labels import GridShape, to_grid_shape
 from poslabel_mm.models.random_state import independent_random_state
 from poslabel_mm.tokens import PatchTokens
@@ -23,7 +24,7 @@ def half_channels(in_channels: int, which: str, argument: str) -> slice:
         slice: Into the channel dimension.
 
     Raises:
-        ValueError: For another ``which``, or half of an odd channel count.
+        UserError: For another ``which``, or half of an odd channel count.
     """
     half = in_channels // 2
     choices = dict(
@@ -31,10 +32,10 @@ def half_channels(in_channels: int, which: str, argument: str) -> slice:
         second_half=slice(half, in_channels),
         all=slice(0, in_channels))
     if which not in choices:
-        raise ValueError(
+        raise UserError(
             f'{argument}={which!r} is unknown; choose from {list(choices)}.')
     if in_channels % 2 and which != 'all':
-        raise ValueError(f'{argument}={which!r} needs an even number of '
+        raise UserError(f'{argument}={which!r} needs an even number of '
                          f'channels, got in_channels={in_channels}; use '
                          f"{argument}='all' or an even width.")
     return choices[which]
@@ -78,22 +79,22 @@ class BasePositionHead(BaseModule):
         """Refuse tokens of a width or a grid that this head was not built for.
 
         Raises:
-            ValueError: Naming both sides and the argument to change.
+            UserError: Naming both sides and the argument to change.
         """
         tokens, (H, W), indices = patch_tokens
         name = type(self).__name__
         if tokens.shape[-1] != self.in_channels:
-            raise ValueError(
+            raise UserError(
                 f'The patch tokens have {tokens.shape[-1]} channels but '
                 f'{name} was built with in_channels={self.in_channels}; set '
                 f'pos_head.in_channels={tokens.shape[-1]}.')
         if (H, W) != self.grid_shape:
-            raise ValueError(
+            raise UserError(
                 f'The input has a {H}x{W} patch grid but {name} was built '
                 f'with grid_size={self.grid_shape}; set '
                 f'pos_head.grid_size=({H}, {W}), or feed images of the size '
                 'it was built for.')
         if indices is None and tokens.shape[1] != H * W:
-            raise ValueError(
+            raise UserError(
                 f'{name} got {tokens.shape[1]} tokens of a {H}x{W} patch grid '
                 'without their indices; pass PatchTokens(..., indices=...).')

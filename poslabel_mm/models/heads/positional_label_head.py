@@ -35,7 +35,7 @@ class PositionalLabelHead(BasePositionHead):
             zero biases.
 
     Raises:
-        ValueError: For unknown ``channels``, half of an odd ``in_channels``,
+        UserError: For unknown ``channels``, half of an odd ``in_channels``,
             or a ``grid_size`` that is no grid.
     """
 
@@ -83,7 +83,7 @@ class PositionalLabelHead(BasePositionHead):
             and ``apl_acc``, the percentage of tokens put in their place.
 
         Raises:
-            ValueError: If the tokens have another width or grid than the head
+            UserError: If the tokens have another width or grid than the head
                 was built for.
         """
         self.check(patch_tokens)
