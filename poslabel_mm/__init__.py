@@ -1,0 +1,13 @@
+"""Positional labels for vision transformers: a plugin for MMPretrain."""
+from .compat import apply as _apply_compat
+
+# Before any other import: these need a stack that works.
+_apply_compat()
+
+from .config_prefix import config_path, install  # noqa: E402
+from .errors import UserError  # noqa: E402
+from .version import __version__  # noqa: E402
+
+install()
+
+__all__ = ['UserError', '__version__', 'config_path']

@@ -1,0 +1,72 @@
+"""Shipped configs by name: ``_base_ = 'poslabel_mm::vit-b_apl_in1k.py'``.
+
+MMEngine knows such a prefix for OpenMMLab's own packages only, wants a ``/``
+in the name, and stamps every inherited dict with ``_scope_``. Here a name is
+just a path, so inheriting by name equals inheriting by relative path.
+"""
+import difflib
+import functools
+from pathlib import Path
+from typing import List
+
+from mmengine.config import Config
+
+from .errors import UserError
+
+PREFIX = 'poslabel_mm::'
+
+# A link to the checkout's configs/, or the wheel's copy of them.
+_ROOT = (Path(__file__).parent / '.mim' / 'configs').resolve()
+
+
+def list_configs() -> List[str]:
+    """Names of the shipped experiments, sorted.
+
+    Files under ``_base_`` are left out; :func:`config_path` finds them too.
+    """
+    return [name for name in _all_configs() if not name.startswith('_base_')]
+
+
+def _all_configs() -> List[str]:
+    return sorted(p.relative_to(_ROOT).as_posix() for p in _ROOT.rglob('*.py'))
+
+
+def config_path(name: str) -> str:
+    """Absolute path of a shipped config.
+
+    For launchers that never import poslabel_mm, MMEngine evaluates
+    ``_base_ = __import__('poslabel_mm').config_path('vit-b_apl_in1k.py')``.
+
+    Args:
+        name (str): Path below ``configs/``; ``.py`` may be left out.
+
+    Returns:
+        str: The path.
+
+    Raises:
+        UserError: If there is no such config; lists the closest names.
+    """
+    filename = name if name.endswith('.py') else f'{name}.py'
+    known = _all_configs()
+    if filename in known:
+        return str(_ROOT / filename)
+    close = difflib.get_close_matches(filename, known, n=3, cutoff=0.5)
+    hint = (f'did you mean {" or ".join(close)}?'
+            if close else '`python -m poslabel_mm` lists them')
+    raise UserError(f'poslabel_mm has no config {name!r}: {hint}')
+
+
+def install() -> None:
+    """Teach :class:`mmengine.config.Config` the prefix ``poslabel_mm::``."""
+    stock = Config._get_cfg_path
+    if getattr(stock, 'prefix', None) == PREFIX:
+        return
+
+    @functools.wraps(stock)
+    def get_cfg_path(cfg_path, filename):
+        if cfg_path.startswith(PREFIX):
+            return config_path(cfg_path[len(PREFIX):]), None
+        return stock(cfg_path, filename)
+
+    get_cfg_path.prefix = PREFIX
+    Config._get_cfg_path = staticmethod(get_cfg_path)

@@ -1,0 +1,51 @@
+"""Packaging. Settings that are data are in pyproject.toml."""
+import runpy
+from pathlib import Path
+
+from setuptools import find_packages, setup
+
+ROOT = Path(__file__).parent
+
+
+def constants(module):
+    """Names of a module that imports nothing; the package needs torch."""
+    return runpy.run_path(str(ROOT / 'poslabel_mm' / f'{module}.py'))
+
+
+stacks = {
+    name: [distribution + versions for distribution, versions in ranges.items()]
+    for name, ranges in constants('stacks')['STACKS'].items()
+}
+
+readme = ROOT / 'README.md'
+setup(
+    name='poslabel_mm',
+    version=constants('version')['__version__'],
+    description='Positional labels for vision transformers, '
+    'a plugin for MMPretrain',
+    long_description=readme.read_text('utf-8') if readme.exists() else '',
+    long_description_content_type='text/markdown',
+    license='Apache-2.0',
+    python_requires='>=3.10',
+    packages=find_packages(include=['poslabel_mm', 'poslabel_mm.*']),
+    # Links to the checkout's configs and tools: real files once packed.
+    package_data={
+        'poslabel_mm': [
+            '.mim/*.yml', '.mim/configs/**/*.py', '.mim/configs/**/*.yml',
+            '.mim/tools/**/*.py', '.mim/tools/**/*.sh'
+        ]
+    },
+    # Neither MM stack: requiring one would overwrite a user's other one.
+    install_requires=['torch>=2.6', 'torchvision>=0.21', 'numpy', 'packaging'],
+    extras_require={
+        **stacks,
+        # The digits example and MMPretrain's analysis tools.
+        'tools': [
+            # browse_dataset breaks on 3.11.
+            'matplotlib<3.11',
+            'grad-cam',
+            'pandas',
+            'scikit-learn>=1.5'
+        ],
+        'test': ['pytest', 'scikit-learn>=1.5', 'setuptools>=77'],
+    })

@@ -1,0 +1,99 @@
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+from mmengine.config import Config
+
+import poslabel_mm
+from poslabel_mm import UserError, __main__, config_prefix
+
+CONFIGS = Path(__file__).resolve().parents[1] / 'configs'
+
+
+def _inherit(folder, base):
+    path = folder / 'mine.py'
+    path.write_text(f'_base_ = {base}\n')
+    return Config.fromfile(str(path))
+
+
+@pytest.mark.parametrize('name', [
+    'vit-b_apl_in1k.py', 'vit-b_apl_in1k', '_base_/runtime.py'])
+def test_inherits_by_name_what_a_path_would_give(tmp_path, name):
+    stored = CONFIGS / (name if name.endswith('.py') else f'{name}.py')
+    config = _inherit(tmp_path, repr(f'poslabel_mm::{name}'))
+    assert config.to_dict() == Config.fromfile(str(stored)).to_dict()
+    assert config.to_dict()
+
+
+def test_inheriting_by_name_stamps_no_scope(tmp_path):
+    (tmp_path / 'mine.py').write_text(
+        "_base_ = ['poslabel_mm::vit-b_apl_in1k.py']\n"
+        'seen = _base_.model.pos_head\n')
+    config = Config.fromfile(str(tmp_path / 'mine.py'))
+    assert config.seen.type.startswith('poslabel_mm.')
+    assert '_scope_' not in config.seen
+
+
+def test_mmpretrains_own_prefix_still_works(tmp_path):
+    config = _inherit(tmp_path, "['mmpretrain::_base_/default_runtime.py']")
+    assert config.default_scope == 'mmpretrain'
+
+
+def test_relative_bases_still_work(tmp_path):
+    (tmp_path / 'base.py').write_text('value = 3\n')
+    assert _inherit(tmp_path, "'./base.py'").value == 3
+
+
+def test_unknown_name_lists_close_ones(tmp_path):
+    with pytest.raises(UserError) as caught:
+        _inherit(tmp_path, "'poslabel_mm::vit-b_alp_in1k.py'")
+    assert "no config 'vit-b_alp_in1k.py'" in str(caught.value)
+    assert 'vit-b_apl_in1k.py' in str(caught.value)
+    assert '\n' not in str(caught.value)
+
+
+@pytest.mark.parametrize('name', ['', 'zzzz', '../setup.py', '/etc/passwd'])
+def test_names_outside_the_configs_are_unknown(name):
+    with pytest.raises(UserError, match='no config'):
+        poslabel_mm.config_path(name)
+
+
+def test_installing_twice_wraps_once():
+    wrapped = Config._get_cfg_path
+    config_prefix.install()
+    assert Config._get_cfg_path is wrapped
+
+
+def test_launchers_that_never_import_the_package(tmp_path):
+    (tmp_path / 'mine.py').write_text(
+        "_base_ = __import__('poslabel_mm').config_path('vit-b_apl_in1k')\n")
+    done = subprocess.run(
+        [sys.executable, '-c',
+         'from mmengine.config import Config\n'
+         "print(Config.fromfile('mine.py').model.type)"],
+        cwd=tmp_path, capture_output=True, text=True,
+        env={**os.environ, 'PYTHONPATH': str(CONFIGS.parent)})
+    assert done.stdout.strip() == 'poslabel_mm.PositionalLabelClassifier', (
+        done.stderr)
+
+
+def test_command_prints_path_or_list(monkeypatch, capsys):
+    monkeypatch.setattr(sys, 'argv', ['poslabel_mm', 'vit-b_apl_in1k'])
+    __main__.main()
+    assert capsys.readouterr().out.strip() == str(CONFIGS / 'vit-b_apl_in1k.py')
+
+    monkeypatch.setattr(sys, 'argv', ['poslabel_mm'])
+    __main__.main()
+    listed = capsys.readouterr().out.split()
+    assert listed == sorted(p.name for p in CONFIGS.glob('*.py'))
+
+
+def test_command_with_a_wrong_name_exits_with_one_line(monkeypatch):
+    monkeypatch.setattr(sys, 'argv', ['poslabel_mm', 'vit-b_apl'])
+    with pytest.raises(SystemExit) as caught:
+        __main__.main()
+    message = caught.value.code
+    assert message.startswith("error: poslabel_mm has no config 'vit-b_apl'")
+    assert '\n' not in message

@@ -1,0 +1,157 @@
+"""The wheel and the sdist are whole, and the pins fit what they ask for."""
+import email
+import os
+import re
+import shutil
+import subprocess
+import sys
+import tarfile
+import zipfile
+from pathlib import Path
+
+import pytest
+from modelindex.load_model_index import load
+from packaging.markers import default_environment
+from packaging.requirements import Requirement
+
+from poslabel_mm.stacks import STACKS
+from poslabel_mm.version import __version__
+
+ROOT = Path(__file__).resolve().parents[1]
+
+BUILD = """
+import sys
+from setuptools import build_meta
+print(getattr(build_meta, 'build_' + sys.argv[1])(sys.argv[2]))
+"""
+
+
+def _build(kind, source, target):
+    # In the source's copy: setuptools leaves build/ and *.egg-info behind.
+    done = subprocess.run([sys.executable, '-c', BUILD, kind, str(target)],
+                          cwd=source, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    return target / done.stdout.splitlines()[-1]
+
+
+@pytest.fixture(scope='module')
+def packed(tmp_path_factory):
+    """The sdist of a copy of the checkout, and the wheel made from that."""
+    folder = tmp_path_factory.mktemp('packed')
+    shutil.copytree(
+        ROOT, folder / 'checkout', symlinks=True,
+        ignore=shutil.ignore_patterns(
+            '.git', '.venv*', '__pycache__', '*.egg-info', 'work_dirs', 'data',
+            'build', 'dist', '.pytest_cache', '.ruff_cache'))
+    sdist = _build('sdist', folder / 'checkout', folder)
+    with tarfile.open(sdist) as archive:
+        archive.extractall(folder, filter='data')
+    unpacked = folder / sdist.name.removesuffix('.tar.gz')
+    return sdist, _build('wheel', unpacked, folder)
+
+
+def _shipped():
+    """Every file of configs/ and tools/, as a path in the package."""
+    return {
+        f'poslabel_mm/.mim/{path.relative_to(ROOT).as_posix()}': path.read_bytes()
+        for folder in ('configs', 'tools')
+        for path in (ROOT / folder).rglob('*')
+        if path.is_file() and '__pycache__' not in path.parts
+    }
+
+
+def test_wheel_carries_configs_and_tools_as_files(packed):
+    with zipfile.ZipFile(packed[1]) as wheel:
+        names = set(wheel.namelist())
+        for name, content in _shipped().items():
+            assert wheel.read(name) == content
+        # 0xA000 in a member's mode marks a link.
+        assert not [i for i in wheel.infolist() if i.external_attr >> 28 == 0xA]
+    modules = {
+        path.relative_to(ROOT).as_posix()
+        for path in (ROOT / 'poslabel_mm').rglob('*.py')
+        if '.mim' not in path.parts
+    }
+    assert modules <= names
+    assert 'poslabel_mm/.mim/model-index.yml' in names
+    assert not [n for n in names if n.startswith('tests/') or '__pycache__' in n]
+
+
+def test_sdist_carries_configs_and_tools_as_files(packed):
+    with tarfile.open(packed[0]) as sdist:
+        root = f'poslabel_mm-{__version__}'
+        for name in [*_shipped(), 'LICENSE', 'setup.py', 'pyproject.toml']:
+            assert sdist.getmember(f'{root}/{name}').isreg()
+
+
+def test_no_stack_is_required_without_its_extra(packed):
+    with zipfile.ZipFile(packed[1]) as wheel:
+        metadata = email.message_from_bytes(
+            wheel.read(f'poslabel_mm-{__version__}.dist-info/METADATA'))
+    assert metadata['Requires-Python'] == '>=3.10'
+    required = [Requirement(r) for r in metadata.get_all('Requires-Dist')]
+    plain = {r.name for r in required if r.marker is None}
+    assert plain == {'torch', 'torchvision', 'numpy', 'packaging'}
+    for stack, ranges in STACKS.items():
+        extra = {
+            r.name: r.specifier
+            for r in required
+            if r.marker and r.marker.evaluate({'extra': stack})
+        }
+        assert {k: Requirement(k + v).specifier
+                for k, v in ranges.items()} == extra
+
+
+def test_installed_wheel_finds_its_own_configs(packed, tmp_path):
+    with zipfile.ZipFile(packed[1]) as wheel:
+        wheel.extractall(tmp_path)
+    done = subprocess.run(
+        [sys.executable, '-c',
+         'from poslabel_mm import config_path\n'
+         'from mmengine.config import Config\n'
+         'path = config_path("vit-b_apl_in1k")\n'
+         'print(path)\n'
+         'print(Config.fromfile(path).model.type)'],
+        cwd=tmp_path, env={**os.environ, 'PYTHONPATH': str(tmp_path)},
+        capture_output=True, text=True)
+    assert done.stdout.splitlines() == [
+        str(tmp_path / 'poslabel_mm/.mim/configs/vit-b_apl_in1k.py'),
+        'poslabel_mm.PositionalLabelClassifier'
+    ], done.stderr
+
+
+def _pins(stack, python):
+    environment = {**default_environment(), 'python_version': python}
+    pins = {}
+    for name in f'constraints-{stack}.txt', 'constraints-common.txt':
+        for line in (ROOT / 'requirements' / name).read_text().splitlines():
+            if line and not line.startswith(('#', '-c')):
+                pin = Requirement(line)
+                if pin.marker is None or pin.marker.evaluate(environment):
+                    assert pin.name not in pins, f'{pin.name} is pinned twice'
+                    pins[pin.name] = re.fullmatch('==([^=*]+)', str(pin.specifier))[1]
+    return pins
+
+
+@pytest.mark.parametrize('python', ['3.10', '3.11', '3.12'])
+@pytest.mark.parametrize('stack', STACKS)
+def test_pins_are_complete_and_in_range(packed, stack, python):
+    pins = _pins(stack, python)
+    with zipfile.ZipFile(packed[1]) as wheel:
+        metadata = email.message_from_bytes(
+            wheel.read(f'poslabel_mm-{__version__}.dist-info/METADATA'))
+    for requirement in map(Requirement, metadata.get_all('Requires-Dist')):
+        if requirement.marker is None or any(
+                requirement.marker.evaluate({'extra': extra})
+                for extra in (stack, 'tools', 'test')):
+            assert pins[requirement.name] in requirement.specifier, requirement
+    assert (pins['torch'], pins['torchvision']) == ('2.13.0', '0.28.0')
+
+
+def test_model_index_lists_the_imagenet_configs():
+    index = load(str(ROOT / 'poslabel_mm/.mim/model-index.yml'))
+    listed = {model.config: model.name for model in index.models}
+    assert listed == {f'configs/{p.name}': p.stem
+                      for p in (ROOT / 'configs').glob('*_in1k.py')}
+    assert {m.in_collection for m in index.models} == {
+        c.name for c in index.collections}

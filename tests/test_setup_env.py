@@ -1,0 +1,104 @@
+"""What the set-up script says where it cannot go on; it installs nothing here."""
+import shutil
+import subprocess
+from pathlib import Path
+
+import pytest
+
+SCRIPT = Path(__file__).resolve().parents[1] / 'tools' / 'setup_env.sh'
+
+
+def _run(*args, path):
+    return subprocess.run([shutil.which('bash'), SCRIPT, *map(str, args)],
+                          env={'PATH': str(path)}, capture_output=True, text=True)
+
+
+@pytest.fixture
+def programs(tmp_path):
+    """A PATH with what any machine has, and no Python."""
+    folder = tmp_path / 'bin'
+    folder.mkdir()
+    for name in 'bash', 'cat', 'cksum', 'dirname', 'ls', 'rm', 'tee', 'tail', 'grep':
+        (folder / name).symlink_to(shutil.which(name))
+    return folder
+
+
+def _add_python(folder, body):
+    python = folder / 'python3'
+    python.write_text(f'#!{shutil.which("bash")}\n{body}\n')
+    python.chmod(0o755)
+
+
+def _assert_one_line(done, *told):
+    assert done.returncode != 0
+    assert done.stderr.startswith('error: ') and done.stderr.count('\n') == 1
+    for text in told:
+        assert text in done.stderr
+
+
+def test_unknown_stack(programs):
+    _assert_one_line(_run('onedl2', path=programs), "'onedl2'", 'onedl or openmmlab')
+
+
+def test_folder_with_something_else_in_it(programs, tmp_path):
+    (tmp_path / 'mine').mkdir()
+    (tmp_path / 'mine' / 'notes.txt').write_text('keep')
+    _assert_one_line(_run('onedl', tmp_path / 'mine', path=programs),
+                     f'{tmp_path}/mine is not a virtual environment')
+    assert (tmp_path / 'mine' / 'notes.txt').read_text() == 'keep'
+
+
+def test_no_python(programs, tmp_path):
+    _assert_one_line(_run('onedl', tmp_path / 'env', path=programs),
+                     'no Python >= 3.10 on PATH')
+
+
+def test_python_too_old(programs, tmp_path):
+    _add_python(programs, 'exit 1')
+    _assert_one_line(_run('onedl', tmp_path / 'env', path=programs),
+                     'no Python >= 3.10 on PATH')
+
+
+def test_python_without_venv(programs, tmp_path):
+    _add_python(programs, 'case $2 in *ensurepip*) exit 1 ;; esac')
+    _assert_one_line(_run('onedl', tmp_path / 'env', path=programs),
+                     'python3 has no venv and ensurepip modules', 'python3-venv')
+
+
+def test_failed_install_says_where_the_log_is_and_leaves_no_stamp(programs, tmp_path):
+    env = tmp_path / 'env'
+    (env / 'bin').mkdir(parents=True)
+    (env / 'pyvenv.cfg').touch()
+    # A pip without network.
+    _add_python(env / 'bin', 'case $3 in --version) exit 0 ;; esac\n'
+                'echo "ERROR: No matching distribution found for torch"; exit 1')
+    (env / 'bin' / 'python3').rename(env / 'bin' / 'python')
+    done = _run('onedl', env, path=programs)
+    assert done.returncode != 0
+    assert done.stdout.splitlines() == ['[2/4] torch and torchvision']
+    assert done.stderr.splitlines()[0] == (
+        'ERROR: No matching distribution found for torch')
+    assert f'{env}/setup.log' in done.stderr.splitlines()[-1]
+    assert not (env / 'poslabel_mm.stamp').exists()
+
+
+def test_ready_environment_is_left_alone(programs, tmp_path):
+    env = tmp_path / 'env'
+    (env / 'bin').mkdir(parents=True)
+    (env / 'pyvenv.cfg').touch()
+    # A pip that succeeds at once, and logs that it was called.
+    _add_python(env / 'bin', f'echo "$@" >> {tmp_path}/calls')
+    (env / 'bin' / 'python3').rename(env / 'bin' / 'python')
+    first = _run('onedl', env, path=programs)
+    assert first.returncode == 0, first.stderr
+    assert first.stdout.splitlines()[-1] == f'{env}/bin/python'
+    assert [line[:5] for line in first.stdout.splitlines()[:-1]] == [
+        '[2/4]', '[3/4]', '[4/4]']
+    assert 'pip install' in (tmp_path / 'calls').read_text()
+
+    (tmp_path / 'calls').unlink()
+    second = _run('onedl', env, path=programs)
+    assert second.stdout.splitlines() == [f'{env}/bin/python']
+    assert 'pip' not in (tmp_path / 'calls').read_text()
+    # The other stack's pins are not those of the stamp.
+    assert '[2/4]' in _run('openmmlab', env, path=programs).stdout

@@ -1,0 +1,98 @@
+#!/usr/bin/env bash
+# Make, or bring up to date, a virtual environment with one stack at its pinned
+# versions. Running it again is cheap, and goes on after an interrupt.
+#
+#   bash tools/setup_env.sh [onedl|openmmlab] [DIR]   prints its python last
+#   . tools/setup_env.sh; setup_env STACK [DIR]       sets PYTHON to it
+
+setup_env() {
+    local stack=$1 root dir constraints stamp want python
+    root=$(cd "$(dirname "${BASH_SOURCE[0]}")/.." && pwd)
+    dir=${2:-}
+    [ -n "$dir" ] || case $stack in
+        onedl) dir=$root/.venv ;;
+        *) dir=$root/.venv-$stack ;;
+    esac
+    case $dir in /*) ;; *) dir=$PWD/$dir ;; esac
+    constraints=$root/requirements/constraints-$stack.txt
+    if [ ! -f "$constraints" ]; then
+        echo "error: no stack '$stack': choose onedl or openmmlab" >&2
+        return 1
+    fi
+    if [ -e "$dir" ] && [ ! -f "$dir/pyvenv.cfg" ] && [ -n "$(ls -A "$dir")" ]; then
+        echo "error: $dir is not a virtual environment: name another folder" >&2
+        return 1
+    fi
+
+    # Written last, so an interrupted install is taken up again.
+    stamp=$dir/poslabel_mm.stamp
+    want="$stack $root $(cat "$constraints" "$root/requirements/constraints-common.txt" \
+        "$root/setup.py" "$root/poslabel_mm/stacks.py" | cksum)"
+    if [ "$(cat "$stamp" 2>/dev/null)" = "$want" ] && "$dir/bin/python" -c '' 2>/dev/null; then
+        PYTHON=$dir/bin/python
+        return 0
+    fi
+
+    if ! "$dir/bin/python" -m pip --version >/dev/null 2>&1; then
+        python=$(find_python) || return 1
+        echo "[1/4] virtual environment in $dir, $("$python" --version)"
+        "$python" -m venv "$dir" || return 1
+    fi
+    rm -f "$stamp"
+    pip_step "$dir" "[2/4] torch and torchvision" -c "$constraints" torch torchvision || return 1
+    pip_step "$dir" "[3/4] MMPretrain ($stack), tools and tests" \
+        -c "$constraints" -e "$root[$stack,tools,test]" || return 1
+    # The stack asks for opencv-python and the tools for opencv-python-headless.
+    # Both own the folder cv2: the one written last serves, and only the headless
+    # one does without libGL and the X libraries.
+    pip_step "$dir" "[4/4] OpenCV without display libraries" \
+        -c "$constraints" --force-reinstall --no-deps opencv-python-headless || return 1
+    "$dir/bin/python" -c 'import cv2, poslabel_mm' || return 1
+    echo "$want" >"$stamp"
+    PYTHON=$dir/bin/python
+}
+
+# Prints the first Python that will do.
+find_python() {
+    local candidate without_venv=
+    # 3.11 first: the pinned versions were tried with it.
+    for candidate in python3.11 python3 python3.12 python3.13 python3.10 python; do
+        "$candidate" -c 'import sys; sys.exit(sys.version_info < (3, 10))' 2>/dev/null || continue
+        if "$candidate" -c 'import venv, ensurepip' 2>/dev/null; then
+            echo "$candidate"
+            return 0
+        fi
+        without_venv=${without_venv:-$candidate}
+    done
+    if [ -n "$without_venv" ]; then
+        echo "error: $without_venv has no venv and ensurepip modules:" \
+            "install them (Debian, Ubuntu: apt install python3-venv)" >&2
+    else
+        echo "error: no Python >= 3.10 on PATH: install one (3.11 is the one tried)" >&2
+    fi
+    return 1
+}
+
+# pip_step DIR TITLE ARGUMENTS...: pip install, its latest line beside the title
+# on a terminal, all of its output in DIR/setup.log.
+pip_step() {
+    local dir=$1 title=$2 log=$1/setup.log status
+    shift 2
+    echo "$title"
+    "$dir/bin/python" -m pip install --disable-pip-version-check "$@" 2>&1 | tee "$log" |
+        while IFS= read -r line; do
+            if [ -t 1 ]; then printf '\r\033[K    %.70s' "$line"; fi
+        done
+    status=${PIPESTATUS[0]}
+    if [ -t 1 ]; then printf '\r\033[K'; fi
+    if [ "$status" -ne 0 ]; then
+        grep -v '^WARNING' "$log" | tail -n 8 >&2
+        echo "error: installing failed, all of it is in $log; run the same command again" \
+            "to go on" >&2
+        return 1
+    fi
+}
+
+if [ "${BASH_SOURCE[0]}" = "$0" ]; then
+    setup_env "${1:-onedl}" "${2:-}" && echo "$PYTHON"
+fi
