@@ -1,0 +1,9 @@
+from .atomic_checkpoint_hook import AtomicCheckpointHook
+from .epoch_seed_hook import EpochSeedHook
+from .nonfinite_loss_hook import NonFiniteLossHook
+from .stop_signal_hook import StopSignalHook
+
+__all__ = [
+    'AtomicCheckpointHook', 'EpochSeedHook', 'NonFiniteLossHook',
+    'StopSignalHook'
+]

@@ -1,0 +1,85 @@
+import random
+import warnings
+from functools import partial
+
+import numpy as np
+import torch
+from mmengine.dataset import worker_init_fn as mmengine_worker_init_fn
+from mmengine.dist import get_rank
+from mmengine.hooks import Hook
+
+from poslabel_mm.registry import HOOKS
+
+SAMPLER_SEED = 'train_sampler_seed'
+
+
+def seed_from(*entropy: int) -> None:
+    """Seed python, numpy and torch (every device) from some integers."""
+    words = np.random.SeedSequence(entropy).generate_state(3)
+    random.seed(int(words[0]))
+    np.random.seed(int(words[1]))
+    torch.manual_seed(int(words[2]))
+
+
+def seed_worker(worker_id: int, quiet: bool = False) -> None:
+    """Seed a loader's worker from the seed that torch drew for it.
+
+    MMEngine's own function gives a worker the same seed every time it starts:
+    workers that start anew each epoch would repeat their augmentations.
+
+    Args:
+        worker_id (int): Unused but for ``quiet``; torch's seed has it in it.
+        quiet (bool): Silence warnings in all workers but the first, as
+            ``disable_subprocess_warning`` of MMEngine asks for.
+    """
+    seed_from(torch.initial_seed())
+    if quiet and worker_id != 0:
+        warnings.simplefilter('ignore')
+
+
+@HOOKS.register_module()
+class EpochSeedHook(Hook):
+    """Randomness that depends on (seed, epoch, rank) and on nothing before.
+
+    A run that stopped after any epoch and was resumed then draws what it would
+    have drawn: drop path, Mixup, shuffling and augmentation, with any number
+    of workers, are those of a run that never stopped. On a CPU the weights are
+    equal bit for bit.
+
+    It needs an epoch-based training loop, and workers that start anew each
+    epoch: ``persistent_workers=False``, which this project's tools set.
+    """
+
+    priority = 'VERY_HIGH'
+
+    def before_train(self, runner) -> None:
+        loader = runner.train_dataloader
+        self._keep_sampler_seed(runner, loader)
+        init_fn = loader.worker_init_fn
+        if getattr(init_fn, 'func', None) is mmengine_worker_init_fn:
+            quiet = init_fn.keywords.get('disable_subprocess_warning', False)
+            loader.worker_init_fn = partial(seed_worker, quiet=quiet)
+        if loader.num_workers > 0 and loader.persistent_workers:
+            runner.logger.warning(
+                'train_dataloader has persistent_workers=True: a resumed run '
+                'will not repeat the augmentation of one that was not '
+                'stopped. Set persistent_workers=False for that.')
+
+    def before_train_epoch(self, runner) -> None:
+        seed_from(runner.seed, runner.epoch, get_rank())
+
+    @staticmethod
+    def _keep_sampler_seed(runner, loader) -> None:
+        """Shuffle on with the seed that the run began with.
+
+        The sampler is built before a checkpoint is read. Without a seed in the
+        config it would shuffle with a fresh one after a resume.
+        """
+        sampler = loader.sampler
+        if not hasattr(sampler, 'seed'):
+            sampler = getattr(loader.batch_sampler, 'sampler', sampler)
+        if getattr(sampler, 'seed', None) is None:
+            return
+        info = runner.message_hub.runtime_info
+        sampler.seed = info.get(SAMPLER_SEED, sampler.seed)
+        runner.message_hub.update_info(SAMPLER_SEED, sampler.seed)

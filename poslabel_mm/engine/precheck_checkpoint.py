@@ -1,0 +1,145 @@
+"""What is wrong with a checkpoint, found before a run touches its work dir."""
+import copy
+import os.path as osp
+import re
+from glob import escape, glob
+from typing import List, Optional, Tuple
+
+from mmengine.config import Config
+from mmengine.registry import MODELS, init_default_scope
+from torch import nn
+
+from poslabel_mm.compat import load_from_local
+from poslabel_mm.errors import UserError
+from .hooks.last_saved import last_saved
+
+RESUME_KEYS = ('state_dict', 'optimizer', 'meta', 'message_hub')
+
+
+def _load(path: str) -> dict:
+    content = load_from_local(path, 'cpu')
+    if not isinstance(content, dict):
+        raise UserError(f'{path} is no checkpoint of a model: it holds a '
+                        f'{type(content).__name__}, not a dict')
+    return content
+
+
+def check_resume(cfg: Config) -> None:
+    """Check the checkpoint that a run with ``cfg`` is to be resumed from.
+
+    Args:
+        cfg (Config): A training config, ``resume`` and ``load_from`` as
+            MMEngine reads them.
+
+    Raises:
+        UserError: If resuming would fail, with the way out: for an automatic
+            resume the newest older checkpoint that is intact.
+    """
+    path = cfg.get('load_from')
+    if path is not None:
+        if '://' not in path:
+            _check_resumable(path, cfg)
+        return
+    path = last_saved(cfg.work_dir)
+    if path is None:
+        if not osp.isfile(osp.join(cfg.work_dir, 'last_checkpoint')):
+            return  # nothing was saved: MMEngine starts anew
+        path = osp.join(cfg.work_dir, 'last_checkpoint')
+    try:
+        content = _load(path)
+    except UserError as error:
+        older = _newest_intact(cfg.work_dir, but=path)
+        way_out = f'--resume {older}' if older else (
+            'start again in another --work-dir')
+        raise UserError(f'{error}; go on with: {way_out}') from None
+    _check_resumable(path, cfg, content)
+
+
+def check_weights(path: str, cfg: Config) -> None:
+    """Check the checkpoint that a model is to be tested with.
+
+    Args:
+        path (str): A checkpoint file; an address is left to MMEngine.
+        cfg (Config): A config with that model.
+
+    Raises:
+        UserError: If it is unreadable, or other than position heads the
+            model has parameters that it lacks.
+    """
+    if '://' in path:
+        return
+    content = _load(path)
+    missing, _ = _mismatches(path, content.get('state_dict', content), cfg)
+    missing = [key for key in missing if not key.startswith('pos_head.')]
+    if missing:
+        raise UserError(f'checkpoint {path} is not of this model: it lacks '
+                        f'{_some(missing)}. Is it the right config?')
+
+
+def _check_resumable(path: str,
+                     cfg: Config,
+                     content: Optional[dict] = None) -> None:
+    content = _load(path) if content is None else content
+    lacking = [key for key in RESUME_KEYS if key not in content]
+    meta = content.get('meta')
+    if not lacking and not (isinstance(meta, dict) and 'epoch' in meta
+                            and 'iter' in meta):
+        lacking = ['meta.epoch']
+    if lacking:
+        raise UserError(
+            f'checkpoint {path} cannot be resumed: it has no '
+            f'{", ".join(lacking)}. To start a new run from its weights, use '
+            f'--cfg-options load_from={path} without --resume')
+    missing, unexpected = _mismatches(path, content['state_dict'], cfg)
+    if missing or unexpected:
+        parts = [f'it lacks {_some(missing)}'] if missing else []
+        parts += [f'it has {_some(unexpected)}'] if unexpected else []
+        raise UserError(f'checkpoint {path} is not of this model: '
+                        f'{" and ".join(parts)}. Resume with the config that '
+                        'it was trained with, or use another --work-dir')
+
+
+def _mismatches(path: str, state_dict: dict,
+                cfg: Config) -> Tuple[List[str], List[str]]:
+    """Missing and unexpected keys, after the model's own adaptations."""
+    init_default_scope(cfg.get('default_scope', 'mmengine'))
+    model_cfg = copy.deepcopy(cfg.model)
+    # Test-time augmentation wraps the model that the checkpoint is of.
+    model_cfg = model_cfg.get('module', model_cfg)
+    if cfg.get('data_preprocessor') is not None:
+        model_cfg.setdefault('data_preprocessor',
+                             copy.deepcopy(cfg.data_preprocessor))
+    model: nn.Module = MODELS.build(model_cfg)
+    state_dict = {
+        re.sub(r'^module\.', '', key): value
+        for key, value in state_dict.items()
+    }
+    try:
+        result = model.load_state_dict(state_dict, strict=False)
+    except Exception as error:
+        # A size mismatch (RuntimeError), or a model's own hook giving up.
+        sizes = re.findall(r'size mismatch for (.+?)(?:\.$|\.\n|\. *\t|$)',
+                           str(error), re.MULTILINE)
+        reason = _some(sizes) if sizes else str(error).splitlines()[0]
+        raise UserError(f'checkpoint {path} is not of this model: '
+                        f'{reason}') from None
+    return list(result.missing_keys), list(result.unexpected_keys)
+
+
+def _newest_intact(work_dir: str, but: str) -> Optional[str]:
+    candidates = glob(osp.join(escape(work_dir), '*.pth'))
+    for path in sorted(candidates, key=osp.getmtime, reverse=True):
+        if osp.abspath(path) == osp.abspath(but):
+            continue
+        try:
+            content = _load(path)
+        except UserError:
+            continue
+        if all(key in content for key in RESUME_KEYS):
+            return path
+    return None
+
+
+def _some(names: List[str], most: int = 3) -> str:
+    more = len(names) - most
+    return ', '.join(names[:most]) + (f' and {more} more' if more > 0 else '')

@@ -1,0 +1,101 @@
+"""Is the data where the config says? Found out before a run begins."""
+import os
+import os.path as osp
+from typing import Iterator, Optional, Tuple
+
+from mmengine.config import Config
+from mmengine.registry import DATASETS, init_default_scope
+
+from poslabel_mm.errors import UserError
+
+Leaf = Tuple[str, dict]
+
+
+def check_data(cfg: Config, loaders: Tuple[str, ...]) -> None:
+    """Check that the folders and lists of image datasets are there.
+
+    Args:
+        cfg (Config): A complete config.
+        loaders (tuple[str]): Which of its data loaders are used.
+
+    Raises:
+        UserError: If a folder is missing or has no image, or an annotation
+            file is missing: its path, the config key and what is expected.
+    """
+    # For names without a prefix, such as `type='ImageNet'`.
+    init_default_scope(cfg.get('default_scope', 'mmengine'))
+    for loader in loaders:
+        if cfg.get(loader) is not None:
+            for key, dataset in _leaves(f'{loader}.dataset',
+                                        cfg[loader].dataset):
+                _check_dataset(key, dataset)
+
+
+def _leaves(key: str, dataset: dict) -> Iterator[Leaf]:
+    """The datasets inside wrappers such as RepeatDataset, ConcatDataset."""
+    if 'dataset' in dataset:
+        yield from _leaves(f'{key}.dataset', dataset['dataset'])
+    elif 'datasets' in dataset:
+        for i, inner in enumerate(dataset['datasets']):
+            yield from _leaves(f'{key}.datasets.{i}', inner)
+    else:
+        yield key, dataset
+
+
+def _check_dataset(key: str, dataset: dict) -> None:
+    from mmpretrain.datasets import CustomDataset, ImageNet
+    kind = dataset.get('type')
+    if isinstance(kind, str):
+        with DATASETS.switch_scope_and_registry(
+                dataset.get('_scope_')) as registry:
+            kind = registry.get(kind)
+    # Other datasets have layouts of their own and may download themselves.
+    if not (isinstance(kind, type) and issubclass(kind, CustomDataset)):
+        return
+    root = osp.expanduser(dataset.get('data_root') or '')
+    prefix = dataset.get('data_prefix') or dataset.get('split') or ''
+    if isinstance(prefix, dict):
+        prefix = prefix.get('img_path') or ''
+    folder = osp.join(root, osp.expanduser(prefix))
+    if '://' in folder or not folder:
+        return
+    folder = osp.normpath(folder)
+    ann_file = dataset.get('ann_file') or ''
+    if issubclass(kind, ImageNet) and not ann_file and dataset.get('split'):
+        listed = osp.join(root, 'meta', f'{dataset["split"]}.txt')
+        ann_file = listed if osp.isfile(listed) else ''
+    elif ann_file:
+        ann_file = osp.join(root, osp.expanduser(ann_file))
+        if not osp.isfile(ann_file):
+            raise UserError(f'annotation file {ann_file} ({key}.ann_file) '
+                            'does not exist')
+
+    with_label = dataset.get('with_label', True)
+    if dataset.get('split') == 'test' and issubclass(kind, ImageNet):
+        with_label = False
+    by_class = with_label and not ann_file
+    example = osp.join(folder, '<class>' if by_class else '', '<image>.JPEG')
+    way_out = (f'expected {example}; put the data (or a link to it) there or '
+               f'set --cfg-options {key}.data_root=...')
+    missing = next((path for path in (root, folder)
+                    if path and not osp.isdir(path)), None)
+    if missing is not None:
+        raise UserError(f'data folder {missing} ({key}) does not exist: '
+                        f'{way_out}')
+    extensions = dataset.get('extensions') or getattr(
+        kind, 'IMG_EXTENSIONS', None)
+    if not ann_file and not _has_file(folder, by_class, extensions):
+        raise UserError(f'data folder {folder} ({key}) holds no images: '
+                        f'{way_out}')
+
+
+def _has_file(folder: str, by_class: bool,
+              extensions: Optional[Tuple[str, ...]]) -> bool:
+    extensions = tuple(extensions or ('.jpg', '.jpeg', '.png', '.ppm', '.bmp',
+                                      '.pgm', '.tif'))
+    for where, _, names in os.walk(folder, followlinks=True):
+        if by_class and osp.samefile(where, folder):
+            continue
+        if any(name.lower().endswith(extensions) for name in names):
+            return True
+    return False

@@ -1,0 +1,268 @@
+"""Each mistake is one line that names it, and leaves the work dir alone."""
+import os
+import shutil
+import subprocess
+import sys
+from os import path as osp
+
+import pytest
+import torch
+from PIL import Image
+from tiny_run import listing, make_config, make_images, train, write_config
+
+from poslabel_mm import launch
+
+ROOT = osp.dirname(osp.dirname(osp.realpath(__file__)))
+
+
+@pytest.fixture(scope='module')
+def trained(tmp_path_factory):
+    """A folder with images in `train` and a finished run in `run`."""
+    folder = tmp_path_factory.mktemp('trained')
+    data = make_images(folder / 'train')
+    train(make_config(folder, data, 'run', **{'train_cfg.max_epochs': 2}))
+    return folder
+
+
+@pytest.fixture
+def folder(trained, tmp_path):
+    shutil.copytree(trained, tmp_path / 'copy')
+    pointer = tmp_path / 'copy' / 'run' / 'last_checkpoint'
+    pointer.write_text(str(pointer.parent / 'epoch_2.pth'))
+    return tmp_path / 'copy'
+
+
+@pytest.fixture
+def fails(monkeypatch, capfd):
+
+    def call(tool, *argv):
+        """Run a tool that is to fail; returns its one line."""
+        argv = [f'{tool.__name__}.py', *map(str, argv)]
+        monkeypatch.setattr(sys, 'argv', argv)
+        monkeypatch.setenv('LOCAL_RANK', '0')
+        monkeypatch.setenv('POSLABEL_MM_RESUME_COMMAND', '')
+        capfd.readouterr()
+        with pytest.raises(SystemExit) as left:
+            tool()
+        assert left.value.code == 1
+        line, = (line for line in capfd.readouterr().err.splitlines()
+                 if line.strip() and 'Warning' not in line
+                 and not line.startswith(('  ', '[ WARN')))
+        assert line.startswith('error: ')
+        return line
+
+    return call
+
+
+@pytest.fixture
+def config(folder):
+    return write_config(folder, str(folder / 'train'))
+
+
+# ------------------------------------------------------------------ arguments
+
+
+def test_config_that_does_not_exist(fails):
+    line = fails(launch.train, 'configs/vit-b_apl_in1.py')
+    assert 'configs/vit-b_apl_in1.py does not exist' in line
+    assert 'vit-b_apl_in1k.py' in line
+
+
+def test_config_that_is_a_folder(fails, folder):
+    assert 'is no config' in fails(launch.train, folder)
+
+
+def test_config_with_a_syntax_error(fails, folder):
+    path = folder / 'broken.py'
+    path.write_text('a = 1\nmodel = dict(\n')
+    assert f'{path}, line 2' in fails(launch.train, path)
+    path = folder / 'child.py'
+    path.write_text("_base_ = './broken.py'\n")
+    assert 'line 2' in fails(launch.train, path)
+
+
+def test_base_that_does_not_exist(fails, folder):
+    path = folder / 'child.py'
+    path.write_text("_base_ = './nowhere.py'\n")
+    assert 'nowhere.py' in fails(launch.train, path)
+
+
+@pytest.mark.parametrize('option, named', [
+    ('lr', 'got lr'),
+    ('custom_hooks.9.interval=1', 'custom_hooks.9'),
+    ('model.backbone.depth=[1,2', '='),
+])
+def test_wrong_cfg_options(fails, folder, config, option, named):
+    line = fails(launch.train, config, '--work-dir', folder / 'new',
+                 '--cfg-options', option)
+    assert '--cfg-options' in line and named in line
+    assert not (folder / 'new').exists()
+
+
+def test_unknown_stock_tool(fails):
+    line = fails(lambda: launch.other_tool(['analysis_tools/get_flop.py']))
+    assert 'analysis_tools/get_flops.py' in line
+
+
+@pytest.mark.parametrize('script, arguments', [
+    ('dist_train.sh', ['c.py']),
+    ('dist_train.sh', ['c.py', '-1']),
+    ('dist_train.sh', ['c.py', '0']),
+    ('dist_test.sh', ['c.py', 'a.pth', 'two']),
+    ('slurm_train.sh', ['partition', 'job', 'c.py']),
+])
+def test_scripts_say_how_they_are_used(script, arguments):
+    run = subprocess.run(
+        [osp.join(ROOT, 'tools', script), *arguments],
+        capture_output=True,
+        text=True)
+    assert run.returncode == 2
+    line, = run.stderr.splitlines()
+    assert line.startswith('usage: ') and script in line
+
+
+# ----------------------------------------------------------------------- data
+
+
+def test_data_folder_is_missing(fails, folder):
+    config = write_config(folder, str(folder / 'nowhere'))
+    line = fails(launch.train, config, '--work-dir', folder / 'new')
+    assert str(folder / 'nowhere') in line
+    assert 'train_dataloader.dataset' in line and '<class>' in line
+    assert not (folder / 'new').exists()
+
+
+def test_data_folder_is_empty(fails, folder):
+    (folder / 'empty' / 'class').mkdir(parents=True)
+    config = write_config(folder, str(folder / 'empty'))
+    line = fails(launch.train, config, '--work-dir', folder / 'new')
+    assert f'{folder / "empty"} ' in line and 'holds no images' in line
+    assert not (folder / 'new').exists()
+
+
+def test_imagenet_is_not_there(fails, folder, monkeypatch):
+    monkeypatch.chdir(folder)
+    line = fails(launch.train, 'vit-b_apl_in1k.py')
+    assert 'data/imagenet' in line
+    assert osp.join('data/imagenet/train', '<class>', '<image>.JPEG') in line
+    assert not (folder / 'work_dirs').exists()
+
+
+@pytest.mark.parametrize('damage, num_workers', [
+    ('empty', 0),
+    ('empty', 1),
+    ('truncated', 0),
+    ('text', 0),
+])
+def test_unreadable_image_is_named(fails, folder, config, damage, num_workers):
+    path = folder / 'train' / 'b' / '3.jpg'
+    Image.new('RGB', (16, 16), 'red').save(path)
+    content = dict(
+        empty=b'', truncated=path.read_bytes()[:200], text=b'hello')[damage]
+    path.write_bytes(content)
+    line = fails(launch.train, config, '--work-dir', folder / 'new',
+                 '--cfg-options', f'train_dataloader.num_workers={num_workers}')
+    assert f'cannot read image {path}, its {len(content)} bytes' in line
+    assert 'Traceback' not in line
+
+
+# ---------------------------------------------------------------- checkpoints
+
+
+class _Code:
+
+    def __init__(self, path):
+        self.path = path
+
+    def __reduce__(self):
+        return open, (str(self.path), 'w')
+
+
+def _resume(fails, folder, config, *resume):
+    before = listing(folder / 'run')
+    line = fails(launch.train, config, '--work-dir', folder / 'run', *resume)
+    assert listing(folder / 'run') == before
+    return line
+
+
+def test_resume_from_nothing(fails, folder, config):
+    line = _resume(fails, folder, config, '--resume', folder / 'nowhere.pth')
+    assert 'nowhere.pth does not exist' in line
+
+
+def test_resume_from_a_truncated_file(fails, folder, config):
+    path = folder / 'run' / 'epoch_2.pth'
+    path.write_bytes(path.read_bytes()[:-1000])
+    assert str(path) in _resume(fails, folder, config, '--resume', path)
+
+
+def test_automatic_resume_names_the_newest_intact_one(fails, folder, config):
+    path = folder / 'run' / 'epoch_2.pth'
+    path.write_bytes(path.read_bytes()[:-1000])
+    line = _resume(fails, folder, config, '--resume')
+    assert str(path) in line
+    assert line.endswith(f'--resume {folder / "run" / "epoch_1.pth"}')
+
+
+def test_resume_from_a_checkpoint_with_code(fails, folder, config):
+    path, trap = folder / 'code.pth', folder / 'executed'
+    torch.save(dict(state_dict={}, meta=_Code(trap)), path)
+    line = _resume(fails, folder, config, '--resume', path)
+    assert str(path) in line and 'refused' in line
+    assert not trap.exists()
+
+
+def test_resume_from_weights_alone(fails, folder, config):
+    path = folder / 'weights.pth'
+    torch.save(dict(state_dict={}), path)
+    line = _resume(fails, folder, config, '--resume', path)
+    assert 'no optimizer' in line and f'load_from={path}' in line
+
+
+def test_resume_from_another_model(fails, folder, config):
+    path = folder / 'run' / 'epoch_1.pth'
+    content = torch.load(path, weights_only=True)
+    weights = content['state_dict']
+    weights['backbone.other'] = weights.pop('backbone.cls_token')
+    torch.save(content, folder / 'other.pth')
+    line = _resume(fails, folder, config, '--resume', folder / 'other.pth')
+    assert 'lacks backbone.cls_token' in line and 'backbone.other' in line
+
+
+def test_resume_with_other_sizes(fails, folder, config):
+    line = _resume(fails, folder, config, '--resume', '--cfg-options',
+                   'model.head.num_classes=5')
+    assert 'head.layers.head.weight' in line
+
+
+def test_test_with_another_model(fails, folder, config):
+    path = folder / 'other.pth'
+    torch.save(dict(state_dict=dict(fc=torch.zeros(1))), path)
+    line = fails(launch.test, config, path, '--work-dir', folder / 'new')
+    assert str(path) in line and 'backbone.cls_token' in line
+    assert not (folder / 'new').exists()
+
+
+def test_test_without_a_checkpoint(fails, folder, config):
+    line = fails(launch.test, config, folder / 'nowhere.pth', '--work-dir',
+                 folder / 'new')
+    assert 'nowhere.pth does not exist' in line
+    assert not (folder / 'new').exists()
+
+
+def test_test_accepts_what_it_can_use(folder, config, monkeypatch):
+    """Weights alone are enough, and position heads may come or stay away."""
+    content = torch.load(folder / 'run' / 'epoch_2.pth', weights_only=True)
+    weights = content['state_dict']
+    weights['pos_head.fc1.weight'] = torch.zeros(1)
+    torch.save(dict(state_dict=weights), folder / 'weights.pth')
+    monkeypatch.setattr(sys, 'argv', [
+        'test.py', config,
+        str(folder / 'weights.pth'), '--work-dir',
+        str(folder / 'new'), '--out',
+        str(folder / 'metrics.json'), '--out-item', 'metrics', '--amp'
+    ])
+    monkeypatch.setenv('LOCAL_RANK', '0')
+    launch.test()
+    assert 'accuracy/top1' in (folder / 'metrics.json').read_text()
+    assert os.listdir(folder / 'new')

@@ -1,0 +1,247 @@
+"""What the hooks save, refuse to save and leave behind."""
+import os
+import signal
+import threading
+from types import SimpleNamespace
+
+import pytest
+import torch
+from mmengine.hooks import Hook
+from mmengine.runner import Runner
+from tiny_run import Recorder, make_config, make_images, train, weights
+
+from poslabel_mm.engine import (CPUAmpOptimWrapper, NonFiniteLossHook,
+                                StopSignalHook, write_atomically)
+from poslabel_mm.engine.hooks import stop_signal_hook
+from poslabel_mm.errors import UserError
+
+ITERATIONS = 3  # per epoch
+
+
+@pytest.fixture(scope='module')
+def data(tmp_path_factory):
+    return make_images(tmp_path_factory.mktemp('images') / 'train')
+
+
+class At(Hook):
+    """Does something after one iteration, counted from 0."""
+
+    def __init__(self, iteration, action):
+        self.iteration = iteration
+        self.action = action
+
+    def after_train_iter(self, runner, *args, **kwargs):
+        if runner.iter == self.iteration:
+            self.action(runner)
+
+
+def _train_with(cfg, iteration, action):
+    runner = Runner.from_cfg(cfg)
+    runner.register_hook(At(iteration, action), priority='VERY_HIGH')
+    recorder = Recorder(runner)
+    try:
+        runner.train()
+    finally:
+        runner.losses = recorder.losses
+    return runner
+
+
+def _checkpoints(tmp_path):
+    names = {path.name for path in (tmp_path / 'run').iterdir()}
+    return {name for name in names if 'epoch' in name or 'tmp' in name}
+
+
+# ------------------------------------------------------------- atomic writes
+
+
+def _full_disk(*args):
+    raise OSError(28, 'No space left on device')
+
+
+@pytest.mark.parametrize('call', ['fsync', 'replace'])
+def test_failed_write_leaves_the_old_file(tmp_path, monkeypatch, call):
+    path = tmp_path / 'a.pth'
+    write_atomically(b'old', path)
+    monkeypatch.setattr(os, call, _full_disk)
+    with pytest.raises(UserError, match=r'a\.pth \(No space left'):
+        write_atomically(b'new', path)
+    assert path.read_bytes() == b'old'
+    assert list(tmp_path.iterdir()) == [path]
+
+
+@pytest.mark.parametrize('max_keep_ckpts', [-1, 1])
+def test_failed_checkpoint_costs_no_earlier_one(tmp_path, data, monkeypatch,
+                                                max_keep_ckpts):
+    cfg = make_config(
+        tmp_path, data, 'run',
+        **{'default_hooks.checkpoint.max_keep_ckpts': max_keep_ckpts})
+    with pytest.raises(UserError, match=r'epoch_2\.pth'):
+        _train_with(
+            cfg, ITERATIONS,
+            lambda runner: monkeypatch.setattr(os, 'replace', _full_disk))
+    assert _checkpoints(tmp_path) == {'epoch_1.pth'}
+    assert weights(tmp_path / 'run' / 'epoch_1.pth')
+    pointer = tmp_path / 'run' / 'last_checkpoint'
+    assert pointer.read_text() == str(tmp_path / 'run' / 'epoch_1.pth')
+
+
+def test_last_checkpoints_are_kept(tmp_path, data):
+    train(
+        make_config(tmp_path, data, 'run',
+                    **{'default_hooks.checkpoint.max_keep_ckpts': 1}))
+    assert _checkpoints(tmp_path) == {'epoch_3.pth'}
+
+
+def test_best_checkpoint_is_replaced_only_by_a_better_one(
+        tmp_path, data, monkeypatch):
+    cfg = make_config(
+        tmp_path, data, 'run', **{
+            'default_hooks.checkpoint.save_best': 'accuracy/top1',
+            'default_hooks.checkpoint.rule': 'greater'
+        })
+    runner = Runner.from_cfg(cfg)
+    runner._train_loop = runner.build_train_loop(runner._train_loop)
+    runner.optim_wrapper = runner.build_optim_wrapper(runner.optim_wrapper)
+    runner.param_schedulers = None
+    hook, = (h for h in runner._hooks if hasattr(h, 'save_best'))
+    hook.before_train(runner)
+    hook.after_val_epoch(runner, {'accuracy/top1': 10.})
+    assert _checkpoints(tmp_path) == {'best_accuracy_top1_epoch_0.pth'}
+    runner.train_loop._epoch = 1
+    with monkeypatch.context() as patched:
+        patched.setattr(os, 'replace', _full_disk)
+        with pytest.raises(UserError):
+            hook.after_val_epoch(runner, {'accuracy/top1': 20.})
+    assert _checkpoints(tmp_path) == {'best_accuracy_top1_epoch_0.pth'}
+    hook.best_ckpt_path = str(
+        tmp_path / 'run' / 'best_accuracy_top1_epoch_0.pth')
+    hook.after_val_epoch(runner, {'accuracy/top1': 30.})
+    assert _checkpoints(tmp_path) == {'best_accuracy_top1_epoch_1.pth'}
+
+
+# ---------------------------------------------------------- non-finite losses
+
+
+def _poison(runner):
+    with torch.no_grad():
+        next(runner.model.parameters()).fill_(float('nan'))
+
+
+@pytest.mark.parametrize(
+    'iteration, message',
+    [
+        (ITERATIONS, r'loss became NaN or infinite at iteration 5 \(epoch 2\)'),
+        # After the last loss of the epoch, right before it is saved.
+        (2 * ITERATIONS - 1, 'weights backbone.cls_token became NaN'),
+    ])
+def test_nan_stops_before_it_is_saved(tmp_path, data, iteration, message):
+    cfg = make_config(tmp_path, data, 'run')
+    with pytest.raises(UserError, match=message) as caught:
+        _train_with(cfg, iteration, _poison)
+    assert str(tmp_path / 'run' / 'epoch_1.pth') in str(caught.value)
+    assert '\n' not in str(caught.value)
+    assert _checkpoints(tmp_path) == {'epoch_1.pth'}
+
+
+def test_overflows_that_a_loss_scaler_skips_are_no_end(tmp_path):
+    buffer = SimpleNamespace(current=lambda: float('inf'))
+    runner = SimpleNamespace(
+        iter=0,
+        epoch=0,
+        work_dir=str(tmp_path),
+        optim_wrapper=SimpleNamespace(loss_scaler=None),
+        message_hub=SimpleNamespace(log_scalars={'train/loss': buffer}))
+    hook = NonFiniteLossHook()
+    for runner.iter in range(20):
+        hook.after_train_iter(runner, 0, outputs=dict(loss=None))
+    runner.iter = 20
+    with pytest.raises(UserError, match='at iteration 1 '):
+        hook.after_train_iter(runner, 0, outputs=dict(loss=None))
+
+
+# -------------------------------------------------------------------- signals
+
+
+@pytest.mark.parametrize('signum, status', [(signal.SIGTERM, 143),
+                                            (signal.SIGINT, 130)])
+def test_signal_ends_the_run_after_the_iteration(tmp_path, data, capfd,
+                                                 monkeypatch, signum, status):
+    monkeypatch.setenv('POSLABEL_MM_RESUME_COMMAND', 'train it --resume')
+    before = signal.getsignal(signum)
+    runner = Runner.from_cfg(make_config(tmp_path, data, 'run'))
+    runner.register_hook(
+        At(ITERATIONS, lambda _: os.kill(os.getpid(), signum)),
+        priority='VERY_HIGH')
+    recorder = Recorder(runner)
+    with pytest.raises(SystemExit) as left:
+        runner.train()
+    assert left.value.code == status
+    assert signal.getsignal(signum) is before
+    assert len(recorder.losses) == ITERATIONS + 1
+    assert _checkpoints(tmp_path) == {'epoch_1.pth'}
+    said = capfd.readouterr().err.strip().splitlines()
+    assert len(said) == 1 and signum.name in said[0]
+    assert str(tmp_path / 'run' / 'epoch_1.pth') in said[0]
+    assert said[0].endswith('train it --resume')
+
+
+def test_signal_in_the_last_iteration_lets_the_epoch_be_saved(
+        tmp_path, data, capfd):
+    cfg = make_config(tmp_path, data, 'run')
+    with pytest.raises(SystemExit):
+        _train_with(cfg, ITERATIONS - 1,
+                    lambda _: os.kill(os.getpid(), signal.SIGTERM))
+    assert _checkpoints(tmp_path) == {'epoch_1.pth'}
+    assert 'epoch_1.pth' in capfd.readouterr().err
+
+
+def test_second_signal_kills(monkeypatch):
+    received = stop_signal_hook._Received()
+    killed = []
+    monkeypatch.setattr(os, 'kill', lambda *args: killed.append(args))
+    monkeypatch.setattr(signal, 'signal', lambda *args: None)
+    clock = iter([100., 100.2, 102.])
+    monkeypatch.setattr(stop_signal_hook.time, 'monotonic',
+                        lambda: next(clock))
+    received.handle(signal.SIGTERM, None)
+    received.handle(signal.SIGTERM, None)  # the same one, passed on
+    assert not killed
+    received.handle(signal.SIGTERM, None)
+    assert killed == [(os.getpid(), signal.SIGTERM)]
+
+
+def test_training_in_another_thread_installs_no_handler(tmp_path):
+    before = signal.getsignal(signal.SIGTERM)
+    failures = []
+
+    def run():
+        try:
+            StopSignalHook().before_train(SimpleNamespace(work_dir=tmp_path))
+        except ValueError as error:
+            failures.append(error)
+
+    thread = threading.Thread(target=run)
+    thread.start()
+    thread.join()
+    assert not failures and signal.getsignal(signal.SIGTERM) is before
+
+
+# ------------------------------------------------------------ mixed precision
+
+
+def test_cpu_amp_computes_in_bfloat16_and_steps_in_float32(tmp_path, data):
+    plain = train(make_config(tmp_path, data, 'plain'))
+    runner = Runner.from_cfg(
+        make_config(tmp_path, data, 'amp',
+                    **{'optim_wrapper.type': 'poslabel_mm.CPUAmpOptimWrapper'}))
+    recorder = Recorder(runner)
+    seen = []
+    runner.model.backbone.layers[0].ffn.register_forward_hook(
+        lambda module, args, output: seen.append(
+            torch.is_autocast_enabled('cpu')))
+    runner.train()
+    assert isinstance(runner.optim_wrapper, CPUAmpOptimWrapper)
+    assert all(seen) and len(seen) == len(recorder.losses)
+    assert recorder.losses != plain
+    assert recorder.losses == pytest.approx(plain, abs=0.02)
+    assert all(p.dtype == torch.float32 for p in runner.model.parameters())

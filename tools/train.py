@@ -1,0 +1,21 @@
+"""Train a model: MMPretrain's tools/train.py, with all its options.
+
+    python tools/train.py CONFIG [--work-dir DIR] [--resume [FILE]] [--amp] ...
+
+CONFIG is a path or the name of a shipped config (``vit-b_apl_in1k.py``).
+"""
+import os.path as osp
+import sys
+
+# This checkout's package, from whatever directory the tool is called.
+sys.path.insert(0, osp.dirname(osp.dirname(osp.realpath(__file__))))
+
+try:
+    from poslabel_mm.launch import train
+except ImportError as error:
+    if error.name is not None:
+        raise
+    sys.exit(f'error: {error}')  # what the MM stack lacks
+
+if __name__ == '__main__':
+    train()
