@@ -83,6 +83,19 @@ class PositionalLabelClassifier(ImageClassifier):
         losses.update(self._position_losses(self._token_reader.take()))
         return losses
 
+    def patch_tokens(self, inputs: Tensor) -> PatchTokens:
+        """The tokens that the position heads read, in evaluation too.
+
+        Args:
+            inputs (Tensor): Images of shape (B, 3, height, width).
+
+        Returns:
+            PatchTokens: The backbone's last patch tokens and their grid.
+        """
+        with self._token_reader:
+            self.extract_feat(inputs, stage='backbone')
+        return self._token_reader.take()
+
     def position_losses(self, inputs: Tensor) -> Dict[str, Tensor]:
         """Position losses and accuracies alone, in evaluation too.
 
@@ -92,9 +105,7 @@ class PositionalLabelClassifier(ImageClassifier):
         Returns:
             dict[str, Tensor]: What every position head's ``loss`` returns.
         """
-        with self._token_reader:
-            self.extract_feat(inputs, stage='backbone')
-        return self._position_losses(self._token_reader.take())
+        return self._position_losses(self.patch_tokens(inputs))
 
     def _position_losses(self, patch_tokens: PatchTokens) -> Dict[str, Tensor]:
         losses = dict()
