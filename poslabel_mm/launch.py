@@ -22,7 +22,6 @@ from typing import Callable, List, NoReturn, Optional
 import torch
 from mmengine.config import Config
 from mmengine.device import get_device
-from mmengine.logging import print_log
 
 from .config_prefix import config_path
 from .engine.cpu_distributed import start_gloo
@@ -355,10 +354,12 @@ class _Guard:
     def __exit__(self, kind, error, traceback) -> None:
         if error is None or isinstance(error, SystemExit):
             return
+        if isinstance(error, UserError):
+            self._leave(1, f'error: {_one_line(error)}')
+        # Loader workers and other processes were told to stop as well: what
+        # that broke is no error.
         status = stop_status()
         if status is not None:
-            # Loader workers were told to stop as well: what that broke is no
-            # error.
             self._leave(status)
         if isinstance(error, KeyboardInterrupt):
             self._leave(130, 'interrupted before training began')

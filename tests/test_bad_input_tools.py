@@ -250,11 +250,16 @@ def test_test_without_a_checkpoint(fails, folder, config):
     assert not (folder / 'new').exists()
 
 
-def test_test_accepts_what_it_can_use(folder, config, monkeypatch):
+@pytest.mark.parametrize('pos_head_in', ['checkpoint', 'model'])
+def test_test_accepts_what_it_can_use(folder, config, monkeypatch,
+                                      pos_head_in):
     """Weights alone are enough, and position heads may come or stay away."""
     content = torch.load(folder / 'run' / 'epoch_2.pth', weights_only=True)
     weights = content['state_dict']
-    weights['pos_head.fc1.weight'] = torch.zeros(1)
+    if pos_head_in == 'checkpoint':
+        weights['pos_head.fc1.weight'] = torch.zeros(1)
+    else:
+        config = write_config(folder, str(folder / 'train'), POS_HEAD)
     torch.save(dict(state_dict=weights), folder / 'weights.pth')
     monkeypatch.setattr(sys, 'argv', [
         'test.py', config,
@@ -266,3 +271,11 @@ def test_test_accepts_what_it_can_use(folder, config, monkeypatch):
     launch.test()
     assert 'accuracy/top1' in (folder / 'metrics.json').read_text()
     assert os.listdir(folder / 'new')
+
+
+POS_HEAD = """
+model.update(
+    type='poslabel_mm.PositionalLabelClassifier',
+    pos_head=dict(
+        type='poslabel_mm.PositionalLabelHead', in_channels=16, grid_size=4))
+"""

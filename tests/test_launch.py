@@ -2,7 +2,6 @@
 import os
 import os.path as osp
 import shlex
-import signal
 import subprocess
 import sys
 
