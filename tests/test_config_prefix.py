@@ -27,13 +27,13 @@ def test_inherits_by_name_what_a_path_would_give(tmp_path, name):
     assert config.to_dict()
 
 
-def test_inheriting_by_name_stamps_no_scope(tmp_path):
+def test_reusing_a_value_of_a_base_stamps_no_scope(tmp_path):
     (tmp_path / 'mine.py').write_text(
-        "_base_ = ['poslabel_mm::vit-b_apl_in1k.py']\n"
-        'seen = _base_.model.pos_head\n')
+        "_base_ = 'poslabel_mm::_base_/digits.py'\n"
+        'my_dataset = _base_.train_dataloader.dataset\n')
     config = Config.fromfile(str(tmp_path / 'mine.py'))
-    assert config.seen.type.startswith('poslabel_mm.')
-    assert '_scope_' not in config.seen
+    assert config.my_dataset.type == 'poslabel_mm.Digits'
+    assert '_scope_' not in config.my_dataset
 
 
 def test_mmpretrains_own_prefix_still_works(tmp_path):
