@@ -39,7 +39,7 @@ CONFIGS = {
 BASELINE = 'vit-tiny_digits.py'
 PICTURED = 'vit-tiny_apl_digits.py'  # at the first seed
 PICTURED_DIGITS = (3, 6)
-PICTURED_PARTS = (0, 0.12, 0.2, 1)  # of the epochs
+PICTURED_PARTS = (0, 0.2, 0.3, 1)  # of the epochs
 
 try:
     from poslabel_mm import UserError
@@ -70,14 +70,16 @@ class Run:
         self.config = ROOT / 'configs' / config
         self.name = f'{CONFIGS[config]}, seed {seed}'
         self.seed = seed
-        self.dir = work_dir / self.config.stem / f'seed{seed}'
+        # Runs of other lengths keep their folders.
+        length = '' if epochs is None else f'_{epochs}epochs'
+        self.dir = work_dir / self.config.stem / f'seed{seed}{length}'
         self.options = [f'randomness.seed={seed}']
         if epochs is not None:
             self.options += schedule_options(epochs)
-        if keep_all:
-            self.options += ['default_hooks.checkpoint.max_keep_ckpts=-1']
         self.key = hashlib.sha256('\n'.join(
             [code_version(self.config), *self.options]).encode()).hexdigest()
+        if keep_all:
+            self.options += ['default_hooks.checkpoint.max_keep_ckpts=-1']
         self.process: Optional[subprocess.Popen] = None
 
     def prepare(self, force: bool) -> Optional[dict]:
@@ -93,7 +95,7 @@ class Run:
         if force or record.get('key') != self.key:
             shutil.rmtree(self.dir, ignore_errors=True)
         result = read_json(self.dir / 'result.json')
-        if result:
+        if result and self.checkpoint(result['epochs']).exists():
             return result
         self.dir.mkdir(parents=True, exist_ok=True)
         self.seconds = read_json(self.dir / 'run.json').get('seconds', 0.)
@@ -216,6 +218,7 @@ class Display:
             TimeRemainingColumn(),
             console=console,
             speed_estimate_period=60,
+            refresh_per_second=4,
             disable=not console.is_terminal)
         self.number = number
         self.epochs = epochs
@@ -380,11 +383,8 @@ def look_back(run: Run, epochs: int):
     import torch
     from mmengine.runner import Runner, load_checkpoint
     from quickstart_figure import Snapshot
-
-    from poslabel_mm.tokens import PatchTokenReader
     runner = Runner.from_cfg(load_config(run))
     model = runner.model.eval()
-    reader = PatchTokenReader(model.backbone)
     batches = [
         model.data_preprocessor(batch)
         for batch in runner.build_dataloader(runner.cfg.test_dataloader)
@@ -394,17 +394,15 @@ def look_back(run: Run, epochs: int):
     chosen = [digits.index(digit) for digit in PICTURED_DIGITS]
     images = np.stack([dataset[i]['inputs'][0].numpy() for i in chosen])
 
-    shown_epochs = sorted({
-        max(1, round(epochs * part)) for part in PICTURED_PARTS
-    })
     snapshots = []
-    for epoch in shown_epochs:
+    for epoch in sorted({max(1, round(epochs * p)) for p in PICTURED_PARTS}):
+        if not run.checkpoint(epoch).exists():
+            continue  # trained when another seed was the pictured one
         load_checkpoint(model, str(run.checkpoint(epoch)), map_location='cpu')
         predicted = []
         for batch in batches:
-            with torch.no_grad(), reader:
-                model.extract_feat(batch['inputs'], stage='backbone')
-                tokens, grid_shape, _ = reader.take()
+            with torch.no_grad():
+                tokens, grid_shape, _ = model.patch_tokens(batch['inputs'])
                 predicted.append(model.pos_head(tokens).argmax(-1).numpy())
         predicted = np.concatenate(predicted)
         in_place = predicted == np.arange(predicted.shape[1])

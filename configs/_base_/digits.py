@@ -1,8 +1,8 @@
 # The 1,797 handwritten 8x8 digits of scikit-learn, half of them for training:
 # 898 / 32 = 28 iterations an epoch and an incomplete last one.
-# They are shown at 24 px and moved by up to 3 px, an eighth of the image: the
-# position label of a patch is its place in the moved view. No flips: a
-# mirrored digit is another sign.
+# They are shown at 24 px and moved by up to 2 px, half a patch: the position
+# label of a patch is its place in the moved view. No flips: a mirrored digit
+# is another sign.
 dataset_type = 'poslabel_mm.Digits'
 data_preprocessor = dict(
     num_classes=10, mean=[78.] * 3, std=[96.] * 3, to_rgb=False)
@@ -11,7 +11,7 @@ show_at_24_px = dict(type='Resize', scale=24, interpolation='bicubic')
 
 train_pipeline = [
     show_at_24_px,
-    dict(type='RandomCrop', crop_size=24, padding=3),
+    dict(type='RandomCrop', crop_size=24, padding=2),
     dict(type='PackInputs'),
 ]
 test_pipeline = [show_at_24_px, dict(type='PackInputs')]
