@@ -20,11 +20,11 @@ def to_grid_shape(grid: Union[int, GridShape]) -> GridShape:
     Raises:
         UserError: If it is not one or two positive integers.
     """
-    shape = (grid, grid) if isinstance(grid, int) else tuple(grid)
-    if len(shape) != 2 or any(
-            not isinstance(side, int) or side < 1 for side in shape):
-        raise UserError('A patch grid is a positive int or a pair (H, W) of '
-                         f'them, got {grid!r}.')
+    shape = tuple(grid) if isinstance(grid, (tuple, list)) else (grid, grid)
+    if len(shape) != 2 or any(type(side) is not int or side < 1
+                              for side in shape):
+        raise UserError('a patch grid is a positive int or a pair (H, W) of '
+                        f'them, got {grid!r}')
     return shape
 
 

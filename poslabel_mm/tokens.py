@@ -66,20 +66,21 @@ class PatchTokenReader:
         """
         patch_tokens, self._patch_tokens = self._patch_tokens, None
         if patch_tokens is None:
+            way_out = 'choose another backbone'
+            if 'featmap' in getattr(self.backbone, 'OUT_TYPES', ()):
+                way_out = f"set backbone.out_type='featmap' or {way_out}"
             raise UserError(
-                f'{type(self.backbone).__name__} returned no patch grid: its '
-                'output is no (B, C, H, W) feature map and it has no '
-                '`_format_output` to read tokens from. Set '
-                "`backbone.out_type='featmap'` or choose another backbone.")
+                f'{type(self.backbone).__name__} shows no patch grid, its '
+                f'last output is no (B, C, H, W) feature map: {way_out}')
         return patch_tokens
 
-    def _format_output(self, tokens: Tensor, grid_shape: GridShape, *args):
-        if self._reading:
-            H, W = grid_shape
+    def _format_output(self, *args):
+        # Some backbones pass no grid; their feature map is read instead.
+        if self._reading and len(args) > 1:
+            tokens, (H, W) = args[:2]
             # Class and distillation tokens come first.
             self._patch_tokens = PatchTokens(tokens[:, -H * W:], (H, W))
-        cls = type(self.backbone)
-        return cls._format_output(self.backbone, tokens, grid_shape, *args)
+        return type(self.backbone)._format_output(self.backbone, *args)
 
     def _on_output(self, _module, _inputs, outputs) -> None:
         if not self._reading or self._patch_tokens is not None:

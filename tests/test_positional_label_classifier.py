@@ -1,11 +1,13 @@
 """The points that the README promises of a labelled classifier."""
 import copy
 from functools import partial
+from unittest import mock
 
 import pytest
 import torch
 from mmengine.analysis import get_model_complexity_info
 from mmengine.runner.checkpoint import load_state_dict
+from mmpretrain.registry import MODELS
 from models import apl_head, batch, build, classifier, tiny_vit
 from torch.utils.checkpoint import checkpoint
 
@@ -78,8 +80,7 @@ def test_weight_zero_trains_as_the_stock_classifier(init_cfg, several):
     """Same seed: same weights, losses and gradients, noise included."""
     pos_head = apl_head(loss_weight=0.)
     if several:
-        pos_head = [pos_head, apl_head(channels='second_half', loss_weight=0.)]
-        pos_head[1]['type'] = 'poslabel_mm.PositionalLabelHead'
+        pos_head = [pos_head]
     cfg = dict(backbone=NOISY, init_cfg=init_cfg)
     results = []
     for model in (build(classifier(**cfg)),
@@ -125,6 +126,37 @@ def test_logged_total_is_the_sum():
     total, log_vars = model.parse_losses(model.loss(images, samples))
     assert log_vars['loss'] == log_vars['loss_cls'] + log_vars['loss_apl']
     assert torch.equal(total, log_vars['loss'])
+
+
+def test_two_heads_of_a_kind_are_refused():
+    """Their losses would share a name, and one of them would be lost."""
+    model = build(classifier([apl_head(), apl_head(channels='second_half')]))
+    with pytest.raises(UserError, match='two position heads return loss_apl'):
+        model.loss(*batch())
+
+
+@pytest.mark.parametrize('pos_head', [[], {}])
+def test_no_head_at_all_is_refused(pos_head):
+    with pytest.raises(UserError, match='has no pos_head'):
+        build(classifier() | dict(
+            type='poslabel_mm.PositionalLabelClassifier', pos_head=pos_head))
+
+
+def test_a_built_head_is_taken_as_stock_parts_are():
+    head = MODELS.build(apl_head())
+    assert build(classifier(head)).pos_head is head
+
+
+def test_building_a_head_touches_no_random_stream():
+    """Not even the seed that waits for CUDA to be initialised."""
+    torch.manual_seed(0)
+    before = torch.get_rng_state()
+    with mock.patch.object(torch.cuda, 'manual_seed_all') as seed_devices, \
+            mock.patch.object(torch.cuda, 'manual_seed') as seed_device:
+        MODELS.build(apl_head()).init_weights()
+    assert not seed_devices.called and not seed_device.called
+    assert torch.equal(torch.get_rng_state(), before)
+    assert torch.initial_seed() == 0
 
 
 def test_state_dict_is_the_stock_one_plus_pos_head():

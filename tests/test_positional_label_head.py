@@ -80,9 +80,9 @@ def test_odd_width_with_all_channels():
 
 @pytest.mark.parametrize('tokens, message', [
     (PatchTokens(torch.zeros(1, 6, 8), (3, 2)),
-     r'3x2 patch grid.*grid_size=\(2, 3\).*set pos_head.grid_size=\(3, 2\)'),
+     r'3x2 patch grid.*grid_size=\(2, 3\).*set grid_size=\(3, 2\)'),
     (PatchTokens(torch.zeros(1, 6, 4), (2, 3)),
-     '4 channels.*in_channels=8.*set pos_head.in_channels=4'),
+     '4 channels.*in_channels=8.*set in_channels=4'),
     (PatchTokens(torch.zeros(1, 5, 8), (2, 3)), '5 tokens.*2x3.*indices'),
 ])
 def test_foreign_tokens_are_refused(tokens, message):

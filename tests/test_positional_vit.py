@@ -57,18 +57,46 @@ def test_without_encoding_nothing_is_saved_nor_loaded():
     assert torch.equal(stock.pos_embed, before)
 
 
-@pytest.mark.parametrize('img_size', [16, (12, 20)])
+def sincos(rows, cols, dims):
+    """MAE's encoding, in MMPretrain's order: a quarter of the channels each
+    for sin and cos of the row, then of the column."""
+    omega = 1 / 10000**(torch.arange(dims // 4) / (dims // 4))
+    table = []
+    for row in range(rows):
+        for col in range(cols):
+            y, x = row * omega, col * omega
+            table.append(torch.cat([y.sin(), y.cos(), x.sin(), x.cos()]))
+    return torch.stack(table)
+
+
+@pytest.mark.parametrize('img_size, grid', [(16, (4, 4)), ((12, 20), (3, 5))])
 @pytest.mark.parametrize('initialised', [False, True])
-def test_sincos_is_maes_fixed_encoding(img_size, initialised):
+def test_sincos_is_maes_fixed_encoding(img_size, grid, initialised):
     from mmpretrain.registry import MODELS
     cfg = vit(pos_encoding='sincos', img_size=img_size)
     model = build(cfg) if initialised else MODELS.build(cfg)
-    grid = model.patch_resolution
-    expected = build_2d_sincos_position_embedding(
-        grid, model.embed_dims, cls_token=True)
-    assert torch.equal(model.pos_embed.data, expected)
+    torch.testing.assert_close(model.pos_embed.data[0, 1:],
+                               sincos(*grid, model.embed_dims))
+    assert not model.pos_embed[0, 0].any()  # the class token
     assert not model.pos_embed.requires_grad
     assert 'pos_embed' in model.state_dict()
+
+
+def test_square_sincos_is_mmpretrains_to_the_bit():
+    model = build(vit(pos_encoding='sincos'))
+    assert torch.equal(
+        model.pos_embed.data,
+        build_2d_sincos_position_embedding((4, 4),
+                                           model.embed_dims,
+                                           cls_token=True))
+
+
+def test_sincos_stays_fixed_whatever_a_checkpoint_holds():
+    model, learned = build(vit(pos_encoding='sincos')), build(tiny_vit())
+    before = model.pos_embed.clone()
+    model.load_state_dict(learned.state_dict())
+    assert torch.equal(model.pos_embed, before)
+    assert torch.equal(model.cls_token, learned.cls_token)
 
 
 def test_sincos_of_an_image_without_class_token():

@@ -77,8 +77,28 @@ def test_a_backbone_without_a_grid_says_so():
     reader = PatchTokenReader(model)
     with reader:
         model(torch.randn(2, 12))
-    with pytest.raises(UserError, match='Sequential returned no patch grid'):
+    with pytest.raises(UserError, match='Sequential shows no patch grid.*choose another backbone'):
         reader.take()
+
+
+def test_a_backbone_whose_output_step_gets_no_grid():
+    """As ViTSAM's, which is handed a feature map."""
+
+    class Backbone(torch.nn.Module):
+
+        def _format_output(self, x):
+            return x.permute(0, 3, 1, 2)
+
+        def forward(self, x):
+            return (self._format_output(x.permute(0, 2, 3, 1)), )
+
+    model = Backbone()
+    reader = PatchTokenReader(model)
+    images = torch.randn(2, 5, 2, 3)
+    assert torch.equal(model(images)[0], images)
+    with reader:
+        model(images)
+    assert reader.take().grid_shape == (2, 3)
 
 
 def test_nothing_is_kept_outside_reading():

@@ -18,7 +18,12 @@ from typing import Callable, Dict, List
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
-import poslabel_mm  # noqa: E402  isort: skip
+try:
+    import poslabel_mm  # noqa: E402  isort: skip
+except ImportError as error:
+    if error.name is not None:
+        raise
+    sys.exit(f'error: {error}')  # what the MM stack lacks
 import mmengine  # noqa: E402
 import mmpretrain  # noqa: E402
 import torch  # noqa: E402
@@ -87,11 +92,14 @@ def training_step(cfg: Config, args: argparse.Namespace) -> Callable:
     size = (side, side) if isinstance(side, int) else side
     num_classes = cfg.model.head.num_classes
 
+    images = torch.randint(
+        0, 256, (args.batch_size, 3, *size), dtype=torch.uint8)
+    labels = torch.randint(0, num_classes, (args.batch_size, ))
+
     def data() -> dict:
-        images = torch.randint(0, 256, (args.batch_size, 3, *size))
-        labels = torch.randint(0, num_classes, (args.batch_size, ))
+        # Anew, for Mixup writes into the samples; the images are the same.
         return dict(
-            inputs=list(images.to(torch.uint8)),
+            inputs=list(images),
             data_samples=[DataSample().set_gt_label(i) for i in labels])
 
     if args.compile:

@@ -21,7 +21,8 @@ class PositionalVisionTransformer(VisionTransformer):
         pos_encoding (str): What is added to the patch embeddings:
 
             - 'learned': the stock learned absolute encoding.
-            - 'sincos': fixed 2-D sine-cosine encoding, as MAE uses.
+            - 'sincos': fixed 2-D sine-cosine encoding, as MAE uses; the one
+              in a checkpoint is passed over.
             - 'none': nothing; the tokens know their place from the
               positional labels alone.
 
@@ -35,7 +36,7 @@ class PositionalVisionTransformer(VisionTransformer):
     def __init__(self, *args, pos_encoding: str = 'learned', **kwargs) -> None:
         if pos_encoding not in POS_ENCODINGS:
             raise UserError(f'pos_encoding={pos_encoding!r} is unknown; '
-                             f'choose from {list(POS_ENCODINGS)}.')
+                             f'choose from {list(POS_ENCODINGS)}')
         super().__init__(*args, **kwargs)
         self.pos_encoding = pos_encoding
         if pos_encoding == 'none':
@@ -52,20 +53,24 @@ class PositionalVisionTransformer(VisionTransformer):
         super().init_weights()
         if self.pos_encoding == 'none':
             self.pos_embed.zero_()
-        elif self.pos_encoding == 'sincos' and not (isinstance(
-                self.init_cfg, dict)
-                and self.init_cfg['type'] == 'Pretrained'):
+        elif self.pos_encoding == 'sincos':
             self._fill_sincos()
 
     def _fill_sincos(self) -> None:
-        encoding = build_2d_sincos_position_embedding(
-            self.patch_resolution, self.embed_dims)
+        # MMPretrain's function counts the grid column by column, tokens go row
+        # by row: its (W, H) is our (H, W).
+        H, W = self.patch_resolution
+        encoding = build_2d_sincos_position_embedding((W, H), self.embed_dims)
         with torch.no_grad():
             self.pos_embed.zero_()
             self.pos_embed[:, self.num_extra_tokens:].copy_(encoding)
 
     def _prepare_pos_embed(self, state_dict, prefix, *args, **kwargs) -> None:
+        name = prefix + 'pos_embed'
         if self.pos_encoding == 'none':
-            state_dict.pop(prefix + 'pos_embed', None)
+            state_dict.pop(name, None)
+        elif self.pos_encoding == 'sincos' and name in state_dict:
+            # A fixed encoding stays what it is, whatever a checkpoint holds.
+            state_dict[name] = self.pos_embed.detach().clone()
         else:
             super()._prepare_pos_embed(state_dict, prefix, *args, **kwargs)

@@ -6,12 +6,19 @@ from mmpretrain.registry import MODELS as MMPRETRAIN_MODELS
 from mmpretrain.structures import DataSample
 from torch import Tensor, nn
 
+from poslabel_mm.errors import UserError
 from poslabel_mm.registry import MODELS
 from poslabel_mm.tokens import PatchTokenReader, PatchTokens
 
 
 def _as_list(pos_head: nn.Module) -> List[nn.Module]:
     return list(pos_head) if isinstance(pos_head, ModuleList) else [pos_head]
+
+
+def _build(pos_head: Union[dict, nn.Module]) -> nn.Module:
+    if isinstance(pos_head, nn.Module):
+        return pos_head
+    return MMPRETRAIN_MODELS.build(pos_head)
 
 
 @MODELS.register_module()
@@ -37,10 +44,13 @@ class PositionalLabelClassifier(ImageClassifier):
     def __init__(self, *args, pos_head: Union[dict, List[dict]],
                  **kwargs) -> None:
         super().__init__(*args, **kwargs)
+        if not pos_head:
+            raise UserError('PositionalLabelClassifier has no pos_head; give '
+                            'it one, or use ImageClassifier')
         if isinstance(pos_head, (list, tuple)):
-            self.pos_head = ModuleList(map(MMPRETRAIN_MODELS.build, pos_head))
+            self.pos_head = ModuleList(map(_build, pos_head))
         else:
-            self.pos_head = MMPRETRAIN_MODELS.build(pos_head)
+            self.pos_head = _build(pos_head)
         self._token_reader = PatchTokenReader(self.backbone)
 
     def init_weights(self) -> None:
@@ -110,7 +120,12 @@ class PositionalLabelClassifier(ImageClassifier):
     def _position_losses(self, patch_tokens: PatchTokens) -> Dict[str, Tensor]:
         losses = dict()
         for head in _as_list(self.pos_head):
-            losses.update(head.loss(patch_tokens))
+            for name, value in head.loss(patch_tokens).items():
+                if name in losses:
+                    raise UserError(
+                        f'two position heads return {name}: a classifier takes '
+                        'one head of a kind')
+                losses[name] = value
         return losses
 
     @staticmethod

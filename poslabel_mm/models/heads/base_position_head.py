@@ -33,11 +33,11 @@ def half_channels(in_channels: int, which: str, argument: str) -> slice:
         all=slice(0, in_channels))
     if which not in choices:
         raise UserError(
-            f'{argument}={which!r} is unknown; choose from {list(choices)}.')
+            f'{argument}={which!r} is unknown; choose from {list(choices)}')
     if in_channels % 2 and which != 'all':
         raise UserError(f'{argument}={which!r} needs an even number of '
                          f'channels, got in_channels={in_channels}; use '
-                         f"{argument}='all' or an even width.")
+                        f"{argument}='all' or an even width")
     return choices[which]
 
 
@@ -87,14 +87,14 @@ class BasePositionHead(BaseModule):
             raise UserError(
                 f'The patch tokens have {tokens.shape[-1]} channels but '
                 f'{name} was built with in_channels={self.in_channels}; set '
-                f'pos_head.in_channels={tokens.shape[-1]}.')
+                f'in_channels={tokens.shape[-1]} in its pos_head')
         if (H, W) != self.grid_shape:
             raise UserError(
                 f'The input has a {H}x{W} patch grid but {name} was built '
-                f'with grid_size={self.grid_shape}; set '
-                f'pos_head.grid_size=({H}, {W}), or feed images of the size '
-                'it was built for.')
+                f'with grid_size={self.grid_shape}; set grid_size=({H}, {W}) '
+                'in its pos_head, or feed images of the size it was built '
+                'for')
         if indices is None and tokens.shape[1] != H * W:
             raise UserError(
                 f'{name} got {tokens.shape[1]} tokens of a {H}x{W} patch grid '
-                'without their indices; pass PatchTokens(..., indices=...).')
+                'without their indices; pass PatchTokens(..., indices=...)')
