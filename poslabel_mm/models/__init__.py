@@ -1,8 +1,8 @@
 from .backbones import PositionalVisionTransformer
 from .classifiers import PositionalLabelClassifier
-from .heads import PositionalLabelHead
+from .heads import PositionalLabelHead, RelativePositionalLabelHead
 
 __all__ = [
     'PositionalLabelClassifier', 'PositionalLabelHead',
-    'PositionalVisionTransformer'
+    'PositionalVisionTransformer', 'RelativePositionalLabelHead'
 ]

@@ -1,3 +1,4 @@
 from .positional_label_head import PositionalLabelHead
+from .relative_positional_label_head import RelativePositionalLabelHead
 
-__all__ = ['PositionalLabelHead']
+__all__ = ['PositionalLabelHead', 'RelativePositionalLabelHead']

@@ -1,0 +1,130 @@
+from typing import Dict, List, Optional, Union
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from poslabel_mm.errors import UserError
+from poslabel_mm.labels import (GridShape, num_relative, relative_labels,
+                                to_grid_shape)
+from poslabel_mm.models.losses import KeyDraw, pairwise_cross_entropy
+from poslabel_mm.registry import MODELS
+from poslabel_mm.tokens import PatchTokens
+from .base_position_head import (DEFAULT_INIT, BasePositionHead,
+                                 half_channels)
+
+
+@MODELS.register_module()
+class RelativePositionalLabelHead(BasePositionHead):
+    """Relative positional label: every pair of tokens says how it lies.
+
+    z_ij = concat(½z_i, ½z_j) for all ordered pairs, self-pairs included
+    (Eq. 7), p^r_ij = MLP(z_ij) (Eq. 8), softmax over Swin's relative position
+    index, mean cross-entropy over the pairs (Eq. 9) times λ (Eq. 6). The loss
+    is exact, and no tensor of all pairs is ever made: see
+    :func:`poslabel_mm.models.losses.pairwise_cross_entropy`.
+
+    Args:
+        in_channels (int): Channels C of a patch token.
+        grid_size (int | tuple[int, int]): The patch grid (H, W); there are
+            (2H−1)(2W−1) labels.
+        query_channels (str): What token i shows of itself in the pair (i, j):
+            'first_half', 'second_half' or 'all'. Defaults to 'first_half'.
+        key_channels (str): What token j shows. Defaults to 'second_half', as
+            in the released code of the paper.
+        hidden_channels (int, optional): Width of the MLP's hidden layer.
+            Defaults to half the channels of a pair (C/2 for two halves).
+        feat_channels (int, optional): Width of p^r_ij. Defaults to
+            ``hidden_channels``.
+        pairs_per_token (int, optional): Draw so many keys for every token, an
+            unbiased estimate of the loss at ``pairs_per_token / n`` of its
+            cost. Every image, iteration and rank draws anew, from a random
+            stream of the head's own. Defaults to None, all pairs.
+        loss_weight (float): λ in Eq. 6. Defaults to 0.5.
+        init_cfg (dict | list[dict], optional): MMEngine initialisation.
+            Defaults to a truncated normal of standard deviation 0.02 with
+            zero biases.
+
+    Raises:
+        UserError: For unknown channels, half of an odd ``in_channels``, a
+            ``grid_size`` that is no grid, or ``pairs_per_token`` below 1.
+    """
+
+    def __init__(self,
+                 in_channels: int,
+                 grid_size: Union[int, GridShape],
+                 query_channels: str = 'first_half',
+                 key_channels: str = 'second_half',
+                 hidden_channels: Optional[int] = None,
+                 feat_channels: Optional[int] = None,
+                 pairs_per_token: Optional[int] = None,
+                 loss_weight: float = 0.5,
+                 init_cfg: Union[dict, List[dict], None] = DEFAULT_INIT):
+        query = half_channels(in_channels, query_channels, 'query_channels')
+        key = half_channels(in_channels, key_channels, 'key_channels')
+        if pairs_per_token is not None and pairs_per_token < 1:
+            raise UserError(f'pairs_per_token={pairs_per_token} draws no '
+                            'pair; take at least 1, or None for all pairs.')
+        width = (query.stop - query.start) + (key.stop - key.start)
+        hidden_channels = hidden_channels or max(width // 2, 1)
+        super().__init__(
+            in_channels,
+            grid_size,
+            mlp_channels=(width, hidden_channels, feat_channels
+                          or hidden_channels,
+                          num_relative(to_grid_shape(grid_size))),
+            loss_weight=loss_weight,
+            init_cfg=init_cfg)
+        self.query_channels = query
+        self.key_channels = key
+        self.pairs_per_token = pairs_per_token
+        self._key_draw = KeyDraw()
+
+    def forward(self, tokens: Tensor) -> Tensor:
+        """Score every relative position for every ordered pair, written out.
+
+        For small grids and for looking at single images; :meth:`loss` never
+        holds this tensor.
+
+        Args:
+            tokens (Tensor): Patch tokens of shape (B, n, C).
+
+        Returns:
+            Tensor: Logits of shape (B, n, n, (2H−1)(2W−1)).
+        """
+        B, n, _ = tokens.shape
+        query = tokens[..., self.query_channels].unsqueeze(2)
+        key = tokens[..., self.key_channels].unsqueeze(1)
+        pairs = torch.cat(
+            [query.expand(B, n, n, -1),
+             key.expand(B, n, n, -1)], dim=-1)
+        return self.classifier(self.fc2(F.gelu(self.fc1(pairs))))
+
+    def loss(self, patch_tokens: PatchTokens) -> Dict[str, Tensor]:
+        """Relative position loss of a batch (Eq. 9 and 6).
+
+        Args:
+            patch_tokens (PatchTokens): Tokens (B, n, C), their grid, and
+                their indices if not all are present.
+
+        Returns:
+            dict[str, Tensor]: ``loss_rpl``, λ times the mean cross-entropy
+            over the pairs, and ``rpl_acc``, the percentage of pairs put in
+            their relation.
+
+        Raises:
+            UserError: If the tokens have another width or grid than the head
+                was built for.
+        """
+        self.check(patch_tokens)
+        tokens, grid_shape, indices = patch_tokens
+        B, n, _ = tokens.shape
+        key_index = None
+        if self.pairs_per_token is not None and self.pairs_per_token < n:
+            key_index = self._key_draw(B, n, self.pairs_per_token,
+                                       tokens.device)
+        loss, acc = pairwise_cross_entropy(
+            tokens[..., self.query_channels], tokens[..., self.key_channels],
+            relative_labels(grid_shape, indices, tokens.device), self.fc1,
+            (self.fc2, self.classifier), key_index)
+        return dict(loss_rpl=self.loss_weight * loss, rpl_acc=acc * 100)

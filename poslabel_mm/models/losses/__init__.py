@@ -1,0 +1,4 @@
+from .key_draw import KeyDraw, draw_keys
+from .pairwise_cross_entropy import pairwise_cross_entropy
+
+__all__ = ['KeyDraw', 'draw_keys', 'pairwise_cross_entropy']

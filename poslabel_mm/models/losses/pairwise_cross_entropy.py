@@ -1,0 +1,257 @@
+"""Cross-entropy over all ordered pairs of tokens, without ever holding all pairs.
+
+Shape letters: B images, N queries, M keys, P keys a query is paired with (M, or fewer when drawn),
+R pairs in a chunk, H hidden width of a pair, C classes.
+"""
+from typing import List, Optional, Sequence, Tuple
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+# Bytes that one chunk of pairs may take: a CPU's last-level cache, or enough to fill a GPU.
+CHUNK_BYTES = {'cpu': 16 << 20, 'cuda': 512 << 20}
+# Classes are padded to this multiple: their number is always odd, which leaves the rows of the
+# logits unaligned, and matrix units handle that poorly, in half precision above all.
+CLASS_MULTIPLE = 16
+
+
+def pairwise_cross_entropy(query: Tensor,
+                           key: Tensor,
+                           labels: Tensor,
+                           pair_linear: nn.Linear,
+                           linears: Sequence[nn.Linear],
+                           key_index: Optional[Tensor] = None,
+                           pairs_per_chunk: Optional[int] = None) -> Tuple[Tensor, Tensor]:
+    """Mean cross-entropy of an MLP over every query concatenated with every key (Eqs. 7 to 9).
+
+    Equal, in value and gradients, to::
+
+        pairs = torch.cat([query[:, :, None].expand(B, N, M, -1),
+                           key[:, None].expand(B, N, M, -1)], dim=-1)
+        logits = linears[1](linears[0](F.gelu(pair_linear(pairs))))
+        loss = F.cross_entropy(logits.flatten(0, 2), labels.flatten())
+
+    but the first linear is applied to tokens instead of pairs, consecutive ``linears`` are
+    multiplied into one where that saves work, and both loss and gradients are computed chunk by
+    chunk in the forward pass. Under autocast the matrix products take the autocast dtype;
+    log-sum-exp and all sums over pairs are float32.
+
+    Args:
+        query (Tensor): Shape (B, N, Dq).
+        key (Tensor): Shape (B, M, Dk).
+        labels (Tensor): Long class of the pair (query i, key j), shape (N, M), or (B, N, M) where
+            images differ.
+        pair_linear (nn.Linear): Dq + Dk to H, before the GELU.
+        linears (Sequence[nn.Linear]): What follows the GELU, applied in turn; the last gives the C
+            logits.
+        key_index (Tensor, optional): Long (B, N, P), the keys each query is paired with. None
+            pairs it with all M.
+        pairs_per_chunk (int, optional): Pairs held at a time, rounded to whole queries. Defaults
+            to what fits ``CHUNK_BYTES``.
+
+    Returns:
+        tuple[Tensor, Tensor]: The loss, and the fraction of pairs (0 to 1, no gradient) for which
+            no class scores above the label: the accuracy, but for ties, which count as correct.
+
+    Raises:
+        ValueError: If there is no pair, or shapes do not agree.
+        RuntimeError: On differentiating twice: the gradients are constants to autograd.
+    """
+    _check_shapes(query, key, labels, pair_linear, key_index)
+    dtype, device = query.dtype, query.device.type
+    if torch.is_autocast_enabled(device) and dtype != torch.float64:
+        dtype = torch.get_autocast_dtype(device)
+    return _apply(labels, key_index, pairs_per_chunk, dtype, torch.is_grad_enabled(), query, key,
+                  pair_linear.weight, _bias(pair_linear), *_fold(linears))
+
+
+def _check_shapes(query, key, labels, pair_linear, key_index):
+    (B, N, Dq), (_, M, Dk) = query.shape, key.shape
+    if 0 in (B, N, M):
+        raise ValueError(f'no pairs: queries {tuple(query.shape)}, keys {tuple(key.shape)}')
+    if pair_linear.in_features != Dq + Dk:
+        raise ValueError(f'the first linear takes {pair_linear.in_features} channels, '
+                         f'but a query has {Dq} and a key {Dk}')
+    if labels.shape not in ((N, M), (B, N, M)):
+        raise ValueError(
+            f'labels of shape {tuple(labels.shape)} for {N} queries and {M} keys of {B} images: '
+            f'expected {(N, M)} or {(B, N, M)}')
+    if key_index is not None and key_index.shape[:2] != (B, N):
+        raise ValueError(
+            f'key_index of shape {tuple(key_index.shape)} for {N} queries of {B} images')
+
+
+def _bias(linear: nn.Linear) -> Tensor:
+    return linear.weight.new_zeros(linear.out_features) if linear.bias is None else linear.bias
+
+
+def _fold(linears: Sequence[nn.Linear]) -> List[Tensor]:
+    """Weight and bias of each linear; two in a row become one where a pair then costs less.
+
+    Ordinary autograd differentiates that product, once a step. The last one is padded by classes
+    that get no probability and no gradient, as exp(-inf) is exactly 0.
+    """
+    folded = []
+    with torch.autocast(linears[0].weight.device.type, enabled=False):
+        for linear in linears:
+            weight, bias = linear.weight, _bias(linear)
+            if folded:
+                (C, d), H = weight.shape, folded[-2].size(1)
+                if H * C <= d * (H + C):
+                    first_bias, first_weight = folded.pop(), folded.pop()
+                    weight, bias = weight @ first_weight, torch.addmv(bias, weight, first_bias)
+            folded += [weight, bias]
+    padding = -bias.size(0) % CLASS_MULTIPLE
+    folded[-2:] = F.pad(weight, (0, 0, 0, padding)), F.pad(bias, (0, padding), value=float('-inf'))
+    return folded
+
+
+@torch.compiler.disable
+def _apply(*args):
+    # Left out of a compiled graph: tracing would unroll the loop over chunks.
+    return _PairwiseCrossEntropy.apply(*args)
+
+
+class _PairwiseCrossEntropy(torch.autograd.Function):
+    """Computes its gradients in the forward pass; backward only scales them."""
+
+    @staticmethod
+    def forward(ctx, labels, key_index, pairs_per_chunk, dtype, with_grad, *tensors):
+        needs_grad = [with_grad and needs for needs in ctx.needs_input_grad[5:]]
+        with torch.autocast(tensors[0].device.type, enabled=False):
+            loss, accuracy, grads = _loss_and_grads(labels, key_index, pairs_per_chunk,
+                                                    *[tensor.to(dtype) for tensor in tensors],
+                                                    need_pairs=any(needs_grad[:4]),
+                                                    need_linears=any(needs_grad[4:]))
+        ctx.dtypes = [tensor.dtype for tensor in tensors]
+        ctx.save_for_backward(*[grad if needs else None for grad, needs in zip(grads, needs_grad)])
+        ctx.mark_non_differentiable(accuracy)
+        return loss, accuracy
+
+    @staticmethod
+    def backward(ctx, grad_loss, _):
+        if torch.is_grad_enabled():
+            raise RuntimeError(
+                'pairwise_cross_entropy cannot be differentiated twice, as its gradients are '
+                'computed in the forward pass: call backward without create_graph=True')
+        grads = [
+            None if grad is None else (grad * grad_loss).to(dtype)
+            for grad, dtype in zip(ctx.saved_tensors, ctx.dtypes)
+        ]
+        return None, None, None, None, None, *grads
+
+
+def _loss_and_grads(labels, key_index, pairs_per_chunk, query, key, pair_weight, pair_bias,
+                    *linears, need_pairs, need_linears):
+    """Loss, accuracy, gradients of the tensors from ``query`` on; sums are at least float32."""
+    (B, N, Dq), (_, M, Dk), H = query.shape, key.shape, pair_weight.size(0)
+    P = M if key_index is None else key_index.size(2)
+    weights, biases = linears[::2], linears[1::2]
+    query_weight, key_weight = pair_weight.split([Dq, Dk], dim=1)
+    sum_dtype = torch.promote_types(query.dtype, torch.float32)
+
+    def zeros_like(tensor):
+        return torch.zeros_like(tensor, dtype=sum_dtype)
+
+    loss, correct = query.new_zeros((), dtype=sum_dtype), labels.new_zeros(())
+    pair_tensors = query, key, pair_weight, pair_bias
+    d_pairs = [zeros_like(t) if need_pairs else None for t in pair_tensors]
+    d_linears = [zeros_like(t) if need_linears else None for t in linears]
+
+    widths = [H, H, *(bias.size(0) for bias in biases)]
+    images, rows = _chunk_shape(B, N, P, pairs_per_chunk or _default_pairs(query, sum(widths)))
+    buffers = [query.new_empty(images * rows * P, width) for width in widths]
+
+    for b in range(0, B, images):
+        image = slice(b, b + images)
+        query_part = query[image] @ query_weight.t()
+        key_part = F.linear(key[image], key_weight, pair_bias)
+        d_query_part, d_key_part = zeros_like(query_part), zeros_like(key_part)
+        for r in range(0, N, rows):
+            row = slice(r, r + rows)
+            pairs = query_part[:, row, None].expand(-1, -1, P, -1)  # (images, rows, P, H)
+            hidden, *outputs = [buffer[:pairs[..., 0].numel()] for buffer in buffers]
+            target = labels.expand(B, -1, -1)[image, row]
+            if key_index is None:
+                torch.add(pairs, key_part[:, None], out=hidden.view(pairs.shape))
+            else:
+                chosen = key_index[image, row]
+                target = target.gather(2, chosen)
+                first_key = M * torch.arange(len(pairs), device=chosen.device)
+                chosen = (chosen + first_key[:, None, None]).flatten()
+                torch.index_select(key_part.flatten(0, 1), 0, chosen, out=hidden)
+                hidden.view(pairs.shape).add_(pairs)
+
+            # Going back, the gradient of an output overwrites it: nothing reads it any more.
+            torch.ops.aten.gelu.out(hidden, out=outputs[0])
+            for x, weight, bias, out in zip(outputs, weights, biases, outputs[1:]):
+                torch.addmm(bias, x, weight.t(), out=out)
+            chunk_loss, chunk_correct, grad = _cross_entropy_(
+                outputs[-1].to(sum_dtype), target.reshape(-1, 1), need_pairs or need_linears)
+            loss += chunk_loss
+            correct += chunk_correct
+            if grad is None:
+                continue
+            grad = grad.to(hidden.dtype)
+            for i in reversed(range(len(weights))):
+                if need_linears:
+                    _add_product_(d_linears[2 * i], grad.t(), outputs[i])
+                    d_linears[2 * i + 1] += grad.sum(0, dtype=sum_dtype)
+                if i > 0 or need_pairs:
+                    grad = torch.mm(grad, weights[i], out=outputs[i])
+            if need_pairs:
+                grad = torch.ops.aten.gelu_backward.grad_input(
+                    grad, hidden, grad_input=grad).view(pairs.shape)
+                d_query_part[:, row] = grad.sum(2, dtype=sum_dtype)
+                if key_index is None:
+                    d_key_part += grad.sum(1, dtype=sum_dtype)
+                else:
+                    d_key_part.flatten(0, 1).index_add_(0, chosen,
+                                                        grad.flatten(0, 2).to(sum_dtype))
+        if need_pairs:
+            d_query, d_key, d_weight, d_bias = d_pairs
+            d_bias += d_query_part.sum((0, 1))
+            d_query_part, d_key_part = d_query_part.to(query.dtype), d_key_part.to(query.dtype)
+            d_query[image] = d_query_part @ query_weight
+            d_key[image] = d_key_part @ key_weight
+            for total, grad, tokens in ((d_weight[:, :Dq], d_query_part, query[image]),
+                                        (d_weight[:, Dq:], d_key_part, key[image])):
+                _add_product_(total, grad.flatten(0, 1).t(), tokens.flatten(0, 1))
+
+    count = B * N * P
+    # Scaled last, so that half-precision products see gradients of order one.
+    grads = [None if grad is None else grad.div_(count) for grad in d_pairs + d_linears]
+    return loss / count, correct.to(sum_dtype) / count, grads
+
+
+def _default_pairs(query: Tensor, width: int) -> int:
+    return CHUNK_BYTES.get(query.device.type, CHUNK_BYTES['cuda']) // (
+        width * query.element_size())
+
+
+def _chunk_shape(B: int, N: int, P: int, pairs: int) -> Tuple[int, int]:
+    """Images and queries a chunk: several whole images, or several queries of one image."""
+    rows = max(1, min(N, pairs // P))
+    images = max(1, min(B, pairs // (N * P)))
+    return images, rows
+
+
+def _cross_entropy_(logits: Tensor, target: Tensor, with_grad: bool):
+    """Summed loss, number correct, and (softmax - one-hot) in place of ``logits`` (R, C)."""
+    top = logits.amax(1, keepdim=True)  # several times cheaper than argmax on a CPU
+    target_logit = logits.gather(1, target)
+    correct = (target_logit == top).sum()
+    normaliser = logits.sub_(top).exp_().sum(1, keepdim=True)
+    loss = (normaliser.log() + top - target_logit).sum()
+    if not with_grad:
+        return loss, correct, None
+    return loss, correct, logits.div_(normaliser).scatter_add_(1, target, torch.full_like(top, -1))
+
+
+def _add_product_(total: Tensor, a: Tensor, b: Tensor) -> None:
+    """total += a @ b, where a and b may be of lower precision."""
+    if a.dtype == total.dtype:
+        total.addmm_(a, b)
+    else:
+        total.add_(a @ b)

@@ -1,0 +1,33 @@
+"""The relative loss written out: what the chunked one is tested and timed against."""
+import torch
+from torch.nn import functional as F
+
+
+def written_out(query, key, labels, pair_linear, linears, key_index=None):
+    """Loss and accuracy with every pair and every logit in memory."""
+    (B, N, _), M = query.shape, key.shape[1]
+    pairs = torch.cat(
+        [query[:, :, None].expand(-1, -1, M, -1), key[:, None].expand(-1, N, -1, -1)], dim=-1)
+    labels = labels.expand(B, N, M)
+    if key_index is not None:
+        pairs = pairs.gather(2, key_index[..., None].expand(-1, -1, -1, pairs.size(-1)))
+        labels = labels.gather(2, key_index)
+    x = F.gelu(pair_linear(pairs))
+    for linear in linears:
+        x = linear(x)
+    logits, labels = x.flatten(0, 2), labels.flatten()
+    return F.cross_entropy(logits, labels), (logits.argmax(1) == labels).to(query.dtype).mean()
+
+
+def token_loop(query, key, labels, pair_linear, linears):
+    """The same, with the pairs collected one query at a time in a growing tensor."""
+    (B, N, _), M = query.shape, key.shape[1]
+    pairs = None
+    for i in range(N):
+        row = torch.cat([query[:, i:i + 1].expand(-1, M, -1), key], dim=-1)
+        pairs = row if pairs is None else torch.cat([pairs, row], dim=1)
+    x = F.gelu(pair_linear(pairs))
+    for linear in linears:
+        x = linear(x)
+    logits, labels = x.flatten(0, 1), labels.expand(B, N, M).flatten()
+    return F.cross_entropy(logits, labels), (logits.argmax(1) == labels).to(query.dtype).mean()

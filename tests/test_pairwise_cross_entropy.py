@@ -1,0 +1,334 @@
+"""The chunked pairwise cross-entropy equals the written-out form, in every gradient."""
+import copy
+
+import pytest
+import torch
+from pairwise_reference import token_loop, written_out
+from torch import nn
+from torch.utils.checkpoint import checkpoint
+
+from poslabel_mm.labels import relative_labels
+from poslabel_mm.models.losses import draw_keys, pairwise_cross_entropy
+
+
+class Problem(nn.Module):
+    """Queries, keys and three linears; ``forward(loss)`` gives their loss."""
+
+    def __init__(self,
+                 grid=(3, 5),
+                 batch=2,
+                 channels=8,
+                 hidden=6,
+                 feat=6,
+                 num_visible=None,
+                 num_keys=None,
+                 dtype=torch.float64,
+                 bias=True):
+        super().__init__()
+        torch.manual_seed(0)
+        classes = (2 * grid[0] - 1) * (2 * grid[1] - 1)
+        self.fc1 = nn.Linear(2 * channels, hidden, bias=bias)
+        self.fc2 = nn.Linear(hidden, feat, bias=bias)
+        self.classifier = nn.Linear(feat, classes, bias=bias)
+        labels = relative_labels(grid)
+        if num_visible is not None:
+            visible = torch.stack(
+                [torch.randperm(len(labels))[:num_visible] for _ in range(batch)])
+            labels = labels[visible[:, :, None], visible[:, None, :]]
+        self.labels = labels[..., :num_keys]
+        self.query = nn.Parameter(torch.randn(batch, labels.size(-2), channels))
+        self.key = nn.Parameter(torch.randn(batch, self.labels.size(-1), channels))
+        self.to(dtype)
+
+    def forward(self, loss=pairwise_cross_entropy, **kwargs):
+        return loss(self.query, self.key, self.labels, self.fc1, [self.fc2, self.classifier],
+                    **kwargs)
+
+    def results(self, loss=pairwise_cross_entropy, **kwargs):
+        """Loss, accuracy, gradients by name."""
+        self.zero_grad()
+        value, accuracy = self(loss, **kwargs)
+        value.backward()
+        return dict(
+            loss=value.detach(),
+            accuracy=accuracy,
+            **{
+                name: p.grad.clone()
+                for name, p in self.named_parameters() if p.grad is not None
+            })
+
+
+def assert_same(got, expected, **tolerance):
+    assert got.keys() == expected.keys()
+    for name, value in expected.items():
+        torch.testing.assert_close(
+            got[name], value, msg=lambda m: f'{name}: {m}', check_dtype=False, **tolerance)
+
+
+EXACT = dict(rtol=1e-10, atol=1e-12)
+
+
+@pytest.mark.parametrize('kwargs', [
+    dict(),
+    dict(grid=(1, 7)),
+    dict(grid=(7, 1)),
+    dict(grid=(1, 1)),
+    dict(grid=(4, 4), batch=1),
+    dict(batch=5),
+    dict(num_visible=4),
+    dict(num_keys=4),
+    dict(feat=2),
+    dict(hidden=5, feat=9),
+    dict(bias=False),
+])
+@pytest.mark.parametrize('pairs', [None, 1, 37, 100, 10**6])
+def test_equals_the_written_out_form(kwargs, pairs):
+    problem = Problem(**kwargs)
+    assert_same(problem.results(pairs_per_chunk=pairs), problem.results(written_out), **EXACT)
+
+
+def test_equals_the_loop_over_tokens():
+    problem = Problem()
+    assert_same(problem.results(), problem.results(token_loop), **EXACT)
+
+
+@pytest.mark.parametrize('num_linears', [1, 3])
+def test_any_number_of_linears(num_linears):
+    torch.manual_seed(0)
+    widths = [6, 3, 7, 45] if num_linears == 3 else [6, 45]
+    problem = Problem()
+    linears = nn.ModuleList(nn.Linear(a, b) for a, b in zip(widths, widths[1:])).double()
+    results = []
+    for loss in (written_out, pairwise_cross_entropy):
+        problem.zero_grad()
+        linears.zero_grad()
+        value, _ = loss(problem.query, problem.key, problem.labels, problem.fc1, linears)
+        value.backward()
+        results.append({
+            name: p.grad.clone()
+            for name, p in linears.named_parameters()
+        } | dict(loss=value))
+    assert_same(results[1], results[0], **EXACT)
+
+
+@pytest.mark.parametrize('kwargs', [dict(), dict(num_visible=5)])
+@pytest.mark.parametrize('pairs', [None, 1, 11, 30])
+def test_drawn_keys_equal_the_written_out_form(kwargs, pairs):
+    problem = Problem(**kwargs)
+    N = problem.query.size(1)
+    index = draw_keys(2, N, N, 3, torch.Generator().manual_seed(1))
+    assert_same(
+        problem.results(key_index=index, pairs_per_chunk=pairs),
+        problem.results(written_out, key_index=index), **EXACT)
+
+
+def test_gradcheck():
+    problem = Problem(grid=(2, 3), channels=3, hidden=4, feat=4)
+    names, tensors = zip(*problem.named_parameters())
+
+    def loss(*tensors):
+        return torch.func.functional_call(
+            problem, dict(zip(names, tensors)), kwargs=dict(pairs_per_chunk=7))[0]
+
+    assert torch.autograd.gradcheck(loss, tensors)
+
+
+@pytest.mark.parametrize('frozen', [('query', 'key'), ('fc1', ), ('fc2', 'classifier'),
+                                    ('query', 'key', 'fc1'), ('key', 'fc1', 'fc2', 'classifier'),
+                                    ('query', 'key', 'fc1', 'classifier')])
+def test_frozen_parts_get_no_gradient_and_change_no_other(frozen):
+    problem = Problem()
+    for name in frozen:
+        getattr(problem, name).requires_grad_(False)
+    assert_same(problem.results(), problem.results(written_out), **EXACT)
+
+
+def test_no_grad():
+    problem = Problem()
+    with torch.no_grad():
+        loss, accuracy = problem()
+    assert not loss.requires_grad
+    assert_same(
+        dict(loss=loss, accuracy=accuracy), {
+            k: v
+            for k, v in problem.results(written_out).items() if k in ('loss', 'accuracy')
+        }, **EXACT)
+
+
+def test_accuracy_is_a_fraction_without_gradient():
+    problem = Problem(dtype=torch.float32)
+    optimizer = torch.optim.Adam(problem.parameters(), lr=.05)
+    for _ in range(150):
+        optimizer.zero_grad()
+        loss, accuracy = problem()
+        loss.backward()
+        optimizer.step()
+    assert not accuracy.requires_grad
+    assert 0.5 < accuracy <= 1
+    assert accuracy == problem(written_out)[1]
+
+
+def test_scaled_and_accumulated_gradients():
+    problem = Problem()
+    expected = {
+        k: 6 * v
+        for k, v in problem.results(written_out).items() if k not in ('loss', 'accuracy')
+    }
+    problem.zero_grad()
+    loss, _ = problem()
+    (2 * loss).backward(retain_graph=True)
+    (4 * loss).backward()
+    assert_same({k: p.grad for k, p in problem.named_parameters()}, expected, **EXACT)
+
+
+def test_large_logits_stay_finite():
+    problem = Problem(dtype=torch.float32)
+    with torch.no_grad():
+        problem.classifier.weight *= 1e4
+    assert_same(problem.results(), problem.results(written_out), rtol=1e-4, atol=1e-4)
+
+
+def test_float32():
+    problem = Problem(grid=(6, 7), channels=16, hidden=16, feat=16, dtype=torch.float32)
+    expected = copy.deepcopy(problem).double().results(written_out)
+    assert_same(
+        problem.results(), {
+            k: v.float()
+            for k, v in expected.items()
+        }, rtol=1e-4, atol=1e-6)
+
+
+def relative_error(got, expected):
+    return {
+        k: ((got[k].double() - v).norm() / v.norm().clamp(min=1e-12)).item()
+        for k, v in expected.items() if k != 'accuracy'
+    }
+
+
+@pytest.mark.parametrize('dtype', [torch.bfloat16, torch.float16])
+@pytest.mark.parametrize('drawn', [False, True])
+def test_autocast_is_as_close_to_float64_as_the_written_out_form(dtype, drawn):
+    problem = Problem(grid=(6, 7), channels=16, hidden=16, feat=16, dtype=torch.float32)
+    index = draw_keys(2, 42, 42, 9, torch.Generator().manual_seed(1)) if drawn else None
+    truth = copy.deepcopy(problem).double().results(written_out, key_index=index)
+    with torch.autocast('cpu', dtype):
+        got = problem.results(key_index=index)
+        plain = problem.results(written_out, key_index=index)
+    assert all(value.dtype == torch.float32 for value in got.values())
+    plain_error = relative_error(plain, truth)
+    for name, error in relative_error(got, truth).items():
+        assert error < max(1.5 * plain_error[name], 1e-3), name
+
+
+def test_autocast_log_sum_exp_is_float32():
+    # All logits are 0: the loss is log(C), which bfloat16 rounds to 2 decimals.
+    problem = Problem(dtype=torch.float32)
+    nn.init.zeros_(problem.classifier.weight)
+    nn.init.zeros_(problem.classifier.bias)
+    with torch.autocast('cpu', torch.bfloat16):
+        loss, _ = problem()
+    torch.testing.assert_close(loss, torch.tensor(45.).log(), rtol=1e-6, atol=1e-6)
+
+
+def test_grad_scaler_in_half_precision():
+    problem = Problem(grid=(6, 7), channels=16, hidden=16, feat=16, dtype=torch.float32)
+    truth = copy.deepcopy(problem).double().results(written_out)
+    with torch.autocast('cpu', torch.float16):
+        loss, _ = problem()
+    problem.zero_grad()
+    (loss * 65536.).backward()
+    got = {k: p.grad / 65536. for k, p in problem.named_parameters()}
+    assert max(relative_error(got, {k: truth[k] for k in got}).values()) < 1e-2
+
+
+@pytest.mark.parametrize('use_reentrant', [False, True])
+def test_activation_checkpointing(use_reentrant):
+    problem = Problem()
+    expected = problem.results(written_out)
+
+    def loss(query, key, labels, fc1, linears):
+
+        def part(query, key):
+            return pairwise_cross_entropy(torch.tanh(query), torch.tanh(key), labels, fc1, linears)
+
+        return checkpoint(part, query, key, use_reentrant=use_reentrant)
+
+    def plain(query, key, *args):
+        return written_out(torch.tanh(query), torch.tanh(key), *args)
+
+    assert_same(problem.results(loss), problem.results(plain), **EXACT)
+    assert expected
+
+
+@pytest.mark.parametrize('drawn', [False, True])
+def test_compile(drawn):
+    problem = Problem()
+    index = draw_keys(2, 15, 15, 4, torch.Generator().manual_seed(1)) if drawn else None
+    compiled = torch.compile(problem, backend='aot_eager')
+
+    def loss(*args, **kwargs):
+        return pairwise_cross_entropy(*args, **kwargs)
+
+    problem.zero_grad()
+    value, _ = compiled(loss, key_index=index)
+    value.backward()
+    got = {k: p.grad.clone() for k, p in problem.named_parameters()}
+    expected = problem.results(written_out, key_index=index)
+    assert_same(got, {k: expected[k] for k in got}, **EXACT)
+    torch._dynamo.reset()
+
+
+def test_differentiating_twice_is_an_error():
+    problem = Problem()
+    loss, _ = problem()
+    with pytest.raises(RuntimeError, match='cannot be differentiated twice'):
+        torch.autograd.grad(loss, problem.query, create_graph=True)
+
+
+def test_bad_shapes_are_named():
+    problem = Problem()
+    arguments = problem.labels, problem.fc1, [problem.fc2, problem.classifier]
+    with pytest.raises(ValueError, match='no pairs'):
+        pairwise_cross_entropy(problem.query[:, :0], problem.key[:, :0], *arguments)
+    with pytest.raises(ValueError, match='no pairs'):
+        pairwise_cross_entropy(problem.query[:0], problem.key[:0], *arguments)
+    with pytest.raises(ValueError, match='labels of shape'):
+        pairwise_cross_entropy(problem.query[:, 1:], problem.key, *arguments)
+    with pytest.raises(ValueError, match='takes 16 channels'):
+        pairwise_cross_entropy(problem.query[..., 1:], problem.key, *arguments)
+    with pytest.raises(ValueError, match='cannot draw 16 of 15 keys'):
+        draw_keys(1, 15, 15, 16, torch.Generator())
+
+
+def test_drawn_keys_are_distinct_balanced_and_leave_the_global_stream_alone():
+    state = torch.get_rng_state()
+    index = draw_keys(3, 12, 12, 5, torch.Generator().manual_seed(0))
+    assert torch.equal(state, torch.get_rng_state())
+    assert all(len(row.unique()) == 5 for row in index.flatten(0, 1))
+    assert all(
+        torch.equal(image.flatten().bincount(minlength=12), torch.full((12, ), 5))
+        for image in index)
+    assert not torch.equal(index[0], index[1])
+    assert torch.equal(index, draw_keys(3, 12, 12, 5, torch.Generator().manual_seed(0)))
+
+
+@pytest.mark.parametrize('shape', [(6, 6), (4, 6), (6, 4)])
+def test_every_pair_is_drawn_equally_often(shape):
+    N, M = shape
+    draws = 20000
+    index = draw_keys(draws, N, M, 2, torch.Generator().manual_seed(0))
+    frequency = nn.functional.one_hot(index, M).sum((0, 2)) / draws
+    # Five standard deviations of a binomial.
+    torch.testing.assert_close(
+        frequency, torch.full(shape, 2 / M), rtol=0, atol=5 * (.25 / draws)**.5)
+
+
+def test_the_estimate_is_unbiased():
+    problem = Problem(grid=(2, 3), batch=1)
+    exact = problem.results()
+    generator = torch.Generator().manual_seed(0)
+    draws = [problem.results(key_index=draw_keys(1, 6, 6, 2, generator)) for _ in range(1500)]
+    for name, value in exact.items():
+        samples = torch.stack([draw[name].double() for draw in draws])
+        error, spread = samples.mean(0) - value, samples.std(0) / len(draws)**.5
+        assert (error.abs() <= 5 * spread + 1e-9).all(), name
