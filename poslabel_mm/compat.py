@@ -109,10 +109,9 @@ def _install_command(stack: str) -> str:
 def refuse_code_in_checkpoints() -> None:
     """Keep every ``torch.load`` from running code that a pickle carries.
 
-    Cause: OneDL's loader, and torch before 2.6, fall back to
-    ``weights_only=False``. Remove when MMEngine's loaders never do. A user who
-    trusts a file can still say so with torch's own
-    ``TORCH_FORCE_NO_WEIGHTS_ONLY_LOAD=1``.
+    Cause: OneDL's loader falls back to ``weights_only=False``. Remove when
+    MMEngine's loaders never do. A user who trusts a file can still say so with
+    torch's own ``TORCH_FORCE_NO_WEIGHTS_ONLY_LOAD=1``.
     """
     if 'TORCH_FORCE_NO_WEIGHTS_ONLY_LOAD' not in os.environ:
         os.environ['TORCH_FORCE_WEIGHTS_ONLY_LOAD'] = '1'
@@ -200,12 +199,16 @@ def load_local_checkpoints_safely() -> None:
 
 
 # MMEngine logs what follows `load_from_` in the name.
-def load_from_local(filename: str, map_location: Any = None) -> Any:
+def load_from_local(filename: str,
+                    map_location: Any = None,
+                    mmap: bool = False) -> Any:
     """Load a checkpoint file, without running code that it may carry.
 
     Args:
         filename (str): Path of the file; ``~`` is expanded.
         map_location: As for :func:`torch.load`.
+        mmap (bool): Leave tensors on the disk until they are used, if the file
+            is of the format that allows it. Defaults to False.
 
     Returns:
         Any: What the file holds.
@@ -219,7 +222,9 @@ def load_from_local(filename: str, map_location: Any = None) -> Any:
     if not osp.isfile(path):
         raise UserError(f'checkpoint {filename} does not exist')
     try:
-        return torch.load(path, map_location=map_location)
+        with open(path, 'rb') as file:
+            mmap = mmap and file.read(4) == b'PK\x03\x04'
+        return torch.load(path, map_location=map_location, mmap=mmap)
     except Exception as error:
         code = re.search(r'GLOBAL (\S+)', str(error))
         if code:
@@ -228,7 +233,6 @@ def load_from_local(filename: str, map_location: Any = None) -> Any:
                 'could run code; if you trust its source, set '
                 'TORCH_FORCE_NO_WEIGHTS_ONLY_LOAD=1') from error
         reason = re.search(r'WeightsUnpickler error: (.+)|(.+)', str(error))
-        raise UserError(
-            f'checkpoint {filename} cannot be read, it is damaged or no '
-            f'checkpoint: {(reason[1] or reason[2]) if reason else "empty"}'
-        ) from error
+        said = (reason[1] or reason[2]).rstrip('. ') if reason else 'empty'
+        raise UserError(f'checkpoint {filename} cannot be read, it is damaged '
+                        f'or no checkpoint: {said}') from error

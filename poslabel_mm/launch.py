@@ -15,7 +15,7 @@ import runpy
 import shlex
 import sys
 import warnings
-from functools import wraps
+from functools import partial, wraps
 from types import ModuleType
 from typing import Callable, List, NoReturn, Optional
 
@@ -28,6 +28,7 @@ from .engine.cpu_distributed import start_gloo
 from .engine.hooks.stop_signal_hook import stop_status
 from .engine.precheck_checkpoint import check_resume, check_weights
 from .engine.precheck_data import check_data
+from .engine.precheck_schedule import check_schedule
 from .errors import UserError
 
 LOCAL_RANKS = ('LOCAL_RANK', 'SLURM_LOCALID', 'OMPI_COMM_WORLD_LOCAL_RANK')
@@ -67,19 +68,14 @@ def other_tool(argv: List[str]) -> None:
 
 
 def _run(name: str, prepare: Callable) -> None:
-    with _Guard() as guard:
+    with _Guard():
         os.environ.setdefault('POSLABEL_MM_RESUME_COMMAND',
                               _resume_command(sys.argv))
+        # Where it is missing, the stock tool makes it 0 for every process.
+        os.environ.setdefault('LOCAL_RANK', str(_local_rank()))
         tool = _load_module(_stock_tool(name))
         tool.parse_args = _checked_arguments(tool.parse_args)
-        stock_merge = tool.merge_args
-
-        def merge_args(cfg: Config, args: argparse.Namespace) -> Config:
-            cfg = prepare(stock_merge, cfg, args)
-            guard.prepared = True
-            return cfg
-
-        tool.merge_args = merge_args
+        tool.merge_args = partial(prepare, tool.merge_args)
         _name_unreadable_images()
         tool.main()
 
@@ -95,13 +91,16 @@ def _prepare_training(stock_merge: Callable, cfg: Config,
     cfg.train_dataloader.setdefault('persistent_workers', False)
     cfg = stock_merge(cfg, args)
     _fit_loaders(cfg)
+    check_schedule(cfg)
     check_data(cfg, ('train_dataloader', 'val_dataloader'))
-    if cfg.get('resume'):
-        check_resume(cfg)
-    elif cfg.get('load_from'):
-        _check_file(cfg.load_from)
     if get_device() == 'cpu':
         _use_cpu_amp(cfg)
+    if not cfg.get('resume'):
+        if cfg.get('load_from'):
+            _check_file(cfg.load_from)
+    elif _local_rank() == 0:
+        # Reads a checkpoint and builds the model: once on a machine is enough.
+        check_resume(cfg)
     _prepare_processes(cfg)
     return cfg
 
@@ -117,7 +116,8 @@ def _prepare_test(stock_merge: Callable, cfg: Config,
     cfg = stock_merge(cfg, args)
     _fit_loaders(cfg)
     check_data(cfg, ('test_dataloader', ))
-    check_weights(args.checkpoint, cfg)
+    if _local_rank() == 0:
+        check_weights(args.checkpoint, cfg)
     if get_device() == 'cpu':
         # Built with the Runner, even where it is not used.
         _use_cpu_amp(cfg)
@@ -152,11 +152,16 @@ def _prepare_processes(cfg: Config) -> None:
     if get_device() == 'cpu':
         start_gloo(cfg)
     elif cfg.launcher == 'pytorch' and torch.cuda.is_available() and int(
-            os.environ['LOCAL_RANK']) >= torch.cuda.device_count():
+            os.environ['LOCAL_WORLD_SIZE']) > torch.cuda.device_count():
         raise UserError(
-            f'{os.environ.get("LOCAL_WORLD_SIZE", "more")} processes were '
-            f'asked for, but this machine has {torch.cuda.device_count()} '
-            'GPUs')
+            f'{os.environ["LOCAL_WORLD_SIZE"]} processes were asked for, but '
+            f'this machine has {torch.cuda.device_count()} GPUs')
+
+
+def _local_rank() -> int:
+    return next(
+        (int(os.environ[name]) for name in LOCAL_RANKS if name in os.environ),
+        0)
 
 
 # ---------------------------------------------------------------- arguments
@@ -256,10 +261,10 @@ def _resume_command(argv: List[str]) -> str:
     """This command with ``--resume``, as one would type it.
 
     Scripts that start this one say what the user typed in the variable
-    POSLABEL_MM_COMMAND.
+    POSLABEL_MM_COMMAND, the environment variables that they read in front.
     """
     typed = os.environ.get('POSLABEL_MM_COMMAND')
-    words = shlex.split(typed) if typed else ['python'] + argv
+    words = shlex.split(typed) if typed else [_python()] + argv
     kept: List[str] = []
     skip_value = False
     for word in words:
@@ -272,7 +277,22 @@ def _resume_command(argv: List[str]) -> str:
         else:
             skip_value = False
             kept.append(word)
-    return shlex.join(kept + ['--resume'])
+    return ' '.join(map(_quoted, kept + ['--resume']))
+
+
+def _python() -> str:
+    """This Python, as one would type it from here."""
+    here = osp.join(os.getcwd(), '')
+    python = sys.executable
+    return python[len(here):] if python.startswith(here) else python
+
+
+def _quoted(word: str) -> str:
+    # A shell takes NAME=VALUE for an assignment only if the name is bare.
+    name, equals, value = word.partition('=')
+    if equals and name.isidentifier():
+        return f'{name}={shlex.quote(value)}'
+    return shlex.quote(word)
 
 
 # -------------------------------------------------------------- stock tools
@@ -344,10 +364,6 @@ def _name_unreadable_images() -> None:
 class _Guard:
     """Turns a mistake into one line and exit status 1, without traceback."""
 
-    def __init__(self) -> None:
-        # Until then all processes of a machine fail in the same way.
-        self.prepared = False
-
     def __enter__(self) -> '_Guard':
         return self
 
@@ -368,13 +384,26 @@ class _Guard:
             self._leave(1, f'error: {line}')
 
     def _leave(self, status: int, line: Optional[str] = None) -> NoReturn:
-        rank = next(
-            (os.environ[name] for name in LOCAL_RANKS if name in os.environ),
-            '0')
-        if line is not None and (rank == '0' or self.prepared):
+        if line is not None and _is_first_to_fail():
             print(line, file=sys.stderr, flush=True)
         sys.stdout.flush()
         raise SystemExit(status)
+
+
+def _is_first_to_fail() -> bool:
+    """Is it for this process to say what went wrong?
+
+    Of processes that have joined, that is whoever asks first: a mistake may be
+    everybody's or one's own, and it breaks the others' communication. Before
+    that all processes of a machine fail in the same way.
+    """
+    if not torch.distributed.is_initialized():
+        return _local_rank() == 0
+    try:
+        store = torch.distributed.distributed_c10d._get_default_store()
+        return store.add('poslabel_mm_failures', 1) == 1
+    except RuntimeError:
+        return True  # who kept the count has ended: better twice than never
 
 
 def _one_line(error: BaseException) -> Optional[str]:

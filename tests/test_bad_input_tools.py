@@ -49,6 +49,7 @@ def fails(monkeypatch, capfd):
                  if line.strip() and 'Warning' not in line
                  and not line.startswith(('  ', '[ WARN')))
         assert line.startswith('error: ')
+        assert line.endswith('...') or not line.endswith('.')
         return line
 
     return call
@@ -119,6 +120,82 @@ def test_scripts_say_how_they_are_used(script, arguments):
     assert run.returncode == 2
     line, = run.stderr.splitlines()
     assert line.startswith('usage: ') and script in line
+
+
+@pytest.mark.parametrize('script, arguments', [
+    ('dist_train.sh', ['c.py', '2']),
+    ('dist_test.sh', ['c.py', 'a.pth', '2']),
+])
+def test_scripts_say_what_to_install(tmp_path, script, arguments):
+    bare = tmp_path / 'python'
+    # -I -S: no site-packages, hence neither a stack nor torch.
+    bare.write_text(f'#!/bin/sh\nexec "{sys.executable}" -I -S "$@"\n')
+    bare.chmod(0o755)
+    run = subprocess.run(
+        [osp.join(ROOT, 'tools', script), *arguments],
+        env={
+            **os.environ, 'PYTHON': str(bare)
+        },
+        capture_output=True,
+        text=True)
+    assert run.returncode == 1
+    line, = run.stderr.splitlines()
+    assert line.startswith('error: poslabel_mm needs MMPretrain')
+
+
+def test_more_processes_than_gpus(fails, folder, config, monkeypatch):
+    monkeypatch.setattr(launch, 'get_device', lambda: 'cuda')
+    monkeypatch.setattr(torch.cuda, 'is_available', lambda: True)
+    monkeypatch.setattr(torch.cuda, 'device_count', lambda: 1)
+    monkeypatch.setenv('LOCAL_WORLD_SIZE', '2')
+    # Told by the first process, for whom there is a GPU.
+    line = fails(launch.train, config, '--launcher', 'pytorch', '--work-dir',
+                 folder / 'new')
+    assert '2 processes were asked for' in line and '1 GPUs' in line
+
+
+# ------------------------------------------------------------------- schedule
+
+SCHEDULE = """
+param_scheduler = [
+    dict(type='LinearLR', start_factor=0.01, end=3,
+         convert_to_iter_based=True),
+    dict(type='CosineAnnealingLR', begin=3, T_max=27,
+         convert_to_iter_based=True)]
+train_cfg = dict(by_epoch=True, max_epochs=30)
+train_dataloader.update(batch_size=1)  # 12 iterations an epoch
+"""
+
+
+@pytest.mark.parametrize('max_epochs', [1, 2])
+def test_run_is_shorter_than_its_warmup(fails, folder, monkeypatch,
+                                        max_epochs):
+    config = write_config(folder, str(folder / 'train'), SCHEDULE)
+    argv = [config, '--work-dir', folder / 'new', '--cfg-options']
+    line = fails(launch.train, *argv, f'train_cfg.max_epochs={max_epochs}')
+    assert f'train_cfg.max_epochs={max_epochs}:' in line
+    assert 'param_scheduler.1 begins at 3' in line
+    assert not (folder / 'new').exists()
+    # What it advises works.
+    advice = line.rpartition('--cfg-options ')[2].split()
+    monkeypatch.setattr(sys, 'argv',
+                        ['train.py', *map(str, argv), *advice])
+    launch.train()
+    assert (folder / 'new' / f'epoch_{max_epochs}.pth').exists()
+
+
+def test_schedule_in_iterations(fails, folder):
+    config = write_config(
+        folder, str(folder / 'train'), """
+param_scheduler = dict(
+    type='CosineAnnealingLR', by_epoch=False, begin=50, T_max=50)
+train_cfg = dict(by_epoch=False, max_iters=20)
+""")
+    line = fails(launch.train, config, '--work-dir', folder / 'new')
+    assert line.endswith(
+        'train_cfg.max_iters=20 param_scheduler.begin=2 '
+        'param_scheduler.T_max=18')
+    assert not (folder / 'new').exists()
 
 
 # ----------------------------------------------------------------------- data
@@ -233,6 +310,46 @@ def test_resume_with_other_sizes(fails, folder, config):
     line = _resume(fails, folder, config, '--resume', '--cfg-options',
                    'model.head.num_classes=5')
     assert 'head.layers.head.weight' in line
+
+
+@pytest.mark.parametrize('saved, wanted, named', [
+    # torch fails on the state of the first, and only in a step of the second.
+    (dict(type='SGD', lr=0.1, momentum=0.9), dict(type='AdamW', lr=1e-3),
+     'it has no step'),
+    (dict(type='SGD', lr=0.1), dict(type='AdamW', lr=1e-3), 'no betas, eps'),
+    (dict(type='AdamW', lr=1e-3), dict(type='SGD', lr=0.1), 'no dampening'),
+])
+def test_resume_with_another_optimizer(fails, folder, saved, wanted, named):
+    data = str(folder / 'train')
+    cfg = make_config(folder, data, 'run', **{'train_cfg.max_epochs': 1})
+    cfg.optim_wrapper.optimizer = saved
+    train(cfg)
+    config = write_config(folder, data,
+                          f'optim_wrapper = dict(optimizer={wanted})\n')
+    line = _resume(fails, folder, config, '--resume')
+    assert f'this optimizer ({wanted["type"]})' in line
+    assert 'epoch_1.pth' in line and 'load_from=' in line
+    assert named in line
+
+
+def test_resume_with_other_parameter_groups(fails, folder):
+    config = write_config(
+        folder, str(folder / 'train'),
+        'optim_wrapper.update(paramwise_cfg=dict(bypass_duplicate=True, '
+        'custom_keys=dict(cls_token=dict(lr_mult=0.1))))\n')
+    line = _resume(fails, folder, config, '--resume')
+    assert 'different number of parameter groups' in line
+
+
+def test_resume_with_another_precision(folder, config, monkeypatch):
+    """--amp may come and go: the optimizer is the same."""
+    monkeypatch.setenv('LOCAL_RANK', '0')
+    monkeypatch.setattr(sys, 'argv', [
+        'train.py', config, '--work-dir',
+        str(folder / 'run'), '--resume', '--amp'
+    ])
+    launch.train()
+    assert (folder / 'run' / 'epoch_3.pth').exists()
 
 
 def test_test_with_another_model(fails, folder, config):

@@ -8,7 +8,10 @@ from glob import glob
 
 import pytest
 import torch
-from tiny_run import make_config, make_images, train, weights
+from tiny_run import make_config, make_images, train, weights, write_config
+
+from poslabel_mm import launch
+from poslabel_mm.errors import UserError
 
 ROOT = osp.dirname(osp.dirname(osp.realpath(__file__)))
 LAUNCHER = osp.join(ROOT, 'tools', 'dist_train.sh')
@@ -58,11 +61,42 @@ def test_two_processes_equal_one_with_twice_the_batch(tmp_path):
     assert 'GPU number: 2' in open(log).read()
 
 
-def test_mistake_is_told_once(tmp_path):
-    run = _run(LAUNCHER, tmp_path / 'nowhere.py', 2)
+@pytest.mark.skipif(torch.cuda.is_available(), reason='is for CPU machines')
+def test_mistake_of_all_processes_is_told_once(tmp_path):
+    config = write_config(tmp_path, make_images(tmp_path / 'images'))
+    run = _run(LAUNCHER, config, 2, '--work-dir', tmp_path / 'run',
+               '--cfg-options', 'model.pos_head.0.grid_size=7')
     assert run.returncode == 1
-    said = [line for line in run.stderr.splitlines() if line.strip()]
-    assert len(said) == 1 and 'nowhere.py does not exist' in said[0], said
+    said = [line for line in run.stderr.splitlines() if line.startswith('error')]
+    assert len(said) == 1 and 'grid_size=(7, 7)' in said[0], run.stderr
+    assert 'Traceback' not in run.stderr
+
+
+@pytest.mark.parametrize('rank, told', [(0, 1), (1, 0)])
+def test_mistake_before_the_processes_have_joined(monkeypatch, capfd, rank,
+                                                  told):
+    monkeypatch.setenv('LOCAL_RANK', str(rank))
+    _fail()
+    assert len(capfd.readouterr().err.splitlines()) == told
+
+
+def test_first_of_the_joined_processes_tells(monkeypatch, capfd):
+    monkeypatch.setenv('LOCAL_RANK', '1')
+    torch.distributed.init_process_group(
+        'gloo', store=torch.distributed.HashStore(), rank=0, world_size=1)
+    try:
+        _fail()
+        assert capfd.readouterr().err == 'error: a mistake\n'
+        _fail()
+        assert not capfd.readouterr().err
+    finally:
+        torch.distributed.destroy_process_group()
+
+
+def _fail():
+    with pytest.raises(SystemExit) as left, launch._Guard():
+        raise UserError('a mistake')
+    assert left.value.code == 1
 
 
 MEAN_LOSS_HOOK = """

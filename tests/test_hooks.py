@@ -92,8 +92,22 @@ def test_last_checkpoints_are_kept(tmp_path, data):
     assert _checkpoints(tmp_path) == {'epoch_3.pth'}
 
 
-def test_best_checkpoint_is_replaced_only_by_a_better_one(
-        tmp_path, data, monkeypatch):
+def test_outdated_checkpoint_that_is_a_folder_is_removed(tmp_path, data):
+    def to_folder(runner):
+        path = tmp_path / 'run' / 'epoch_1.pth'
+        path.unlink()
+        path.mkdir()
+        (path / 'shard').touch()
+
+    cfg = make_config(
+        tmp_path, data, 'run',
+        **{'default_hooks.checkpoint.max_keep_ckpts': 1})
+    _train_with(cfg, ITERATIONS, to_folder)
+    assert _checkpoints(tmp_path) == {'epoch_3.pth'}
+
+
+def _validating(tmp_path, data):
+    """A runner that is ready to validate, and its checkpoint hook."""
     cfg = make_config(
         tmp_path, data, 'run', **{
             'default_hooks.checkpoint.save_best': 'accuracy/top1',
@@ -105,6 +119,22 @@ def test_best_checkpoint_is_replaced_only_by_a_better_one(
     runner.param_schedulers = None
     hook, = (h for h in runner._hooks if hasattr(h, 'save_best'))
     hook.before_train(runner)
+    return runner, hook
+
+
+def test_best_checkpoint_of_one_epoch_is_replaced_in_place(tmp_path, data):
+    runner, hook = _validating(tmp_path, data)
+    hook.after_val_epoch(runner, {'accuracy/top1': 10.})
+    with torch.no_grad():
+        runner.model.backbone.cls_token.fill_(3.)
+    hook.after_val_epoch(runner, {'accuracy/top1': 20.})
+    assert _checkpoints(tmp_path) == {'best_accuracy_top1_epoch_0.pth'}
+    assert weights(hook.best_ckpt_path)['backbone.cls_token'].eq(3.).all()
+
+
+def test_best_checkpoint_is_replaced_only_by_a_better_one(
+        tmp_path, data, monkeypatch):
+    runner, hook = _validating(tmp_path, data)
     hook.after_val_epoch(runner, {'accuracy/top1': 10.})
     assert _checkpoints(tmp_path) == {'best_accuracy_top1_epoch_0.pth'}
     runner.train_loop._epoch = 1
@@ -130,7 +160,7 @@ def _poison(runner):
 @pytest.mark.parametrize(
     'iteration, message',
     [
-        (ITERATIONS, r'loss became NaN or infinite at iteration 5 \(epoch 2\)'),
+        (ITERATIONS, r'loss_apl became NaN or infinite at iteration 5 \(epoch 2\)'),
         # After the last loss of the epoch, right before it is saved.
         (2 * ITERATIONS - 1, 'weights backbone.cls_token became NaN'),
     ])

@@ -90,9 +90,78 @@ def test_configs_hold_the_runtime_hooks():
     ])
 def test_resume_command(monkeypatch, typed, again):
     monkeypatch.delenv('POSLABEL_MM_COMMAND', raising=False)
-    assert launch._resume_command(shlex.split(typed)) == f'python {again}'
+    assert launch._resume_command(
+        shlex.split(typed)) == f'{shlex.quote(sys.executable)} {again}'
     monkeypatch.setenv('POSLABEL_MM_COMMAND', typed)
     assert launch._resume_command(['other.py']) == again
+
+
+def test_resume_command_has_the_python_that_was_typed(tmp_path, monkeypatch):
+    monkeypatch.delenv('POSLABEL_MM_COMMAND', raising=False)
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(sys, 'executable',
+                        str(tmp_path / '.venv' / 'bin' / 'python'))
+    assert launch._resume_command(
+        ['train.py']) == '.venv/bin/python train.py --resume'
+
+
+@pytest.mark.parametrize('script, settings, argv', [
+    ('dist_train.sh', dict(PYTHON='a b/python', PORT='29501'), ['c.py', '2']),
+    ('slurm_train.sh', dict(GPUS='4', SRUN_ARGS='-t 9'),
+     ['part', 'job', 'c.py', 'my dir']),
+])
+def test_resume_command_of_a_script_has_what_was_set(
+        tmp_path, monkeypatch, script, settings, argv):
+    # In place of python and of srun: says what the script has handed on.
+    program = '#!/bin/sh\nprintf %s "$POSLABEL_MM_COMMAND"\n'
+    for path in tmp_path / 'a b' / 'python', tmp_path / 'srun':
+        path.parent.mkdir(exist_ok=True)
+        path.write_text(program)
+        path.chmod(0o755)
+    names = ('PYTHON', 'NNODES', 'NODE_RANK', 'MASTER_ADDR', 'PORT', 'GPUS',
+             'GPUS_PER_NODE', 'CPUS_PER_TASK', 'SRUN_ARGS',
+             'POSLABEL_MM_COMMAND')
+    env = {key: value for key, value in os.environ.items() if key not in names}
+    env['PATH'] = f'{tmp_path}{os.pathsep}{env["PATH"]}'
+    tool = osp.join(ROOT, 'tools', script)
+    handed_on = subprocess.run([tool, *argv],
+                               cwd=tmp_path,
+                               env={**env, **settings},
+                               capture_output=True,
+                               text=True,
+                               check=True).stdout
+    monkeypatch.setenv('POSLABEL_MM_COMMAND', handed_on)
+    again = launch._resume_command([])
+    # As a shell reads it, it is the same call with the same settings.
+    assert again.endswith(f'{shlex.join([tool, *argv])} --resume')
+    prefix = again[:again.index(tool)]
+    seen = subprocess.run(['bash', '-c', f'{prefix} env'],
+                          env=env,
+                          capture_output=True,
+                          text=True,
+                          check=True).stdout.splitlines()
+    assert {f'{name}={value}' for name, value in settings.items()} <= set(seen)
+
+
+def test_checkpoint_is_looked_at_by_one_process_of_a_machine(
+        tmp_path, data, monkeypatch, built):
+    looked = []
+    monkeypatch.setattr(launch, 'check_resume', looked.append)
+    monkeypatch.setattr(launch, 'check_weights', lambda *args: looked.append(1))
+    config = write_config(tmp_path, data)
+    for rank, expected in (1, 0), (0, 2):
+        # As Slurm says it; the stock tool would set LOCAL_RANK to 0.
+        monkeypatch.setenv('SLURM_LOCALID', str(rank))
+        for tool, argv in ((launch.train, ['--resume', 'a.pth']),
+                           (launch.test, ['a.pth'])):
+            monkeypatch.setenv('LOCAL_RANK', '')  # for it to be restored
+            monkeypatch.delenv('LOCAL_RANK')
+            monkeypatch.setattr(sys, 'argv', [
+                'tool.py', config, *argv, '--work-dir',
+                str(tmp_path / 'run')
+            ])
+            tool()
+        assert len(looked) == expected
 
 
 def test_another_stock_tool_takes_a_config_by_name(monkeypatch, capsys):
@@ -130,7 +199,7 @@ def test_stopped_and_resumed_by_command_is_the_run_that_never_stopped(
     line, = (text for text in stopped.stderr.splitlines()
              if text.startswith('stopped by SIGTERM'))
     python, script, *argv = shlex.split(line.rpartition('to go on: ')[2])
-    assert python == 'python' and script.endswith('train.py')
+    assert python == sys.executable and script.endswith('train.py')
 
     monkeypatch.chdir(folder)
     monkeypatch.syspath_prepend(folder)

@@ -36,6 +36,10 @@ def test_resumed_run_is_the_run_that_never_stopped(tmp_path, data, num_workers,
     cfg = make_config(tmp_path, data, 'whole', **options)
     train(cfg)
     whole = weights(tmp_path / 'whole' / f'epoch_{EPOCHS}.pth')
+    early = weights(tmp_path / 'whole' / 'epoch_1.pth')
+    heads = [name for name in whole if name.startswith('pos_head.0.')]
+    assert heads
+    assert not any(torch.equal(whole[name], early[name]) for name in heads)
 
     for stopped_after in range(1, EPOCHS):
         work_dir = tmp_path / f'stopped_{stopped_after}'
@@ -90,3 +94,20 @@ def test_persistent_workers_are_warned_of(tmp_path, data, caplog):
     runner.logger.addHandler(caplog.handler)
     EpochSeedHook().before_train(runner)
     assert re.search('persistent_workers=False', caplog.text)
+
+
+def test_iteration_based_loop_is_warned_of_and_draws_anew(tmp_path, data,
+                                                          caplog):
+    cfg = make_config(tmp_path, data, 'run', log_level='WARNING')
+    cfg.train_cfg = dict(by_epoch=False, max_iters=9)
+    runner = Runner.from_cfg(cfg)
+    runner._train_loop = runner.build_train_loop(runner._train_loop)
+    runner.logger.addHandler(caplog.handler)
+    hook = EpochSeedHook()
+    hook.before_train(runner)
+    assert re.search('not epoch-based', caplog.text)
+    drawn = []
+    for runner.train_loop._iter in (0, 6, 6):  # resumed twice after the sixth
+        hook.before_train_epoch(runner)
+        drawn.append(torch.rand(1).item())
+    assert drawn[0] != drawn[1] == drawn[2]

@@ -1,4 +1,7 @@
-"""A training run of seconds: 12 random images, a ViT of 16 channels."""
+"""A training run of seconds: 12 random images, a ViT of 16 channels.
+
+It learns positional labels, for the run to be more than the stock one.
+"""
 import os.path as osp
 from typing import Dict, List
 
@@ -16,7 +19,7 @@ RUNTIME = osp.join(
 CONFIG = """
 _base_ = {runtime!r}
 model = dict(
-    type='ImageClassifier',
+    type='poslabel_mm.PositionalLabelClassifier',
     backbone=dict(
         type='VisionTransformer',
         arch=dict(
@@ -27,7 +30,12 @@ model = dict(
         type='VisionTransformerClsHead', num_classes=2, in_channels=16,
         loss=dict(
             type='LabelSmoothLoss', label_smooth_val=0.1,
-            mode='classy_vision')))
+            mode='classy_vision')),
+    pos_head=[
+        dict(
+            type='poslabel_mm.PositionalLabelHead', in_channels=16,
+            grid_size=4)
+    ])
 data_preprocessor = dict(num_classes=2, mean=[127.] * 3, std=[60.] * 3)
 train_pipeline = [dict(type='LoadImageFromFile'), dict(type='PackInputs')]
 train_dataloader = dict(

@@ -6,6 +6,12 @@
 # PYTHON.
 set -eu
 
+# What the user has set, for the command to resume with.
+TYPED=
+for name in GPUS GPUS_PER_NODE CPUS_PER_TASK SRUN_ARGS PYTHON; do
+    if [[ -n ${!name+set} ]]; then TYPED+=$(printf '%s=%q ' "$name" "${!name}"); fi
+done
+
 if [[ $# -lt 4 ]]; then
     echo "usage: GPUS=8 $0 PARTITION JOB_NAME CONFIG WORK_DIR [options of tools/train.py]" >&2
     exit 2
@@ -23,7 +29,7 @@ if [[ ! $GPUS =~ ^[1-9][0-9]*$ || ! $GPUS_PER_NODE =~ ^[1-9][0-9]*$ ]]; then
 fi
 TOOLS=$(cd "$(dirname "${BASH_SOURCE[0]}")" && pwd)
 
-export POSLABEL_MM_COMMAND=${POSLABEL_MM_COMMAND:-$(printf '%q ' "$0" "$@")}
+export POSLABEL_MM_COMMAND=${POSLABEL_MM_COMMAND:-$TYPED$(printf '%q ' "$0" "$@")}
 # shellcheck disable=SC2086  # SRUN_ARGS are several words
 exec srun -p "$PARTITION" \
     --job-name="$JOB_NAME" \

@@ -9,13 +9,25 @@ environment, as by MMPretrain's scripts.
 """
 import logging
 import os
+import os.path as osp
 import socket
 import sys
 
-import torch
-from torch.distributed import run
-from torch.distributed.elastic.multiprocessing.api import SignalException
-from torch.distributed.elastic.multiprocessing.errors import ChildFailedError
+# This checkout's package, from whatever directory the tool is called.
+sys.path.insert(0, osp.dirname(osp.dirname(osp.realpath(__file__))))
+
+try:
+    # Here for what the MM stack lacks to be said once, not by every process.
+    import poslabel_mm  # noqa: F401
+    import torch
+    from torch.distributed import run
+    from torch.distributed.elastic.multiprocessing.api import SignalException
+    from torch.distributed.elastic.multiprocessing.errors import \
+        ChildFailedError
+except ImportError as error:
+    if error.name is not None:
+        raise
+    sys.exit(f'error: {error}')
 
 
 def free_port() -> int:

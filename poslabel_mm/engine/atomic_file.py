@@ -63,8 +63,6 @@ class AtomicLocalBackend(LocalBackend):
         self._postponed: Optional[List[str]] = None
 
     def put(self, obj: bytes, filepath: Union[str, Path]) -> None:
-        if self._postponed is not None and str(filepath) in self._postponed:
-            self._postponed.remove(str(filepath))
         write_atomically(obj, filepath)
 
     def put_text(self,
@@ -80,12 +78,15 @@ class AtomicLocalBackend(LocalBackend):
             self._postponed.append(str(filepath))
 
     @contextmanager
-    def removals_postponed(self) -> Iterator[None]:
-        """Remove files at the end of the block, and only if it succeeds."""
-        self._postponed = []
+    def removals_postponed(self) -> Iterator[List[str]]:
+        """Remove files at the end of the block, and only if it succeeds.
+
+        Yields:
+            list[str]: What will be removed; the block may take paths out.
+        """
+        self._postponed = outdated = []
         try:
-            yield
-            outdated, self._postponed = self._postponed, None
+            yield outdated
             for path in outdated:
                 super().remove(path)
         finally:

@@ -2,10 +2,13 @@
 import copy
 import os.path as osp
 import re
+from contextlib import contextmanager
 from glob import escape, glob
-from typing import List, Optional, Tuple
+from typing import Iterator, List, Optional, Tuple
 
 from mmengine.config import Config
+from mmengine.logging import MMLogger
+from mmengine.optim import OptimWrapperDict, build_optim_wrapper
 from mmengine.registry import MODELS, init_default_scope
 from torch import nn
 
@@ -17,7 +20,7 @@ RESUME_KEYS = ('state_dict', 'optimizer', 'meta', 'message_hub')
 
 
 def _load(path: str) -> dict:
-    content = load_from_local(path, 'cpu')
+    content = load_from_local(path, 'cpu', mmap=True)
     if not isinstance(content, dict):
         raise UserError(f'{path} is no checkpoint of a model: it holds a '
                         f'{type(content).__name__}, not a dict')
@@ -69,7 +72,8 @@ def check_weights(path: str, cfg: Config) -> None:
     if '://' in path:
         return
     content = _load(path)
-    missing, _ = _mismatches(path, content.get('state_dict', content), cfg)
+    missing, _ = _mismatches(path, content.get('state_dict', content),
+                             _build_model(cfg))
     missing = [key for key in missing if not key.startswith('pos_head.')]
     if missing:
         raise UserError(f'checkpoint {path} is not of this model: it lacks '
@@ -90,18 +94,64 @@ def _check_resumable(path: str,
             f'checkpoint {path} cannot be resumed: it has no '
             f'{", ".join(lacking)}. To start a new run from its weights, use '
             f'--cfg-options load_from={path} without --resume')
-    missing, unexpected = _mismatches(path, content['state_dict'], cfg)
+    model = _build_model(cfg)
+    missing, unexpected = _mismatches(path, content['state_dict'], model)
     if missing or unexpected:
         parts = [f'it lacks {_some(missing)}'] if missing else []
         parts += [f'it has {_some(unexpected)}'] if unexpected else []
         raise UserError(f'checkpoint {path} is not of this model: '
                         f'{" and ".join(parts)}. Resume with the config that '
                         'it was trained with, or use another --work-dir')
+    _check_optimizer(path, content['optimizer'], model, cfg)
 
 
-def _mismatches(path: str, state_dict: dict,
-                cfg: Config) -> Tuple[List[str], List[str]]:
-    """Missing and unexpected keys, after the model's own adaptations."""
+def _check_optimizer(path: str, saved: dict, model: nn.Module,
+                     cfg: Config) -> None:
+    wrapper_cfg = cfg.optim_wrapper
+    optimizer_cfg = wrapper_cfg.get('optimizer')
+    if (not isinstance(optimizer_cfg, dict) or 'runner_type' in cfg
+            # Can be built only once the processes have joined.
+            or optimizer_cfg.get('type') == 'ZeroRedundancyOptimizer'):
+        return
+    with _quiet():
+        wrapper = build_optim_wrapper(model, wrapper_cfg)
+    if isinstance(wrapper, OptimWrapperDict):
+        return
+    optimizer = wrapper.optimizer
+    options = [set(group) for group in optimizer.param_groups]
+    try:
+        optimizer.load_state_dict(saved)
+    except KeyError as error:
+        reason = f'it has no {error.args[0]}'
+    except Exception as error:
+        reason = ' '.join(str(error).split())
+    else:
+        # Where torch's versions differ, loading has filled the options in.
+        lacking = set().union(*(
+            before.difference(group)
+            for before, group in zip(options, optimizer.param_groups)))
+        reason = f'it has no {_some(sorted(lacking))}' if lacking else None
+    if reason is not None:
+        raise UserError(
+            f'checkpoint {path} is not of this optimizer '
+            f'({type(optimizer).__name__}): {reason}. Resume with the config '
+            'that it was trained with, or start a new run from its weights: '
+            f'--cfg-options load_from={path} without --resume')
+
+
+@contextmanager
+def _quiet() -> Iterator[None]:
+    """Without the line for every parameter that the Runner will log."""
+    logger = MMLogger.get_current_instance()
+    level = logger.level
+    logger.setLevel('WARNING')
+    try:
+        yield
+    finally:
+        logger.setLevel(level)
+
+
+def _build_model(cfg: Config) -> nn.Module:
     init_default_scope(cfg.get('default_scope', 'mmengine'))
     model_cfg = copy.deepcopy(cfg.model)
     # Test-time augmentation wraps the model that the checkpoint is of.
@@ -109,7 +159,12 @@ def _mismatches(path: str, state_dict: dict,
     if cfg.get('data_preprocessor') is not None:
         model_cfg.setdefault('data_preprocessor',
                              copy.deepcopy(cfg.data_preprocessor))
-    model: nn.Module = MODELS.build(model_cfg)
+    return MODELS.build(model_cfg)
+
+
+def _mismatches(path: str, state_dict: dict,
+                model: nn.Module) -> Tuple[List[str], List[str]]:
+    """Missing and unexpected keys, after the model's own adaptations."""
     state_dict = {
         re.sub(r'^module\.', '', key): value
         for key, value in state_dict.items()

@@ -1,5 +1,4 @@
 import os.path as osp
-from contextlib import nullcontext
 
 from mmengine.dist import is_main_process
 from mmengine.hooks import CheckpointHook
@@ -64,9 +63,20 @@ class AtomicCheckpointHook(CheckpointHook):
                 self.out_dir, self.filename_tmpl.format(outdated))
             if self.file_backend.isfile(path):
                 self.file_backend.remove(path)
+            elif self.file_backend.isdir(path):
+                # DeepSpeed's checkpoints are folders.
+                self.file_backend.rmtree(path)
 
     def _save_best_checkpoint(self, runner, metrics: dict) -> None:
-        atomic = isinstance(self.file_backend, AtomicLocalBackend)
-        with (self.file_backend.removals_postponed()
-              if atomic else nullcontext()):
+        if not self.save_best or not isinstance(self.file_backend,
+                                                AtomicLocalBackend):
+            return super()._save_best_checkpoint(runner, metrics)
+        with self.file_backend.removals_postponed() as outdated:
             super()._save_best_checkpoint(runner, metrics)
+            # The old and the new best one have one name if both are of one
+            # epoch: then the old one has been replaced already.
+            if len(self.key_indicators) == 1:
+                best = [self.best_ckpt_path]
+            else:
+                best = self.best_ckpt_path_dict.values()
+            outdated[:] = [path for path in outdated if path not in best]

@@ -7,6 +7,7 @@ import torch
 from mmengine.dataset import worker_init_fn as mmengine_worker_init_fn
 from mmengine.dist import get_rank
 from mmengine.hooks import Hook
+from mmengine.runner import EpochBasedTrainLoop
 
 from poslabel_mm.registry import HOOKS
 
@@ -47,7 +48,8 @@ class EpochSeedHook(Hook):
     equal bit for bit.
 
     It needs an epoch-based training loop, and workers that start anew each
-    epoch: ``persistent_workers=False``, which this project's tools set.
+    epoch: ``persistent_workers=False``, which this project's tools set. It
+    warns where it has not.
     """
 
     priority = 'VERY_HIGH'
@@ -63,10 +65,19 @@ class EpochSeedHook(Hook):
             runner.logger.warning(
                 'train_dataloader has persistent_workers=True: a resumed run '
                 'will not repeat the augmentation of one that was not '
-                'stopped. Set persistent_workers=False for that.')
+                'stopped; set persistent_workers=False for that')
+        if not isinstance(runner.train_loop, EpochBasedTrainLoop):
+            runner.logger.warning(
+                'the training loop is not epoch-based: a resumed run will not '
+                'draw the random numbers of one that was not stopped; set '
+                'train_cfg.by_epoch=True and max_epochs for that')
 
     def before_train_epoch(self, runner) -> None:
-        seed_from(runner.seed, runner.epoch, get_rank())
+        entropy = [runner.seed, runner.epoch, get_rank()]
+        if not isinstance(runner.train_loop, EpochBasedTrainLoop):
+            # Comes once in such a loop: where it goes on, draw anew.
+            entropy.append(runner.iter)
+        seed_from(*entropy)
 
     @staticmethod
     def _keep_sampler_seed(runner, loader) -> None:

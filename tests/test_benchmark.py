@@ -1,0 +1,57 @@
+"""The benchmark runs, and the README's tables are those of the CSVs."""
+import importlib.util
+import re
+import sys
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).resolve().parents[1]
+
+
+@pytest.fixture
+def benchmark(monkeypatch):
+    monkeypatch.setattr(sys, 'path', list(sys.path))
+    spec = importlib.util.spec_from_file_location('benchmark', ROOT / 'tools' / 'benchmark.py')
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
+
+
+def run(benchmark, monkeypatch, *arguments):
+    monkeypatch.setattr(sys, 'argv', ['benchmark.py', *map(str, arguments)])
+    benchmark.main()
+
+
+def test_the_readmes_tables_are_those_of_the_csvs(benchmark):
+    readme = (ROOT / 'README.md').read_text()
+    tables = re.findall(r'<!-- (\S+\.csv) -->\n(.*?)\n<!-- end -->', readme, re.S)
+    assert len(tables) == 2
+    for path, table in tables:
+        assert table == benchmark.markdown([ROOT / path]), f'{path}: make the table anew'
+
+
+def test_step_compares_two_configs(benchmark, monkeypatch, tmp_path, capsys):
+    out = tmp_path / 'step.csv'
+    small = 'vit-tiny_{}digits.py'
+    for dtype in 'float32', 'bfloat16':
+        run(benchmark, monkeypatch, 'step', small.format(''), small.format('apl_'),
+            small.format('rpl_'), '--rounds', 2, '--device', 'cpu', '--dtype', dtype, '--out', out)
+    table = benchmark.markdown([out])
+    assert '`vit-tiny_apl_digits`' in table and '`vit-tiny_rpl_digits`' in table
+    assert len(out.read_text().splitlines()) == 1 + 2 * 2 * 2
+
+
+def test_pairs_compares_every_form(benchmark, monkeypatch, tmp_path, capsys):
+    out = tmp_path / 'pairs.csv'
+    run(benchmark, monkeypatch, 'pairs', '--grids', 3, '--batch-sizes', 1, '--rounds', 2,
+        '--forms', 'exact', 'written_out', '--device', 'cpu', '--out', out)
+    rows = benchmark.markdown([out]).splitlines()
+    assert [row.split(' | ')[2] for row in rows[2:4]] == ['exact', 'written out']
+
+
+def test_no_gpu_is_said_in_one_line(benchmark, monkeypatch, capsys):
+    monkeypatch.setattr(benchmark.torch.cuda, 'is_available', lambda: False)
+    with pytest.raises(SystemExit):
+        run(benchmark, monkeypatch, 'pairs', '--device', 'cuda')
+    assert 'no GPU is visible' in capsys.readouterr().err
