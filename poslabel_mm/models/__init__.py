@@ -1,8 +1,8 @@
-from .backbones import PositionalVisionTransformer
+from .backbones import PositionalSwinTransformer, PositionalVisionTransformer
 from .classifiers import PositionalLabelClassifier
 from .heads import PositionalLabelHead
 
 __all__ = [
     'PositionalLabelClassifier', 'PositionalLabelHead',
-    'PositionalVisionTransformer'
+    'PositionalSwinTransformer', 'PositionalVisionTransformer'
 ]
