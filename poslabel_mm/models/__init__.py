@@ -1,8 +1,9 @@
 from .backbones import PositionalSwinTransformer, PositionalVisionTransformer
 from .classifiers import PositionalLabelClassifier
 from .heads import PositionalLabelHead
+from .necks import PatchTokenNeck
 
 __all__ = [
-    'PositionalLabelClassifier', 'PositionalLabelHead',
+    'PatchTokenNeck', 'PositionalLabelClassifier', 'PositionalLabelHead',
     'PositionalSwinTransformer', 'PositionalVisionTransformer'
 ]
