@@ -32,11 +32,12 @@ def _linear(channels):
         type='LinearClsHead', num_classes=NUM_CLASSES, in_channels=channels)
 
 
-def _case(channels, size=64, neck=None, head=None, **backbone):
+def _case(channels, size=64, lr=1e-2, neck=None, head=None, **backbone):
     """Backbone and head of a stock classifier, its tokens' width, its input."""
     return dict(
         channels=channels,
         size=size,
+        lr=lr,
         model=dict(
             backbone=backbone,
             neck=neck,
@@ -190,6 +191,7 @@ OTHERS = dict(
 )
 NEST = _case(
     384,
+    lr=1e-3,
     neck=POOLING,
     model_name='nest_tiny',
     img_size=64)

@@ -104,7 +104,7 @@ def position_losses(name, head, steps=8):
         hidden_channels=32,
         init_cfg=dict(type='Xavier', layer='Linear'))
     images, samples = inputs(name)
-    optimizer = torch.optim.Adam(model.parameters(), lr=1e-2)
+    optimizer = torch.optim.Adam(model.parameters(), lr=case(name)['lr'])
     values = []
     for _ in range(steps):
         losses = model.loss(images, samples)

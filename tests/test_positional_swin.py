@@ -170,6 +170,16 @@ def test_the_last_stage_attends_over_the_whole_map(size):
     assert model(images(1, *size).double())[0].shape == (1, 64, H, W)
 
 
+@pytest.mark.parametrize('img_size, window', [(64, 4), ((64, 112), 4),
+                                              ((72, 100), 5)])
+def test_with_bias_the_last_windows_are_as_large_as_the_map(img_size, window):
+    """And are not shifted; a merging of 9 tokens leaves 5."""
+    model = build(ours(pos_encoding='rpb', img_size=img_size))
+    for block in model.stages[-1].blocks:
+        assert (block.attn.window_size, block.attn.shift_size) == (window, 0)
+        assert block.attn.w_msa.window_size == (window, window)
+
+
 @pytest.mark.parametrize('size', [(64, 64), (64, 96), (96, 64)])
 @pytest.mark.parametrize('pos_encoding', ['cpe', 'rpb', 'none'])
 @pytest.mark.parametrize('last_downsample', [True, False])
