@@ -206,7 +206,7 @@ WITHOUT_GRID = dict(
     LeNet5=dict(type='LeNet5', num_classes=NUM_CLASSES),
     VGG=dict(type='VGG', depth=11, num_classes=NUM_CLASSES))
 
-# Convolutions, MLPs and graphs: a feature map is read off each of them too.
+# Convolutions, MLPs and graphs.
 NO_TRANSFORMERS = {
     'AlexNet', 'CSPDarkNet', 'CSPResNeXt', 'CSPResNet', 'ConvMixer',
     'DenseNet', 'EfficientNet', 'EfficientNetV2', 'HRNet', 'HorNet',

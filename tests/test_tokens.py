@@ -110,3 +110,22 @@ def test_a_copied_model_reads_its_own_backbone(clone):
     zeroed = twin.loss(images, samples)['loss_apl']
     assert torch.equal(model.loss(images, samples)['loss_apl'], before)
     assert not torch.equal(zeroed, before)
+
+
+@pytest.mark.parametrize('cfg, channels, grid', [
+    (dict(model_name='vit_tiny_patch16_224', depth=1), 192, (4, 4)),
+    (dict(model_name='swin_tiny_patch4_window7_224', window_size=2,
+          depths=(1, 1, 1, 1)), 768, (2, 2)),
+], ids=['tokens', 'channels last'])
+def test_timms_tokens_and_its_maps_with_channels_last(cfg, channels, grid):
+    pytest.importorskip('timm')
+    model = build(dict(type='TIMMBackbone', img_size=64, **cfg),
+                  training=False)
+    reader = PatchTokenReader(model)
+    with reader:
+        out = model(batch(2, 64, 64)[0])[-1]
+    tokens, grid_shape, _ = reader.take()
+    assert grid_shape == grid
+    assert tokens.shape == (2, grid[0] * grid[1], channels)
+    # A ViT's class token comes first; a Swin's last token is its last place.
+    assert torch.equal(tokens[:, -1], out.flatten(1, -2)[:, -1])
