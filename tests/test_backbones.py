@@ -60,6 +60,10 @@ def grid_of(name):
     tokens, grid_shape, indices = reader.take()
     assert tokens.shape == (2, math.prod(grid_shape), case(name)['channels'])
     assert indices is None
+    if reader.source.normalise:
+        torch.testing.assert_close(
+            tokens.mean(-1), torch.zeros(tokens.shape[:2]), atol=1e-4, rtol=0)
+        assert tokens.var(-1, unbiased=False).mean() > 0.9
     return grid_shape
 
 

@@ -81,6 +81,14 @@ def test_a_backbone_without_a_grid_says_so():
         reader.take()
 
 
+def test_no_feature_map_is_kept_outside_reading():
+    model = torch.nn.Conv2d(3, 5, 4, 4)
+    reader = PatchTokenReader(model)
+    model(torch.randn(2, 3, 8, 12))
+    with pytest.raises(UserError):
+        reader.take()
+
+
 def test_nothing_is_kept_outside_reading():
     images, _ = batch()
     model = backbone()
