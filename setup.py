@@ -47,5 +47,7 @@ setup(
             'pandas',
             'scikit-learn>=1.5'
         ],
+        # NesT, through MMPretrain's TIMMBackbone.
+        'nest': ['timm>=1.0'],
         'test': ['pytest', 'scikit-learn>=1.5', 'setuptools>=77'],
     })

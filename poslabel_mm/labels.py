@@ -86,3 +86,34 @@ def relative_labels(grid_shape: GridShape,
     s = row * (2 * W - 1) + (place - row * W)
     centre = (H - 1) * (2 * W - 1) + (W - 1)
     return s.unsqueeze(-1) - s.unsqueeze(-2) + centre
+
+
+def rescaled_positions(grid_shape: GridShape,
+                       target_shape: GridShape,
+                       indices: Optional[Tensor] = None,
+                       device: Union[str, torch.device, None] = None
+                       ) -> Tensor:
+    """Places of another grid that the patches' centres fall into.
+
+    Row ⌊(row + ½) · H_target / H⌋, and the same for columns.
+
+    Args:
+        grid_shape (tuple[int, int]): The patch grid (H, W).
+        target_shape (tuple[int, int]): The grid to map into.
+        indices (Tensor, optional): Which patches are present, int64 of shape
+            (B, n) with values in [0, N). Defaults to None, all N in order.
+        device (torch.device | str, optional): Where to make the result.
+            Defaults to the device of ``indices``, or torch's default.
+
+    Returns:
+        Tensor: int64 places in the flattened target grid, of shape (N,), or
+        (B, n) with indices.
+    """
+    (H, W), (H_target, W_target) = grid_shape, target_shape
+    place = absolute_labels(grid_shape, indices, device)
+    row = place.div(W, rounding_mode='floor')
+    col = place - row * W
+    # In whole numbers: a centre on a border must not depend on rounding.
+    row = ((2 * row + 1) * H_target).div(2 * H, rounding_mode='floor')
+    col = ((2 * col + 1) * W_target).div(2 * W, rounding_mode='floor')
+    return row * W_target + col

@@ -4,10 +4,12 @@ Shape letters: B batch, n tokens of an image, C channels, (H, W) patch grid.
 """
 from typing import NamedTuple, Optional
 
+import torch.nn.functional as F
 from torch import Tensor, nn
 
 from .errors import UserError
 from .labels import GridShape
+from .token_sources import token_source
 
 
 class PatchTokens(NamedTuple):
@@ -25,34 +27,51 @@ class PatchTokens(NamedTuple):
 
 
 class PatchTokenReader:
-    """Reads a backbone's last patch tokens while it runs, whatever it returns.
+    """Reads a backbone's patch tokens while it runs, whatever it returns.
 
     MMPretrain's plain transformers turn their last tokens into the configured
     ``out_type`` in ``_format_output(tokens, grid)``, the one place where both
     are at hand; hierarchical backbones return the tokens as a (B, C, H, W)
-    feature map. The reader looks on in both places and changes neither, so
+    feature map; :mod:`poslabel_mm.token_sources` knows where the others keep
+    them, and every stage's. The reader looks on there and changes nothing, so
     that the backbone's output, keys and cost stay the stock ones.
+
+    Tokens that the stock classifier normalises only once they are averaged
+    are normalised here, by a layer norm without parameters.
 
     Reading happens only inside ``with reader:``, so nothing is kept alive
     in evaluation or while a checkpointed forward pass is run a second time.
 
     Args:
         backbone (nn.Module): The backbone to read from.
+        stage (int, optional): Read this stage's tokens, counted from 0.
+            Defaults to None, the last tokens.
+
+    Raises:
+        UserError: If the backbone is known to have no patch grid, or no such
+            stage.
     """
 
-    def __init__(self, backbone: nn.Module) -> None:
+    def __init__(self, backbone: nn.Module,
+                 stage: Optional[int] = None) -> None:
         self.backbone = backbone
+        self.source = token_source(backbone, stage)
         self._reading = False
+        self._grid_shape: Optional[GridShape] = None
         self._patch_tokens: Optional[PatchTokens] = None
         # Bound methods of this object, not closures: a deep copy of the model
         # (EMA) must end up with a reader of its own.
-        backbone.register_forward_hook(self._on_output)
-        if hasattr(backbone, '_format_output'):
+        if isinstance(self.source.grid, str):
+            backbone.get_submodule(self.source.grid).register_forward_hook(
+                self._on_grid)
+        backbone.get_submodule(self.source.tokens).register_forward_hook(
+            self._on_tokens)
+        if not self.source.tokens and hasattr(backbone, '_format_output'):
             backbone._format_output = self._format_output
 
     def __enter__(self) -> 'PatchTokenReader':
         self._reading = True
-        self._patch_tokens = None
+        self._grid_shape = self._patch_tokens = None
         return self
 
     def __exit__(self, *exc_info) -> None:
@@ -72,20 +91,51 @@ class PatchTokenReader:
             raise UserError(
                 f'{type(self.backbone).__name__} shows no patch grid, its '
                 f'last output is no (B, C, H, W) feature map: {way_out}')
+        if self.source.normalise:
+            tokens = patch_tokens.tokens
+            patch_tokens = patch_tokens._replace(
+                tokens=F.layer_norm(tokens, tokens.shape[-1:]))
         return patch_tokens
 
-    def _format_output(self, *args):
-        # Some backbones pass no grid; their feature map is read instead.
-        if self._reading and len(args) > 1:
-            tokens, (H, W) = args[:2]
-            # Class and distillation tokens come first.
-            self._patch_tokens = PatchTokens(tokens[:, -H * W:], (H, W))
-        return type(self.backbone)._format_output(self.backbone, *args)
+    def _format_output(self, tokens: Tensor, *args):
+        if self._reading:
+            # ViT-SAM's tokens are a feature map and come alone.
+            self._see(tokens, args[0] if args else None)
+        cls = type(self.backbone)
+        return cls._format_output(self.backbone, tokens, *args)
 
-    def _on_output(self, _module, _inputs, outputs) -> None:
-        if not self._reading or self._patch_tokens is not None:
+    def _on_grid(self, _module, inputs, output) -> None:
+        if not self._reading:
             return
-        last = outputs[-1] if isinstance(outputs, (tuple, list)) else outputs
-        if isinstance(last, Tensor) and last.dim() == 4:
-            self._patch_tokens = PatchTokens(
-                last.flatten(2).transpose(1, 2), tuple(last.shape[2:]))
+        if isinstance(output, Tensor):
+            shows = output if output.dim() == 4 else inputs[0]
+            self._grid_shape = tuple(shows.shape[2:])
+        else:
+            self._grid_shape = tuple(output[1])
+
+    def _on_tokens(self, _module, _inputs, output) -> None:
+        source = self.source
+        if not self._reading or (not source.tokens
+                                 and self._patch_tokens is not None):
+            return
+        grid_shape = self._grid_shape or source.grid
+        if isinstance(output, (tuple, list)):
+            if source.tokens and len(output) == 2:
+                output, grid_shape = output
+            else:
+                output = output[-1]
+        self._see(output, grid_shape)
+
+    def _see(self, tokens, grid_shape: Optional[GridShape]) -> None:
+        if not isinstance(tokens, Tensor):
+            return
+        if tokens.dim() == 4:
+            if not self.source.channels_last:
+                tokens = tokens.permute(0, 2, 3, 1)
+            grid_shape = tuple(tokens.shape[1:3])
+            tokens = tokens.flatten(1, 2)
+        elif tokens.dim() != 3 or grid_shape is None:
+            return
+        H, W = grid_shape
+        # Class and distillation tokens come first.
+        self._patch_tokens = PatchTokens(tokens[:, -H * W:], (H, W))

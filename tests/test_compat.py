@@ -229,3 +229,17 @@ def test_missing_checkpoint_is_named(tmp_path):
 def test_applying_again_changes_nothing(tmp_path):
     compat.apply()
     test_checkpoint_for_resuming_loads(tmp_path)
+
+
+@pytest.mark.parametrize('zipped', [True, False])
+def test_tensors_stay_on_the_disk_where_the_format_allows(
+        tmp_path, monkeypatch, zipped):
+    path = str(tmp_path / 'epoch_1.pth')
+    torch.save(_resumable(), path, _use_new_zipfile_serialization=zipped)
+    asked, load = [], torch.load
+    monkeypatch.setattr(
+        torch, 'load',
+        lambda *args, **kwargs: asked.append(kwargs) or load(*args, **kwargs))
+    loaded = compat.load_from_local(path, 'cpu', mmap=True)
+    assert asked[0]['mmap'] is zipped
+    assert torch.equal(loaded['state_dict']['weight'], torch.ones(2))

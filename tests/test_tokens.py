@@ -87,18 +87,26 @@ def test_a_backbone_whose_output_step_gets_no_grid():
     class Backbone(torch.nn.Module):
 
         def _format_output(self, x):
-            return x.permute(0, 3, 1, 2)
+            return x.mean((2, 3))
 
         def forward(self, x):
-            return (self._format_output(x.permute(0, 2, 3, 1)), )
+            return (self._format_output(x), )
 
     model = Backbone()
     reader = PatchTokenReader(model)
     images = torch.randn(2, 5, 2, 3)
-    assert torch.equal(model(images)[0], images)
+    assert torch.equal(model(images)[0], images.mean((2, 3)))
     with reader:
         model(images)
     assert reader.take().grid_shape == (2, 3)
+
+
+def test_no_feature_map_is_kept_outside_reading():
+    model = torch.nn.Conv2d(3, 5, 4, 4)
+    reader = PatchTokenReader(model)
+    model(torch.randn(2, 3, 8, 12))
+    with pytest.raises(UserError):
+        reader.take()
 
 
 def test_nothing_is_kept_outside_reading():
@@ -130,3 +138,22 @@ def test_a_copied_model_reads_its_own_backbone(clone):
     zeroed = twin.loss(images, samples)['loss_apl']
     assert torch.equal(model.loss(images, samples)['loss_apl'], before)
     assert not torch.equal(zeroed, before)
+
+
+@pytest.mark.parametrize('cfg, channels, grid', [
+    (dict(model_name='vit_tiny_patch16_224', depth=1), 192, (4, 4)),
+    (dict(model_name='swin_tiny_patch4_window7_224', window_size=2,
+          depths=(1, 1, 1, 1)), 768, (2, 2)),
+], ids=['tokens', 'channels last'])
+def test_timms_tokens_and_its_maps_with_channels_last(cfg, channels, grid):
+    pytest.importorskip('timm')
+    model = build(dict(type='TIMMBackbone', img_size=64, **cfg),
+                  training=False)
+    reader = PatchTokenReader(model)
+    with reader:
+        out = model(batch(2, 64, 64)[0])[-1]
+    tokens, grid_shape, _ = reader.take()
+    assert grid_shape == grid
+    assert tokens.shape == (2, grid[0] * grid[1], channels)
+    # A ViT's class token comes first; a Swin's last token is its last place.
+    assert torch.equal(tokens[:, -1], out.flatten(1, -2)[:, -1])

@@ -1,8 +1,10 @@
-from .backbones import PositionalVisionTransformer
+from .backbones import PositionalSwinTransformer, PositionalVisionTransformer
 from .classifiers import PositionalLabelClassifier
 from .heads import PositionalLabelHead, RelativePositionalLabelHead
+from .necks import PatchTokenNeck
 
 __all__ = [
-    'PositionalLabelClassifier', 'PositionalLabelHead',
-    'PositionalVisionTransformer', 'RelativePositionalLabelHead'
+    'PatchTokenNeck', 'PositionalLabelClassifier', 'PositionalLabelHead',
+    'PositionalSwinTransformer', 'PositionalVisionTransformer',
+    'RelativePositionalLabelHead'
 ]

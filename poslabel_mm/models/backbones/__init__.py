@@ -1,3 +1,4 @@
+from .positional_swin import PositionalSwinTransformer
 from .positional_vit import PositionalVisionTransformer
 
-__all__ = ['PositionalVisionTransformer']
+__all__ = ['PositionalSwinTransformer', 'PositionalVisionTransformer']

@@ -1,4 +1,4 @@
-from typing import Dict, List, Union
+from typing import Dict, List, Optional, Union
 
 from mmengine.model import ModuleList
 from mmpretrain.models.classifiers import ImageClassifier
@@ -32,7 +32,13 @@ class PositionalLabelClassifier(ImageClassifier):
     Args:
         *args: The stock ``ImageClassifier``'s arguments.
         pos_head (dict | list[dict]): One or several position heads.
+        pos_neck (dict, optional): What stands between the backbone and the
+            position heads, such as ``PatchTokenNeck``, which reads another
+            stage's tokens. Defaults to None, the last tokens as they are.
         **kwargs: The stock ``ImageClassifier``'s arguments.
+
+    Raises:
+        UserError: If the backbone has no patch grid, or not the neck's stage.
 
     Example:
         >>> model = dict(
@@ -41,7 +47,10 @@ class PositionalLabelClassifier(ImageClassifier):
         ...                   in_channels=768, grid_size=14))
     """
 
-    def __init__(self, *args, pos_head: Union[dict, List[dict]],
+    def __init__(self,
+                 *args,
+                 pos_head: Union[dict, List[dict]],
+                 pos_neck: Optional[dict] = None,
                  **kwargs) -> None:
         super().__init__(*args, **kwargs)
         if not pos_head:
@@ -51,7 +60,9 @@ class PositionalLabelClassifier(ImageClassifier):
             self.pos_head = ModuleList(map(_build, pos_head))
         else:
             self.pos_head = _build(pos_head)
-        self._token_reader = PatchTokenReader(self.backbone)
+        self.pos_neck = pos_neck and _build(pos_neck)
+        self._token_reader = PatchTokenReader(
+            self.backbone, stage=getattr(self.pos_neck, 'stage', None))
 
     def init_weights(self) -> None:
         # A model-wide `init_cfg` reaches every layer there is. The position
@@ -90,7 +101,7 @@ class PositionalLabelClassifier(ImageClassifier):
             return self._name_stock_loss(super().loss(inputs, data_samples))
         with self._token_reader:
             losses = self._name_stock_loss(super().loss(inputs, data_samples))
-        losses.update(self._position_losses(self._token_reader.take()))
+        losses.update(self._position_losses(self._take_tokens()))
         return losses
 
     def patch_tokens(self, inputs: Tensor) -> PatchTokens:
@@ -100,11 +111,11 @@ class PositionalLabelClassifier(ImageClassifier):
             inputs (Tensor): Images of shape (B, 3, height, width).
 
         Returns:
-            PatchTokens: The backbone's last patch tokens and their grid.
+            PatchTokens: The patch tokens, past the neck, and their grid.
         """
         with self._token_reader:
             self.extract_feat(inputs, stage='backbone')
-        return self._token_reader.take()
+        return self._take_tokens()
 
     def position_losses(self, inputs: Tensor) -> Dict[str, Tensor]:
         """Position losses and accuracies alone, in evaluation too.
@@ -116,6 +127,11 @@ class PositionalLabelClassifier(ImageClassifier):
             dict[str, Tensor]: What every position head's ``loss`` returns.
         """
         return self._position_losses(self.patch_tokens(inputs))
+
+    def _take_tokens(self) -> PatchTokens:
+        patch_tokens = self._token_reader.take()
+        return patch_tokens if self.pos_neck is None else self.pos_neck(
+            patch_tokens)
 
     def _position_losses(self, patch_tokens: PatchTokens) -> Dict[str, Tensor]:
         losses = dict()

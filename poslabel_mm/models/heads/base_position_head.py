@@ -5,10 +5,12 @@ from mmengine.model import BaseModule
 from torch import nn
 
 from poslabel_mm.errors import UserError
-from poslabel_mm.labels import GridShape, to_grid_shape
+from poslabel_mm.labels import (GridShape, rescaled_positions,
+                                to_grid_shape)
 from poslabel_mm.models.random_state import independent_random_state
 from poslabel_mm.tokens import PatchTokens
 
+ON_GRID_MISMATCH = ('error', 'rescale')
 DEFAULT_INIT = dict(type='TruncNormal', layer='Linear', std=0.02)
 
 
@@ -55,12 +57,24 @@ class BasePositionHead(BaseModule):
             to the number of classes.
         loss_weight (float): λ in Eq. 6.
         init_cfg (dict | list[dict], optional): MMEngine initialisation.
+        on_grid_mismatch (str): What to do with an input of another grid:
+            'error' refuses it; 'rescale' gives every patch the place of this
+            head's grid that its centre falls into. Defaults to 'error'.
+
+    Raises:
+        UserError: For another ``on_grid_mismatch``.
     """
 
     def __init__(self, in_channels: int, grid_size: Union[int, GridShape],
                  mlp_channels: Tuple[int, int, int, int], loss_weight: float,
-                 init_cfg: Union[dict, List[dict], None]) -> None:
+                 init_cfg: Union[dict, List[dict], None],
+                 on_grid_mismatch: str = 'error') -> None:
+        if on_grid_mismatch not in ON_GRID_MISMATCH:
+            raise UserError(
+                f'on_grid_mismatch={on_grid_mismatch!r} is unknown; choose '
+                f'from {list(ON_GRID_MISMATCH)}')
         super().__init__(init_cfg)
+        self.on_grid_mismatch = on_grid_mismatch
         self.in_channels = in_channels
         self.grid_shape = to_grid_shape(grid_size)
         self.loss_weight = loss_weight
@@ -75,8 +89,16 @@ class BasePositionHead(BaseModule):
             with independent_random_state(type(self).__name__):
                 super().init_weights()
 
-    def check(self, patch_tokens: PatchTokens) -> None:
+    def check(self, patch_tokens: PatchTokens) -> PatchTokens:
         """Refuse tokens of a width or a grid that this head was not built for.
+
+        Args:
+            patch_tokens (PatchTokens): Tokens (B, n, C), their grid, and
+                their indices if not all are present.
+
+        Returns:
+            PatchTokens: The same, in this head's grid: with 'rescale' the
+            indices are places of it.
 
         Raises:
             UserError: Naming both sides and the argument to change.
@@ -88,13 +110,19 @@ class BasePositionHead(BaseModule):
                 f'The patch tokens have {tokens.shape[-1]} channels but '
                 f'{name} was built with in_channels={self.in_channels}; set '
                 f'in_channels={tokens.shape[-1]} in its pos_head')
-        if (H, W) != self.grid_shape:
-            raise UserError(
-                f'The input has a {H}x{W} patch grid but {name} was built '
-                f'with grid_size={self.grid_shape}; set grid_size=({H}, {W}) '
-                'in its pos_head, or feed images of the size it was built '
-                'for')
         if indices is None and tokens.shape[1] != H * W:
             raise UserError(
                 f'{name} got {tokens.shape[1]} tokens of a {H}x{W} patch grid '
                 'without their indices; pass PatchTokens(..., indices=...)')
+        if (H, W) == self.grid_shape:
+            return patch_tokens
+        if self.on_grid_mismatch == 'error':
+            raise UserError(
+                f'The input has a {H}x{W} patch grid but {name} was built '
+                f'with grid_size={self.grid_shape}; set grid_size=({H}, {W}) '
+                'in its pos_head, feed images of the size it was built for, '
+                "or set on_grid_mismatch='rescale' there")
+        places = rescaled_positions((H, W), self.grid_shape, indices,
+                                    tokens.device)
+        return PatchTokens(tokens, self.grid_shape,
+                           places.expand(tokens.shape[:2]))

@@ -33,10 +33,13 @@ class PositionalLabelHead(BasePositionHead):
         init_cfg (dict | list[dict], optional): MMEngine initialisation.
             Defaults to a truncated normal of standard deviation 0.02 with
             zero biases.
+        on_grid_mismatch (str): For an input of another grid: 'error', or
+            'rescale' to label each patch with the place of this head's grid
+            that its centre falls into. Defaults to 'error'.
 
     Raises:
-        UserError: For unknown ``channels``, half of an odd ``in_channels``,
-            or a ``grid_size`` that is no grid.
+        UserError: For unknown ``channels`` or ``on_grid_mismatch``, half of
+            an odd ``in_channels``, or a ``grid_size`` that is no grid.
     """
 
     def __init__(self,
@@ -46,7 +49,8 @@ class PositionalLabelHead(BasePositionHead):
                  hidden_channels: Optional[int] = None,
                  feat_channels: Optional[int] = None,
                  loss_weight: float = 0.5,
-                 init_cfg: Union[dict, List[dict], None] = DEFAULT_INIT):
+                 init_cfg: Union[dict, List[dict], None] = DEFAULT_INIT,
+                 on_grid_mismatch: str = 'error'):
         read = half_channels(in_channels, channels, 'channels')
         width = read.stop - read.start
         super().__init__(
@@ -56,7 +60,8 @@ class PositionalLabelHead(BasePositionHead):
                           or max(width // 2, 1),
                           num_absolute(to_grid_shape(grid_size))),
             loss_weight=loss_weight,
-            init_cfg=init_cfg)
+            init_cfg=init_cfg,
+            on_grid_mismatch=on_grid_mismatch)
         self.channels = read
 
     def forward(self, tokens: Tensor) -> Tensor:
@@ -83,11 +88,10 @@ class PositionalLabelHead(BasePositionHead):
             and ``apl_acc``, the percentage of tokens put in their place.
 
         Raises:
-            UserError: If the tokens have another width or grid than the head
-                was built for.
+            UserError: If the tokens have another width than the head was
+                built for, or another grid and ``on_grid_mismatch='error'``.
         """
-        self.check(patch_tokens)
-        tokens, grid_shape, indices = patch_tokens
+        tokens, grid_shape, indices = self.check(patch_tokens)
         logits = self(tokens)
         labels = absolute_labels(grid_shape, indices, tokens.device)
         labels = labels.expand(logits.shape[:-1])

@@ -44,9 +44,11 @@ class RelativePositionalLabelHead(BasePositionHead):
         init_cfg (dict | list[dict], optional): MMEngine initialisation.
             Defaults to a truncated normal of standard deviation 0.02 with
             zero biases.
+        on_grid_mismatch (str): For an input of another grid: 'error', or
+            'rescale' to this head's grid. Defaults to 'error'.
 
     Raises:
-        UserError: For unknown channels, half of an odd ``in_channels``, a
+        UserError: For unknown channels or ``on_grid_mismatch``, half of an odd ``in_channels``, a
             ``grid_size`` that is no grid, or ``pairs_per_token`` below 1.
     """
 
@@ -59,12 +61,13 @@ class RelativePositionalLabelHead(BasePositionHead):
                  feat_channels: Optional[int] = None,
                  pairs_per_token: Optional[int] = None,
                  loss_weight: float = 0.5,
-                 init_cfg: Union[dict, List[dict], None] = DEFAULT_INIT):
+                 init_cfg: Union[dict, List[dict], None] = DEFAULT_INIT,
+                 on_grid_mismatch: str = 'error'):
         query = half_channels(in_channels, query_channels, 'query_channels')
         key = half_channels(in_channels, key_channels, 'key_channels')
         if pairs_per_token is not None and pairs_per_token < 1:
             raise UserError(f'pairs_per_token={pairs_per_token} draws no '
-                            'pair; take at least 1, or None for all pairs.')
+                            'pair; take at least 1, or None for all pairs')
         width = (query.stop - query.start) + (key.stop - key.start)
         hidden_channels = hidden_channels or max(width // 2, 1)
         super().__init__(
@@ -74,7 +77,8 @@ class RelativePositionalLabelHead(BasePositionHead):
                           or hidden_channels,
                           num_relative(to_grid_shape(grid_size))),
             loss_weight=loss_weight,
-            init_cfg=init_cfg)
+            init_cfg=init_cfg,
+            on_grid_mismatch=on_grid_mismatch)
         self.query_channels = query
         self.key_channels = key
         self.pairs_per_token = pairs_per_token
@@ -116,8 +120,7 @@ class RelativePositionalLabelHead(BasePositionHead):
             UserError: If the tokens have another width or grid than the head
                 was built for.
         """
-        self.check(patch_tokens)
-        tokens, grid_shape, indices = patch_tokens
+        tokens, grid_shape, indices = self.check(patch_tokens)
         B, n, _ = tokens.shape
         key_index = None
         if self.pairs_per_token is not None and self.pairs_per_token < n:

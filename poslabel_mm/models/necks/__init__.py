@@ -1,0 +1,3 @@
+from .patch_token_neck import PatchTokenNeck
+
+__all__ = ['PatchTokenNeck']

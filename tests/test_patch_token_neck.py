@@ -1,0 +1,193 @@
+"""Tokens of any stage of a backbone that stays the stock one."""
+import copy
+
+import pytest
+import torch
+import torch.nn.functional as F
+from backbones import OTHERS, TRANSFORMERS, WITHOUT_GRID
+from models import apl_head, batch, build, tiny_vit
+
+from poslabel_mm.errors import UserError
+from poslabel_mm.models import PatchTokenNeck
+from poslabel_mm.token_sources import TokenSource, token_source
+from poslabel_mm.tokens import PatchTokenReader, PatchTokens
+
+CASES = TRANSFORMERS | OTHERS
+# Between their last stage and their last tokens is more than a norm over the
+# channels: convolutions, class attention, a norm over the map.
+MORE_THAN_A_NORM = {'MobileViT', 'ViTSAM', 'XCiT', 'PoolFormer', 'RIFormer'}
+CHANNELS = 32  # of the third stage of the tiny Swin
+
+
+def case(name):
+    return copy.deepcopy(CASES[name])
+
+
+def swin(pos_neck=None, **kwargs):
+    """The tiny stock Swin's classifier, or a labelled one with a neck."""
+    cfg = dict(type='ImageClassifier', **case('SwinTransformer')['model'])
+    cfg['backbone'].update(drop_path_rate=0.2)
+    if pos_neck is not None:
+        cfg.update(
+            type='poslabel_mm.PositionalLabelClassifier',
+            pos_neck=pos_neck,
+            pos_head=apl_head(in_channels=CHANNELS, grid_size=4) | kwargs)
+    return cfg
+
+
+def third_stage(**kwargs):
+    return dict(type='poslabel_mm.PatchTokenNeck', stage=2) | kwargs
+
+
+READABLE = [name for name in CASES if name not in (
+    'HiViT', 'TNT', 'Conformer', 'EfficientFormer', 'RevVisionTransformer')]
+
+
+@pytest.mark.parametrize('name', READABLE)
+def test_every_stage_of_every_family(name):
+    """Grids shrink from stage to stage, and the last one ends in the output."""
+    cfg, side = case(name)['model']['backbone'], case(name)['size']
+    images, _ = batch(1, side, side)
+    model = build(cfg, training=False)
+    last = PatchTokenReader(model)
+    readers, stage = [], 0
+    while True:
+        try:
+            readers.append(PatchTokenReader(model, stage))
+        except UserError as error:
+            assert f'no stage {stage}' in str(error)
+            break
+        stage += 1
+    with torch.no_grad(), last:
+        for reader in readers:
+            reader.__enter__()
+        model(images)
+    seen = [reader.take() for reader in readers]
+    assert len(seen) > 1
+    for tokens, (H, W), _ in seen:
+        assert tokens.shape[:2] == (1, H * W) and side % H == 0
+    sizes = [tokens.shape[1] for tokens, *_ in seen]
+    assert sizes == sorted(sizes, reverse=True)
+    expected = last.take()
+    assert seen[-1].grid_shape == expected.grid_shape
+    if name not in MORE_THAN_A_NORM:
+        norm = [F.layer_norm(tokens, tokens.shape[-1:])
+                for tokens in (seen[-1].tokens, expected.tokens)]
+        torch.testing.assert_close(*norm, atol=1e-3, rtol=1e-3)
+
+
+@pytest.mark.parametrize(
+    'name', sorted(set(CASES) - set(READABLE)))
+def test_a_backbone_without_readable_stages_says_so(name):
+    model = build(case(name)['model']['backbone'])
+    with pytest.raises(UserError, match='cannot be read; leave out pos_neck'):
+        PatchTokenReader(model, stage=0)
+
+
+def test_swins_third_stage_is_the_one_its_own_outputs_show():
+    cfg = case('SwinTransformer')['model']['backbone']
+    several = build(cfg | dict(out_indices=(2, 3)), training=False)
+    images, _ = batch(2, 64, 64)
+    expected = several(images)[0].flatten(2).transpose(1, 2)  # past norm2
+    model = build(swin(third_stage()), training=False)
+    model.backbone.load_state_dict(several.state_dict(), strict=False)
+    tokens, grid_shape, indices = model.patch_tokens(images)
+    assert grid_shape == (4, 4) and indices is None
+    torch.testing.assert_close(tokens, expected, atol=1e-4, rtol=1e-4)
+
+
+def test_a_stock_swin_at_224_px_learns_196_positions():
+    cfg = swin(third_stage(), grid_size=14)
+    cfg['backbone'].update(img_size=224, window_size=7)
+    model = build(cfg)
+    assert 'loss_apl' in model.loss(*batch(1, 224, 224))
+    assert model.pos_head.classifier.out_features == 196
+
+
+def test_a_plain_transformers_stage_is_its_layer():
+    images, _ = batch()
+    model = build(
+        tiny_vit(out_type='raw', out_indices=[0, 1]), training=False)
+    reader = PatchTokenReader(model, stage=0)
+    with reader:
+        outputs = model(images)
+    assert torch.equal(reader.take().tokens, outputs[0][:, 1:])
+
+
+def test_tokens_are_normalised_without_parameters():
+    neck = PatchTokenNeck(stage=1)
+    tokens = torch.randn(2, 6, 16) * 7 + 3
+    out = neck(PatchTokens(tokens, (2, 3)))
+    assert out.grid_shape == (2, 3) and not neck.state_dict()
+    torch.testing.assert_close(out.tokens.mean(-1), torch.zeros(2, 6))
+    torch.testing.assert_close(
+        out.tokens.var(-1, unbiased=False), torch.ones(2, 6))
+
+
+def test_output_keys_and_weight_zero_are_the_stock_ones():
+    images, samples = batch(2, 64, 64)
+    a, b = build(swin()), build(swin(third_stage(), loss_weight=0.))
+    extra = set(b.state_dict()) - set(a.state_dict())
+    assert extra and all(name.startswith('pos_head.') for name in extra)
+    results = []
+    for model in (a, b):
+        torch.manual_seed(3)  # for the drop path
+        losses = model.loss(images, samples)
+        sum(v for k, v in losses.items() if 'loss' in k).backward()
+        results.append([losses.get('loss_cls', losses.get('loss'))] +
+                       [p.grad for p in model.backbone.parameters()])
+    assert all(map(torch.equal, *results))
+    assert torch.equal(a.eval()(images), b.eval()(images))
+
+
+def test_the_labels_train_up_to_that_stage():
+    model = build(swin(third_stage()))
+    model.loss(*batch(2, 64, 64))['loss_apl'].backward()
+    backbone = model.backbone
+    for stage in backbone.stages[:3]:
+        assert all(p.grad is not None for p in stage.blocks.parameters())
+    assert all(p.grad is None for p in backbone.stages[3].parameters())
+
+
+def test_a_copy_reads_its_own_backbone():
+    images, _ = batch(2, 64, 64)
+    model = build(swin(third_stage()), training=False)
+    twin = copy.deepcopy(model)
+    for parameter in twin.backbone.parameters():
+        parameter.data.zero_()
+    before = model.patch_tokens(images).tokens
+    assert not torch.equal(twin.patch_tokens(images).tokens, before)
+    assert torch.equal(model.patch_tokens(images).tokens, before)
+
+
+def test_without_a_stage_it_normalises_the_last_tokens():
+    images, _ = batch(2, 64, 64)
+    model = build(
+        swin(third_stage(stage=None), in_channels=64, grid_size=2),
+        training=False)
+    assert model.patch_tokens(images).tokens.shape == (2, 4, 64)
+
+
+@pytest.mark.parametrize('stage', [4, -1, 1.5, 'third'])
+def test_a_stage_that_is_not_there_is_refused_when_the_model_is_built(stage):
+    with pytest.raises(
+            UserError, match=r'SwinTransformer has no stage .*from 0 to 3'):
+        build(swin(third_stage(stage=stage)))
+
+
+@pytest.mark.parametrize('name', WITHOUT_GRID)
+def test_a_backbone_without_a_grid_is_refused_when_the_model_is_built(name):
+    # Their layers for scores are large, and are not needed for this.
+    with torch.device('meta'), pytest.raises(
+            UserError, match=f'{name} exposes no patch grid.*num_classes'):
+        build(
+            dict(
+                type='poslabel_mm.PositionalLabelClassifier',
+                backbone=WITHOUT_GRID[name],
+                head=None,
+                pos_head=apl_head()))
+
+
+def test_the_same_backbone_without_scores_shows_its_feature_map():
+    model = build(dict(type='LeNet5'))
+    assert token_source(model) == TokenSource()
