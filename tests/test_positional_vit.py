@@ -1,6 +1,7 @@
 import pytest
 import torch
 from mmpretrain.models.utils import build_2d_sincos_position_embedding
+from mmpretrain.registry import MODELS
 from models import batch, build, tiny_vit
 
 from poslabel_mm.errors import UserError
@@ -57,18 +58,32 @@ def test_without_encoding_nothing_is_saved_nor_loaded():
     assert torch.equal(stock.pos_embed, before)
 
 
-@pytest.mark.parametrize('img_size', [16, (12, 20)])
 @pytest.mark.parametrize('initialised', [False, True])
-def test_sincos_is_maes_fixed_encoding(img_size, initialised):
-    from mmpretrain.registry import MODELS
-    cfg = vit(pos_encoding='sincos', img_size=img_size)
+def test_sincos_is_maes_fixed_encoding(initialised):
+    cfg = vit(pos_encoding='sincos')
     model = build(cfg) if initialised else MODELS.build(cfg)
-    grid = model.patch_resolution
     expected = build_2d_sincos_position_embedding(
-        grid, model.embed_dims, cls_token=True)
+        (4, 4), model.embed_dims, cls_token=True)
     assert torch.equal(model.pos_embed.data, expected)
     assert not model.pos_embed.requires_grad
     assert 'pos_embed' in model.state_dict()
+
+
+def test_sincos_follows_rows_and_columns_of_a_non_square_grid():
+    model = build(vit(pos_encoding='sincos', img_size=(12, 20)))
+    encoding = model.pos_embed[0, 1:].unflatten(0, (3, 5))
+    first, second = encoding.split(model.embed_dims // 2, dim=-1)
+    # One half says the row, whatever the column, the other half the column.
+    assert torch.equal(first, first[:, :1].expand(3, 5, -1))
+    assert torch.equal(second, second[:1].expand(3, 5, -1))
+    assert len(encoding.flatten(0, 1).unique(dim=0)) == 15
+
+
+def test_learned_sincos_starts_as_sincos_and_learns():
+    fixed = build(vit(pos_encoding='sincos'))
+    learned = build(vit(pos_encoding='learned_sincos'))
+    assert torch.equal(learned.pos_embed, fixed.pos_embed)
+    assert learned.pos_embed.requires_grad
 
 
 def test_sincos_of_an_image_without_class_token():

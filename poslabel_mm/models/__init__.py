@@ -1,8 +1,11 @@
-from .backbones import PositionalVisionTransformer
+from .backbones import (PositionalMAEHiViT, PositionalMAEViT,
+                        PositionalVisionTransformer)
 from .classifiers import PositionalLabelClassifier
 from .heads import PositionalLabelHead
+from .selfsup import *  # noqa: F401,F403
+from .selfsup import __all__ as _algorithms
 
 __all__ = [
-    'PositionalLabelClassifier', 'PositionalLabelHead',
-    'PositionalVisionTransformer'
-]
+    'PositionalLabelClassifier', 'PositionalLabelHead', 'PositionalMAEHiViT',
+    'PositionalMAEViT', 'PositionalVisionTransformer'
+] + _algorithms

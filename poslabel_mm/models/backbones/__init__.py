@@ -1,3 +1,7 @@
+from .positional_mae_hivit import PositionalMAEHiViT
+from .positional_mae_vit import PositionalMAEViT
 from .positional_vit import PositionalVisionTransformer
 
-__all__ = ['PositionalVisionTransformer']
+__all__ = [
+    'PositionalMAEHiViT', 'PositionalMAEViT', 'PositionalVisionTransformer'
+]
