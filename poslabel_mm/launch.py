@@ -26,7 +26,8 @@ from mmengine.device import get_device
 from .config_prefix import config_path
 from .engine.cpu_distributed import start_gloo
 from .engine.hooks.stop_signal_hook import stop_status
-from .engine.precheck_checkpoint import check_resume, check_weights
+from .engine.precheck_checkpoint import (check_pretrained, check_resume,
+                                         check_weights)
 from .engine.precheck_data import check_data
 from .errors import UserError
 
@@ -100,6 +101,7 @@ def _prepare_training(stock_merge: Callable, cfg: Config,
         check_resume(cfg)
     elif cfg.get('load_from'):
         _check_file(cfg.load_from)
+    check_pretrained(cfg)  # read even where it is then overwritten
     if get_device() == 'cpu':
         _use_cpu_amp(cfg)
     _prepare_processes(cfg)
