@@ -39,6 +39,13 @@ setup(
     install_requires=['torch>=2.6', 'torchvision>=0.21', 'numpy', 'packaging'],
     extras_require={
         **stacks,
+        # MMSelfSup 1.0 on the openmmlab stack; it has mmcls for a base, and
+        # MMPretrain beside it for the position heads.
+        'mmselfsup': [
+            'mmselfsup==1.0.0', 'mmcls==1.0.0rc6', 'mmcv-lite==2.0.1',
+            'attrs', 'mmpretrain>=1.2,<2', 'mmengine>=0.10.7,<1',
+            'setuptools<82'
+        ],
         # The digits example and MMPretrain's analysis tools.
         'tools': [
             # browse_dataset breaks on 3.11.

@@ -26,7 +26,8 @@ from mmengine.device import get_device
 from .config_prefix import config_path
 from .engine.cpu_distributed import start_gloo
 from .engine.hooks.stop_signal_hook import stop_status
-from .engine.precheck_checkpoint import check_resume, check_weights
+from .engine.precheck_checkpoint import (check_pretrained, check_resume,
+                                         check_weights)
 from .engine.precheck_data import check_data
 from .engine.precheck_schedule import check_schedule
 from .errors import UserError
@@ -93,6 +94,7 @@ def _prepare_training(stock_merge: Callable, cfg: Config,
     _fit_loaders(cfg)
     check_schedule(cfg)
     check_data(cfg, ('train_dataloader', 'val_dataloader'))
+    check_pretrained(cfg)  # read even where it is then overwritten
     if get_device() == 'cpu':
         _use_cpu_amp(cfg)
     if not cfg.get('resume'):

@@ -1,6 +1,7 @@
 import pytest
 import torch
 from mmpretrain.models.utils import build_2d_sincos_position_embedding
+from mmpretrain.registry import MODELS
 from models import batch, build, tiny_vit
 
 from poslabel_mm.errors import UserError
@@ -97,6 +98,13 @@ def test_sincos_stays_fixed_whatever_a_checkpoint_holds():
     model.load_state_dict(learned.state_dict())
     assert torch.equal(model.pos_embed, before)
     assert torch.equal(model.cls_token, learned.cls_token)
+
+
+def test_learned_sincos_starts_as_sincos_and_learns():
+    fixed = build(vit(pos_encoding='sincos'))
+    learned = build(vit(pos_encoding='learned_sincos'))
+    assert torch.equal(learned.pos_embed, fixed.pos_embed)
+    assert learned.pos_embed.requires_grad
 
 
 def test_sincos_of_an_image_without_class_token():

@@ -1,16 +1,10 @@
 # MMPretrain's runtime, and what lets a long run be stopped and gone on with.
-_base_ = 'mmpretrain::_base_/default_runtime.py'
+_base_ = ['mmpretrain::_base_/default_runtime.py', './stoppable.py']
 
 # The last three epochs: a ViT-B's checkpoint with its optimizer is 1 GB.
 default_hooks = dict(
     checkpoint=dict(
         type='poslabel_mm.AtomicCheckpointHook', interval=1, max_keep_ckpts=3))
-
-custom_hooks = [
-    dict(type='poslabel_mm.EpochSeedHook'),
-    dict(type='poslabel_mm.NonFiniteLossHook'),
-    dict(type='poslabel_mm.StopSignalHook'),
-]
 
 # Written anew, for `mmpretrain::` stamps a `_scope_` on what it passes on,
 # with which MMPretrain's browse_dataset fails.

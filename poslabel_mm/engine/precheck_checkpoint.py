@@ -80,6 +80,60 @@ def check_weights(path: str, cfg: Config) -> None:
                         f'{_some(missing)}. Is it the right config?')
 
 
+def check_pretrained(cfg: Config) -> None:
+    """Check the checkpoints that parts of a model are initialised from.
+
+    MMEngine logs weights of another size and trains without them.
+
+    Args:
+        cfg (Config): A training config.
+
+    Raises:
+        UserError: If an ``init_cfg`` of type ``Pretrained`` names no readable
+            checkpoint, or none that fits its part of the model.
+    """
+    found = list(_pretrained_parts(cfg.get('model'), ()))
+    model = _build_model(cfg) if found else None
+    for part, init_cfg in found:
+        key = '.'.join(('model', *part, 'init_cfg', 'checkpoint'))
+        path = init_cfg.get('checkpoint') or ''
+        if '://' in path:
+            continue
+        if not osp.isfile(osp.expanduser(path)):
+            what = f'checkpoint {path} does not exist' if path else (
+                'no checkpoint is named to start from')
+            raise UserError(f'{what}: train that model first, or name another '
+                            f'with --cfg-options {key}=FILE')
+        content = _load(path)
+        prefix = init_cfg.get('prefix') or ''
+        if prefix and not prefix.endswith('.'):
+            prefix += '.'
+        state_dict = {
+            name[len(prefix):]: value
+            for name, value in content.get('state_dict', content).items()
+            if name.startswith(prefix)
+        }
+        module = model.get_submodule('.'.join(part))
+        missing, _ = _mismatches(path, state_dict, module)
+        if len(missing) == len(module.state_dict()):
+            raise UserError(
+                f'checkpoint {path} has nothing of {".".join(part) or "this"} '
+                f'under the prefix {prefix!r}; name another with '
+                f'--cfg-options {key}=FILE')
+
+
+def _pretrained_parts(node, part: Tuple[str, ...]
+                      ) -> Iterator[Tuple[Tuple[str, ...], dict]]:
+    if not isinstance(node, dict):
+        return
+    init_cfg = node.get('init_cfg')
+    if isinstance(init_cfg, dict) and init_cfg.get('type') == 'Pretrained':
+        yield part, init_cfg
+    for key, value in node.items():
+        if key != 'init_cfg':
+            yield from _pretrained_parts(value, part + (key, ))
+
+
 def _check_resumable(path: str,
                      cfg: Config,
                      content: Optional[dict] = None) -> None:

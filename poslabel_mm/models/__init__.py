@@ -1,10 +1,13 @@
-from .backbones import PositionalSwinTransformer, PositionalVisionTransformer
+from .backbones import (PositionalMAEHiViT, PositionalMAEViT,
+                        PositionalSwinTransformer, PositionalVisionTransformer)
 from .classifiers import PositionalLabelClassifier
 from .heads import PositionalLabelHead, RelativePositionalLabelHead
 from .necks import PatchTokenNeck
+from .selfsup import *  # noqa: F401,F403
+from .selfsup import __all__ as _algorithms
 
 __all__ = [
     'PatchTokenNeck', 'PositionalLabelClassifier', 'PositionalLabelHead',
-    'PositionalSwinTransformer', 'PositionalVisionTransformer',
-    'RelativePositionalLabelHead'
-]
+    'PositionalMAEHiViT', 'PositionalMAEViT', 'PositionalSwinTransformer',
+    'PositionalVisionTransformer', 'RelativePositionalLabelHead'
+] + _algorithms

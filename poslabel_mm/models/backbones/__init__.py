@@ -1,4 +1,9 @@
+from .positional_mae_hivit import PositionalMAEHiViT
+from .positional_mae_vit import PositionalMAEViT
 from .positional_swin import PositionalSwinTransformer
 from .positional_vit import PositionalVisionTransformer
 
-__all__ = ['PositionalSwinTransformer', 'PositionalVisionTransformer']
+__all__ = [
+    'PositionalMAEHiViT', 'PositionalMAEViT', 'PositionalSwinTransformer',
+    'PositionalVisionTransformer'
+]

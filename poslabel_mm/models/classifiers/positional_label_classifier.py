@@ -1,28 +1,18 @@
 from typing import Dict, List, Optional, Union
 
-from mmengine.model import ModuleList
 from mmpretrain.models.classifiers import ImageClassifier
 from mmpretrain.registry import MODELS as MMPRETRAIN_MODELS
 from mmpretrain.structures import DataSample
-from torch import Tensor, nn
+from torch import Tensor
 
 from poslabel_mm.errors import UserError
+from poslabel_mm.models.position_heads import PositionHeads
 from poslabel_mm.registry import MODELS
 from poslabel_mm.tokens import PatchTokenReader, PatchTokens
 
 
-def _as_list(pos_head: nn.Module) -> List[nn.Module]:
-    return list(pos_head) if isinstance(pos_head, ModuleList) else [pos_head]
-
-
-def _build(pos_head: Union[dict, nn.Module]) -> nn.Module:
-    if isinstance(pos_head, nn.Module):
-        return pos_head
-    return MMPRETRAIN_MODELS.build(pos_head)
-
-
 @MODELS.register_module()
-class PositionalLabelClassifier(ImageClassifier):
+class PositionalLabelClassifier(PositionHeads, ImageClassifier):
     """MMPretrain's image classifier, trained with positional labels (Eq. 6).
 
     The position heads read the backbone's last patch tokens while it trains
@@ -47,38 +37,20 @@ class PositionalLabelClassifier(ImageClassifier):
         ...                   in_channels=768, grid_size=14))
     """
 
+    stock_loss_name = 'loss_cls'
+
     def __init__(self,
                  *args,
                  pos_head: Union[dict, List[dict]],
                  pos_neck: Optional[dict] = None,
                  **kwargs) -> None:
-        super().__init__(*args, **kwargs)
         if not pos_head:
             raise UserError('PositionalLabelClassifier has no pos_head; give '
                             'it one, or use ImageClassifier')
-        if isinstance(pos_head, (list, tuple)):
-            self.pos_head = ModuleList(map(_build, pos_head))
-        else:
-            self.pos_head = _build(pos_head)
-        self.pos_neck = pos_neck and _build(pos_neck)
+        super().__init__(*args, pos_head=pos_head, **kwargs)
+        self.pos_neck = pos_neck and MMPRETRAIN_MODELS.build(pos_neck)
         self._token_reader = PatchTokenReader(
             self.backbone, stage=getattr(self.pos_neck, 'stage', None))
-
-    def init_weights(self) -> None:
-        # A model-wide `init_cfg` reaches every layer there is. The position
-        # heads stand aside while it draws, for the stock part to draw what it
-        # would without them; a checkpoint may hold weights for them, though.
-        cfgs = self.init_cfg if isinstance(self.init_cfg, list) else [
-            self.init_cfg or dict()
-        ]
-        loads_checkpoint = any(cfg.get('type') == 'Pretrained' for cfg in cfgs)
-        pos_head = self.pos_head
-        if not loads_checkpoint:
-            del self.pos_head
-        for head in _as_list(pos_head):
-            head.init_weights()
-        super().init_weights()
-        self.pos_head = pos_head
 
     def loss(self, inputs: Tensor,
              data_samples: List[DataSample]) -> Dict[str, Tensor]:
@@ -132,20 +104,3 @@ class PositionalLabelClassifier(ImageClassifier):
         patch_tokens = self._token_reader.take()
         return patch_tokens if self.pos_neck is None else self.pos_neck(
             patch_tokens)
-
-    def _position_losses(self, patch_tokens: PatchTokens) -> Dict[str, Tensor]:
-        losses = dict()
-        for head in _as_list(self.pos_head):
-            for name, value in head.loss(patch_tokens).items():
-                if name in losses:
-                    raise UserError(
-                        f'two position heads return {name}: a classifier takes '
-                        'one head of a kind')
-                losses[name] = value
-        return losses
-
-    @staticmethod
-    def _name_stock_loss(losses: Dict[str, Tensor]) -> Dict[str, Tensor]:
-        if 'loss' in losses:
-            losses['loss_cls'] = losses.pop('loss')
-        return losses

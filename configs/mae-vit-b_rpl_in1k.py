@@ -1,0 +1,14 @@
+# MAE pre-training with relative positional labels of all pairs of visible
+# patches, and no positional encoding in the encoder (Sec. 3.3).
+# Table 7, row "MAE + RPL", the first half; vit-b_rpl_from-mae_in1k.py is the
+# second.
+#   tools/dist_train.sh configs/mae-vit-b_rpl_in1k.py 8
+_base_ = './_base_/mae_in1k_400e.py'
+
+model = dict(
+    type='poslabel_mm.PositionalLabelMAE',
+    backbone=dict(type='poslabel_mm.PositionalMAEViT', pos_encoding='none'),
+    pos_head=dict(
+        type='poslabel_mm.RelativePositionalLabelHead',
+        in_channels=768,
+        grid_size=14))

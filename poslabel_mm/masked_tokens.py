@@ -1,0 +1,116 @@
+"""Patch tokens of masked images, and which patches they are.
+
+Functions of tensors and shapes. Shape letters: B batch; H, W the patch grid;
+N = H·W its patches; n those of an image that are visible; C channels.
+"""
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from .errors import UserError
+from .labels import GridShape, num_absolute
+from .tokens import PatchTokens
+
+
+def patch_grid(backbone: nn.Module, images: Tensor) -> GridShape:
+    """The patch grid that a ViT or HiViT lays over images.
+
+    Args:
+        backbone (nn.Module): One of MMPretrain's, built for some image size.
+        images (Tensor): Images of shape (B, 3, height, width), not
+            necessarily of that size.
+
+    Returns:
+        tuple[int, int]: The grid (H, W).
+    """
+    if hasattr(backbone, 'patch_resolution'):
+        built, size = backbone.patch_resolution, backbone.img_size
+    else:
+        patch_embed = backbone.patch_embed
+        built, size = patch_embed.patches_resolution, patch_embed.img_size
+    return tuple(
+        int(side) * patches // built_side for side, patches, built_side in zip(
+            images.shape[-2:], built, size))
+
+
+def check_mask_ratio(mask_ratio: float, num_patches: int) -> None:
+    """Refuse a masking ratio that leaves an image without a token.
+
+    Args:
+        mask_ratio (float): The part of the patches that is masked.
+        num_patches (int): N.
+
+    Raises:
+        UserError: If it is no part, or no patch would be visible.
+    """
+    # As MAE counts: int(N * (1 - mask_ratio)) patches are visible.
+    if not 0 <= mask_ratio < 1 or int(num_patches * (1 - mask_ratio)) < 1:
+        raise UserError(
+            f'mask_ratio={mask_ratio} leaves none of {num_patches} patches '
+            'visible for the position heads; set model.backbone.mask_ratio '
+            f'from 0 to {1 - 1 / num_patches:.3g}.')
+
+
+def shuffled_indices(ids_restore: Tensor, num_visible: int) -> Tensor:
+    """Places of the patches that MAE's random masking kept.
+
+    Args:
+        ids_restore (Tensor): int64 of shape (B, N): where every patch is in
+            the shuffled order, of which the first n are visible.
+        num_visible (int): n.
+
+    Returns:
+        Tensor: int64 of shape (B, n), in the order of the encoder's tokens.
+    """
+    return ids_restore.argsort(dim=1)[:, :num_visible]
+
+
+def visible_indices(mask: Tensor) -> Tensor:
+    """Places of the patches that a mask leaves visible.
+
+    Args:
+        mask (Tensor): Of shape (B, N) or (B, H, W), nonzero where masked.
+
+    Returns:
+        Tensor: int64 of shape (B, n), in ascending order.
+
+    Raises:
+        UserError: If no patch is visible, or not as many in every image.
+    """
+    masked = mask.flatten(1).bool()
+    counts = (~masked).sum(1).tolist()
+    if min(counts) == 0:
+        raise UserError('a mask leaves no visible patch for the position '
+                        'heads; lower the number of masked patches.')
+    if min(counts) != max(counts):
+        raise UserError(
+            f'the masks of a batch leave {min(counts)} to {max(counts)} '
+            'patches visible; position heads need as many in every image: '
+            'mask a fixed number of whole patches.')
+    # Visible ones come first, and stay in order.
+    return masked.byte().argsort(dim=1, stable=True)[:, :counts[0]]
+
+
+def visible_tokens(tokens: Tensor, mask: Tensor,
+                   grid_shape: GridShape) -> PatchTokens:
+    """Tokens of the visible patches, where mask tokens fill the other places.
+
+    Args:
+        tokens (Tensor): Of all patches in order, (B, extra + N, C); class
+            tokens come first and are left out.
+        mask (Tensor): Of shape (B, h, w), or (B, h·w) for h, w = H, W;
+            nonzero where masked. It may be finer than the grid, and a patch
+            is visible if all of it is.
+        grid_shape (tuple[int, int]): The patch grid (H, W).
+
+    Returns:
+        PatchTokens: The visible tokens with their places.
+
+    Raises:
+        UserError: As of :func:`visible_indices`.
+    """
+    if mask.dim() == 3:
+        mask = F.adaptive_max_pool2d(mask.float(), grid_shape)
+    indices = visible_indices(mask)
+    tokens = tokens[:, -num_absolute(grid_shape):]
+    index = indices.unsqueeze(-1).expand(-1, -1, tokens.shape[-1])
+    return PatchTokens(tokens.gather(1, index), grid_shape, indices)

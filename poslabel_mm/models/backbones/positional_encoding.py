@@ -1,0 +1,92 @@
+import torch
+from mmpretrain.models.utils import build_2d_sincos_position_embedding
+
+from poslabel_mm.errors import UserError
+from poslabel_mm.labels import GridShape
+
+POS_ENCODINGS = ('learned', 'sincos', 'learned_sincos', 'none')
+
+
+class PositionalEncodingChoice:
+    """A choice of positional encoding for a backbone that adds `pos_embed`.
+
+    Mixed in to the left of one of MMPretrain's backbones, whose `pos_embed` is
+    a parameter of shape (1, extra tokens + N, C), and whose forward pass adds
+    it whatever it holds. State-dict keys are the stock ones. A model without
+    encoding saves no ``pos_embed``, so that a model fine-tuned from it keeps
+    its own, and passes over the one in a stock checkpoint.
+
+    Args:
+        *args: The stock backbone's arguments.
+        pos_encoding (str): What is added to the patch embeddings:
+
+            - 'learned': a learned absolute encoding.
+            - 'sincos': fixed 2-D sine-cosine encoding; the one in a
+              checkpoint is passed over.
+            - 'learned_sincos': learned from the sine-cosine one on, as MAE
+              fine-tunes.
+            - 'none': nothing; the tokens know their place from the
+              positional labels alone.
+        **kwargs: The stock backbone's arguments.
+
+    Raises:
+        UserError: For another ``pos_encoding``.
+    """
+
+    def __init__(self, *args, pos_encoding: str, **kwargs) -> None:
+        if pos_encoding not in POS_ENCODINGS:
+            raise UserError(f'pos_encoding={pos_encoding!r} is unknown; '
+                            f'choose from {list(POS_ENCODINGS)}')
+        super().__init__(*args, **kwargs)
+        self.pos_encoding = pos_encoding
+        if pos_encoding == 'none':
+            # Zeros that are no parameter and in no checkpoint.
+            zeros = torch.zeros_like(self.pos_embed.data)
+            del self.pos_embed
+            self.register_buffer('pos_embed', zeros, persistent=False)
+            return
+        self.pos_embed.requires_grad = (
+            pos_encoding != 'sincos' and self.frozen_stages <= 0)
+        if 'sincos' in pos_encoding:
+            # At once, for a checkpoint without encoding to leave it in place.
+            self._fill_sincos()
+
+    @property
+    def encoded_grid(self) -> GridShape:
+        """The patch grid that ``pos_embed`` is for."""
+        return self.patch_resolution
+
+    def init_weights(self) -> None:
+        self._init_stock_weights()
+        if self.pos_encoding == 'none':
+            self.pos_embed.zero_()
+        elif 'sincos' in self.pos_encoding and not self.is_pretrained:
+            self._fill_sincos()
+
+    @property
+    def is_pretrained(self) -> bool:
+        """Whether the weights come from a checkpoint."""
+        return isinstance(self.init_cfg,
+                          dict) and self.init_cfg['type'] == 'Pretrained'
+
+    def _init_stock_weights(self) -> None:
+        super().init_weights()
+
+    def _fill_sincos(self) -> None:
+        H, W = self.encoded_grid
+        # The stock function counts the patches column by column, which only
+        # on a square grid is row by row with the axes exchanged.
+        encoding = build_2d_sincos_position_embedding(
+            (W, H), self.pos_embed.shape[-1])
+        with torch.no_grad():
+            self.pos_embed.zero_()
+            # Extra tokens come first, and have no place.
+            self.pos_embed[:, -H * W:].copy_(encoding)
+
+    def _load_from_state_dict(self, state_dict, prefix, *args) -> None:
+        if self.pos_encoding == 'none':
+            state_dict.pop(prefix + 'pos_embed', None)
+        elif self.pos_encoding == 'sincos' and prefix + 'pos_embed' in state_dict:
+            # A fixed encoding stays what it is, whatever a checkpoint holds.
+            state_dict[prefix + 'pos_embed'] = self.pos_embed.detach().clone()
+        super()._load_from_state_dict(state_dict, prefix, *args)

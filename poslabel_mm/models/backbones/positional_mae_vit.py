@@ -1,0 +1,40 @@
+from mmpretrain.models.backbones import VisionTransformer
+from mmpretrain.models.selfsup import MAEViT
+from torch import nn
+
+from poslabel_mm.registry import MODELS
+from .positional_encoding import PositionalEncodingChoice
+
+
+@MODELS.register_module()
+class PositionalMAEViT(PositionalEncodingChoice, MAEViT):
+    """MAE's encoder with a choice of positional encoding (Sec. 3.3).
+
+    With 'none' the encoder is equivariant: permuting the visible patches
+    permutes its tokens, so that a position head cannot read the place of a
+    token off an embedding. The decoder keeps its own encoding.
+
+    State-dict keys are the stock ones; see :class:`PositionalEncodingChoice`
+    for what is saved and loaded. Unlike the stock encoder it takes non-square
+    grids, and weights that ``init_cfg`` loads into it stay as they are.
+
+    Args:
+        *args: The stock ``MAEViT``'s arguments.
+        pos_encoding (str): 'sincos' (the stock one), 'learned',
+            'learned_sincos' or 'none'. Defaults to 'sincos'.
+        **kwargs: The stock ``MAEViT``'s arguments.
+
+    Raises:
+        UserError: For another ``pos_encoding``.
+    """
+
+    def __init__(self, *args, pos_encoding: str = 'sincos', **kwargs) -> None:
+        super().__init__(*args, pos_encoding=pos_encoding, **kwargs)
+
+    def _init_stock_weights(self) -> None:
+        # As in MAEViT.init_weights, which takes the grid for a square.
+        VisionTransformer.init_weights(self)
+        if not self.is_pretrained:
+            nn.init.xavier_uniform_(
+                self.patch_embed.projection.weight.data.flatten(1))
+            nn.init.normal_(self.cls_token, std=.02)

@@ -1,0 +1,25 @@
+from .positional_label_beit import PositionalLabelBEiT
+from .positional_label_cae import PositionalLabelCAE
+from .positional_label_eva import PositionalLabelEVA
+from .positional_label_itpn import PositionalLabelITPN
+from .positional_label_mae import PositionalLabelMAE
+from .positional_label_maskfeat import PositionalLabelMaskFeat
+from .positional_label_mff import PositionalLabelMFF
+from .positional_label_milan import PositionalLabelMILAN
+from .positional_label_mixmim import PositionalLabelMixMIM
+from .positional_label_mocov3 import PositionalLabelMoCoV3
+from .positional_label_simmim import PositionalLabelSimMIM
+
+__all__ = [
+    'PositionalLabelBEiT',
+    'PositionalLabelCAE',
+    'PositionalLabelEVA',
+    'PositionalLabelITPN',
+    'PositionalLabelMAE',
+    'PositionalLabelMFF',
+    'PositionalLabelMILAN',
+    'PositionalLabelMaskFeat',
+    'PositionalLabelMixMIM',
+    'PositionalLabelMoCoV3',
+    'PositionalLabelSimMIM',
+]

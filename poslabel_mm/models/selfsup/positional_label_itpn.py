@@ -1,0 +1,28 @@
+from mmpretrain.models.selfsup import iTPN
+
+from poslabel_mm.masked_tokens import patch_grid, visible_tokens
+from poslabel_mm.registry import MODELS
+from poslabel_mm.tokens import PatchTokens
+from .masked_labels import ShuffledLabels
+
+
+@MODELS.register_module()
+class PositionalLabelITPN(ShuffledLabels, iTPN):
+    """MMPretrain's iTPN, trained with positional labels.
+
+    The position heads read the last stage's tokens of the visible patches,
+    whether the target are pixels or CLIP's features.
+
+    Args:
+        *args: The stock ``iTPN``'s arguments.
+        pos_head (dict | list[dict]): One or several position heads.
+        **kwargs: The stock ``iTPN``'s arguments.
+    """
+
+    def read_tokens(self, inputs: tuple, outputs: tuple) -> PatchTokens:
+        if self.backbone.reconstruction_type == 'pixel':
+            stages, *masking = outputs
+            return super().read_tokens(inputs, (stages[-1], *masking))
+        images, mask = inputs
+        return visible_tokens(outputs[-1], mask,
+                              patch_grid(self.backbone, images))

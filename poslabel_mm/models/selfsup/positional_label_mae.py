@@ -1,0 +1,36 @@
+from mmpretrain.models.selfsup import MAE
+
+from poslabel_mm.registry import MODELS
+from .masked_labels import ShuffledLabels
+
+
+@MODELS.register_module()
+class PositionalLabelMAE(ShuffledLabels, MAE):
+    """MMPretrain's MAE, trained with positional labels (Sec. 3.3, Fig. 4).
+
+    The position heads read the encoder's tokens of the visible patches, after
+    its final norm and before the mask tokens join them; a label is the place
+    of the patch in the whole grid. Decoder and reconstruction are the stock
+    ones. MAE-HiViT is this algorithm with an encoder of type ``MAEHiViT``.
+
+    While training, ``loss`` returns ``loss_recon`` and what every position
+    head returns (``loss_apl``, ``apl_acc``, ``loss_rpl``, ``rpl_acc``). With
+    ``mask_ratio=0`` there is nothing to reconstruct, and ``loss_recon`` is 0.
+
+    Args:
+        *args: The stock ``MAE``'s arguments.
+        pos_head (dict | list[dict], optional): One or several position heads.
+            Defaults to None: the stock ``MAE``.
+        **kwargs: The stock ``MAE``'s arguments.
+
+    Raises:
+        UserError: If ``backbone.mask_ratio`` leaves no visible patch.
+
+    Example:
+        >>> model = dict(
+        ...     type='poslabel_mm.PositionalLabelMAE',
+        ...     backbone=dict(type='poslabel_mm.PositionalMAEViT',
+        ...                   pos_encoding='none'),
+        ...     pos_head=dict(type='poslabel_mm.PositionalLabelHead',
+        ...                   in_channels=768, grid_size=14))
+    """

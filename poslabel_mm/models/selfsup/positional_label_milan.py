@@ -1,0 +1,24 @@
+from mmpretrain.models.selfsup import MILAN
+
+from poslabel_mm.masked_tokens import patch_grid
+from poslabel_mm.registry import MODELS
+from poslabel_mm.tokens import PatchTokens
+from .masked_labels import MaskedLabels
+
+
+@MODELS.register_module()
+class PositionalLabelMILAN(MaskedLabels, MILAN):
+    """MMPretrain's MILAN, trained with positional labels.
+
+    The position heads read the encoder's tokens of the visible patches.
+
+    Args:
+        *args: The stock ``MILAN``'s arguments.
+        pos_head (dict | list[dict]): One or several position heads.
+        **kwargs: The stock ``MILAN``'s arguments.
+    """
+
+    def read_tokens(self, inputs: tuple, outputs: tuple) -> PatchTokens:
+        tokens, _, ids_keep, _ = outputs
+        return PatchTokens(tokens[:, 1:], patch_grid(self.backbone, inputs[0]),
+                           ids_keep)

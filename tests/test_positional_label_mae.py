@@ -1,0 +1,240 @@
+"""MAE with position heads on the visible tokens (Sec. 3.3)."""
+import copy
+
+import pytest
+import torch
+from mmengine.runner import load_checkpoint
+from mmpretrain.models.selfsup import MAE
+from mmpretrain.models.utils import build_2d_sincos_position_embedding
+from models import apl_head, build, classifier
+from selfsup_models import HEADS, VIT, images, mae, plain_batch
+from torch import nn
+
+from poslabel_mm.errors import UserError
+from poslabel_mm.labels import num_absolute, num_relative
+
+RATIOS = [0, 0.25, 0.5, 0.75, 0.9]
+every_head = pytest.mark.parametrize('kind', HEADS)
+
+
+def labelled_mae(pos_head, backbone=None, **kwargs):
+    backbone = dict(
+        type='poslabel_mm.PositionalMAEViT', pos_encoding='none') | (
+            backbone or dict())
+    return mae(backbone) | dict(
+        type='poslabel_mm.PositionalLabelMAE', pos_head=pos_head) | kwargs
+
+
+def encoder_of_markers(img_size, mask_ratio, **kwargs):
+    """MAE whose tokens are its patches' first pixels, one after another."""
+    H, W = img_size[0] // 4, img_size[1] // 4
+    model = build(
+        labelled_mae(
+            backbone=dict(img_size=img_size, mask_ratio=mask_ratio),
+            neck=None,
+            head=None,
+            **kwargs))
+    encoder = model.backbone
+    encoder.layers = nn.ModuleList()
+    encoder.ln1 = nn.Identity()
+    encoder.patch_embed.projection.weight.data = torch.eye(48)[:16].view(
+        16, 3, 4, 4)
+    encoder.patch_embed.projection.bias.data.zero_()
+    encoder.cls_token.data.fill_(1)  # no patch looks like it
+    return model, H, W
+
+
+def marked_images(size, H, W):
+    """In patch i only pixel i is 1."""
+    patches = torch.eye(48)[:H * W].view(H, W, 3, 4, 4)
+    image = patches.permute(2, 0, 3, 1, 4).reshape(3, 4 * H, 4 * W)
+    return image.expand(size, -1, -1, -1)
+
+
+def teach(head, kind, grid_shape):
+    """Make a head say what the markers of a token, or of two, mean."""
+    H, W = grid_shape
+    N = num_absolute(grid_shape)
+    for linear in (head.fc1, head.fc2, head.classifier):
+        linear.weight.data.zero_()
+        linear.bias.data.zero_()
+    if kind == 'apl':
+        head.fc1.weight.data[:N, :N] = 10 * torch.eye(N)
+        head.classifier.weight.data[:, :N] = 10 * torch.eye(N)
+        head.fc2.weight.data.copy_(torch.eye(len(head.fc2.weight)))
+        return
+    # A hidden channel for each pair: open if both markers are there.
+    pairs = [(i, j) for i in range(N) for j in range(N)]
+    head.fc2.weight.data.copy_(torch.eye(len(pairs)))
+    for k, (i, j) in enumerate(pairs):
+        head.fc1.weight.data[k, i] = 20
+        head.fc1.weight.data[k, 16 + j] = 20
+        rows, columns = i // W - j // W, i % W - j % W
+        label = (rows + H - 1) * (2 * W - 1) + (columns + W - 1)
+        head.classifier.weight.data[label, k] = 10
+    head.fc1.bias.data.fill_(-30)
+
+
+@every_head
+@pytest.mark.parametrize('img_size', [(16, 16), (12, 20), (20, 12)])
+@pytest.mark.parametrize('mask_ratio', RATIOS)
+def test_labels_are_right_for_every_mask(mask_ratio, img_size, kind):
+    """A head that knows the markers by heart must be right on every token."""
+    grid_shape = img_size[0] // 4, img_size[1] // 4
+    N = num_absolute(grid_shape)
+    widths = dict(channels='all', hidden_channels=16, feat_channels=16)
+    if kind == 'rpl':
+        widths = dict(
+            query_channels='all',
+            key_channels='all',
+            hidden_channels=N * N,
+            feat_channels=N * N)
+    head = HEADS[kind](grid_size=grid_shape, loss_weight=1., **widths)
+    model, H, W = encoder_of_markers(img_size, mask_ratio, pos_head=head)
+    teach(model.pos_head, kind, grid_shape)
+    batch = marked_images(5, H, W)
+    tokens, _, indices = model.patch_tokens(batch)
+    n = int(N * (1 - mask_ratio))
+    assert tokens.shape == (5, n, 16) and indices.shape == (5, n)
+    assert torch.equal(tokens.argmax(-1), indices)
+    if 1 < n < N:  # the masks of the images differ, and are shuffled
+        assert len(indices.unique(dim=0)) > 1
+    losses = model.position_losses(batch)
+    assert losses[f'{kind}_acc'] == 100
+    assert losses[f'loss_{kind}'] < 1e-2
+
+
+def test_heads_read_after_the_final_norm_and_no_class_token():
+    model = build(labelled_mae(HEADS['apl']()))
+    seen = []
+    model.backbone.ln1.register_forward_hook(
+        lambda _module, _inputs, normed: seen.append(normed))
+    tokens, grid_shape, _ = model.patch_tokens(images())
+    assert grid_shape == (4, 4)
+    assert torch.equal(tokens, seen[0][:, 1:])
+
+
+@every_head
+def test_reconstruction_is_the_stock_one(kind):
+    """Same weights and mask: same loss, and the decoder sees the same."""
+    ours = build(
+        labelled_mae(
+            HEADS[kind](), backbone=dict(pos_encoding='sincos')), seed=2)
+    stock = build(mae(), seed=2)
+    for key, value in stock.state_dict().items():
+        assert torch.equal(ours.state_dict()[key], value), key
+    losses = []
+    for model in ours, stock:
+        torch.manual_seed(6)
+        losses.append(model.loss(*plain_batch()))
+    assert set(losses[0]) == {'loss_recon', f'loss_{kind}', f'{kind}_acc'}
+    assert torch.equal(losses[0]['loss_recon'], losses[1]['loss'])
+
+
+def test_stock_tests_of_mae_pass():
+    """As MMPretrain's own test_mae, which is not in its wheel."""
+    model = build(
+        mae() | dict(
+            type='poslabel_mm.PositionalLabelMAE',
+            data_preprocessor=dict(
+                mean=[0.5] * 3, std=[0.5] * 3, to_rgb=True)))
+    assert isinstance(model, MAE)
+    batch, samples = plain_batch()
+    data = model.data_preprocessor(dict(inputs=batch, data_samples=samples))
+    assert isinstance(model(**data, mode='loss')['loss'].item(), float)
+    assert model(**data, mode='tensor')[0].shape == (4, 17, 16)
+
+
+def test_a_deep_copy_reads_its_own_encoder():
+    """As an exponential moving average of the model does."""
+    model = build(labelled_mae(HEADS['apl']()))
+    copied = copy.deepcopy(model)
+    for parameter in copied.backbone.parameters():
+        parameter.data.zero_()
+    assert not copied.patch_tokens(images()).tokens.any()
+    assert model.patch_tokens(images()).tokens.any()
+    assert copied.loss(*plain_batch())['loss_apl'] > 0
+
+
+@every_head
+def test_compiled_step_equals_the_plain_one(kind):
+    results = []
+    for compiled in False, True:
+        model = build(labelled_mae(HEADS[kind]()))
+
+        def total():
+            torch.manual_seed(7)
+            return model.parse_losses(model.loss(*plain_batch()))[0]
+
+        loss = (torch.compile(total, backend='aot_eager')
+                if compiled else total)()
+        loss.backward()
+        results.append([loss.detach()] + [p.grad for p in model.parameters()])
+    for got, expected in zip(*results):
+        torch.testing.assert_close(got, expected)
+
+
+@every_head
+def test_one_visible_token(kind):
+    """A pair of a token with itself: a relation, if an easy one."""
+    model = build(labelled_mae(HEADS[kind](), dict(mask_ratio=15 / 16)))
+    assert model.patch_tokens(images()).tokens.shape == (4, 1, 16)
+    losses = model.loss(*plain_batch())
+    sum(v for k, v in losses.items() if 'loss' in k).backward()
+    assert all(torch.isfinite(value) for value in losses.values())
+
+
+@pytest.mark.parametrize('mask_ratio', [0.95, 1, 1.5, -0.25])
+def test_a_ratio_that_leaves_no_token_is_refused(mask_ratio):
+    with pytest.raises(
+            UserError,
+            match=rf'mask_ratio={mask_ratio} .*none of 16 .*from 0 to 0.938'):
+        build(labelled_mae(HEADS['apl'](), dict(mask_ratio=mask_ratio)))
+
+
+@every_head
+def test_without_a_mask_the_labels_alone_train(kind):
+    model = build(labelled_mae(HEADS[kind](), dict(mask_ratio=0)))
+    losses = model.loss(*plain_batch())
+    assert losses['loss_recon'] == 0
+    assert losses[f'loss_{kind}'] > 0
+    total, _ = model.parse_losses(losses)
+    total.backward()
+    for name, parameter in model.named_parameters():
+        if parameter.requires_grad:  # or distributed training would stop
+            assert parameter.grad is not None, name
+            assert torch.isfinite(parameter.grad).all(), name
+    assert model.backbone.layers[0].ffn.layers[1].weight.grad.any()
+
+
+def test_published_loader_accepts_both_directions(tmp_path):
+    stock, ours = build(mae()), build(labelled_mae(HEADS['apl']()), seed=5)
+    for source, target in (stock, ours), (ours, build(mae(), seed=7)):
+        path = str(tmp_path / 'checkpoint.pth')
+        torch.save(dict(state_dict=source.state_dict()), path)
+        load_checkpoint(target, path)
+        for key in set(source.state_dict()) & set(target.state_dict()):
+            assert torch.equal(target.state_dict()[key],
+                               source.state_dict()[key]), key
+
+
+@pytest.mark.parametrize('pos_encoding', ['none', 'sincos'])
+def test_finetuning_keeps_its_sincos_encoding(tmp_path, pos_encoding):
+    """A checkpoint without encoding leaves the fine-tuned model's in place."""
+    source = build(
+        labelled_mae(HEADS['apl'](), dict(pos_encoding=pos_encoding)), seed=4)
+    path = str(tmp_path / 'checkpoint.pth')
+    torch.save(dict(state_dict=source.state_dict()), path)
+    backbone = dict(
+        type='poslabel_mm.PositionalVisionTransformer',
+        pos_encoding='learned_sincos',
+        out_type='avg_featmap',
+        final_norm=False,
+        init_cfg=dict(type='Pretrained', checkpoint=path, prefix='backbone.'))
+    tuned = build(classifier(apl_head(), VIT | backbone)).backbone
+    expected = build_2d_sincos_position_embedding((4, 4), 16, cls_token=True)
+    assert torch.equal(tuned.pos_embed.data, expected)
+    assert tuned.pos_embed.requires_grad
+    for key, value in source.backbone.state_dict().items():
+        if key.startswith(('layers', 'patch_embed', 'cls_token')):
+            assert torch.equal(tuned.state_dict()[key], value), key

@@ -1,0 +1,138 @@
+"""MAE's encoders with a choice of positional encoding."""
+import pytest
+import torch
+from mmpretrain.models.selfsup import MAE
+from models import build
+from selfsup_models import VIT, hivit, images, mae
+
+from poslabel_mm.errors import UserError
+
+
+def mae_vit(**kwargs):
+    return dict(type='poslabel_mm.PositionalMAEViT') | VIT | kwargs
+
+
+def mae_hivit(**kwargs):
+    return hivit('poslabel_mm.PositionalMAEHiViT') | kwargs
+
+
+STOCK = dict(type='MAEViT') | VIT
+ENCODERS = [(mae_vit, STOCK), (mae_hivit, hivit('MAEHiViT'))]
+both_encoders = pytest.mark.parametrize(
+    'ours, stock', ENCODERS, ids=['ViT', 'HiViT'])
+
+
+@both_encoders
+def test_default_is_the_stock_encoder(ours, stock):
+    ours, stock = build(ours()), build(stock)
+    assert ours.state_dict().keys() == stock.state_dict().keys()
+    for key, value in stock.state_dict().items():
+        assert torch.equal(ours.state_dict()[key], value), key
+    assert not ours.pos_embed.requires_grad
+    outs = []
+    for model in (ours, stock):
+        torch.manual_seed(1)
+        outs.append(model(images()))
+    assert all(map(torch.equal, *outs))
+    assert torch.equal(ours(images(), None)[0], stock(images(), None)[0])
+
+
+def test_shapes_are_those_of_the_stock_tests():
+    """As MMPretrain's own test_mae_vit, which is not in its wheel."""
+    encoder = build(mae_vit(mask_ratio=0.75))
+    assert encoder(images())[0].shape == (4, 5, 16)
+    assert encoder(images(), None)[0].shape == (4, 17, 16)
+
+
+def move_visible_patches(batch, indices, order, patch=4):
+    """Put patch ``order[k]`` of the visible ones in the place of the k-th."""
+    grid = batch.unflatten(3, (-1, patch)).unflatten(2, (-1, patch))
+    patches = grid.permute(0, 2, 4, 1, 3, 5).flatten(1, 2).clone()
+    for of_image, places in zip(patches, indices):
+        of_image[places] = of_image[places[order]].clone()
+    H, W = batch.shape[2] // patch, batch.shape[3] // patch
+    return patches.unflatten(1, (H, W)).permute(
+        0, 3, 1, 4, 2, 5).flatten(4, 5).flatten(2, 3)
+
+
+@pytest.mark.parametrize('mask_ratio', [0, 0.25, 0.5, 0.75])
+@pytest.mark.parametrize('make, img_size', [
+    (mae_vit, (16, 16)),
+    (mae_vit, (12, 20)),
+    (mae_hivit, (16, 16)),  # square grids alone, as stock HiViT
+])
+def test_without_encoding_the_encoder_is_equivariant(make, img_size,
+                                                     mask_ratio):
+    """Permuting the visible patches permutes the tokens, and nothing else."""
+    height, width = img_size
+    batch = images(2, max(img_size))[..., :height, :width].double()
+
+    def tokens_of(encoder, batch):
+        torch.manual_seed(4)
+        tokens, _, ids_restore = encoder(batch)
+        n = int(encoder.num_patches * (1 - mask_ratio))
+        return tokens[:, -n:], ids_restore.argsort(1)[:, :n]
+
+    def after_moving(encoder):
+        tokens, indices = tokens_of(encoder, batch)
+        order = torch.randperm(
+            indices.shape[1], generator=torch.Generator().manual_seed(5))
+        moved, same = tokens_of(
+            encoder, move_visible_patches(batch, indices, order))
+        assert torch.equal(same, indices)
+        return moved, tokens[:, order]
+
+    options = dict(img_size=img_size, mask_ratio=mask_ratio)
+    free = build(make(pos_encoding='none', **options)).double()
+    torch.testing.assert_close(*after_moving(free))
+    encoded = build(make(pos_encoding='sincos', **options)).double()
+    moved, permuted = after_moving(encoded)
+    assert not torch.allclose(moved, permuted)
+
+
+@both_encoders
+def test_without_encoding_nothing_is_saved_nor_loaded(ours, stock):
+    free, stock = build(ours(pos_encoding='none')), build(stock, seed=3)
+    assert set(stock.state_dict()) - set(free.state_dict()) == {'pos_embed'}
+    assert not any('pos_embed' in name for name, _ in free.named_parameters())
+    free.load_state_dict(stock.state_dict())  # strict: passed over
+    assert not free.pos_embed.any()
+    before = stock.pos_embed.clone()
+    missing = stock.load_state_dict(free.state_dict(), strict=False)
+    assert missing.missing_keys == ['pos_embed']
+    assert torch.equal(stock.pos_embed, before)
+
+
+@both_encoders
+def test_learned_encoding_learns(ours, stock):
+    learned, sincos = build(ours(pos_encoding='learned')), build(ours())
+    assert learned.pos_embed.requires_grad
+    from_sincos = build(ours(pos_encoding='learned_sincos'))
+    assert from_sincos.pos_embed.requires_grad
+    assert torch.equal(from_sincos.pos_embed, sincos.pos_embed)
+
+
+def test_learned_encoding_does_not_start_as_sincos():
+    learned, sincos = build(mae_vit(pos_encoding='learned')), build(mae_vit())
+    assert learned.pos_embed.any()
+    assert not torch.allclose(learned.pos_embed, sincos.pos_embed)
+
+
+@pytest.mark.parametrize('pos_encoding', ['sincos', 'none'])
+def test_init_cfg_loads_all_of_a_checkpoint(tmp_path, pos_encoding):
+    source = build(mae(mae_vit(pos_encoding=pos_encoding)), seed=4)
+    assert isinstance(source, MAE)
+    path = str(tmp_path / 'checkpoint.pth')
+    torch.save(dict(state_dict=source.state_dict()), path)
+    model = build(
+        mae_vit(
+            pos_encoding=pos_encoding,
+            init_cfg=dict(
+                type='Pretrained', checkpoint=path, prefix='backbone.')))
+    for key, value in source.backbone.state_dict().items():
+        assert torch.equal(model.state_dict()[key], value), key
+
+
+def test_unknown_encoding_is_refused():
+    with pytest.raises(UserError, match="'rotary' is unknown.*sincos"):
+        build(mae_vit(pos_encoding='rotary'))

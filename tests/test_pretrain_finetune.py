@@ -1,0 +1,307 @@
+"""Pre-training and fine-tuning, their configs, and both in one command."""
+import importlib.util
+import json
+import re
+import signal
+import sys
+import threading
+import time
+from pathlib import Path
+
+import pytest
+import torch
+from mmengine.config import Config
+from mmengine.registry import MODELS
+from selfsup_models import HEADS
+from tiny_run import make_images, weights, write_config
+
+from poslabel_mm import UserError, config_path, launch
+
+ROOT = Path(__file__).resolve().parents[1]
+PAIRS = {
+    'mae-vit-b_in1k.py': 'vit-b_from-mae_in1k.py',
+    'mae-vit-b_apl_in1k.py': 'vit-b_apl_from-mae_in1k.py',
+    'mae-vit-b_rpl_in1k.py': 'vit-b_rpl_from-mae_in1k.py',
+    'mae-vit-tiny_digits.py': 'vit-tiny_from-mae_digits.py',
+    'mae-vit-tiny_apl_digits.py': 'vit-tiny_apl_from-mae_digits.py',
+    'mae-vit-tiny_rpl_digits.py': 'vit-tiny_rpl_from-mae_digits.py',
+}
+every_pair = pytest.mark.parametrize('pretraining, finetuning', PAIRS.items())
+LABELS = dict(
+    apl='poslabel_mm.PositionalLabelHead',
+    rpl='poslabel_mm.RelativePositionalLabelHead')
+
+
+def load(name):
+    return Config.fromfile(config_path(name))
+
+
+@every_pair
+def test_finetuning_starts_where_pretraining_ends(pretraining, finetuning):
+    first, second = load(pretraining), load(finetuning)
+    start = second.model.backbone.init_cfg
+    assert start.type == 'Pretrained' and start.prefix == 'backbone.'
+    assert start.checkpoint == (f'work_dirs/{Path(pretraining).stem}/'
+                                f'epoch_{first.train_cfg.max_epochs}.pth')
+    assert second.model.backbone.pos_encoding == 'learned_sincos'
+
+
+@every_pair
+def test_labels_and_encoding_are_where_they_should_be(pretraining, finetuning):
+    first, second = load(pretraining), load(finetuning)
+    kind = next((kind for kind in LABELS if f'_{kind}_' in pretraining), None)
+    assert first.model.backbone.get('mask_ratio', 0.75) == 0.75
+    for cfg in first, second:
+        pos_head = cfg.model.get('pos_head', dict())
+        assert pos_head.get('type') == LABELS.get(kind)
+    assert first.model.backbone.get('pos_encoding') == (kind and 'none')
+
+
+@every_pair
+def test_runs_can_be_stopped_and_gone_on_with(pretraining, finetuning):
+    for cfg in load(pretraining), load(finetuning):
+        hooks = {hook.type for hook in cfg.custom_hooks}
+        assert hooks == {
+            'poslabel_mm.EpochSeedHook', 'poslabel_mm.NonFiniteLossHook',
+            'poslabel_mm.StopSignalHook'
+        }
+        checkpoint = cfg.default_hooks.checkpoint
+        assert checkpoint.type == 'poslabel_mm.AtomicCheckpointHook'
+        assert checkpoint.max_keep_ckpts == 3
+        assert '_scope_' not in cfg.visualizer and not cfg.resume
+
+
+@pytest.mark.parametrize('stock, ours', [
+    ('mae/mae_vit-base-p16_8xb512-amp-coslr-400e_in1k.py',
+     'mae-vit-b_apl_in1k.py'),
+    ('mae/benchmarks/vit-base-p16_8xb128-coslr-100e_in1k.py',
+     'vit-b_apl_from-mae_in1k.py'),
+])
+def test_recipe_is_mmpretrains_own(tmp_path, stock, ours):
+    (tmp_path / 'stock.py').write_text(f"_base_ = 'mmpretrain::{stock}'")
+    expected = Config.fromfile(str(tmp_path / 'stock.py'))
+    got = load(ours)
+    for key in ('optim_wrapper', 'param_scheduler', 'train_cfg',
+                'train_dataloader', 'data_preprocessor', 'auto_scale_lr'):
+        assert got.get(key) == expected.get(key), key
+    assert got.model.get('neck') == expected.model.get('neck')
+    assert got.model.head == expected.model.head
+
+
+@every_pair
+def test_models_are_built_and_trained(pretraining, finetuning):
+    """With a smaller encoder, for ViT-B would take its time."""
+    kind = next((kind for kind in LABELS if f'_{kind}_' in pretraining), None)
+    if kind is not None and kind not in HEADS:
+        pytest.skip(f'no head for {kind} yet')
+    arch = dict(
+        embed_dims=32, num_layers=1, num_heads=2, feedforward_channels=32)
+    for cfg in load(pretraining), load(finetuning):
+        model = cfg.model
+        model.backbone.update(arch=arch, init_cfg=None)
+        if 'pos_head' in model:
+            model.pos_head.in_channels = 32
+        if cfg.filename.endswith(pretraining):
+            model.neck.update(
+                embed_dim=32, decoder_embed_dim=16, decoder_depth=1)
+            side = model.neck.patch_size * (
+                14 if 'in1k' in pretraining else 6)
+            model = MODELS.build(model)
+            model.init_weights()
+            losses = model.loss(torch.rand(2, 3, side, side), None)
+            assert all(torch.isfinite(value) for value in losses.values())
+        else:
+            model.head.in_channels = 32
+            MODELS.build(model).init_weights()
+
+
+# ------------------------------------------------------------ the one command
+
+
+@pytest.fixture
+def tool(monkeypatch):
+    path = ROOT / 'tools' / 'pretrain_finetune.py'
+    spec = importlib.util.spec_from_file_location('pretrain_finetune', path)
+    module = importlib.util.module_from_spec(spec)
+    previous = signal.getsignal(signal.SIGINT)
+    spec.loader.exec_module(module)
+    signal.signal(signal.SIGINT, previous)
+    monkeypatch.setenv('LOCAL_RANK', '0')
+    monkeypatch.setenv('POSLABEL_MM_RESUME_COMMAND', '')
+    return module
+
+
+class HereAndNow:
+    """Runs the tools in this process, and remembers which."""
+
+    def __init__(self, monkeypatch):
+        self.monkeypatch = monkeypatch
+        self.tools = []
+
+    def __call__(self, gpus, lock):
+        return self
+
+    def run(self, tool, *arguments):
+        self.tools.append(tool)
+        self.monkeypatch.setattr(sys, 'argv', [tool, *arguments])
+        {'train.py': launch.train, 'test.py': launch.test}[tool]()
+
+
+PRETRAINING = """
+_base_ = {base!r}
+model = dict(
+    _delete_=True,
+    type='poslabel_mm.PositionalLabelMAE',
+    backbone=dict(
+        type='poslabel_mm.PositionalMAEViT', pos_encoding='none',
+        arch=dict(
+            embed_dims=16, num_layers=2, num_heads=2,
+            feedforward_channels=32),
+        img_size=16, patch_size=4),
+    neck=dict(
+        type='MAEPretrainDecoder', num_patches=16, patch_size=4, embed_dim=16,
+        decoder_embed_dim=16, decoder_depth=1, decoder_num_heads=2),
+    head=dict(
+        type='MAEPretrainHead', norm_pix=True, patch_size=4,
+        loss=dict(type='PixelReconstructionLoss', criterion='L2')),
+    pos_head=dict(
+        type='poslabel_mm.PositionalLabelHead', in_channels=16, grid_size=4))
+data_preprocessor = dict(
+    _delete_=True, type='SelfSupDataPreprocessor', mean=[127.] * 3,
+    std=[60.] * 3)
+test_dataloader = test_evaluator = test_cfg = None
+param_scheduler = None
+train_cfg = dict(max_epochs=1)
+"""
+
+FINETUNING = """
+model['backbone'].update(
+    type='poslabel_mm.PositionalVisionTransformer',
+    pos_encoding='learned_sincos')
+param_scheduler = None
+train_cfg = dict(by_epoch=True, max_epochs=1)
+"""
+
+
+@pytest.fixture
+def configs(tmp_path):
+    data = make_images(tmp_path / 'train')
+    finetuning = write_config(tmp_path, data, FINETUNING)
+    pretraining = tmp_path / 'mae.py'
+    pretraining.write_text(PRETRAINING.format(base=finetuning))
+    return str(pretraining), finetuning
+
+
+def call(tool, monkeypatch, *argv):
+    process = HereAndNow(monkeypatch)
+    monkeypatch.setattr(tool, 'Process', process)
+    monkeypatch.setattr(sys, 'argv', ['pretrain_finetune.py', *map(str, argv)])
+    tool.main()
+    return process.tools
+
+
+def test_from_pretraining_to_accuracy_in_one_command(
+        tool, configs, tmp_path, monkeypatch, capfd):
+    command = (*configs, '--work-dir', tmp_path / 'work', '--pretraining',
+               'model.backbone.mask_ratio=0.5')
+    assert call(tool, monkeypatch, *command) == [
+        'train.py', 'train.py', 'test.py']
+    assert 'accuracy/top1: ' in capfd.readouterr().out
+    pretrained = weights(tmp_path / 'work' / 'pretraining' / 'epoch_1.pth')
+    tuned = weights(tmp_path / 'work' / 'finetuning' / 'epoch_1.pth')
+    # One epoch of a small learning rate later, but not another drawing.
+    for key in pretrained:
+        if key.startswith('backbone.') and key in tuned:
+            torch.testing.assert_close(
+                tuned[key], pretrained[key], atol=0.1, rtol=0)
+    assert 'backbone.pos_embed' not in pretrained
+    assert tuned['backbone.pos_embed'].abs().max() > 0.9  # the sincos one
+
+    # What Figure 8 is drawn from.
+    logs = (tmp_path / 'work' / 'pretraining').glob('*/vis_data/scalars.json')
+    entry = json.loads(next(logs).read_text().splitlines()[0])
+    assert {'loss_recon', 'loss_apl', 'apl_acc', 'epoch'} <= set(entry)
+    dumped = Config.fromfile(tmp_path / 'work' / 'pretraining' / 'mae.py')
+    assert dumped.model.backbone.mask_ratio == 0.5
+
+    # All of it is done; without the last steps, they are done again.
+    assert call(tool, monkeypatch, *command) == []
+    (tmp_path / 'work' / 'metrics.json').unlink()
+    (tmp_path / 'work' / 'finetuning' / 'last_checkpoint').unlink()
+    assert call(tool, monkeypatch, *command) == ['train.py', 'test.py']
+
+    with pytest.raises(UserError, match='other configs or options'):
+        call(tool, monkeypatch, *command[:-1], 'model.backbone.mask_ratio=0.25')
+
+
+@pytest.mark.parametrize('options, message', [
+    (['--finetuning', 'model.backbone.arch.feedforward_channels=48'],
+     r'encoders differ: .* \(32, 16\) in .*mae.py but \(48, 16\)'),
+    (['--pretraining', 'model.backbone.mask=0.5', 'model.neck'],
+     'cannot be done with'),
+    (['--finetuning', 'test_dataloader=None'], 'no test_dataloader'),
+])
+def test_what_cannot_work_is_said_before_anything_is_trained(
+        tool, configs, tmp_path, monkeypatch, options, message):
+    with pytest.raises(UserError, match=message):
+        call(tool, monkeypatch, *configs, '--work-dir', tmp_path / 'work',
+             *options)
+    assert not (tmp_path / 'work').exists()
+
+
+@pytest.mark.parametrize('checkpoint, message', [
+    ('', 'no checkpoint is named'),
+    ('nowhere.pth', 'nowhere.pth does not exist'),
+    ('smaller.pth', 'smaller.pth is not of this model: patch_embed'),
+    ('other.pth', "other.pth has nothing of backbone .*'backbone.'"),
+])
+def test_training_from_an_unfit_checkpoint_is_refused(
+        configs, tmp_path, monkeypatch, capfd, checkpoint, message):
+    shape = (8, 3, 4, 4)
+    torch.save(
+        {'backbone.patch_embed.projection.weight': torch.zeros(shape)},
+        tmp_path / 'smaller.pth')
+    torch.save({'fc.weight': torch.zeros(1)}, tmp_path / 'other.pth')
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(sys, 'argv', [
+        'train.py', configs[1], '--work-dir', 'work', '--cfg-options',
+        'model.backbone.init_cfg.type=Pretrained',
+        'model.backbone.init_cfg.prefix=backbone.',
+        f'model.backbone.init_cfg.checkpoint={checkpoint}'
+    ])
+    monkeypatch.setenv('LOCAL_RANK', '0')
+    with pytest.raises(SystemExit) as left:
+        launch.train()
+    assert left.value.code == 1
+    errors = [line for line in capfd.readouterr().err.splitlines()
+              if line.startswith('error: ')]
+    assert len(errors) == 1 and re.search(message, errors[0])
+    assert not (tmp_path / 'work').exists()
+
+
+def test_a_signal_is_passed_on_and_the_status_passed_back(
+        tool, tmp_path, monkeypatch):
+    (tmp_path / 'tools').mkdir()
+    (tmp_path / 'tools' / 'train.py').write_text(
+        'import pathlib, signal, sys, time\n'
+        'signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))\n'
+        f'pathlib.Path({str(tmp_path)!r}, "began").touch()\n'
+        'time.sleep(20)\n')
+    monkeypatch.setattr(tool, 'ROOT', tmp_path)
+
+    def stop():
+        while not (tmp_path / 'began').exists():
+            time.sleep(0.05)
+        signal.pthread_kill(threading.main_thread().ident, signal.SIGTERM)
+
+    handlers = [signal.getsignal(s) for s in (signal.SIGINT, signal.SIGTERM)]
+    try:
+        with open(tmp_path / 'lock', 'w') as lock:
+            process = tool.Process(1, lock)
+            threading.Thread(target=stop, daemon=True).start()
+            with pytest.raises(SystemExit) as left:
+                process.run('train.py')
+    finally:
+        signal.signal(signal.SIGINT, handlers[0])
+        signal.signal(signal.SIGTERM, handlers[1])
+    assert left.value.code == 143

@@ -1,0 +1,310 @@
+"""What holds for every self-supervised algorithm with position heads."""
+import pytest
+import torch
+from mmengine.logging import MessageHub
+from mmpretrain.models.selfsup import SimCLR
+from mmpretrain.registry import MODELS as MMPRETRAIN_MODELS
+from selfsup_models import ALGORITHMS, HEADS, VIT, mocov3
+from torch import nn
+
+from poslabel_mm.errors import UserError
+from poslabel_mm.models.selfsup.view_labels import ViewLabels
+
+
+@pytest.fixture(autouse=True)
+def length_of_training():
+    """Which MoCo v3 reads from the Runner's messages."""
+    MessageHub.get_current_instance().update_info('max_iters', 10)
+
+
+every_algorithm = pytest.mark.parametrize('name', ALGORITHMS)
+every_head = pytest.mark.parametrize('kind', HEADS)
+
+
+class Recorder(nn.Module):
+    """In place of a position head: keeps what heads are given."""
+
+    def __init__(self):
+        super().__init__()
+        self.seen = []
+
+    def loss(self, patch_tokens):
+        self.seen.append(patch_tokens)
+        return dict()
+
+
+def record(model, batch):
+    model.pos_head = Recorder()
+    model.loss(*batch)
+    return model.pos_head.seen
+
+
+@every_head
+@every_algorithm
+def test_weight_zero_trains_as_the_stock_algorithm(name, kind):
+    """Same seed: same weights, losses and gradients, bit for bit."""
+    algorithm = ALGORITHMS[name]
+    results = []
+    for pos_head in (None, algorithm.head(kind, loss_weight=0.)):
+        model = algorithm.build(pos_head)
+        optimizer = torch.optim.AdamW(model.parameters(), lr=1e-2)
+        torch.manual_seed(3)
+        losses, gradients = [], []
+        for _ in range(2):
+            optimizer.zero_grad()
+            total, log = model.parse_losses(model.loss(*algorithm.batch()))
+            total.backward()
+            losses.append(log.get(algorithm.loss, log['loss']).detach())
+            gradients.append({
+                name: parameter.grad
+                for name, parameter in model.named_parameters()
+                if not name.startswith('pos_head')
+            })
+            optimizer.step()
+        results.append((losses, gradients))
+    (stock_losses, stock_grads), (our_losses, our_grads) = results
+    assert all(map(torch.equal, our_losses, stock_losses))
+    for ours, stock in zip(our_grads, stock_grads):
+        assert ours.keys() == stock.keys()
+        for key, gradient in stock.items():
+            if gradient is None:  # of what the algorithm does not use
+                assert ours[key] is None or not ours[key].any(), key
+            else:
+                assert torch.equal(ours[key], gradient), key
+
+
+@every_head
+@every_algorithm
+def test_labels_train_the_encoder_beside_the_stock_loss(name, kind):
+    algorithm = ALGORITHMS[name]
+    model = algorithm.build(algorithm.head(kind))
+    losses = model.loss(*algorithm.batch())
+    assert {algorithm.loss, f'loss_{kind}', f'{kind}_acc'} <= set(losses)
+    assert 'loss' not in losses
+    _, log = model.parse_losses(losses)
+    assert log['loss'] >= log[algorithm.loss] + log[f'loss_{kind}'] - 1e-6
+    losses[f'loss_{kind}'].backward()
+    trained = [
+        name for name, parameter in model.named_parameters()
+        if parameter.grad is not None and parameter.grad.any()
+    ]
+    assert any(name.startswith('pos_head.') for name in trained)
+    encoder = [name for name in trained if name.startswith('backbone.')]
+    assert len(encoder) > 10
+    assert all(name.startswith(('pos_head.', 'backbone.')) for name in trained)
+
+
+def test_several_heads_sit_side_by_side():
+    algorithm = ALGORITHMS['MAE']
+    model = algorithm.build([algorithm.head('apl'), algorithm.head('rpl')])
+    assert isinstance(model.pos_head, nn.ModuleList) and len(model.pos_head) == 2
+    losses = model.loss(*algorithm.batch())
+    assert torch.isfinite(losses['loss_apl'] + losses['loss_rpl'])
+
+
+@every_algorithm
+def test_heads_read_the_visible_tokens(name):
+    algorithm = ALGORITHMS[name]
+    model = algorithm.build(algorithm.head('apl'))
+    seen = record(model, algorithm.batch())
+    assert len(seen) == algorithm.passes
+    for tokens, grid_shape, indices in seen:
+        assert tokens.shape == (4, algorithm.visible, algorithm.channels)
+        assert tuple(grid_shape) == algorithm.grid
+        N = algorithm.grid[0] * algorithm.grid[1]
+        if algorithm.visible == N:
+            assert indices is None
+        else:
+            assert indices.shape == (4, algorithm.visible)
+            assert all(len(row.unique()) == len(row) for row in indices)
+            assert 0 <= indices.min() and indices.max() < N
+
+
+class Same(nn.Module):
+    """In place of a layer: hands its input on."""
+
+    def forward(self, x, *_, **__):
+        return x
+
+
+def leave_tokens_alone(backbone):
+    """Let channel 0 of every token say what its patch's first pixel is."""
+    for layers in 'layers', 'blocks', 'proj_layers':
+        for i in range(len(getattr(backbone, layers, ()))):
+            getattr(backbone, layers)[i] = Same()
+    if hasattr(backbone, 'ln1'):
+        backbone.ln1 = Same()
+    if getattr(backbone, 'pos_embed', None) is not None:
+        backbone.pos_embed.data.zero_()
+    projection = getattr(backbone.patch_embed, 'projection', None)
+    if projection is None:  # HiViT's
+        projection = backbone.patch_embed.proj
+        backbone.patch_embed.norm = None
+        backbone.ape = False
+    projection.weight.data.zero_()
+    projection.weight.data[0, 0, 0, 0] = 1
+    if projection.bias is not None:
+        projection.bias.data.zero_()
+    if getattr(backbone, 'cls_token', None) is not None:
+        backbone.cls_token.data.fill_(-1)
+    if hasattr(backbone, 'mask_token'):
+        backbone.mask_token.data.fill_(-2)
+
+
+def backbone_inputs(model, batch):
+    """What the algorithm gives its backbone."""
+    seen = []
+    handle = model.backbone.register_forward_pre_hook(
+        lambda _, inputs: seen.append(inputs))
+    model.loss(*batch)
+    handle.remove()
+    return seen[-1]
+
+
+def marked_images(shape, grid_shape):
+    """The first pixel of patch i, from 0 on, is i + 1."""
+    images = torch.zeros(shape)
+    (H, W), (height, width) = grid_shape, shape[-2:]
+    places = torch.arange(1., H * W + 1).view(H, W)
+    images[:, 0, ::height // H, ::width // W] = places
+    return images
+
+
+@pytest.mark.parametrize(
+    'name', [name for name in ALGORITHMS if name not in ('SimMIM', 'MixMIM')])
+def test_every_visible_token_carries_the_label_of_its_patch(name):
+    algorithm = ALGORITHMS[name]
+    model = algorithm.build(algorithm.head('apl'))
+    images, *masking = backbone_inputs(model, algorithm.batch())
+    leave_tokens_alone(model.backbone)
+    tokens, (H, W), indices = model.patch_tokens(
+        marked_images(images.shape, algorithm.grid), *masking)
+    if indices is None:
+        indices = torch.arange(H * W)
+    assert torch.equal(tokens[..., 0], (indices + 1.).expand(4, -1))
+
+
+def test_simmim_reads_where_the_whole_token_is_visible():
+    algorithm = ALGORITHMS['SimMIM']
+    model = algorithm.build(algorithm.head('apl'))
+    images, mask = backbone_inputs(model, algorithm.batch())
+    feature_map = torch.arange(1., 17).view(1, 1, 4, 4).expand(4, 64, 4, 4)
+    tokens, _, indices = model.read_tokens((images, mask), (feature_map, ))
+    assert torch.equal(tokens[..., 0], indices + 1.)
+    for row, sample in zip(indices, algorithm.batch()[1]):
+        visible = sample.mask[::8, ::8].flatten() == 0
+        assert torch.equal(row, visible.nonzero().flatten())
+
+
+@pytest.mark.parametrize('name', ['SimMIM', 'BEiT'])
+def test_a_mask_that_leaves_nothing_is_refused(name):
+    algorithm = ALGORITHMS[name]
+    model = algorithm.build(algorithm.head('apl'))
+    images, samples = algorithm.batch()
+    samples[0].mask.fill_(1)
+    with pytest.raises(UserError, match='no visible patch'):
+        model.loss(images, samples)
+
+
+def test_masks_that_leave_other_numbers_of_patches_are_refused():
+    algorithm = ALGORITHMS['MaskFeat']
+    model = algorithm.build(algorithm.head('apl'))
+    images, samples = algorithm.batch()
+    fuller = samples[0].mask.clone().flatten()
+    fuller[(fuller == 0).nonzero()[0]] = 1
+    samples[0].set_mask(fuller.view(14, 14))
+    with pytest.raises(UserError, match='leave 9 to 10 patches visible'):
+        model.loss(images, samples)
+
+
+@every_algorithm
+def test_state_dict_is_the_stock_one_plus_pos_head(name):
+    algorithm = ALGORITHMS[name]
+    stock = algorithm.build()
+    ours = algorithm.build(algorithm.head('apl'), seed=5)
+    extra = set(ours.state_dict()) - set(stock.state_dict())
+    assert extra and all(key.startswith('pos_head.') for key in extra)
+    from_stock = ours.load_state_dict(stock.state_dict(), strict=False)
+    assert set(from_stock.missing_keys) == extra
+    assert not from_stock.unexpected_keys
+    fresh = algorithm.build(seed=9)
+    from_ours = fresh.load_state_dict(ours.state_dict(), strict=False)
+    assert set(from_ours.unexpected_keys) == extra
+    assert not from_ours.missing_keys
+    for key, value in stock.state_dict().items():
+        assert torch.equal(fresh.state_dict()[key], value), key
+
+
+@every_algorithm
+def test_evaluation_runs_no_head(name):
+    algorithm = ALGORITHMS[name]
+    model = algorithm.build(algorithm.head('apl'), training=False)
+    model.pos_head.forward = None  # to call it is an error
+    assert algorithm.loss in model.loss(*algorithm.batch())
+    batch = algorithm.batch()[0]
+    images = batch[0] if isinstance(batch, list) else batch
+    features = []
+    for each in model, algorithm.build(training=False):
+        torch.manual_seed(3)  # stock MFF masks here, too
+        features.append(each.extract_feat(images)[-1])
+    assert torch.equal(*features)
+
+
+@every_algorithm
+def test_without_heads_it_is_the_stock_algorithm(name):
+    algorithm = ALGORITHMS[name]
+    model = algorithm.build()
+    cfg = algorithm.cfg() | dict(type=f'poslabel_mm.{algorithm.name}')
+    torch.manual_seed(0)
+    headless = MMPRETRAIN_MODELS.build(cfg)
+    headless.init_weights()
+    headless.target_generator = model.target_generator
+    assert headless.state_dict().keys() == model.state_dict().keys()
+    outs = []
+    for each in (headless, model):
+        torch.manual_seed(3)
+        outs.append(each.loss(*algorithm.batch()))
+    assert outs[0].keys() == outs[1].keys()
+    assert all(torch.equal(outs[0][key], outs[1][key]) for key in outs[0])
+
+
+@every_head
+def test_views_are_averaged_and_the_momentum_encoder_is_not_read(kind):
+    algorithm = ALGORITHMS['MoCo v3']
+    model = algorithm.build(algorithm.head(kind))
+    views, samples = algorithm.batch()
+    losses = model.loss(views, samples)
+    of_views = [model.position_losses(view) for view in views]
+    for key in f'loss_{kind}', f'{kind}_acc':
+        torch.testing.assert_close(
+            losses[key], (of_views[0][key] + of_views[1][key]) / 2)
+    assert not any(hooks for module in model.momentum_encoder.modules()
+                   for hooks in [module._forward_hooks])
+
+
+def test_a_user_adds_another_algorithm_by_mixing_in():
+    """As docs/self_supervised.md shows."""
+
+    class PositionalLabelSimCLR(ViewLabels, SimCLR):
+        pass
+
+    algorithm = ALGORITHMS['MoCo v3']
+    cfg = mocov3()
+    model = PositionalLabelSimCLR(
+        backbone=dict(type='VisionTransformer') | VIT,
+        neck=cfg['neck'],
+        head=dict(
+            type='ContrastiveHead',
+            loss=dict(type='CrossEntropyLoss'),
+            temperature=0.1),
+        pos_head=algorithm.head('apl'))
+    losses = model.loss(*algorithm.batch())
+    assert set(losses) == {'loss_view', 'loss_apl', 'apl_acc'}
+
+
+def test_another_resolution_is_an_error_that_names_both_grids():
+    algorithm = ALGORITHMS['MoCo v3']
+    model = algorithm.build(algorithm.head('apl'))
+    views = [view.repeat(1, 1, 1, 2) for view in algorithm.batch()[0]]
+    with pytest.raises(UserError, match=r'4x8 patch grid.*grid_size=\(4, 4\)'):
+        model.loss(views, algorithm.batch()[1])
