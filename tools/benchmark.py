@@ -369,26 +369,29 @@ def median(rows: List[dict], name: str) -> float:
 
 def conditions(rows: List[dict]) -> str:
     row = rows[0]
-    return (f'{row["device"]}, {row["threads"]} threads, {row["dtype"]}, torch {row["torch"]}, '
-            f'medians of {1 + max(int(row["round"]) for row in rows)} rounds')
+    return (f'{row["device"]}, {row["threads"]} threads, {row["dtype"]}, torch {row["torch"]}; '
+            'medians of the rounds')
 
 
 def steps_table(rows: List[dict]) -> str:
-    lines = [f'| training step of | batch | times `{rows[0]["baseline"]}` | range |',
-             '|---|---|---|---|']
+    lines = [f'| training step of | batch | times `{rows[0]["baseline"]}` | range | rounds |',
+             '|---|---|---|---|---|']
     for (config, options, batch), found in groups(rows, 'config', 'options',
                                                   'batch_size').items():
         ratios = [float(row['ratio']) for row in found]
-        lines.append(f'| `{config}` {options} | {batch} | {statistics.median(ratios):.3f} | '
-                     f'{min(ratios):.3f} to {max(ratios):.3f} |')
+        name = f'`{config}` {options}'.strip()
+        lines.append(f'| {name} | {batch} | {statistics.median(ratios):.3f} | '
+                     f'{min(ratios):.3f} to {max(ratios):.3f} | {len(found)} |')
     return '\n'.join(lines + ['', conditions(rows) + '.'])
 
 
 def pairs_table(rows: List[dict]) -> str:
-    lines = ['| grid | batch | form | times exact | peak memory, MiB |', '|---|---|---|---|---|']
+    lines = ['| grid | batch | form | times exact | peak memory, MiB | rounds |',
+             '|---|---|---|---|---|---|']
     for (grid, batch, form), found in groups(rows, 'grid', 'batch_size', 'form').items():
         lines.append(f'| {grid}×{grid} | {batch} | {form.replace("_", " ")} | '
-                     f'{median(found, "over_exact"):.2f} | {median(found, "peak_mib"):.0f} |')
+                     f'{median(found, "over_exact"):.2f} | {median(found, "peak_mib"):.0f} | '
+                     f'{len(found)} |')
     return '\n'.join(lines + ['', conditions(rows) + '.'])
 
 
