@@ -3,6 +3,8 @@
 Functions of tensors and shapes. Shape letters: B batch; H, W the patch grid;
 N = H·W its patches; n those of an image that are visible; C channels.
 """
+from math import floor
+
 import torch.nn.functional as F
 from torch import Tensor, nn
 
@@ -47,7 +49,7 @@ def check_mask_ratio(mask_ratio: float, num_patches: int) -> None:
         raise UserError(
             f'mask_ratio={mask_ratio} leaves none of {num_patches} patches '
             'visible for the position heads; set model.backbone.mask_ratio '
-            f'from 0 to {1 - 1 / num_patches:.3g}.')
+            f'from 0 to {floor(1000 * (1 - 1 / num_patches)) / 1000}')
 
 
 def shuffled_indices(ids_restore: Tensor, num_visible: int) -> Tensor:

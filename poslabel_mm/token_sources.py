@@ -191,6 +191,7 @@ REASONS: Dict[str, Callable[[nn.Module], Optional[str]]] = {
     'AlexNet': _class_scores,
     'LeNet5': _class_scores,
     'VGG': _class_scores,
+    'InceptionV3': lambda _: 'it returns class scores, one vector an image',
 }
 
 

@@ -137,5 +137,10 @@ class PatchTokenReader:
         elif tokens.dim() != 3 or grid_shape is None:
             return
         H, W = grid_shape
+        if tokens.shape[1] < H * W:
+            raise UserError(
+                f'{type(self.backbone).__name__} gave {tokens.shape[1]} tokens '
+                f'for a {H}x{W} patch grid: feed images of the size it was '
+                'built for')
         # Class and distillation tokens come first.
         self._patch_tokens = PatchTokens(tokens[:, -H * W:], (H, W))

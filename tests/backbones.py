@@ -204,7 +204,8 @@ NEST['model']['backbone']['type'] = 'TIMMBackbone'
 WITHOUT_GRID = dict(
     AlexNet=dict(type='AlexNet', num_classes=NUM_CLASSES),
     LeNet5=dict(type='LeNet5', num_classes=NUM_CLASSES),
-    VGG=dict(type='VGG', depth=11, num_classes=NUM_CLASSES))
+    VGG=dict(type='VGG', depth=11, num_classes=NUM_CLASSES),
+    InceptionV3=dict(type='InceptionV3', num_classes=NUM_CLASSES))
 
 # Convolutions, MLPs and graphs.
 NO_TRANSFORMERS = {

@@ -88,7 +88,8 @@ def test_configs_hold_the_runtime_hooks():
         ('train.py c.py --resume=a.pth', 'train.py c.py --resume'),
         ("train.py 'my c.py'", "train.py 'my c.py' --resume"),
     ])
-def test_resume_command(monkeypatch, typed, again):
+def test_resume_command(tmp_path, monkeypatch, typed, again):
+    monkeypatch.chdir(tmp_path)  # not above the Python that runs this
     monkeypatch.delenv('POSLABEL_MM_COMMAND', raising=False)
     assert launch._resume_command(
         shlex.split(typed)) == f'{shlex.quote(sys.executable)} {again}'

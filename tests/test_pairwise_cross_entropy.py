@@ -332,3 +332,25 @@ def test_the_estimate_is_unbiased():
         samples = torch.stack([draw[name].double() for draw in draws])
         error, spread = samples.mean(0) - value, samples.std(0) / len(draws)**.5
         assert (error.abs() <= 5 * spread + 1e-9).all(), name
+
+
+def test_a_key_image_too_many_is_named():
+    problem = Problem()
+    with pytest.raises(ValueError, match='queries of 1 images and keys of 2'):
+        pairwise_cross_entropy(problem.query[:1], problem.key, problem.labels, problem.fc1,
+                               [problem.fc2, problem.classifier])
+
+
+def test_large_float16_gradients_do_not_overflow():
+    """Summed over a chunk they pass 65,504 long before they are averaged."""
+    problem = Problem(grid=(12, 12), batch=4, channels=16, hidden=32, feat=32, dtype=torch.float32)
+    with torch.no_grad():
+        problem.query.add_(16)
+        problem.key.add_(16)
+    with torch.autocast('cpu', torch.float16):
+        got = problem.results(pairs_per_chunk=10**6)
+    truth = copy.deepcopy(problem).double().results(written_out)
+    for name, value in got.items():
+        assert torch.isfinite(value).all(), name
+    errors = relative_error(got, {k: v for k, v in truth.items() if k != 'accuracy'})
+    assert errors['classifier.weight'] < 0.05 and errors['fc2.weight'] < 0.05

@@ -112,8 +112,9 @@ def test_learned_encoding_learns(ours, stock):
     assert torch.equal(from_sincos.pos_embed, sincos.pos_embed)
 
 
-def test_learned_encoding_does_not_start_as_sincos():
-    learned, sincos = build(mae_vit(pos_encoding='learned')), build(mae_vit())
+@pytest.mark.parametrize('encoder', [mae_vit, mae_hivit])
+def test_learned_encoding_does_not_start_as_sincos(encoder):
+    learned, sincos = build(encoder(pos_encoding='learned')), build(encoder())
     assert learned.pos_embed.any()
     assert not torch.allclose(learned.pos_embed, sincos.pos_embed)
 
@@ -130,6 +131,16 @@ def test_init_cfg_loads_all_of_a_checkpoint(tmp_path, pos_encoding):
             init_cfg=dict(
                 type='Pretrained', checkpoint=path, prefix='backbone.')))
     for key, value in source.backbone.state_dict().items():
+        assert torch.equal(model.state_dict()[key], value), key
+
+
+def test_init_cfg_loads_a_hierarchical_encoder(tmp_path):
+    source = build(mae_hivit(), seed=4)
+    path = str(tmp_path / 'checkpoint.pth')
+    torch.save(dict(state_dict=source.state_dict()), path)
+    model = build(
+        mae_hivit(init_cfg=dict(type='Pretrained', checkpoint=path)))
+    for key, value in source.state_dict().items():
         assert torch.equal(model.state_dict()[key], value), key
 
 

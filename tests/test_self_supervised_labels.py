@@ -308,3 +308,12 @@ def test_another_resolution_is_an_error_that_names_both_grids():
     views = [view.repeat(1, 1, 1, 2) for view in algorithm.batch()[0]]
     with pytest.raises(UserError, match=r'4x8 patch grid.*grid_size=\(4, 4\)'):
         model.loss(views, algorithm.batch()[1])
+
+
+def test_a_ratio_that_leaves_no_token_is_refused_by_milan_too():
+    algorithm = ALGORITHMS['MILAN']
+    cfg = algorithm.cfg() | dict(
+        type='poslabel_mm.PositionalLabelMILAN', pos_head=algorithm.head('apl'))
+    cfg['backbone']['mask_ratio'] = 0.99
+    with pytest.raises(UserError, match='leaves none of'):
+        MMPRETRAIN_MODELS.build(cfg)

@@ -44,6 +44,7 @@ from poslabel_mm.tokens import PatchTokens  # noqa: E402
 
 TOKEN_CHANNELS = 768  # ViT-B's: the released widths 768 -> 384 -> 384 -> C
 DRAWN_PAIRS = 16
+CONDITIONS = ('device', 'dtype', 'compile', 'threads', 'torch')
 FORMS = ('exact', 'drawn', 'written_out', 'token_loop')
 
 
@@ -352,7 +353,9 @@ def markdown(paths: List[Path]) -> str:
     for path in paths:
         with path.open(newline='') as f:
             rows = list(csv.DictReader(f))
-        parts.append(steps_table(rows) if 'baseline' in rows[0] else pairs_table(rows))
+        make = steps_table if 'baseline' in rows[0] else pairs_table
+        # What was measured under other conditions is no round of the same.
+        parts += map(make, groups(rows, *CONDITIONS).values())
     return '\n\n'.join(parts)
 
 
@@ -363,8 +366,9 @@ def groups(rows: List[dict], *names: str) -> Dict[tuple, List[dict]]:
     return found
 
 
-def median(rows: List[dict], name: str) -> float:
-    return statistics.median(float(row[name]) for row in rows)
+def median(rows: List[dict], name: str, digits: int) -> str:
+    values = [float(row[name]) for row in rows if row[name]]
+    return f'{statistics.median(values):.{digits}f}' if values else ''
 
 
 def conditions(rows: List[dict]) -> str:
@@ -390,7 +394,7 @@ def pairs_table(rows: List[dict]) -> str:
              '|---|---|---|---|---|---|']
     for (grid, batch, form), found in groups(rows, 'grid', 'batch_size', 'form').items():
         lines.append(f'| {grid}×{grid} | {batch} | {form.replace("_", " ")} | '
-                     f'{median(found, "over_exact"):.2f} | {median(found, "peak_mib"):.0f} | '
+                     f'{median(found, "over_exact", 2)} | {median(found, "peak_mib", 0)} | '
                      f'{len(found)} |')
     return '\n'.join(lines + ['', conditions(rows) + '.'])
 

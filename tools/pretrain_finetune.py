@@ -112,6 +112,10 @@ def check_pair(pretraining: Step, finetuning: Step) -> None:
     if not common:
         raise UserError(f'the encoders of {pretraining.config} and '
                         f'{finetuning.config} have no weight in common')
+    for name in sorted(set(given) ^ set(taken)):
+        if name.startswith(('layers.', 'blocks.', 'stages.')):
+            owner = pretraining if name in given else finetuning
+            raise UserError(f'the encoders differ: only {owner.config} has {name}')
     for name in common:
         if given[name] != taken[name]:
             raise UserError(
@@ -169,6 +173,10 @@ def pretrain_and_finetune(pretraining: Step, finetuning: Step,
         f'{ENCODER}.type=Pretrained', f'{ENCODER}.prefix={PREFIX}',
         f'{ENCODER}.checkpoint={pretraining.checkpoint}')
     steps = [pretraining, finetuning]
+    metrics = work_dir / 'metrics.json'
+    if finetuning.folder.exists() and not pretraining.is_done:
+        raise UserError(f'{finetuning.folder} was trained from another pre-training than the one '
+                        'to be done: remove it, or choose another --work-dir')
     for i, step in enumerate(steps, start=1):
         say(f'{i}/3 {step.name}: {osp.relpath(step.folder)}' +
             (', done before' if step.is_done else ''))
@@ -178,8 +186,8 @@ def pretrain_and_finetune(pretraining: Step, finetuning: Step,
             ]
             if step.options:
                 arguments += ['--cfg-options', *step.options]
+            metrics.unlink(missing_ok=True)  # of a model that is trained anew
             process.run('train.py', *arguments)
-    metrics = work_dir / 'metrics.json'
     say(f'3/3 test: {osp.relpath(metrics)}' +
         (', done before' if metrics.is_file() else ''))
     if not metrics.is_file():

@@ -1,3 +1,4 @@
+from mmengine.model import BaseModule
 from mmpretrain.models.selfsup import MAEHiViT
 
 from poslabel_mm.labels import GridShape
@@ -29,3 +30,14 @@ class PositionalMAEHiViT(PositionalEncodingChoice, MAEHiViT):
     @property
     def encoded_grid(self) -> GridShape:
         return tuple(self.patch_embed.patches_resolution)
+
+    def _init_stock_weights(self) -> None:
+        # The stock encoder always starts from sine-cosine, and reads no
+        # checkpoint.
+        if self.is_pretrained:
+            BaseModule.init_weights(self)
+            return
+        learned = self.pos_embed.detach().clone()
+        super()._init_stock_weights()
+        if self.pos_encoding == 'learned':
+            self.pos_embed.data.copy_(learned)

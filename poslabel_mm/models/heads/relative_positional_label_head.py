@@ -39,7 +39,9 @@ class RelativePositionalLabelHead(BasePositionHead):
         pairs_per_token (int, optional): Draw so many keys for every token, an
             unbiased estimate of the loss at ``pairs_per_token / n`` of its
             cost. Every image, iteration and rank draws anew, from a random
-            stream of the head's own. Defaults to None, all pairs.
+            stream of the head's own; do not put such a head itself under
+            activation checkpointing, which would draw again for the
+            gradient. Defaults to None, all pairs.
         loss_weight (float): λ in Eq. 6. Defaults to 0.5.
         init_cfg (dict | list[dict], optional): MMEngine initialisation.
             Defaults to a truncated normal of standard deviation 0.02 with
@@ -113,12 +115,12 @@ class RelativePositionalLabelHead(BasePositionHead):
 
         Returns:
             dict[str, Tensor]: ``loss_rpl``, λ times the mean cross-entropy
-            over the pairs, and ``rpl_acc``, the percentage of pairs put in
-            their relation.
+            over the pairs, and ``rpl_acc``, the percentage of pairs for which
+            no relation scores above the right one (a tie counts as right).
 
         Raises:
             UserError: If the tokens have another width or grid than the head
-                was built for.
+                was built for and ``on_grid_mismatch='error'``.
         """
         tokens, grid_shape, indices = self.check(patch_tokens)
         B, n, _ = tokens.shape

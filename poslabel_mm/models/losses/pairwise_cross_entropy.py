@@ -67,8 +67,10 @@ def pairwise_cross_entropy(query: Tensor,
 
 
 def _check_shapes(query, key, labels, pair_linear, key_index):
-    (B, N, Dq), (_, M, Dk) = query.shape, key.shape
-    if 0 in (B, N, M):
+    (B, N, Dq), (key_B, M, Dk) = query.shape, key.shape
+    if key_B != B:
+        raise ValueError(f'queries of {B} images and keys of {key_B}')
+    if 0 in (B, N, M) or key_index is not None and 0 in key_index.shape:
         raise ValueError(f'no pairs: queries {tuple(query.shape)}, keys {tuple(key.shape)}')
     if pair_linear.in_features != Dq + Dk:
         raise ValueError(f'the first linear takes {pair_linear.in_features} channels, '
@@ -253,5 +255,8 @@ def _add_product_(total: Tensor, a: Tensor, b: Tensor) -> None:
     """total += a @ b, where a and b may be of lower precision."""
     if a.dtype == total.dtype:
         total.addmm_(a, b)
+    elif a.dtype == torch.float16:
+        # A sum over a chunk of pairs can pass float16's 65,504, and no loss scale mends that.
+        total.add_(a @ (b / 1024), alpha=1024)
     else:
         total.add_(a @ b)

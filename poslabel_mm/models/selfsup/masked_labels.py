@@ -46,5 +46,6 @@ class ShuffledLabels(MaskedLabels):
             return super()._stock_losses(inputs, *args, **kwargs)
         # The stock loss is 0 / 0. The decoder takes part all the same: every
         # parameter has a gradient, as distributed training wants.
-        tokens, _, ids_restore = self.backbone(inputs)[:3]
+        images = inputs[0] if isinstance(inputs, (list, tuple)) else inputs
+        tokens, _, ids_restore = self.backbone(images)[:3]
         return dict(loss=0 * self.neck(tokens, ids_restore).sum())

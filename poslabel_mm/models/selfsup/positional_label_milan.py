@@ -1,6 +1,6 @@
 from mmpretrain.models.selfsup import MILAN
 
-from poslabel_mm.masked_tokens import patch_grid
+from poslabel_mm.masked_tokens import check_mask_ratio, patch_grid
 from poslabel_mm.registry import MODELS
 from poslabel_mm.tokens import PatchTokens
 from .masked_labels import MaskedLabels
@@ -16,7 +16,14 @@ class PositionalLabelMILAN(MaskedLabels, MILAN):
         *args: The stock ``MILAN``'s arguments.
         pos_head (dict | list[dict]): One or several position heads.
         **kwargs: The stock ``MILAN``'s arguments.
+
+    Raises:
+        UserError: If ``backbone.mask_ratio`` leaves no visible patch.
     """
+
+    def __init__(self, *args, **kwargs) -> None:
+        super().__init__(*args, **kwargs)
+        check_mask_ratio(self.backbone.mask_ratio, self.backbone.num_patches)
 
     def read_tokens(self, inputs: tuple, outputs: tuple) -> PatchTokens:
         tokens, _, ids_keep, _ = outputs
