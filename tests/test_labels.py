@@ -70,7 +70,9 @@ def test_grid_size_is_one_side_or_two(grid, shape):
     assert to_grid_shape(grid) == shape
 
 
-@pytest.mark.parametrize('grid', [0, -1, (2, 0), (2, ), (2, 3, 4), (2., 3), 14.0, True, None, '14'])
+@pytest.mark.parametrize(
+    'grid',
+    [0, -1, (2, 0), (2, ), (2, 3, 4), (2., 3), 14.0, True, None, '14'])
 def test_what_is_no_grid_is_refused(grid):
     with pytest.raises(UserError, match='patch grid'):
         to_grid_shape(grid)

@@ -11,7 +11,7 @@ from selfsup_models import HEADS, VIT, images, mae, plain_batch
 from torch import nn
 
 from poslabel_mm.errors import UserError
-from poslabel_mm.labels import num_absolute, num_relative
+from poslabel_mm.labels import num_absolute
 
 RATIOS = [0, 0.25, 0.5, 0.75, 0.9]
 every_head = pytest.mark.parametrize('kind', HEADS)

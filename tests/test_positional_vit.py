@@ -73,7 +73,6 @@ def sincos(rows, cols, dims):
 @pytest.mark.parametrize('img_size, grid', [(16, (4, 4)), ((12, 20), (3, 5))])
 @pytest.mark.parametrize('initialised', [False, True])
 def test_sincos_is_maes_fixed_encoding(img_size, grid, initialised):
-    from mmpretrain.registry import MODELS
     cfg = vit(pos_encoding='sincos', img_size=img_size)
     model = build(cfg) if initialised else MODELS.build(cfg)
     torch.testing.assert_close(model.pos_embed.data[0, 1:],
