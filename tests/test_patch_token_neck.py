@@ -179,7 +179,7 @@ def test_a_stage_that_is_not_there_is_refused_when_the_model_is_built(stage):
 def test_a_backbone_without_a_grid_is_refused_when_the_model_is_built(name):
     # Their layers for scores are large, and are not needed for this.
     with torch.device('meta'), pytest.raises(
-            UserError, match=f'{name} exposes no patch grid.*num_classes'):
+            UserError, match=f'{name} exposes no patch grid.*class scores'):
         build(
             dict(
                 type='poslabel_mm.PositionalLabelClassifier',
