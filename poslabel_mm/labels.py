@@ -79,13 +79,36 @@ def relative_labels(grid_shape: GridShape,
         Tensor: int64 labels in [0, (2H−1)(2W−1)), of shape (N, N), or
         (B, n, n) with indices. Entry [i, j] is patch i as seen from patch j.
     """
+    query, key = relative_codes(grid_shape, indices, device)
+    return query.unsqueeze(-1) + key.unsqueeze(-2)
+
+
+def relative_codes(grid_shape: GridShape,
+                   indices: Optional[Tensor] = None,
+                   device: Union[str, torch.device, None] = None
+                   ) -> Tuple[Tensor, Tensor]:
+    """What each patch of a pair adds to the relative label of the pair.
+
+    The label is linear in the two places, so that y_ij = query_i + key_j: the
+    labels of all pairs in the memory of one row.
+
+    Args:
+        grid_shape (tuple[int, int]): The patch grid (H, W).
+        indices (Tensor, optional): Which patches are present, int64 of shape
+            (B, n) with values in [0, N). Defaults to None, all N in order.
+        device (torch.device | str, optional): Where to make the codes.
+            Defaults to the device of ``indices``, or torch's default.
+
+    Returns:
+        tuple[Tensor, Tensor]: int64 query and key codes, each of shape (N,),
+        or (B, n) with indices.
+    """
     H, W = grid_shape
     place = absolute_labels(grid_shape, indices, device)
     row = place.div(W, rounding_mode='floor')
-    # y_ij is linear in the two places: s_i − s_j + the index of offset (0, 0).
-    s = row * (2 * W - 1) + (place - row * W)
-    centre = (H - 1) * (2 * W - 1) + (W - 1)
-    return s.unsqueeze(-1) - s.unsqueeze(-2) + centre
+    code = row * (2 * W - 1) + (place - row * W)
+    centre = (H - 1) * (2 * W - 1) + (W - 1)  # the label of offset (0, 0)
+    return code + centre, -code
 
 
 def rescaled_positions(grid_shape: GridShape,

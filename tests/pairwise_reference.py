@@ -3,12 +3,12 @@ import torch
 from torch.nn import functional as F
 
 
-def written_out(query, key, labels, pair_linear, linears, key_index=None):
+def written_out(query, key, query_code, key_code, pair_linear, linears, key_index=None):
     """Loss and accuracy with every pair and every logit in memory."""
     (B, N, _), M = query.shape, key.shape[1]
     pairs = torch.cat(
         [query[:, :, None].expand(-1, -1, M, -1), key[:, None].expand(-1, N, -1, -1)], dim=-1)
-    labels = labels.expand(B, N, M)
+    labels = (query_code[..., None] + key_code[..., None, :]).expand(B, N, M)
     if key_index is not None:
         pairs = pairs.gather(2, key_index[..., None].expand(-1, -1, -1, pairs.size(-1)))
         labels = labels.gather(2, key_index)
@@ -19,7 +19,7 @@ def written_out(query, key, labels, pair_linear, linears, key_index=None):
     return F.cross_entropy(logits, labels), (logits.argmax(1) == labels).to(query.dtype).mean()
 
 
-def token_loop(query, key, labels, pair_linear, linears):
+def token_loop(query, key, query_code, key_code, pair_linear, linears):
     """The same, with the pairs collected one query at a time in a growing tensor."""
     (B, N, _), M = query.shape, key.shape[1]
     pairs = None
@@ -29,5 +29,6 @@ def token_loop(query, key, labels, pair_linear, linears):
     x = F.gelu(pair_linear(pairs))
     for linear in linears:
         x = linear(x)
-    logits, labels = x.flatten(0, 1), labels.expand(B, N, M).flatten()
+    labels = (query_code[..., None] + key_code[..., None, :]).expand(B, N, M).flatten()
+    logits = x.flatten(0, 1)
     return F.cross_entropy(logits, labels), (logits.argmax(1) == labels).to(query.dtype).mean()

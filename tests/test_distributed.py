@@ -34,11 +34,15 @@ def test_two_processes_equal_one_with_twice_the_batch(tmp_path):
     data = make_images(tmp_path / 'the images')
     # 12 images are 3 batches of 4, or of 2 times 2. No Adam: it divides the
     # rounding errors of a gradient that is 0 (of the keys' bias) by their size.
-    sgd = {'optim_wrapper.optimizer': dict(type='SGD', lr=0.1, momentum=0.9)}
-    one = make_config(tmp_path, data, 'one', **sgd)
+    # All pairs: ranks draw different ones, as the next test shows.
+    options = {
+        'optim_wrapper.optimizer': dict(type='SGD', lr=0.1, momentum=0.9),
+        'model.pos_head.1.pairs_per_token': None
+    }
+    one = make_config(tmp_path, data, 'one', **options)
     losses = train(one)
     two = make_config(
-        tmp_path, data, 'two', **sgd, **{
+        tmp_path, data, 'two', **options, **{
             'train_dataloader.batch_size': 2,
             'log_level': 'INFO'
         })
@@ -59,6 +63,29 @@ def test_two_processes_equal_one_with_twice_the_batch(tmp_path):
         torch.testing.assert_close(actual[name], value, rtol=0, atol=1e-5)
     log, = glob(str(tmp_path / 'two' / '*' / '*.log'))
     assert 'GPU number: 2' in open(log).read()
+
+
+@pytest.mark.skipif(torch.cuda.is_available(), reason='is for CPU machines')
+def test_processes_draw_different_pairs_and_the_same_ones_again(tmp_path):
+    data = make_images(tmp_path / 'images')
+    (tmp_path / 'draws_hook.py').write_text(DRAWS_HOOK)
+    draws, trained = [], []
+    for name in 'first', 'again':
+        cfg = make_config(tmp_path, data, name, **{'train_cfg.max_epochs': 2})
+        path = tmp_path / f'{name}.json'
+        cfg.custom_hooks.append(dict(type='DrawsHook', path=str(path)))
+        cfg.custom_imports = dict(imports=['draws_hook'])
+        config = tmp_path / f'{name}.py'
+        cfg.dump(config)
+        run = _run(LAUNCHER, config, 2, PYTHONPATH=str(tmp_path))
+        assert run.returncode == 0, run.stderr
+        draws.append(json.loads(path.read_text()))
+        trained.append(weights(tmp_path / name / 'epoch_2.pth'))
+    rank_0, rank_1 = draws[0]
+    seen = [str(draw) for draw in rank_0 + rank_1]
+    assert len(set(seen)) == len(seen) == 2 * 2 * 2  # ranks x epochs x steps
+    assert draws[1] == draws[0]
+    assert all(torch.equal(trained[1][k], v) for k, v in trained[0].items())
 
 
 @pytest.mark.skipif(torch.cuda.is_available(), reason='is for CPU machines')
@@ -118,4 +145,33 @@ class MeanLossHook(Hook):
     def after_train(self, runner):
         if runner.rank == 0:
             json.dump(self.losses, open(self.path, 'w'))
+"""
+
+DRAWS_HOOK = """
+import json
+from mmengine.dist import all_gather_object
+from mmengine.hooks import Hook
+from mmengine.registry import HOOKS
+
+@HOOKS.register_module()
+class DrawsHook(Hook):
+    def __init__(self, path):
+        self.path, self.draws = path, []
+
+    def before_train(self, runner):
+        model = getattr(runner.model, 'module', runner.model)
+        head = model.pos_head[1]
+        draw = head._key_draw
+
+        def drawn(*args):
+            keys = draw(*args)
+            self.draws.append(keys.tolist())
+            return keys
+
+        head._key_draw = drawn
+
+    def after_train(self, runner):
+        draws = all_gather_object(self.draws)
+        if runner.rank == 0:
+            json.dump(draws, open(self.path, 'w'))
 """

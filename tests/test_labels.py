@@ -3,7 +3,7 @@ import torch
 
 from poslabel_mm.errors import UserError
 from poslabel_mm.labels import (absolute_labels, num_absolute, num_relative,
-                                relative_labels, to_grid_shape)
+                                relative_codes, relative_labels, to_grid_shape)
 
 GRIDS = [(1, 1), (1, 5), (4, 1), (3, 3), (2, 5), (14, 14)]
 
@@ -55,6 +55,14 @@ def test_labels_of_visible_patches():
     every = relative_labels(grid)
     expected = torch.stack([every[i][:, i] for i in indices])
     assert torch.equal(relative_labels(grid, indices), expected)
+
+
+@pytest.mark.parametrize('indices', [None, torch.tensor([[7, 0, 11], [2, 5, 1]])])
+def test_codes_add_up_to_the_labels(indices):
+    query, key = relative_codes((3, 4), indices)
+    labels = relative_labels((3, 4), indices)
+    assert query.shape == key.shape == labels.shape[:-1]
+    assert torch.equal(query[..., :, None] + key[..., None, :], labels)
 
 
 def test_labels_are_made_on_the_asked_device():

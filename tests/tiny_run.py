@@ -1,6 +1,7 @@
 """A training run of seconds: 12 random images, a ViT of 16 channels.
 
-It learns positional labels, for the run to be more than the stock one.
+It learns positional labels, for the run to be more than the stock one, and
+draws the pairs of the relative ones.
 """
 import os.path as osp
 from typing import Dict, List
@@ -34,7 +35,10 @@ model = dict(
     pos_head=[
         dict(
             type='poslabel_mm.PositionalLabelHead', in_channels=16,
-            grid_size=4)
+            grid_size=4),
+        dict(
+            type='poslabel_mm.RelativePositionalLabelHead', in_channels=16,
+            grid_size=4, pairs_per_token=3)
     ])
 data_preprocessor = dict(num_classes=2, mean=[127.] * 3, std=[60.] * 3)
 train_pipeline = [dict(type='LoadImageFromFile'), dict(type='PackInputs')]

@@ -35,7 +35,7 @@ import torch  # noqa: E402
 from mmengine.config import Config  # noqa: E402
 from mmengine.logging import MMLogger  # noqa: E402
 from mmengine.optim import build_optim_wrapper  # noqa: E402
-from mmengine.registry import DefaultScope  # noqa: E402
+from mmengine.registry import FUNCTIONS, DefaultScope  # noqa: E402
 from mmpretrain.registry import MODELS  # noqa: E402
 from mmpretrain.structures import DataSample  # noqa: E402
 
@@ -184,14 +184,17 @@ def training_step(cfg: Config, args: argparse.Namespace) -> Callable:
     model = MODELS.build(cfg.model)
     model.init_weights()
     model.train().to(args.device)
-    if args.dtype != 'float32':
-        if args.device == 'cpu':
-            cfg.optim_wrapper.type = 'poslabel_mm.CPUAmpOptimWrapper'
-        else:
-            cfg.optim_wrapper.update(
-                type='AmpOptimWrapper',
-                dtype=args.dtype,
-                loss_scale='dynamic' if args.dtype == 'float16' else 1.)
+    # The precision asked for, whatever the config trains in (MAE's has AMP).
+    for key in ('dtype', 'loss_scale'):
+        cfg.optim_wrapper.pop(key, None)
+    cfg.optim_wrapper.type = 'OptimWrapper'
+    if args.dtype != 'float32' and args.device == 'cpu':
+        cfg.optim_wrapper.type = 'poslabel_mm.CPUAmpOptimWrapper'
+    elif args.dtype != 'float32':
+        cfg.optim_wrapper.update(
+            type='AmpOptimWrapper',
+            dtype=args.dtype,
+            loss_scale='dynamic' if args.dtype == 'float16' else 1.)
     optim_wrapper = build_optim_wrapper(model, cfg.optim_wrapper)
     side = cfg.model.backbone.get('img_size', 224)
     size = (side, side) if isinstance(side, int) else side
@@ -199,10 +202,15 @@ def training_step(cfg: Config, args: argparse.Namespace) -> Callable:
     images = torch.randint(0, 256, (args.batch_size, 3, *size), dtype=torch.uint8)
     labels = torch.randint(0, head.get('num_classes', 2), (args.batch_size, ))
 
+    collate = cfg.train_dataloader.get('collate_fn', dict(type='pseudo_collate'))
+    collate = FUNCTIONS.get(collate['type'])
+
     def data() -> dict:
         # Anew, for Mixup writes into the samples; the images are the same.
-        return dict(
-            inputs=list(images), data_samples=[DataSample().set_gt_label(i) for i in labels])
+        return collate([
+            dict(inputs=image, data_samples=DataSample().set_gt_label(label))
+            for image, label in zip(images, labels)
+        ])
 
     if args.compile:
         model.compile()
@@ -262,9 +270,9 @@ def pair_loss(form: str, grid: int, batch_size: int, args: argparse.Namespace) -
             if reference is None:
                 loss = head.loss(PatchTokens(tokens, (grid, grid)))['loss_rpl']
             else:
-                labels = poslabel_mm.labels.relative_labels((grid, grid), device=args.device)
+                codes = poslabel_mm.labels.relative_codes((grid, grid), device=args.device)
                 loss, _ = reference(tokens[..., head.query_channels],
-                                    tokens[..., head.key_channels], labels, head.fc1,
+                                    tokens[..., head.key_channels], *codes, head.fc1,
                                     [head.fc2, head.classifier])
         loss.backward()
 

@@ -5,7 +5,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from poslabel_mm.errors import UserError
-from poslabel_mm.labels import (GridShape, num_relative, relative_labels,
+from poslabel_mm.labels import (GridShape, num_relative, relative_codes,
                                 to_grid_shape)
 from poslabel_mm.models.losses import KeyDraw, pairwise_cross_entropy
 from poslabel_mm.registry import MODELS
@@ -39,9 +39,9 @@ class RelativePositionalLabelHead(BasePositionHead):
         pairs_per_token (int, optional): Draw so many keys for every token, an
             unbiased estimate of the loss at ``pairs_per_token / n`` of its
             cost. Every image, iteration and rank draws anew, from a random
-            stream of the head's own; do not put such a head itself under
-            activation checkpointing, which would draw again for the
-            gradient. Defaults to None, all pairs.
+            stream of the head's own, which activation checkpointing around
+            the head cannot repeat: that is an error. Defaults to None, all
+            pairs.
         loss_weight (float): λ in Eq. 6. Defaults to 0.5.
         init_cfg (dict | list[dict], optional): MMEngine initialisation.
             Defaults to a truncated normal of standard deviation 0.02 with
@@ -130,6 +130,6 @@ class RelativePositionalLabelHead(BasePositionHead):
                                        tokens.device)
         loss, acc = pairwise_cross_entropy(
             tokens[..., self.query_channels], tokens[..., self.key_channels],
-            relative_labels(grid_shape, indices, tokens.device), self.fc1,
+            *relative_codes(grid_shape, indices, tokens.device), self.fc1,
             (self.fc2, self.classifier), key_index)
         return dict(loss_rpl=self.loss_weight * loss, rpl_acc=acc * 100)

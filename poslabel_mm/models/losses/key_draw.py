@@ -6,6 +6,8 @@ import torch
 from mmengine.dist import get_rank
 from torch import Tensor
 
+from poslabel_mm.errors import UserError
+
 
 def draw_keys(batch_size: int, num_queries: int, num_keys: int, pairs_per_query: int,
               generator: torch.Generator) -> Tensor:
@@ -66,7 +68,16 @@ class KeyDraw:
 
         Returns:
             Tensor: Long, shape (B, n, P).
+
+        Raises:
+            UserError: If called in a backward pass, where activation checkpointing repeats what
+                the forward pass did: other keys would give the gradient of another loss.
         """
+        if torch._C._current_graph_task_id() != -1:
+            raise UserError(
+                'pairs_per_token draws keys, which activation checkpointing cannot repeat: '
+                'checkpoint the backbone alone, or take all pairs (pairs_per_token=None), whose '
+                'loss keeps no activations')
         seed = torch.initial_seed()
         if seed != self._seed or self._generator.device != device:
             self._seed = seed

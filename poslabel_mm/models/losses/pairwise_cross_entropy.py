@@ -18,7 +18,8 @@ CLASS_MULTIPLE = 16
 
 def pairwise_cross_entropy(query: Tensor,
                            key: Tensor,
-                           labels: Tensor,
+                           query_code: Tensor,
+                           key_code: Tensor,
                            pair_linear: nn.Linear,
                            linears: Sequence[nn.Linear],
                            key_index: Optional[Tensor] = None,
@@ -30,7 +31,8 @@ def pairwise_cross_entropy(query: Tensor,
         pairs = torch.cat([query[:, :, None].expand(B, N, M, -1),
                            key[:, None].expand(B, N, M, -1)], dim=-1)
         logits = linears[1](linears[0](F.gelu(pair_linear(pairs))))
-        loss = F.cross_entropy(logits.flatten(0, 2), labels.flatten())
+        labels = query_code[..., None] + key_code[..., None, :]
+        loss = F.cross_entropy(logits.flatten(0, 2), labels.expand(B, N, M).flatten())
 
     but the first linear is applied to tokens instead of pairs, consecutive ``linears`` are
     multiplied into one where that saves work, and both loss and gradients are computed chunk by
@@ -40,8 +42,10 @@ def pairwise_cross_entropy(query: Tensor,
     Args:
         query (Tensor): Shape (B, N, Dq).
         key (Tensor): Shape (B, M, Dk).
-        labels (Tensor): Long class of the pair (query i, key j), shape (N, M), or (B, N, M) where
-            images differ.
+        query_code (Tensor): Long, shape (N,), or (B, N) where images differ. The class of the
+            pair (i, j) is ``query_code[i] + key_code[j]``, see
+            :func:`poslabel_mm.labels.relative_codes`.
+        key_code (Tensor): Long, shape (M,) or (B, M).
         pair_linear (nn.Linear): Dq + Dk to H, before the GELU.
         linears (Sequence[nn.Linear]): What follows the GELU, applied in turn; the last gives the C
             logits.
@@ -55,18 +59,21 @@ def pairwise_cross_entropy(query: Tensor,
             no class scores above the label: the accuracy, but for ties, which count as correct.
 
     Raises:
-        ValueError: If there is no pair, or shapes do not agree.
+        ValueError: If there is no pair, or shapes or dtypes do not agree.
         RuntimeError: On differentiating twice: the gradients are constants to autograd.
     """
-    _check_shapes(query, key, labels, pair_linear, key_index)
+    _check_shapes(query, key, query_code, key_code, pair_linear, key_index)
     dtype, device = query.dtype, query.device.type
     if torch.is_autocast_enabled(device) and dtype != torch.float64:
         dtype = torch.get_autocast_dtype(device)
-    return _apply(labels, key_index, pairs_per_chunk, dtype, torch.is_grad_enabled(), query, key,
-                  pair_linear.weight, _bias(pair_linear), *_fold(linears))
+    else:
+        _check_dtypes(query, key, pair_linear, linears)
+    return _apply(dtype, torch.is_grad_enabled(), query_code, key_code, key_index,
+                  pairs_per_chunk, query, key, pair_linear.weight, _bias(pair_linear),
+                  *_fold(linears))
 
 
-def _check_shapes(query, key, labels, pair_linear, key_index):
+def _check_shapes(query, key, query_code, key_code, pair_linear, key_index):
     (B, N, Dq), (key_B, M, Dk) = query.shape, key.shape
     if key_B != B:
         raise ValueError(f'queries of {B} images and keys of {key_B}')
@@ -75,13 +82,21 @@ def _check_shapes(query, key, labels, pair_linear, key_index):
     if pair_linear.in_features != Dq + Dk:
         raise ValueError(f'the first linear takes {pair_linear.in_features} channels, '
                          f'but a query has {Dq} and a key {Dk}')
-    if labels.shape not in ((N, M), (B, N, M)):
-        raise ValueError(
-            f'labels of shape {tuple(labels.shape)} for {N} queries and {M} keys of {B} images: '
-            f'expected {(N, M)} or {(B, N, M)}')
+    for name, code, length in (('query', query_code, N), ('key', key_code, M)):
+        if code.shape not in ((length, ), (B, length)):
+            raise ValueError(f'{name}_code of shape {tuple(code.shape)} for {B} images: '
+                             f'expected {(length, )} or {(B, length)}')
     if key_index is not None and key_index.shape[:2] != (B, N):
         raise ValueError(
             f'key_index of shape {tuple(key_index.shape)} for {N} queries of {B} images')
+
+
+def _check_dtypes(query, key, pair_linear, linears):
+    dtypes = {key.dtype, *(linear.weight.dtype for linear in (pair_linear, *linears))}
+    if dtypes != {query.dtype}:
+        names = ', '.join(sorted(str(dtype) for dtype in dtypes))
+        raise ValueError(f'queries are {query.dtype}, but keys and linears are {names}: convert '
+                         'them to one dtype, or use torch.autocast')
 
 
 def _bias(linear: nn.Linear) -> Tensor:
@@ -119,13 +134,13 @@ class _PairwiseCrossEntropy(torch.autograd.Function):
     """Computes its gradients in the forward pass; backward only scales them."""
 
     @staticmethod
-    def forward(ctx, labels, key_index, pairs_per_chunk, dtype, with_grad, *tensors):
-        needs_grad = [with_grad and needs for needs in ctx.needs_input_grad[5:]]
+    def forward(ctx, dtype, with_grad, query_code, key_code, key_index, pairs_per_chunk, *tensors):
+        needs_grad = [with_grad and needs for needs in ctx.needs_input_grad[6:]]
         with torch.autocast(tensors[0].device.type, enabled=False):
-            loss, accuracy, grads = _loss_and_grads(labels, key_index, pairs_per_chunk,
-                                                    *[tensor.to(dtype) for tensor in tensors],
-                                                    need_pairs=any(needs_grad[:4]),
-                                                    need_linears=any(needs_grad[4:]))
+            loss, accuracy, grads = _loss_and_grads(
+                query_code, key_code, key_index, pairs_per_chunk,
+                *[tensor.to(dtype) for tensor in tensors],
+                need_pairs=any(needs_grad[:4]), need_linears=any(needs_grad[4:]))
         ctx.dtypes = [tensor.dtype for tensor in tensors]
         ctx.save_for_backward(*[grad if needs else None for grad, needs in zip(grads, needs_grad)])
         ctx.mark_non_differentiable(accuracy)
@@ -141,11 +156,11 @@ class _PairwiseCrossEntropy(torch.autograd.Function):
             None if grad is None else (grad * grad_loss).to(dtype)
             for grad, dtype in zip(ctx.saved_tensors, ctx.dtypes)
         ]
-        return None, None, None, None, None, *grads
+        return None, None, None, None, None, None, *grads
 
 
-def _loss_and_grads(labels, key_index, pairs_per_chunk, query, key, pair_weight, pair_bias,
-                    *linears, need_pairs, need_linears):
+def _loss_and_grads(query_code, key_code, key_index, pairs_per_chunk, query, key, pair_weight,
+                    pair_bias, *linears, need_pairs, need_linears):
     """Loss, accuracy, gradients of the tensors from ``query`` on; sums are at least float32."""
     (B, N, Dq), (_, M, Dk), H = query.shape, key.shape, pair_weight.size(0)
     P = M if key_index is None else key_index.size(2)
@@ -156,14 +171,19 @@ def _loss_and_grads(labels, key_index, pairs_per_chunk, query, key, pair_weight,
     def zeros_like(tensor):
         return torch.zeros_like(tensor, dtype=sum_dtype)
 
-    loss, correct = query.new_zeros((), dtype=sum_dtype), labels.new_zeros(())
+    loss, correct = query.new_zeros((), dtype=sum_dtype), query_code.new_zeros(())
+    query_code, key_code = query_code.expand(B, N), key_code.expand(B, M)
     pair_tensors = query, key, pair_weight, pair_bias
     d_pairs = [zeros_like(t) if need_pairs else None for t in pair_tensors]
     d_linears = [zeros_like(t) if need_linears else None for t in linears]
 
-    widths = [H, H, *(bias.size(0) for bias in biases)]
-    images, rows = _chunk_shape(B, N, P, pairs_per_chunk or _default_pairs(query, sum(widths)))
-    buffers = [query.new_empty(images * rows * P, width) for width in widths]
+    layout = [(width, query.dtype) for width in (H, H, *map(len, biases))]
+    if query.dtype != sum_dtype:
+        layout.append((len(biases[-1]), sum_dtype))  # the logits, for the softmax
+    bytes_of_pair = sum(width * dtype.itemsize for width, dtype in layout)
+    images, rows = _chunk_shape(
+        B, N, P, pairs_per_chunk or _default_pairs(query.device.type, bytes_of_pair))
+    buffers = [query.new_empty(images * rows * P, width, dtype=dtype) for width, dtype in layout]
 
     for b in range(0, B, images):
         image = slice(b, b + images)
@@ -174,7 +194,9 @@ def _loss_and_grads(labels, key_index, pairs_per_chunk, query, key, pair_weight,
             row = slice(r, r + rows)
             pairs = query_part[:, row, None].expand(-1, -1, P, -1)  # (images, rows, P, H)
             hidden, *outputs = [buffer[:pairs[..., 0].numel()] for buffer in buffers]
-            target = labels.expand(B, -1, -1)[image, row]
+            logits = outputs[-1]
+            del outputs[len(weights) + 1:]
+            target = query_code[image, row, None] + key_code[image, None]
             if key_index is None:
                 torch.add(pairs, key_part[:, None], out=hidden.view(pairs.shape))
             else:
@@ -189,13 +211,16 @@ def _loss_and_grads(labels, key_index, pairs_per_chunk, query, key, pair_weight,
             torch.ops.aten.gelu.out(hidden, out=outputs[0])
             for x, weight, bias, out in zip(outputs, weights, biases, outputs[1:]):
                 torch.addmm(bias, x, weight.t(), out=out)
+            if logits is not outputs[-1]:
+                logits.copy_(outputs[-1])
             chunk_loss, chunk_correct, grad = _cross_entropy_(
-                outputs[-1].to(sum_dtype), target.reshape(-1, 1), need_pairs or need_linears)
+                logits, target.reshape(-1, 1), need_pairs or need_linears)
             loss += chunk_loss
             correct += chunk_correct
             if grad is None:
                 continue
-            grad = grad.to(hidden.dtype)
+            if grad is not outputs[-1]:
+                grad = outputs[-1].copy_(grad)
             for i in reversed(range(len(weights))):
                 if need_linears:
                     _add_product_(d_linears[2 * i], grad.t(), outputs[i])
@@ -227,9 +252,8 @@ def _loss_and_grads(labels, key_index, pairs_per_chunk, query, key, pair_weight,
     return loss / count, correct.to(sum_dtype) / count, grads
 
 
-def _default_pairs(query: Tensor, width: int) -> int:
-    return CHUNK_BYTES.get(query.device.type, CHUNK_BYTES['cuda']) // (
-        width * query.element_size())
+def _default_pairs(device_type: str, bytes_of_pair: int) -> int:
+    return CHUNK_BYTES.get(device_type, CHUNK_BYTES['cuda']) // bytes_of_pair
 
 
 def _chunk_shape(B: int, N: int, P: int, pairs: int) -> Tuple[int, int]:
