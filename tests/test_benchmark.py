@@ -44,6 +44,23 @@ def test_step_compares_two_configs(benchmark, monkeypatch, tmp_path, capsys):
     assert len(out.read_text().splitlines()) == 1 + 2 * 2 * 2
 
 
+def test_step_takes_a_self_supervised_config(benchmark, monkeypatch, tmp_path):
+    out = tmp_path / 'step.csv'
+    run(benchmark, monkeypatch, 'step', 'mae-vit-tiny_digits.py', 'mae-vit-tiny_rpl_digits.py',
+        '--rounds', 1, '--device', 'cpu', '--out', out)
+    assert '| `mae-vit-tiny_rpl_digits` | 4 |' in benchmark.markdown([out])
+
+
+def test_memory_on_a_gpu_has_a_column(benchmark):
+    row = dict.fromkeys(
+        ('device', 'threads', 'dtype', 'torch', 'options', 'round'), '') | dict(
+            baseline='vit', config='vit_rpl', batch_size='8', ratio='1.25',
+            baseline_peak_mib='1000', peak_mib='1450')
+    table = benchmark.steps_table([row])
+    assert table.splitlines()[0].endswith('| more memory, MiB |')
+    assert '| 1.250 | 1.250 to 1.250 | 1 | 450 |' in table
+
+
 def test_pairs_compares_every_form(benchmark, monkeypatch, tmp_path, capsys):
     out = tmp_path / 'pairs.csv'
     run(benchmark, monkeypatch, 'pairs', '--grids', 3, '--batch-sizes', 1, '--rounds', 2,

@@ -330,7 +330,7 @@ def peak_of_a_process(form: str, grid: int, batch_size: int, args: argparse.Name
         sys.executable, __file__, 'memory', form,
         str(grid),
         str(batch_size), '--device', 'cpu', '--dtype', args.dtype, '--threads',
-        str(torch.get_num_threads())
+        str(torch.get_num_threads()), *['--compile'] * args.compile
     ]
     # So that what is freed goes back to the system at once.
     env = dict(os.environ, MALLOC_MMAP_THRESHOLD_='65536', MALLOC_TRIM_THRESHOLD_='65536')
@@ -386,14 +386,19 @@ def conditions(rows: List[dict]) -> str:
 
 
 def steps_table(rows: List[dict]) -> str:
-    lines = [f'| training step of | batch | times `{rows[0]["baseline"]}` | range | rounds |',
-             '|---|---|---|---|---|']
+    on_gpu = any(row['peak_mib'] for row in rows)
+    lines = [f'| training step of | batch | times `{rows[0]["baseline"]}` | range | rounds |'
+             + ' more memory, MiB |' * on_gpu,
+             '|---|---|---|---|---|' + '---|' * on_gpu]
     for (config, options, batch), found in groups(rows, 'config', 'options',
                                                   'batch_size').items():
         ratios = [float(row['ratio']) for row in found]
         name = f'`{config}` {options}'.strip()
         lines.append(f'| {name} | {batch} | {statistics.median(ratios):.3f} | '
                      f'{min(ratios):.3f} to {max(ratios):.3f} | {len(found)} |')
+        if on_gpu:
+            more = (float(row['peak_mib']) - float(row['baseline_peak_mib']) for row in found)
+            lines[-1] += f' {statistics.median(more):.0f} |'
     return '\n'.join(lines + ['', conditions(rows) + '.'])
 
 
@@ -414,6 +419,8 @@ def main() -> None:
         return
     if args.threads:
         torch.set_num_threads(args.threads)
+    if args.device.startswith('cuda'):
+        torch.cuda.set_device(args.device)  # whose events and memory are read
     MMLogger.get_instance('benchmark', log_level='WARNING')
     command = dict(step=time_steps, pairs=time_pairs, memory=print_memory)[args.command]
     with DefaultScope.overwrite_default_scope('mmpretrain'):

@@ -6,4 +6,5 @@ set -euo pipefail
 cd "$(dirname "${BASH_SOURCE[0]}")/.."
 . tools/setup_env.sh
 setup_env "${STACK:-onedl}" "${VENV:-}"
-exec "$PYTHON" -m pytest "$@"
+# Every process imports torch and MMPretrain (0.5 GB): four at most.
+exec "$PYTHON" -m pytest --numprocesses auto --maxprocesses 4 --dist worksteal "$@"
