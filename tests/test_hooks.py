@@ -160,7 +160,7 @@ def _poison(runner):
 @pytest.mark.parametrize(
     'iteration, message',
     [
-        (ITERATIONS, r'loss_apl became NaN or infinite at iteration 5 \(epoch 2\)'),
+        (ITERATIONS, r'loss_apl, loss_rpl became NaN or infinite at iteration 5 \(epoch 2\)'),
         # After the last loss of the epoch, right before it is saved.
         (2 * ITERATIONS - 1, 'weights backbone.cls_token became NaN'),
     ])
