@@ -401,3 +401,35 @@ def test_simmims_checkpointed_layers_give_the_same_gradients():
     assert len(results[0]) > 10
     for got, expected in zip(*results):
         torch.testing.assert_close(got, expected)
+
+
+@pytest.mark.parametrize('name, changes', [
+    ('MAE', dict(
+        type='poslabel_mm.PositionalMAEViT', pos_encoding='none')),
+    ('MAE-HiViT', dict(
+        type='poslabel_mm.PositionalMAEHiViT', pos_encoding='none')),
+    ('EVA', dict(
+        type='poslabel_mm.PositionalMAEViT', pos_encoding='none')),
+    ('BEiT', dict(use_shared_rel_pos_bias=False)),
+    ('BEiT v2', dict(use_shared_rel_pos_bias=False)),
+    ('MoCo v3', dict(
+        type='poslabel_mm.PositionalVisionTransformer', pos_encoding='none')),
+])
+def test_encoding_is_left_out_as_documented(name, changes):
+    """Where all patches look the same, no token differs from another."""
+    algorithm = ALGORITHMS[name]
+    spread = []
+    for change in dict(), changes:
+        cfg = algorithm.cfg()
+        cfg['backbone'].update(change)
+        if name == 'MoCo v3' and change:
+            del cfg['backbone']['stop_grad_conv1']
+        model = Algorithm(**vars(algorithm) | dict(cfg=lambda: cfg)).build(
+            algorithm.head('apl'))
+        inputs, *masking = backbone_inputs(model, algorithm.batch())
+        for parameter in model.backbone.parameters():
+            # A relative bias starts from 0.
+            parameter.data.add_(0.1 * torch.randn_like(parameter))
+        tokens = model.patch_tokens(torch.ones_like(inputs), *masking).tokens
+        spread.append(tokens.std(1).max())
+    assert spread[1] < 1e-4 < 1e-3 < spread[0]
