@@ -4,6 +4,7 @@ Functions of tensors and shapes. Shape letters: B batch; H, W the patch grid;
 N = H·W its patches; n those of an image that are visible; C channels.
 """
 from math import floor
+from typing import Tuple
 
 import torch.nn.functional as F
 from torch import Tensor, nn
@@ -11,6 +12,27 @@ from torch import Tensor, nn
 from .errors import UserError
 from .labels import GridShape, num_absolute
 from .tokens import PatchTokens
+
+
+def built_grid(backbone: nn.Module) -> GridShape:
+    """The patch grid that a ViT or HiViT was built for.
+
+    Args:
+        backbone (nn.Module): One of MMPretrain's.
+
+    Returns:
+        tuple[int, int]: The grid (H, W).
+    """
+    if hasattr(backbone, 'patch_resolution'):
+        return tuple(backbone.patch_resolution)
+    return tuple(backbone.patch_embed.patches_resolution)
+
+
+def built_image_size(backbone: nn.Module) -> Tuple[int, int]:
+    """The (height, width) in pixels that a ViT or HiViT was built for."""
+    if hasattr(backbone, 'img_size'):
+        return tuple(backbone.img_size)
+    return tuple(backbone.patch_embed.img_size)
 
 
 def patch_grid(backbone: nn.Module, images: Tensor) -> GridShape:
@@ -24,14 +46,10 @@ def patch_grid(backbone: nn.Module, images: Tensor) -> GridShape:
     Returns:
         tuple[int, int]: The grid (H, W).
     """
-    if hasattr(backbone, 'patch_resolution'):
-        built, size = backbone.patch_resolution, backbone.img_size
-    else:
-        patch_embed = backbone.patch_embed
-        built, size = patch_embed.patches_resolution, patch_embed.img_size
     return tuple(
         int(side) * patches // built_side for side, patches, built_side in zip(
-            images.shape[-2:], built, size))
+            images.shape[-2:], built_grid(backbone),
+            built_image_size(backbone)))
 
 
 def check_mask_ratio(mask_ratio: float, num_patches: int) -> None:

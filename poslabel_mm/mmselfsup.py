@@ -11,27 +11,16 @@ The names are those of :mod:`poslabel_mm.models`, in MMSelfSup's registry.
 from mmcls.models import VisionTransformer
 from mmselfsup.models import MAE, MAEViT
 from mmselfsup.registry import MODELS
-from torch import nn
 
-from poslabel_mm.models.backbones.positional_encoding import \
-    PositionalEncodingChoice
+from poslabel_mm.models.backbones.positional_mae_vit import MAEEncodingChoice
 from poslabel_mm.models.selfsup.masked_labels import ShuffledLabels
 
 
 @MODELS.register_module()
-class PositionalMAEViT(PositionalEncodingChoice, MAEViT):
+class PositionalMAEViT(MAEEncodingChoice, MAEViT):
     """As :class:`poslabel_mm.models.PositionalMAEViT`."""
 
-    def __init__(self, *args, pos_encoding: str = 'sincos', **kwargs) -> None:
-        super().__init__(*args, pos_encoding=pos_encoding, **kwargs)
-
-    def _init_stock_weights(self) -> None:
-        # As in MAEViT.init_weights, which takes the grid for a square.
-        VisionTransformer.init_weights(self)
-        if not self.is_pretrained:
-            nn.init.xavier_uniform_(
-                self.patch_embed.projection.weight.data.flatten(1))
-            nn.init.normal_(self.cls_token, std=.02)
+    plain_vit = VisionTransformer
 
 
 @MODELS.register_module()

@@ -8,8 +8,6 @@ from mmpretrain.structures import DataSample
 from models import apl_head
 from torch import nn
 
-import poslabel_mm.models.heads as heads
-
 
 def rpl_head(**kwargs):
     return apl_head(**kwargs) | dict(
@@ -17,9 +15,7 @@ def rpl_head(**kwargs):
 
 
 # Named by what they call their loss and accuracy: loss_apl, apl_acc.
-HEADS = {'apl': apl_head}
-if hasattr(heads, 'RelativePositionalLabelHead'):
-    HEADS['rpl'] = rpl_head
+HEADS = {'apl': apl_head, 'rpl': rpl_head}
 
 ARCH = dict(
     embed_dims=16, num_layers=2, num_heads=2, feedforward_channels=32)
@@ -72,6 +68,14 @@ class FakeTokenizer(nn.Module):
     def forward(self, images):
         generator = torch.Generator().manual_seed(2)
         return torch.rand(len(images), 8, 4, 4, generator=generator)
+
+
+class FakeQuantiser(nn.Module):
+    """In place of VQ-KD's: which of 8 visual words each patch is."""
+
+    def forward(self, images):
+        generator = torch.Generator().manual_seed(2)
+        return torch.randint(8, (len(images), 16), generator=generator)
 
 
 def images(size=4, side=16, seed=1):
@@ -252,6 +256,23 @@ def beit():
             loss=dict(type='CrossEntropyLoss')))
 
 
+def beitv2():
+    cfg = beit()
+    # Its final norm is the neck's.
+    cfg['backbone'].update(final_norm=False, out_indices=[0, 1])
+    return cfg | dict(
+        neck=dict(
+            type='BEiTV2Neck',
+            num_layers=1,
+            early_layers=1,
+            backbone_arch=ARCH | dict(depth=2)),
+        head=dict(
+            type='BEiTV2Head',
+            embed_dims=16,
+            num_embed=8,
+            loss=dict(type='CrossEntropyLoss')))
+
+
 def maskfeat():
     return dict(
         type='MaskFeat',
@@ -324,6 +345,16 @@ def itpn():
             type='MAEPretrainHead', norm_pix=True, patch_size=4, loss=PIXELS))
 
 
+def itpn_clip():
+    cfg = itpn()
+    for part in 'backbone', 'neck':
+        cfg[part]['reconstruction_type'] = 'clip'
+    cfg['neck']['decoder_embed_dim'] = 32
+    return cfg | dict(
+        head=dict(
+            type='iTPNClipHead', embed_dims=32, num_embed=8, loss=FEATURES))
+
+
 ALGORITHMS = {
     'MAE': Algorithm(mae, plain_batch, 'PositionalLabelMAE'),
     'MAE-HiViT': Algorithm(
@@ -342,6 +373,9 @@ ALGORITHMS = {
     'BEiT': Algorithm(
         beit, two_image_batch, 'PositionalLabelBEiT', visible=10,
         targets=FakeTokenizer),
+    'BEiT v2': Algorithm(
+        beitv2, two_image_batch, 'PositionalLabelBEiT', visible=10,
+        loss='loss_1', targets=FakeQuantiser),
     'MaskFeat': Algorithm(
         maskfeat, masked_batch, 'PositionalLabelMaskFeat', grid=(14, 14),
         visible=10),
@@ -352,4 +386,7 @@ ALGORITHMS = {
         mixmim, lambda: plain_batch(128), 'PositionalLabelMixMIM',
         channels=64, visible=16),
     'iTPN': Algorithm(itpn, plain_batch, 'PositionalLabelITPN', channels=32),
+    'iTPN-CLIP': Algorithm(
+        itpn_clip, two_image_batch, 'PositionalLabelITPN', channels=32,
+        visible=10, targets=FakeCLIP),
 }

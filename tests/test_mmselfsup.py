@@ -8,6 +8,7 @@ from importlib import metadata
 from pathlib import Path
 
 import pytest
+import torch
 from tiny_run import make_images
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -46,10 +47,11 @@ model = dict(
         arch=dict(
             embed_dims=16, num_layers=2, num_heads=2,
             feedforward_channels=32),
-        img_size=16, patch_size=4, mask_ratio=0.75),
+        img_size={side}, patch_size=4, **{encoding}),
     neck=dict(
-        type='MAEPretrainDecoder', num_patches=16, patch_size=4, embed_dim=16,
-        decoder_embed_dim=16, decoder_depth=1, decoder_num_heads=2),
+        type='MAEPretrainDecoder', num_patches={side[0]} * {side[1]} // 16,
+        patch_size=4, embed_dim=16, decoder_embed_dim=16, decoder_depth=1,
+        decoder_num_heads=2),
     head=dict(
         type='MAEPretrainHead', norm_pix=True, patch_size=4,
         loss=dict(type='MAEReconstructionLoss')),
@@ -62,25 +64,29 @@ train_dataloader = dict(
         type='mmcls.CustomDataset', data_root={data!r},
         pipeline=[
             dict(type='LoadImageFromFile'),
+            dict(type='Resize', scale={side}[::-1]),
             dict(type='PackSelfSupInputs', meta_keys=['img_path']),
         ]))
 optim_wrapper = dict(optimizer=dict(type='AdamW', lr=1e-3))
-train_cfg = dict(by_epoch=True, max_epochs=2)
+train_cfg = dict(by_epoch=True, max_epochs={epochs})
 default_hooks = dict(logger=dict(type='LoggerHook', interval=1))
 randomness = dict(seed=0)
 log_level = 'INFO'
 """
 
 
-def train(python, tmp_path, name, algorithm, encoder, **more):
+def train(python, tmp_path, name, algorithm, encoder, epochs=2, side=(16, 16),
+          pos_head=None, **encoding):
     """Through MMSelfSup's own tools/train.py; returns its losses."""
     data = tmp_path / 'data'
     if not data.exists():
         make_images(data)
     config = tmp_path / f'{name}.py'
+    more = dict(pos_head=pos_head) if pos_head else dict()
     config.write_text(
         CONFIG.format(
-            algorithm=algorithm, encoder=encoder, more=more, data=str(data)))
+            algorithm=algorithm, encoder=encoder, epochs=epochs, side=side,
+            encoding=encoding, more=more, data=str(data)))
     code = ('import os.path as osp, mmselfsup, poslabel_mm; '
             'print(osp.dirname(mmselfsup.__file__))')
     env = os.environ | dict(
@@ -96,14 +102,48 @@ def train(python, tmp_path, name, algorithm, encoder, **more):
     return [json.loads(line) for line in log.read_text().splitlines()]
 
 
-def test_trains_under_mmselfsups_own_tool(python, tmp_path):
+def heads(grid_size=4, **kwargs):
+    return [
+        dict(type=f'poslabel_mm.{kind}', in_channels=16, grid_size=grid_size)
+        | kwargs
+        for kind in ('PositionalLabelHead', 'RelativePositionalLabelHead')
+    ]
+
+
+def test_weight_zero_trains_as_stock_mae(python, tmp_path):
     stock = train(python, tmp_path, 'stock', 'MAE', 'MAEViT')
     weight_zero = train(
         python, tmp_path, 'ours', 'PositionalLabelMAE', 'PositionalMAEViT',
-        pos_head=dict(
-            type='poslabel_mm.PositionalLabelHead', in_channels=16,
-            grid_size=4, loss_weight=0.))
+        pos_head=heads(loss_weight=0.))
     assert len(stock) == len(weight_zero) == 6
     assert [entry['loss_recon'] for entry in weight_zero] == [
         entry['loss'] for entry in stock]
-    assert all('apl_acc' in entry for entry in weight_zero)
+    assert all({'apl_acc', 'rpl_acc'} <= set(entry) for entry in weight_zero)
+
+
+@pytest.mark.parametrize('mask_ratio, side', [
+    (0.75, (16, 16)),
+    (0, (16, 16)),  # the labels alone train
+    (0.5, (12, 16)),
+])
+def test_labels_train_without_encoding(python, tmp_path, mask_ratio, side):
+    grid_size = side[0] // 4, side[1] // 4
+    log = train(
+        python, tmp_path, 'ours', 'PositionalLabelMAE', 'PositionalMAEViT',
+        epochs=8, side=side, mask_ratio=mask_ratio, pos_encoding='none',
+        pos_head=heads(grid_size))
+
+    def mean(name, entries):
+        return sum(entry[name] for entry in entries) / len(entries)
+
+    for name in 'loss_apl', 'loss_rpl', 'loss_recon':
+        first, last = mean(name, log[:3]), mean(name, log[-3:])
+        if name == 'loss_recon' and mask_ratio == 0:
+            assert first == last == 0
+        else:
+            assert last < first, name
+    checkpoint = torch.load(
+        tmp_path / 'ours' / 'epoch_8.pth', weights_only=False)
+    weights = checkpoint['state_dict']
+    assert 'backbone.cls_token' in weights
+    assert 'backbone.pos_embed' not in weights

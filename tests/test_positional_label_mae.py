@@ -3,18 +3,28 @@ import copy
 
 import pytest
 import torch
+from mmengine.registry import OPTIM_WRAPPERS
 from mmengine.runner import load_checkpoint
 from mmpretrain.models.selfsup import MAE
 from mmpretrain.models.utils import build_2d_sincos_position_embedding
-from models import apl_head, build, classifier
-from selfsup_models import HEADS, VIT, images, mae, plain_batch
+from models import apl_head, batch, build, classifier
+from selfsup_models import (HEADS, PIXELS, VIT, decoder, hivit, images, mae,
+                            plain_batch)
 from torch import nn
 
 from poslabel_mm.errors import UserError
 from poslabel_mm.labels import num_absolute
+from poslabel_mm.models import PositionalLabelMAE
 
 RATIOS = [0, 0.25, 0.5, 0.75, 0.9]
 every_head = pytest.mark.parametrize('kind', HEADS)
+every_choice_of_heads = pytest.mark.parametrize(
+    'kinds', [(), ('apl', ), ('rpl', ), ('apl', 'rpl')],
+    ids=lambda kinds: '+'.join(kinds) or 'no head')
+
+
+def heads(kinds, **kwargs):
+    return [HEADS[kind](**kwargs) for kind in kinds] or None
 
 
 def labelled_mae(pos_head, backbone=None, **kwargs):
@@ -131,18 +141,52 @@ def test_reconstruction_is_the_stock_one(kind):
     assert torch.equal(losses[0]['loss_recon'], losses[1]['loss'])
 
 
-def test_stock_tests_of_mae_pass():
-    """As MMPretrain's own test_mae, which is not in its wheel."""
-    model = build(
-        mae() | dict(
-            type='poslabel_mm.PositionalLabelMAE',
-            data_preprocessor=dict(
-                mean=[0.5] * 3, std=[0.5] * 3, to_rgb=True)))
+@every_choice_of_heads
+def test_stock_tests_of_mae_pass(kinds):
+    """What MMPretrain's own test_mae checks, which is not in its wheel."""
+    cfg = mae()
+    del cfg['type']
+    model = PositionalLabelMAE(
+        **cfg,
+        pos_head=heads(kinds),
+        data_preprocessor=dict(mean=[0.5] * 3, std=[0.5] * 3, to_rgb=True))
     assert isinstance(model, MAE)
     batch, samples = plain_batch()
     data = model.data_preprocessor(dict(inputs=batch, data_samples=samples))
-    assert isinstance(model(**data, mode='loss')['loss'].item(), float)
+    torch.testing.assert_close(data['inputs'], (batch.flip(1) - 0.5) / 0.5)
+    losses = model(**data, mode='loss')
+    name = 'loss_recon' if kinds else 'loss'
+    assert set(losses) == {name}.union(
+        *({f'loss_{kind}', f'{kind}_acc'} for kind in kinds))
+    assert all(isinstance(value.item(), float) for value in losses.values())
     assert model(**data, mode='tensor')[0].shape == (4, 17, 16)
+    with pytest.raises(RuntimeError, match='Invalid mode'):
+        model(**data, mode='predict')
+
+
+@every_choice_of_heads
+@pytest.mark.parametrize('wrapper', [
+    'OptimWrapper', 'poslabel_mm.CPUAmpOptimWrapper'])
+def test_a_step_of_the_optimizer_wrapper(kinds, wrapper):
+    """In full and in mixed precision: finite losses, and they fall."""
+    model = build(
+        labelled_mae(heads(kinds)) | dict(
+            data_preprocessor=dict(mean=[0.5] * 3, std=[0.5] * 3)))
+    optim_wrapper = OPTIM_WRAPPERS.build(
+        dict(
+            type=wrapper,
+            optimizer=torch.optim.AdamW(model.parameters(), lr=5e-3)))
+    batch, samples = plain_batch()
+    losses = []
+    for _ in range(20):
+        torch.manual_seed(3)  # one mask
+        losses.append(model.train_step(
+            dict(inputs=batch, data_samples=samples), optim_wrapper))
+        assert all(torch.isfinite(value) for value in losses[-1].values())
+    for name in losses[0]:
+        if 'loss' in name:
+            assert losses[-1][name] < losses[0][name], name
+    assert all(torch.isfinite(p).all() for p in model.parameters())
 
 
 def test_a_deep_copy_reads_its_own_encoder():
@@ -238,3 +282,112 @@ def test_finetuning_keeps_its_sincos_encoding(tmp_path, pos_encoding):
     for key, value in source.backbone.state_dict().items():
         if key.startswith(('layers', 'patch_embed', 'cls_token')):
             assert torch.equal(tuned.state_dict()[key], value), key
+
+
+# ---------------------------------------------------------- non-square grids
+
+
+def oblong_mae(img_size, kinds, encoder='ViT'):
+    H, W = grid_shape = img_size[0] // 4, img_size[1] // 4
+    channels = dict(ViT=16, HiViT=32)[encoder]
+    cfg = labelled_mae(heads(kinds, grid_size=grid_shape, in_channels=channels))
+    cfg['backbone']['img_size'] = img_size
+    if encoder == 'HiViT':
+        cfg['backbone'] = hivit(
+            'poslabel_mm.PositionalMAEHiViT', img_size=img_size,
+            pos_encoding='none')
+    cfg['neck'] = decoder(num_patches=H * W, embed_dim=channels)
+    return cfg
+
+
+@every_choice_of_heads
+@pytest.mark.parametrize('encoder', ['ViT', 'HiViT'])
+def test_a_non_square_grid_from_pretraining_to_finetuning(
+        tmp_path, encoder, kinds):
+    img_size = 12, 20
+    model = build(oblong_mae(img_size, kinds, encoder))
+    optimizer = torch.optim.AdamW(model.parameters(), lr=5e-3)
+    inputs = images(side=20)[:, :, :12]
+    totals = []
+    for _ in range(15):
+        torch.manual_seed(3)
+        optimizer.zero_grad()
+        total, _ = model.parse_losses(model.loss(inputs, []))
+        total.backward()
+        optimizer.step()
+        totals.append(total.item())
+    assert totals[-1] < 0.9 * totals[0]
+    copied = copy.deepcopy(model)
+    for each in model, copied:
+        torch.manual_seed(3)
+        each.losses = each.loss(inputs, [])
+    assert all(torch.equal(copied.losses[k], model.losses[k])
+               for k in model.losses)
+    if encoder == 'HiViT':
+        return
+    path = str(tmp_path / 'checkpoint.pth')
+    torch.save(dict(state_dict=model.state_dict()), path)
+    tuned = build(
+        classifier(
+            heads(kinds, grid_size=(3, 5)),
+            VIT | dict(
+                type='poslabel_mm.PositionalVisionTransformer',
+                img_size=img_size,
+                pos_encoding='learned_sincos',
+                init_cfg=dict(
+                    type='Pretrained', checkpoint=path, prefix='backbone.'))))
+    assert torch.equal(tuned.backbone.layers[1].ffn.layers[1].weight,
+                       model.backbone.layers[1].ffn.layers[1].weight)
+    losses = tuned.loss(*batch(2, *img_size))
+    assert all(torch.isfinite(value).all() for value in losses.values())
+
+
+@pytest.mark.parametrize('H, W', [(3, 5), (5, 3), (2, 8)])  # 16 is a square
+def test_decoder_and_target_follow_a_non_square_grid(H, W):
+    model = build(oblong_mae((4 * H, 4 * W), ()))
+    inputs = images(side=32)[:, :, :4 * H, :4 * W]
+    target = model.head.patchify(inputs)
+    for i in range(H * W):
+        row, column = divmod(i, W)
+        patch = inputs[:, :, 4 * row:4 * row + 4, 4 * column:4 * column + 4]
+        assert torch.equal(target[:, i], patch.permute(0, 2, 3, 1).flatten(1))
+    assert torch.equal(model.head.unpatchify(target), inputs)
+    # As in the corner of a square that holds the grid.
+    side = max(H, W)
+    square = build(mae(dict(img_size=4 * side)) | dict(
+        neck=decoder(num_patches=side * side)))
+    encoding = square.neck.decoder_pos_embed[:, 1:].unflatten(
+        1, (side, side))[:, :H, :W].flatten(1, 2)
+    torch.testing.assert_close(model.neck.decoder_pos_embed[:, 1:], encoding)
+    assert not model.neck.decoder_pos_embed[:, 0].any()
+    assert model.neck.mask_token.any()
+
+
+def test_the_target_of_a_square_is_laid_out_as_on_a_non_square():
+    square, oblong = build(mae()), build(oblong_mae((12, 20), ()))
+    assert torch.equal(square.head.patchify(images()),
+                       oblong.head.patchify(images()))
+
+
+@pytest.mark.parametrize('changes, message', [
+    (dict(backbone=dict(type='MAEViT', img_size=(12, 20), patch_size=4)),
+     'MAEViT wants a square patch grid, not 3x5.* use PositionalMAEViT'),
+    (dict(neck=decoder(num_patches=16)),
+     r'for 16 patches, but the encoder has 3x5: .*num_patches=15'),
+    (dict(head=dict(type='MAEPretrainHead', patch_size=8, loss=PIXELS)),
+     r'3x5 patches of 8 pixels are .* 24x40 .*img_size=\(24, 40\)'),
+])
+def test_what_does_not_fit_a_non_square_grid_is_refused(changes, message):
+    with pytest.raises(UserError, match=message):
+        build(oblong_mae((12, 20), ()) | changes)
+
+
+def test_a_decoder_of_another_square_is_refused():
+    with pytest.raises(UserError, match='num_patches=16'):
+        build(labelled_mae(None, neck=decoder(num_patches=25)))
+
+
+def test_hivit_refuses_images_of_another_non_square_grid():
+    model = build(oblong_mae((12, 20), ('apl', ), 'HiViT'))
+    with pytest.raises(UserError, match='20x12 .* than 3x5.*backbone.img_size'):
+        model.loss(images(side=20)[..., :12], [])

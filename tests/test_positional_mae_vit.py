@@ -6,6 +6,7 @@ from models import build
 from selfsup_models import VIT, hivit, images, mae
 
 from poslabel_mm.errors import UserError
+from poslabel_mm.models.backbones.positional_encoding import POS_ENCODINGS
 
 
 def mae_vit(**kwargs):
@@ -37,9 +38,10 @@ def test_default_is_the_stock_encoder(ours, stock):
     assert torch.equal(ours(images(), None)[0], stock(images(), None)[0])
 
 
-def test_shapes_are_those_of_the_stock_tests():
-    """As MMPretrain's own test_mae_vit, which is not in its wheel."""
-    encoder = build(mae_vit(mask_ratio=0.75))
+@pytest.mark.parametrize('pos_encoding', POS_ENCODINGS)
+def test_shapes_are_those_of_the_stock_tests(pos_encoding):
+    """What MMPretrain's test_mae_vit checks, which is not in its wheel."""
+    encoder = build(mae_vit(mask_ratio=0.75, pos_encoding=pos_encoding))
     assert encoder(images())[0].shape == (4, 5, 16)
     assert encoder(images(), None)[0].shape == (4, 17, 16)
 
@@ -59,7 +61,8 @@ def move_visible_patches(batch, indices, order, patch=4):
 @pytest.mark.parametrize('make, img_size', [
     (mae_vit, (16, 16)),
     (mae_vit, (12, 20)),
-    (mae_hivit, (16, 16)),  # square grids alone, as stock HiViT
+    (mae_hivit, (16, 16)),
+    (mae_hivit, (12, 20)),
 ])
 def test_without_encoding_the_encoder_is_equivariant(make, img_size,
                                                      mask_ratio):

@@ -4,7 +4,7 @@ import torch
 from mmengine.logging import MessageHub
 from mmpretrain.models.selfsup import SimCLR
 from mmpretrain.registry import MODELS as MMPRETRAIN_MODELS
-from selfsup_models import ALGORITHMS, HEADS, VIT, mocov3
+from selfsup_models import ALGORITHMS, HEADS, VIT, Algorithm, mocov3
 from torch import nn
 
 from poslabel_mm.errors import UserError
@@ -120,6 +120,32 @@ def test_heads_read_the_visible_tokens(name):
             assert 0 <= indices.min() and indices.max() < N
 
 
+@every_algorithm
+def test_tokens_are_normalised(name):
+    """By the encoder's final norm, or in its place (Sec. 3.2: z)."""
+    algorithm = ALGORITHMS[name]
+    model = algorithm.build(algorithm.head('apl'))
+    tokens = record(model, algorithm.batch())[0].tokens
+    zeros = torch.zeros(tokens.shape[:2])
+    torch.testing.assert_close(tokens.mean(-1), zeros, atol=1e-5, rtol=0)
+    torch.testing.assert_close(
+        tokens.var(-1, unbiased=False), zeros + 1, atol=1e-2, rtol=0)
+
+
+@pytest.mark.parametrize('name, norm', [
+    ('MAE', 'norm1'), ('BEiT', 'norm1'), ('CAE', 'norm1'), ('MFF', 'norm1'),
+    ('MaskFeat', 'norm1'), ('MILAN', 'norm1'), ('MoCo v3', 'norm1'),
+    ('SimMIM', 'norm3'), ('MixMIM', 'norm')])
+def test_where_the_encoder_has_a_final_norm_it_is_that_one(name, norm):
+    algorithm = ALGORITHMS[name]
+    model = algorithm.build(algorithm.head('apl'))
+    layer = getattr(model.backbone, norm)
+    layer.weight.data.zero_()
+    layer.bias.data.fill_(3)
+    tokens = record(model, algorithm.batch())[0].tokens
+    assert torch.equal(tokens, torch.full_like(tokens, 3))
+
+
 class Same(nn.Module):
     """In place of a layer: hands its input on."""
 
@@ -127,8 +153,10 @@ class Same(nn.Module):
         return x
 
 
-def leave_tokens_alone(backbone):
+def leave_tokens_alone(model):
     """Let channel 0 of every token say what its patch's first pixel is."""
+    backbone = model.backbone
+    model.normalise = False
     for layers in 'layers', 'blocks', 'proj_layers':
         for i in range(len(getattr(backbone, layers, ()))):
             getattr(backbone, layers)[i] = Same()
@@ -148,7 +176,8 @@ def leave_tokens_alone(backbone):
     if getattr(backbone, 'cls_token', None) is not None:
         backbone.cls_token.data.fill_(-1)
     if hasattr(backbone, 'mask_token'):
-        backbone.mask_token.data.fill_(-2)
+        backbone.mask_token.data = torch.full(
+            (1, 1, projection.out_channels), -2.)
 
 
 def backbone_inputs(model, batch):
@@ -176,7 +205,7 @@ def test_every_visible_token_carries_the_label_of_its_patch(name):
     algorithm = ALGORITHMS[name]
     model = algorithm.build(algorithm.head('apl'))
     images, *masking = backbone_inputs(model, algorithm.batch())
-    leave_tokens_alone(model.backbone)
+    leave_tokens_alone(model)
     tokens, (H, W), indices = model.patch_tokens(
         marked_images(images.shape, algorithm.grid), *masking)
     if indices is None:
@@ -317,3 +346,90 @@ def test_a_ratio_that_leaves_no_token_is_refused_by_milan_too():
     cfg['backbone']['mask_ratio'] = 0.99
     with pytest.raises(UserError, match='leaves none of'):
         MMPRETRAIN_MODELS.build(cfg)
+
+
+def without_a_mask(name, kind):
+    algorithm = ALGORITHMS[name]
+    cfg = algorithm.cfg()
+    cfg['backbone']['mask_ratio'] = 0
+    return Algorithm(**vars(algorithm) | dict(cfg=lambda: cfg)).build(
+        algorithm.head(kind)), algorithm.batch()
+
+
+@every_head
+@pytest.mark.parametrize(
+    'name', ['MAE', 'MAE-HiViT', 'MFF', 'EVA', 'MILAN', 'iTPN'])
+def test_without_a_mask_every_patch_has_a_label(name, kind):
+    model, batch = without_a_mask(name, kind)
+    losses = model.loss(*batch)
+    model.parse_losses(losses)[0].backward()
+    assert all(torch.isfinite(value).all() for value in losses.values())
+    assert losses[f'loss_{kind}'] > 0
+    assert (losses['loss_recon'] == 0) == (name != 'MILAN')  # it has no mask
+
+
+def test_clips_masks_come_with_the_data_whatever_the_ratio():
+    model, batch = without_a_mask('iTPN-CLIP', 'apl')
+    expected = ALGORITHMS['iTPN-CLIP'].build(
+        ALGORITHMS['iTPN-CLIP'].head('apl')).loss(*batch)
+    losses = model.loss(*batch)
+    assert losses['loss_recon'] > 0
+    assert all(torch.equal(losses[key], expected[key]) for key in expected)
+
+
+@pytest.mark.parametrize('name', ['MAE', 'MILAN'])
+def test_without_heads_no_ratio_is_refused_for_them(name):
+    cfg = ALGORITHMS[name].cfg()
+    cfg['backbone']['mask_ratio'] = 0.99
+    cfg['type'] = f'poslabel_mm.{ALGORITHMS[name].name}'
+    assert MMPRETRAIN_MODELS.build(cfg).backbone.mask_ratio == 0.99
+
+
+def test_simmims_checkpointed_layers_give_the_same_gradients():
+    algorithm = ALGORITHMS['SimMIM']
+    results = []
+    for with_cp in False, True:
+        cfg = algorithm.cfg()
+        cfg['backbone']['with_cp'] = with_cp
+        model = Algorithm(**vars(algorithm) | dict(cfg=lambda: cfg)).build(
+            [algorithm.head('apl'), algorithm.head('rpl')])
+        torch.manual_seed(3)
+        losses = model.loss(*algorithm.batch())
+        model.parse_losses(losses)[0].backward()
+        results.append([parameter.grad for parameter in model.parameters()
+                        if parameter.grad is not None])
+    assert len(results[0]) > 10
+    for got, expected in zip(*results):
+        torch.testing.assert_close(got, expected)
+
+
+@pytest.mark.parametrize('name, changes', [
+    ('MAE', dict(
+        type='poslabel_mm.PositionalMAEViT', pos_encoding='none')),
+    ('MAE-HiViT', dict(
+        type='poslabel_mm.PositionalMAEHiViT', pos_encoding='none')),
+    ('EVA', dict(
+        type='poslabel_mm.PositionalMAEViT', pos_encoding='none')),
+    ('BEiT', dict(use_shared_rel_pos_bias=False)),
+    ('BEiT v2', dict(use_shared_rel_pos_bias=False)),
+    ('MoCo v3', dict(
+        type='poslabel_mm.PositionalVisionTransformer', pos_encoding='none')),
+])
+def test_encoding_is_left_out_as_documented(name, changes):
+    """Where all patches look the same, no token differs from another."""
+    algorithm = ALGORITHMS[name]
+    spread = []
+    for change in dict(), changes:
+        cfg = algorithm.cfg()
+        cfg['backbone'].update(change)
+        if name == 'MoCo v3' and change:
+            del cfg['backbone']['stop_grad_conv1']
+        model = Algorithm(**vars(algorithm) | dict(cfg=lambda: cfg)).build(
+            algorithm.head('apl'))
+        inputs, *masking = backbone_inputs(model, algorithm.batch())
+        for parameter in model.backbone.parameters():
+            # A relative bias starts from 0.
+            parameter.data.add_(0.1 * torch.randn_like(parameter))
+        tokens = model.patch_tokens(torch.ones_like(inputs), *masking).tokens
+        spread.append(tokens.std(1).max())
+    assert spread[1] < 1e-4 < 1e-3 < spread[0]

@@ -1,10 +1,29 @@
 import torch
 from mmpretrain.models.utils import build_2d_sincos_position_embedding
+from torch import Tensor
 
 from poslabel_mm.errors import UserError
 from poslabel_mm.labels import GridShape
+from poslabel_mm.masked_tokens import built_grid
 
 POS_ENCODINGS = ('learned', 'sincos', 'learned_sincos', 'none')
+
+
+def fill_sincos(pos_embed: Tensor, grid_shape: GridShape) -> None:
+    """Write the 2-D sine-cosine encoding of a patch grid into a tensor.
+
+    Args:
+        pos_embed (Tensor): Of shape (1, extra tokens + N, C), changed in
+            place. Extra tokens come first, and have no place.
+        grid_shape (tuple[int, int]): The patch grid (H, W), N = H·W.
+    """
+    H, W = grid_shape
+    # The stock function counts the patches column by column, which only on a
+    # square grid is row by row with the axes exchanged.
+    encoding = build_2d_sincos_position_embedding((W, H), pos_embed.shape[-1])
+    with torch.no_grad():
+        pos_embed.zero_()
+        pos_embed[:, -H * W:].copy_(encoding)
 
 
 class PositionalEncodingChoice:
@@ -49,19 +68,14 @@ class PositionalEncodingChoice:
             pos_encoding != 'sincos' and self.frozen_stages <= 0)
         if 'sincos' in pos_encoding:
             # At once, for a checkpoint without encoding to leave it in place.
-            self._fill_sincos()
-
-    @property
-    def encoded_grid(self) -> GridShape:
-        """The patch grid that ``pos_embed`` is for."""
-        return self.patch_resolution
+            fill_sincos(self.pos_embed, built_grid(self))
 
     def init_weights(self) -> None:
         self._init_stock_weights()
         if self.pos_encoding == 'none':
             self.pos_embed.zero_()
         elif 'sincos' in self.pos_encoding and not self.is_pretrained:
-            self._fill_sincos()
+            fill_sincos(self.pos_embed, built_grid(self))
 
     @property
     def is_pretrained(self) -> bool:
@@ -71,17 +85,6 @@ class PositionalEncodingChoice:
 
     def _init_stock_weights(self) -> None:
         super().init_weights()
-
-    def _fill_sincos(self) -> None:
-        H, W = self.encoded_grid
-        # The stock function counts the patches column by column, which only
-        # on a square grid is row by row with the axes exchanged.
-        encoding = build_2d_sincos_position_embedding(
-            (W, H), self.pos_embed.shape[-1])
-        with torch.no_grad():
-            self.pos_embed.zero_()
-            # Extra tokens come first, and have no place.
-            self.pos_embed[:, -H * W:].copy_(encoding)
 
     def _load_from_state_dict(self, state_dict, prefix, *args) -> None:
         if self.pos_encoding == 'none':

@@ -1,7 +1,9 @@
 from mmengine.model import BaseModule
 from mmpretrain.models.selfsup import MAEHiViT
+from torch import Tensor, nn
 
-from poslabel_mm.labels import GridShape
+from poslabel_mm.errors import UserError
+from poslabel_mm.masked_tokens import built_grid, built_image_size
 from poslabel_mm.registry import MODELS
 from .positional_encoding import PositionalEncodingChoice
 
@@ -12,7 +14,8 @@ class PositionalMAEHiViT(PositionalEncodingChoice, MAEHiViT):
 
     State-dict keys are the stock ones; see :class:`PositionalEncodingChoice`
     for what is saved and loaded. Leave ``ape`` at True: ``pos_encoding`` takes
-    its place.
+    its place. Unlike the stock encoder it takes non-square grids, of the image
+    size that it was built for alone.
 
     Args:
         *args: The stock ``MAEHiViT``'s arguments.
@@ -21,23 +24,31 @@ class PositionalMAEHiViT(PositionalEncodingChoice, MAEHiViT):
         **kwargs: The stock ``MAEHiViT``'s arguments.
 
     Raises:
-        UserError: For another ``pos_encoding``.
+        UserError: For another ``pos_encoding``, and for images of another
+            size where the grid is not square.
     """
 
     def __init__(self, *args, pos_encoding: str = 'sincos', **kwargs) -> None:
         super().__init__(*args, pos_encoding=pos_encoding, **kwargs)
 
-    @property
-    def encoded_grid(self) -> GridShape:
-        return tuple(self.patch_embed.patches_resolution)
+    def interpolate_pos_encoding(self, tokens: Tensor, height: int,
+                                 width: int) -> Tensor:
+        H, W = built_grid(self)
+        if H == W:
+            return super().interpolate_pos_encoding(tokens, height, width)
+        # The stock encoder takes every encoding for a square's.
+        if (height, width) != built_image_size(self):
+            raise UserError(
+                f'an image of {height}x{width} pixels has another patch grid '
+                f'than {H}x{W}, which {type(self).__name__} was built for: '
+                'set backbone.img_size to the size of the images')
+        return self.pos_embed
 
     def _init_stock_weights(self) -> None:
-        # The stock encoder always starts from sine-cosine, and reads no
-        # checkpoint.
+        # As in MAEHiViT.init_weights, which takes the grid for a square, always
+        # starts from sine-cosine, and reads no checkpoint.
         if self.is_pretrained:
             BaseModule.init_weights(self)
             return
-        learned = self.pos_embed.detach().clone()
-        super()._init_stock_weights()
-        if self.pos_encoding == 'learned':
-            self.pos_embed.data.copy_(learned)
+        self.apply(self._init_weights)
+        nn.init.xavier_uniform_(self.patch_embed.proj.weight.data.flatten(1))

@@ -6,8 +6,31 @@ from poslabel_mm.registry import MODELS
 from .positional_encoding import PositionalEncodingChoice
 
 
+class MAEEncodingChoice(PositionalEncodingChoice):
+    """A choice of positional encoding for a stock ``MAEViT``.
+
+    Mixed in to the left of MMPretrain's, or of MMSelfSup's.
+
+    Attributes:
+        plain_vit (type): The ViT that the stock ``MAEViT`` derives from.
+    """
+
+    plain_vit: type
+
+    def __init__(self, *args, pos_encoding: str = 'sincos', **kwargs) -> None:
+        super().__init__(*args, pos_encoding=pos_encoding, **kwargs)
+
+    def _init_stock_weights(self) -> None:
+        # As in MAEViT.init_weights, which takes the grid for a square.
+        self.plain_vit.init_weights(self)
+        if not self.is_pretrained:
+            nn.init.xavier_uniform_(
+                self.patch_embed.projection.weight.data.flatten(1))
+            nn.init.normal_(self.cls_token, std=.02)
+
+
 @MODELS.register_module()
-class PositionalMAEViT(PositionalEncodingChoice, MAEViT):
+class PositionalMAEViT(MAEEncodingChoice, MAEViT):
     """MAE's encoder with a choice of positional encoding (Sec. 3.3).
 
     With 'none' the encoder is equivariant: permuting the visible patches
@@ -28,13 +51,4 @@ class PositionalMAEViT(PositionalEncodingChoice, MAEViT):
         UserError: For another ``pos_encoding``.
     """
 
-    def __init__(self, *args, pos_encoding: str = 'sincos', **kwargs) -> None:
-        super().__init__(*args, pos_encoding=pos_encoding, **kwargs)
-
-    def _init_stock_weights(self) -> None:
-        # As in MAEViT.init_weights, which takes the grid for a square.
-        VisionTransformer.init_weights(self)
-        if not self.is_pretrained:
-            nn.init.xavier_uniform_(
-                self.patch_embed.projection.weight.data.flatten(1))
-            nn.init.normal_(self.cls_token, std=.02)
+    plain_vit = VisionTransformer

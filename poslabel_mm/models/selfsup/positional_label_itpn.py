@@ -11,7 +11,8 @@ class PositionalLabelITPN(ShuffledLabels, iTPN):
     """MMPretrain's iTPN, trained with positional labels.
 
     The position heads read the last stage's tokens of the visible patches,
-    whether the target are pixels or CLIP's features.
+    whether the target are pixels or CLIP's features. For CLIP's the masks come
+    with the data, as BEiT's, and ``backbone.mask_ratio`` is not used.
 
     Args:
         *args: The stock ``iTPN``'s arguments.
@@ -19,8 +20,13 @@ class PositionalLabelITPN(ShuffledLabels, iTPN):
         **kwargs: The stock ``iTPN``'s arguments.
     """
 
+    @property
+    def draws_masks(self) -> bool:
+        # With CLIP's features as target they come with the data.
+        return self.backbone.reconstruction_type == 'pixel'
+
     def read_tokens(self, inputs: tuple, outputs: tuple) -> PatchTokens:
-        if self.backbone.reconstruction_type == 'pixel':
+        if self.draws_masks:
             stages, *masking = outputs
             return super().read_tokens(inputs, (stages[-1], *masking))
         images, mask = inputs

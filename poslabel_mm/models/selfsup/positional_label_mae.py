@@ -11,7 +11,12 @@ class PositionalLabelMAE(ShuffledLabels, MAE):
     The position heads read the encoder's tokens of the visible patches, after
     its final norm and before the mask tokens join them; a label is the place
     of the patch in the whole grid. Decoder and reconstruction are the stock
-    ones. MAE-HiViT is this algorithm with an encoder of type ``MAEHiViT``.
+    ones. MAE-HiViT is this algorithm with an encoder of type ``MAEHiViT``, whose
+    tokens, having no final norm, are read through a layer norm without
+    parameters.
+
+    With ``PositionalMAEViT`` or ``PositionalMAEHiViT`` the patch grid need not
+    be square: decoder and target follow it.
 
     While training, ``loss`` returns ``loss_recon`` and what every position
     head returns (``loss_apl``, ``apl_acc``, ``loss_rpl``, ``rpl_acc``). With
@@ -24,7 +29,9 @@ class PositionalLabelMAE(ShuffledLabels, MAE):
         **kwargs: The stock ``MAE``'s arguments.
 
     Raises:
-        UserError: If ``backbone.mask_ratio`` leaves no visible patch.
+        UserError: If ``backbone.mask_ratio`` leaves the heads no visible
+            patch; if the encoder wants a square grid, or the decoder is built
+            for another number of patches.
 
     Example:
         >>> model = dict(

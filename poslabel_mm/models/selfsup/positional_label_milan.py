@@ -4,6 +4,7 @@ from poslabel_mm.masked_tokens import check_mask_ratio, patch_grid
 from poslabel_mm.registry import MODELS
 from poslabel_mm.tokens import PatchTokens
 from .masked_labels import MaskedLabels
+from .non_square_grid import lay_grid
 
 
 @MODELS.register_module()
@@ -18,12 +19,16 @@ class PositionalLabelMILAN(MaskedLabels, MILAN):
         **kwargs: The stock ``MILAN``'s arguments.
 
     Raises:
-        UserError: If ``backbone.mask_ratio`` leaves no visible patch.
+        UserError: If ``backbone.mask_ratio`` leaves no visible patch for the
+            position heads, or the patch grid is not square.
     """
 
     def __init__(self, *args, **kwargs) -> None:
         super().__init__(*args, **kwargs)
-        check_mask_ratio(self.backbone.mask_ratio, self.backbone.num_patches)
+        if self.pos_head is not None:
+            check_mask_ratio(self.backbone.mask_ratio,
+                             self.backbone.num_patches)
+        lay_grid(self.backbone, self.neck, self.head)
 
     def read_tokens(self, inputs: tuple, outputs: tuple) -> PatchTokens:
         tokens, _, ids_keep, _ = outputs

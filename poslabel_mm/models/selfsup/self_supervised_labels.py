@@ -1,6 +1,7 @@
 from contextlib import contextmanager
 from typing import Dict, Iterator, List, Optional, Union
 
+import torch.nn.functional as F
 from mmpretrain.structures import DataSample
 from torch import Tensor
 
@@ -22,6 +23,9 @@ class SelfSupervisedLabels(PositionHeads):
             Defaults to None: the stock algorithm.
         **kwargs: The algorithm's arguments.
     """
+
+    # Whether the encoder's tokens come without a final norm.
+    normalise = False
 
     # What every pass of the backbone showed, or None: nobody reads.
     _passes: Optional[List[PatchTokens]] = None
@@ -118,5 +122,11 @@ class SelfSupervisedLabels(PositionHeads):
             self._passes = None
 
     def _on_pass(self, _backbone, inputs, outputs) -> None:
-        if self._passes is not None:
-            self._passes.append(self.read_tokens(inputs, outputs))
+        if self._passes is None:
+            return
+        patch_tokens = self.read_tokens(inputs, outputs)
+        if self.normalise:
+            tokens = patch_tokens.tokens
+            patch_tokens = patch_tokens._replace(
+                tokens=F.layer_norm(tokens, tokens.shape[-1:]))
+        self._passes.append(patch_tokens)

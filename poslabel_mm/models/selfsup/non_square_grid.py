@@ -1,0 +1,93 @@
+"""MAE's decoder and target on a patch grid that need not be square.
+
+Shape letters: B batch; H, W the patch grid, N = H·W; p side of a patch in
+pixels; C channels of an image.
+"""
+from typing import Optional
+
+from mmengine.model import BaseModule
+from torch import Tensor, nn
+
+from poslabel_mm.errors import UserError
+from poslabel_mm.labels import GridShape
+from poslabel_mm.masked_tokens import built_grid, built_image_size
+from poslabel_mm.models.backbones.positional_encoding import (
+    PositionalEncodingChoice, fill_sincos)
+
+
+def lay_grid(backbone: nn.Module, neck: Optional[nn.Module],
+             head: Optional[nn.Module]) -> None:
+    """Have a decoder and a target of MAE's kind follow the encoder's grid.
+
+    The stock ones take every grid for a square. On a square they are left as
+    they are.
+
+    Args:
+        backbone (nn.Module): The encoder.
+        neck (nn.Module, optional): The decoder.
+        head (nn.Module, optional): What makes the target of the images.
+
+    Raises:
+        UserError: If the encoder wants a square, or the decoder another number
+            of patches, or the images are not made of whole patches.
+    """
+    H, W = grid_shape = built_grid(backbone)
+    num_patches = getattr(neck, 'num_patches', H * W)
+    if num_patches != H * W:
+        raise UserError(
+            f'the decoder is for {num_patches} patches, but the encoder has '
+            f'{H}x{W}: set model.neck.num_patches={H * W}')
+    if H == W:
+        return
+    if not isinstance(backbone, PositionalEncodingChoice):
+        raise UserError(
+            f'{type(backbone).__name__} wants a square patch grid, not '
+            f'{H}x{W}: give it a square img_size, or use PositionalMAEViT '
+            'or PositionalMAEHiViT')
+    if neck is not None:
+        _DecoderOfGrid(neck, grid_shape)
+    if hasattr(head, 'patchify'):
+        _TargetOfGrid(head, grid_shape)
+        size = tuple(side * head.patch_size for side in grid_shape)
+        if size != built_image_size(backbone):
+            raise UserError(
+                f'{H}x{W} patches of {head.patch_size} pixels are an image of '
+                f'{size[0]}x{size[1]} pixels: set model.backbone.img_size='
+                f"{size}, or model.head.patch_size to the encoder's")
+
+
+# Bound methods of an object, not closures: a deep copy of the model (EMA) must
+# end up with its own.
+
+
+class _DecoderOfGrid:
+
+    def __init__(self, decoder: nn.Module, grid_shape: GridShape) -> None:
+        self.decoder, self.grid_shape = decoder, grid_shape
+        decoder.init_weights = self.init_weights
+
+    def init_weights(self) -> None:
+        # As in MAEPretrainDecoder.init_weights but for the grid.
+        BaseModule.init_weights(self.decoder)
+        fill_sincos(self.decoder.decoder_pos_embed, self.grid_shape)
+        nn.init.normal_(self.decoder.mask_token, std=.02)
+
+
+class _TargetOfGrid:
+
+    def __init__(self, head: nn.Module, grid_shape: GridShape) -> None:
+        self.patch_size, self.grid_shape = head.patch_size, grid_shape
+        head.patchify, head.unpatchify = self.patchify, self.unpatchify
+
+    def patchify(self, images: Tensor) -> Tensor:
+        """From (B, C, H·p, W·p) to (B, N, p·p·C)."""
+        p = self.patch_size
+        patches = images.unflatten(3, (-1, p)).unflatten(2, (-1, p))
+        return patches.permute(0, 2, 4, 3, 5, 1).flatten(3).flatten(1, 2)
+
+    def unpatchify(self, patches: Tensor) -> Tensor:
+        """From (B, N, p·p·C) to (B, C, H·p, W·p)."""
+        p = self.patch_size
+        patches = patches.unflatten(2, (p, p, -1)).unflatten(
+            1, self.grid_shape)
+        return patches.permute(0, 5, 1, 3, 2, 4).flatten(4, 5).flatten(2, 3)
