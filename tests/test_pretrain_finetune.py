@@ -152,10 +152,6 @@ def tool(monkeypatch):
     signal.signal(signal.SIGINT, previous)
     monkeypatch.setenv('LOCAL_RANK', '0')
     monkeypatch.setenv('POSLABEL_MM_RESUME_COMMAND', '')
-    # Three quarters of a tiny run's time are the layout of its dumped config.
-    for module_of_stack in 'yapf.yapflib.yapf_api', 'mmengine.config.config':
-        monkeypatch.setattr(f'{module_of_stack}.FormatCode',
-                            lambda text, **_: (text, True), raising=False)
     return module
 
 
