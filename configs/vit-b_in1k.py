@@ -1,6 +1,7 @@
 # ViT-B/16 with its learned positional encoding, 224 px: the baseline.
 # Table 1, row "ViT-B + PE": 77.91 / 92.48.
 # Table 3, row "crop + RHF": 77.91 / 92.48.
-# Tables 4 and 7, row "ViT-B": 77.91 / 92.48.
+# Table 4, row "ViT-B": 77.91 / 92.48.
+# Table 7, row "ViT-B": 77.91.
 #   tools/dist_train.sh configs/vit-b_in1k.py 8
 _base_ = ['./_base_/models/vit-b.py', './_base_/imagenet_300e.py']
