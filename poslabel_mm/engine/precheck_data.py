@@ -90,8 +90,8 @@ def _check_dataset(key: str, dataset: dict) -> None:
     missing = next((path for path in (root, folder)
                     if path and not osp.isdir(path)), None)
     if missing is not None:
-        raise UserError(f'data folder {missing} ({key}) does not exist: '
-                        f'{way_out}')
+        raise UserError(f'data folder {osp.normpath(missing)} ({key}) does not '
+                        f'exist: {way_out}')
     extensions = dataset.get('extensions') or getattr(
         kind, 'IMG_EXTENSIONS', None)
     if not ann_file and not _has_file(folder, by_class, extensions):
