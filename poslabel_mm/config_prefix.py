@@ -62,10 +62,15 @@ def install() -> None:
     if getattr(stock, 'prefix', None) == PREFIX:
         return
 
+    # For every base of another package MMEngine reads all of its metafiles.
+    external = functools.lru_cache(maxsize=None)(stock)
+
     @functools.wraps(stock)
     def get_cfg_path(cfg_path, filename):
         if cfg_path.startswith(PREFIX):
             return config_path(cfg_path[len(PREFIX):]), None
+        if '::' in cfg_path:
+            return external(cfg_path, '')
         return stock(cfg_path, filename)
 
     get_cfg_path.prefix = PREFIX
