@@ -1,5 +1,6 @@
 """One training run in a folder of its own, and what has been done of it."""
 import argparse
+import copy
 import fcntl
 import functools
 import importlib.metadata
@@ -124,7 +125,8 @@ class Run:
         if self.pretraining is not None:
             checkpoint = osp.relpath(self.pretraining.checkpoint)
             options.append(f'model.backbone.init_cfg.checkpoint={checkpoint}')
-        return options + list(self.options)
+        plain = _plain(self.config, self.scale)
+        return options + [o for o in self.options if not _is_of_no_loader(o, plain)]
 
     @property
     def config_path(self) -> Path:
@@ -140,26 +142,14 @@ class Run:
             return None
         return tiny_config(self.config, *self.scale)
 
-    @functools.cached_property
+    @property
     def cfg(self) -> Config:
         """The config with its options.
 
         Raises:
             UserError: If the options do not fit it.
         """
-        if self.scale.data is None:
-            cfg = Config.fromfile(config_path(self.config))
-        else:
-            cfg = Config.fromstring(self.config_text, '.py')
-        options = [o for o in self.all_options if '.init_cfg.checkpoint=' not in o]
-        parsed = argparse.Namespace(options=None)
-        try:
-            DictAction(['--options'], 'options')(None, parsed, options)
-            cfg.merge_from_dict(parsed.options)
-        except (AssertionError, IndexError, KeyError, TypeError, ValueError) as error:
-            raise UserError(f'--cfg-options {" ".join(options)} does not fit '
-                            f'{self.config}: {error}') from error
-        return cfg
+        return _configured(self)
 
     @property
     def checkpoint(self) -> Path:
@@ -348,6 +338,35 @@ class Run:
             if world:
                 found['processes'] = world[1]
         return found
+
+
+@functools.lru_cache(maxsize=None)
+def _plain(config: str, scale: Scale) -> Config:
+    if scale.data is None:
+        return Config.fromfile(config_path(config))
+    return Config.fromstring(tiny_config(config, *scale), '.py')
+
+
+@functools.lru_cache(maxsize=None)
+def _configured(run: Run) -> Config:
+    cfg = copy.deepcopy(_plain(run.config, run.scale))
+    options = [o for o in run.all_options if '.init_cfg.checkpoint=' not in o]
+    parsed = argparse.Namespace(options=None)
+    try:
+        DictAction(['--options'], 'options')(None, parsed, options)
+        cfg.merge_from_dict(parsed.options)
+        cfg.train_cfg.max_epochs
+    except (AssertionError, AttributeError, IndexError, KeyError, TypeError,
+            ValueError) as error:
+        raise UserError(f'--cfg-options {" ".join(run.options)} does not fit '
+                        f'{run.config}: {error}') from error
+    return cfg
+
+
+def _is_of_no_loader(option: str, cfg: Config) -> bool:
+    """Does an option of the machine concern a loader that a config lacks?"""
+    first, _, key = option.partition('=')[0].partition('.')
+    return key.rpartition('.')[2] in MACHINE and cfg.get(first) is None
 
 
 def begun(folder: Path) -> List[str]:
