@@ -167,11 +167,36 @@ def test_the_split_is_the_same_everywhere_and_always():
 
 def test_the_order_of_files_does_not_matter(objects, tmp_path, monkeypatch):
     to_caltech(objects, tmp_path / 'one')
-    iterdir = Path.iterdir
-    monkeypatch.setattr(Path, 'iterdir', lambda self: reversed(list(iterdir(self))))
+    scandir = os.scandir
+    seen = []
+
+    class Backwards:
+
+        def __init__(self, path):
+            self.entries = sorted(scandir(path), key=lambda entry: entry.name)
+            seen.append(path)
+
+        def __iter__(self):
+            return self
+
+        def __next__(self):
+            if not self.entries:
+                raise StopIteration
+            return self.entries.pop()
+
+        def __enter__(self):
+            return self
+
+        def __exit__(self, *error):
+            pass
+
+        close = __exit__
+
+    monkeypatch.setattr(os, 'scandir', Backwards)
     to_caltech(objects, tmp_path / 'two')
     one, two = (tmp_path / name / 'split.json' for name in ('one', 'two'))
     assert one.read_bytes() == two.read_bytes()
+    assert objects / '003.clutter' in seen
 
 
 def test_another_run_has_nothing_to_do(objects, tmp_path, capsys, monkeypatch):

@@ -67,14 +67,17 @@ def list_folder(folder: Path) -> Tuple[List[Path], List[Path], List[Path]]:
     """
     folders, images, others = [], [], []
     try:
-        for entry in sorted(folder.iterdir()):
-            if entry.is_dir() and not entry.name.startswith('.'):
-                folders.append(entry)
-            elif (entry.is_file() and not entry.name.startswith('.')
-                  and entry.suffix.lower() in IMAGE_EXTENSIONS):
-                images.append(entry)
-            else:
-                others.append(entry)
+        with os.scandir(folder) as entries:  # which tells files from folders
+            for entry in sorted(entries, key=lambda entry: entry.name):
+                if entry.name.startswith('.'):
+                    kind = others
+                elif entry.is_dir():
+                    kind = folders
+                elif entry.name.lower().endswith(IMAGE_EXTENSIONS):
+                    kind = images
+                else:
+                    kind = others
+                kind.append(folder / entry.name)
     except OSError as error:
         raise UserError(f'cannot read the folder {folder}: '
                         f'{error.strerror}') from error
