@@ -5,7 +5,7 @@
 # or with its pre-training in one command:
 #   python tools/pretrain_finetune.py configs/mae-vit-b_rpl_in1k.py \
 #       configs/vit-b_rpl_from-mae_in1k.py --gpus 8
-_base_ = './_base_/mae_finetune_in1k_100e.py'
+_base_ = './vit-b_from-mae_in1k.py'
 
 model = dict(
     type='poslabel_mm.PositionalLabelClassifier',

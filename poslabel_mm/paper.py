@@ -231,8 +231,8 @@ def _table(entry: Dict[str, Any], datasets: Dict[str, Dataset],
 def _figure(entry: Dict[str, Any], folder: Path) -> Figure:
     where = f'figure {entry["id"]}'
     figure = _make(Figure, entry, where)
-    sweep = bool(figure.option and figure.values)
-    if figure.kind not in ('sweep', 'curves') or sweep != (figure.kind == 'sweep'):
+    varied = {'sweep': (True, True), 'curves': (False, False)}
+    if varied.get(figure.kind) != (bool(figure.option), bool(figure.values)):
         raise UserError(f"{where}: kind is 'sweep', with option and values, or "
                         f"'curves', without, not {figure.kind!r}")
     _check_configs(figure.configs, where, folder)
