@@ -220,6 +220,16 @@ def test_a_missing_dataset_is_named_with_what_prepares_it(
         osp.dirname(BASES), '..', 'tools', 'dataset_converters', command.split()[0]))
 
 
+def test_links_to_images_that_are_gone_are_no_data(tmp_path, monkeypatch, capfd):
+    monkeypatch.chdir(tmp_path)
+    link = tmp_path / 'data' / 'mini_imagenet' / 'train' / 'n01532829' / 'a.jpg'
+    link.parent.mkdir(parents=True)
+    link.symlink_to(tmp_path / 'imagenet' / 'a.JPEG')
+    line = error_line(monkeypatch, capfd, launch.train, 'vit-b_mini-imagenet.py')
+    assert 'data/mini_imagenet/train (train_dataloader.dataset) holds no images' in line
+    assert 'mini_imagenet.py' in line
+
+
 @pytest.mark.parametrize('options, named', [
     ('', 'data/fashion_mnist'), ("data_root='elsewhere', ", 'elsewhere')])
 def test_missing_fashion_mnist_is_named_before_the_run(

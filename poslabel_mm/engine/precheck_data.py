@@ -113,6 +113,8 @@ def _has_file(folder: str, by_class: bool,
     for where, _, names in os.walk(folder, followlinks=True):
         if by_class and osp.samefile(where, folder):
             continue
-        if any(name.lower().endswith(extensions) for name in names):
+        # False for a link whose image is gone.
+        if any(name.lower().endswith(extensions)
+               and osp.isfile(osp.join(where, name)) for name in names):
             return True
     return False
