@@ -12,6 +12,7 @@ command. --dry-run prints the shell commands and makes nothing.
 """
 import argparse
 import importlib.util
+import io
 import os
 import os.path as osp
 import shlex
@@ -19,6 +20,7 @@ import signal
 import sys
 import time
 from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
+from contextlib import redirect_stdout
 from pathlib import Path
 from typing import Dict, List, NoReturn
 
@@ -61,6 +63,7 @@ def problems_of(runs: List[Run]) -> Dict[Run, str]:
     """Runs that cannot be done, and why; the others may go on without them."""
     problems: Dict[Run, str] = {}
     for run in runs:
+        run.cfg  # options that do not fit it are for the user to mend first
         try:
             run.check_folder()
             if not run.is_done:
@@ -81,7 +84,7 @@ def check_timm(run: Run) -> None:
 
 def check_data_of(runs: List[Run]) -> None:
     """Refuse to begin without the data of every run that is to be trained or tested."""
-    from poslabel_mm.engine.precheck_data import check_data
+    check_data = data_check()
     checked = []
     for run in runs:
         loaders = [(name, run.cfg[name]) for name in ('train_dataloader', 'val_dataloader',
@@ -96,14 +99,19 @@ def check_data_of(runs: List[Run]) -> None:
                 raise UserError(f'{run.config}: {error}') from error
 
 
+def data_check():
+    """`check_data`, whose import has MMPretrain print what it did not find."""
+    with redirect_stdout(io.StringIO()):
+        from poslabel_mm.engine.precheck_data import check_data
+    return check_data
+
+
 def tiny_data() -> str:
     """Fashion-MNIST where it is installed, else the digits."""
     from mmengine.config import Config
-
-    from poslabel_mm.engine.precheck_data import check_data
     try:
-        check_data(Config.fromfile(config_path('_base_/fashion_mnist.py')),
-                   ('train_dataloader', 'test_dataloader'))
+        data_check()(Config.fromfile(config_path('_base_/fashion_mnist.py')),
+                     ('train_dataloader', 'test_dataloader'))
     except UserError:
         return 'digits'
     return 'fashion_mnist'
@@ -170,7 +178,9 @@ class Work:
                     run.check_checkpoint()
                     run.metrics_path.unlink(missing_ok=True)  # of an earlier model
                     out = run.folder / 'train.out'
-                    say(f'{place}: training ({run.state()}), log {osp.relpath(out)}')
+                    epoch = run.state().epoch
+                    begun = f' after epoch {epoch}' if epoch else ''
+                    say(f'{place}: training{begun}, log {osp.relpath(out)}')
                     self._call(self.launcher.train(run), lock, out, 'training')
                     if not run.is_trained:
                         raise UserError('training ended without the checkpoint of its last '
@@ -203,7 +213,7 @@ class Work:
 
     def _say_progress(self) -> None:
         for run in list(self.active):
-            say(f'    {time.strftime("%H:%M")} {run.name}: {run.state()}')
+            say(f'    {time.strftime("%H:%M")} {run.name}: {run.state()._replace(is_running=False)}')
 
 
 def last_line(path: Path) -> str:

@@ -203,6 +203,8 @@ class Run:
         """
         if not self.folder.is_dir():
             return
+        if self._record() is not None and not self._last_epoch() and self._metrics() is None:
+            return  # it ended before there was anything to go on from
         way_out = 'move it away, or choose another --work-dir'
         record = self._record()
         if record is not None:
@@ -355,7 +357,7 @@ def _configured(run: Run) -> Config:
     try:
         DictAction(['--options'], 'options')(None, parsed, options)
         cfg.merge_from_dict(parsed.options)
-        cfg.train_cfg.max_epochs
+        cfg.train_cfg.max_epochs, cfg.model.backbone.type  # still there?
     except (AssertionError, AttributeError, IndexError, KeyError, TypeError,
             ValueError) as error:
         raise UserError(f'--cfg-options {" ".join(run.options)} does not fit '
