@@ -379,6 +379,8 @@ def test_dataset(name):
     assert dataset.data_root.rstrip('/') == root
     assert {key: dataset[key] for key in train} == train
     assert cfg.train_dataloader.sampler.shuffle
+    # MMEngine would pass it to the function, and fail.
+    assert '_scope_' not in cfg.train_dataloader.get('collate_fn', ())
     if name.startswith('mae-'):
         assert cfg.get('val_dataloader') is None
         return
