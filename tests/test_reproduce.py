@@ -567,10 +567,16 @@ def pop_data(cfg):
     return loaders, cfg.pop('param_scheduler')
 
 
-@pytest.mark.parametrize('data', ['digits', 'fashion_mnist'])
-def test_a_tiny_config_is_its_row_but_small(data):
-    names = [name for name in PAPER.configs() if '_in1k' in name or '_rpl_' in name]
-    for name in names if data == 'digits' else names[:2]:
+SAMPLE = ('vit-b_in1k.py', 'vit-b_nope_apl_in1k.py', 'vit-b_apl_hvflip_in1k.py',
+          'deit-b_rpl_mini-imagenet.py', 'swin-t_nope_rpl_in1k.py', 'swin-b_apl_caltech256.py',
+          'nest-b_apl_in1k.py', 'mae-vit-b_rpl_in1k.py', 'vit-b_apl_from-mae_in1k.py')
+
+
+@pytest.mark.parametrize('data, names', [
+    ('digits', SAMPLE), ('fashion_mnist', SAMPLE[1:2]),
+    pytest.param('digits', PAPER.configs(), marks=pytest.mark.slow, id='all')])
+def test_a_tiny_config_is_its_row_but_small(data, names):
+    for name in names:
         leaf = Config.fromfile(config_path(name)).to_dict()
         text = tiny_config(name, data, 2)
         tiny = Config.fromstring(text, '.py').to_dict()

@@ -213,7 +213,8 @@ class Work:
 
     def _say_progress(self) -> None:
         for run in list(self.active):
-            say(f'    {time.strftime("%H:%M")} {run.name}: {run.state()._replace(is_running=False)}')
+            state = run.state()._replace(is_running=False)
+            say(f'    {time.strftime("%H:%M")} {run.name}: {state}')
 
 
 def last_line(path: Path) -> str:

@@ -6,6 +6,7 @@ of every transform, and the epochs. Labels, encodings, augmentations, losses
 and the optimizer stay the row's own.
 """
 import copy
+import functools
 from pathlib import Path
 from pprint import pformat
 from typing import Any, Dict, List
@@ -36,18 +37,23 @@ def tiny_config(name: str, data: str, epochs: int) -> str:
     """
     model = Path(name).stem.partition('_')[0]
     try:
-        overlay = Config.fromfile(config_path(f'_base_/tiny/{model}.py'))
+        overlay = _load(f'_base_/tiny/{model}.py')
     except UserError:
         raise UserError(f'{name} has no tiny form: there is no '
                         f'configs/_base_/tiny/{model}.py') from None
-    leaf = Config.fromfile(config_path(name))
-    images = Config.fromfile(config_path(f'_base_/{data}.py'))
+    leaf = _load(name)
+    images = _load(f'_base_/{data}.py')
     delta = _delta(leaf, overlay, images, epochs)
     lines = [f'# {name} at a tiny scale, written by tools/reproduce.py.',
              f'_base_ = {PREFIX + name!r}', '']
     lines += [f'{key} = {pformat(value, width=99, sort_dicts=False)}'
               for key, value in delta.items()]
     return '\n'.join(lines) + '\n'
+
+
+@functools.lru_cache(maxsize=None)
+def _load(name: str) -> Config:
+    return Config.fromfile(config_path(name))
 
 
 def _delta(leaf: Config, overlay: Config, images: Config,
