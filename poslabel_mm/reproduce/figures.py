@@ -134,12 +134,13 @@ def _png(selection: Selection, figure: Figure, found: Sequence[Point]) -> bytes:
     if figure.kind == 'sweep':
         axes.set_xticks(figure.values)
     else:
-        axes.xaxis.set_major_locator(MaxNLocator(integer=True))
+        axes.xaxis.set_major_locator(MaxNLocator(integer=True, min_n_ticks=1))
+        axes.set_xlim(left=min(0.5, min(point.x for point in found)))
+    axes.ticklabel_format(axis='y', useOffset=False)
     number = len({point.seed for point in found})
     seeds = f'{number} seed' + 's, mean ± standard deviation' * (number > 1)
     axes.set_title(f'Figure {figure.id}: {figure.title} ({seeds})', fontsize='medium')
     if selection.scale.data or selection.options:
-        # Wrapped by hand: a title is not.
         text = title(selection).replace('`', '')
         canvas.suptitle(text, fontsize='x-small', color='firebrick', wrap=True)
     axes.grid(alpha=0.3)

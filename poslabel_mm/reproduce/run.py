@@ -297,7 +297,9 @@ class Run:
             lock.close()
             raise UserError(f'another process is at work in {self.folder}') from None
         self.check_folder()  # again: another one may just have left it
-        record = dict(settings=self.settings(), versions=versions())
+        needs_timm = 'TIMMBackbone' in self.cfg.model.backbone.type
+        record = dict(settings=self.settings(),
+                      versions=versions('torch', *['timm'] * needs_timm))
         write_atomically(json.dumps(record, indent=1).encode(), self.folder / 'run.json')
         if self.config_text is not None:
             write_atomically(self.config_text.encode(), self.config_path)
@@ -376,14 +378,14 @@ def begun(folder: Path) -> List[str]:
     return sorted(p.name for p in folder.glob('*') if STARTED.fullmatch(p.name))
 
 
-def versions() -> Dict[str, str]:
-    """Of what a result depends on, in this environment."""
+def versions(*distributions: str) -> Dict[str, str]:
+    """Of this package, the MM stack and others, in this environment."""
     from poslabel_mm import __version__
     found = dict(poslabel_mm=__version__, python=platform.python_version())
     for name, version in installed_versions().items():
         if 'mm' in name:
             found[name] = version
-    for name in 'torch', 'timm':
+    for name in distributions:
         try:
             found[name] = importlib.metadata.version(name)
         except importlib.metadata.PackageNotFoundError:
