@@ -1,9 +1,9 @@
 # MAE pre-training with relative positional labels of all pairs of visible
 # patches, and no positional encoding in the encoder (Sec. 3.3).
-# Table 7, row "MAE + RPL", the first half; vit-b_rpl_from-mae_in1k.py is the
-# second.
+# Table 7, row "ViT-B + MAE + RPL", the first half; vit-b_rpl_from-mae_in1k.py
+# is the second. Fig. 8 varies model.backbone.mask_ratio.
 #   tools/dist_train.sh configs/mae-vit-b_rpl_in1k.py 8
-_base_ = './_base_/mae_in1k_400e.py'
+_base_ = './mae-vit-b_in1k.py'
 
 model = dict(
     type='poslabel_mm.PositionalLabelMAE',

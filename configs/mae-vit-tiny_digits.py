@@ -1,7 +1,7 @@
 # MAE pre-training of the small ViT on handwritten digits: the baseline.
 # 6x6 patches, 9 of them visible, 40 epochs: about a minute on one CPU core.
 #   python tools/train.py configs/mae-vit-tiny_digits.py
-_base_ = ['./_base_/digits.py', './_base_/runtime.py']
+_base_ = ['./_base_/digits_train.py', './_base_/runtime.py']
 
 model = dict(
     type='MAE',
@@ -40,9 +40,6 @@ data_preprocessor = dict(
     to_rgb=False)
 train_dataloader = dict(collate_fn=dict(type='default_collate'))
 
-# Nothing to validate or to test before fine-tuning.
-val_dataloader = val_evaluator = test_dataloader = test_evaluator = None
-
 # 40 epochs of AdamW, 4 of them linear warm-up, then a cosine, step by step.
 epochs = 40
 warmup_epochs = 4
@@ -74,7 +71,6 @@ param_scheduler = [
 ]
 
 train_cfg = dict(by_epoch=True, max_epochs=epochs)
-val_cfg = test_cfg = None
 
 default_hooks = dict(logger=dict(interval=10))
 randomness = dict(seed=0)

@@ -1,22 +1,4 @@
-# NesT-B by timm (`pip install 'poslabel_mm[nest]'`), 224 px: the baseline. Its
-# last level has 14x14 tokens as it is.
+# NesT-B on ImageNet-1K: the baseline. Needs `pip install 'poslabel_mm[nest]'`.
 # Table 4, row "NesT-B": 83.67 / 96.16.
 #   tools/dist_train.sh configs/nest-b_in1k.py 8
-_base_ = './_base_/imagenet_300e.py'
-
-model = dict(
-    type='ImageClassifier',
-    backbone=dict(
-        type='TIMMBackbone', model_name='nest_base', drop_path_rate=0.5),
-    neck=dict(type='GlobalAveragePooling'),
-    head=dict(
-        type='LinearClsHead',
-        num_classes=1000,
-        in_channels=512,
-        loss=dict(
-            type='LabelSmoothLoss', label_smooth_val=0.1, mode='original'),
-        cal_acc=False),
-    train_cfg=dict(augments=[
-        dict(type='Mixup', alpha=0.8),
-        dict(type='CutMix', alpha=1.0),
-    ]))
+_base_ = ['./_base_/models/nest-b.py', './_base_/imagenet_300e.py']

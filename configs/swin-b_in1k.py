@@ -2,13 +2,4 @@
 # at H/16. The baseline.
 # Table 4, row "Swin-B": 83.35 / 96.38.
 #   tools/dist_train.sh configs/swin-b_in1k.py 8
-_base_ = [
-    'mmpretrain::_base_/models/swin_transformer/base_224.py',
-    './_base_/imagenet_300e.py',
-]
-
-model = dict(
-    backbone=dict(
-        type='poslabel_mm.PositionalSwinTransformer',
-        pos_encoding='cpe',
-        last_downsample=False))
+_base_ = ['./_base_/models/swin-b.py', './_base_/imagenet_300e.py']

@@ -1,5 +1,5 @@
 # Fine-tuning of a ViT-B/16 that MAE has pre-trained, 100 epochs: the baseline.
-# Table 7, row "MAE": 79.54.
+# Table 7, row "ViT-B + MAE": 79.54.
 #   tools/dist_train.sh configs/vit-b_from-mae_in1k.py 8
 # or with its pre-training in one command:
 #   python tools/pretrain_finetune.py configs/mae-vit-b_in1k.py \

@@ -4,10 +4,12 @@ from .compat import apply as _apply_compat
 # Before any other import: these need a stack that works.
 _apply_compat()
 
-from .config_prefix import config_path, install  # noqa: E402
+from . import config_prefix, model_hub  # noqa: E402
+from .config_prefix import config_path  # noqa: E402
 from .errors import UserError  # noqa: E402
 from .version import __version__  # noqa: E402
 
-install()
+config_prefix.install()
+model_hub.install()
 
 __all__ = ['UserError', '__version__', 'config_path']

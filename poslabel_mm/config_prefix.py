@@ -16,7 +16,7 @@ from .errors import UserError
 PREFIX = 'poslabel_mm::'
 
 # A link to the checkout's configs/, or the wheel's copy of them.
-_ROOT = (Path(__file__).parent / '.mim' / 'configs').resolve()
+ROOT = (Path(__file__).parent / '.mim' / 'configs').resolve()
 
 
 def list_configs() -> List[str]:
@@ -28,7 +28,7 @@ def list_configs() -> List[str]:
 
 
 def _all_configs() -> List[str]:
-    return sorted(p.relative_to(_ROOT).as_posix() for p in _ROOT.rglob('*.py'))
+    return sorted(p.relative_to(ROOT).as_posix() for p in ROOT.rglob('*.py'))
 
 
 def config_path(name: str) -> str:
@@ -49,7 +49,7 @@ def config_path(name: str) -> str:
     filename = name if name.endswith('.py') else f'{name}.py'
     known = _all_configs()
     if filename in known:
-        return str(_ROOT / filename)
+        return str(ROOT / filename)
     close = difflib.get_close_matches(filename, known, n=3, cutoff=0.5)
     hint = (f'did you mean {" or ".join(close)}?'
             if close else '`python -m poslabel_mm` lists them')
@@ -62,10 +62,15 @@ def install() -> None:
     if getattr(stock, 'prefix', None) == PREFIX:
         return
 
+    # For every base of another package MMEngine reads all of its metafiles.
+    external = functools.lru_cache(maxsize=None)(stock)
+
     @functools.wraps(stock)
     def get_cfg_path(cfg_path, filename):
         if cfg_path.startswith(PREFIX):
             return config_path(cfg_path[len(PREFIX):]), None
+        if '::' in cfg_path:
+            return external(cfg_path, '')
         return stock(cfg_path, filename)
 
     get_cfg_path.prefix = PREFIX

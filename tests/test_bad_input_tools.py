@@ -111,6 +111,7 @@ def test_unknown_stock_tool(fails):
     ('dist_train.sh', ['c.py', '0']),
     ('dist_test.sh', ['c.py', 'a.pth', 'two']),
     ('slurm_train.sh', ['partition', 'job', 'c.py']),
+    ('slurm_test.sh', ['partition', 'job', 'c.py']),
 ])
 def test_scripts_say_how_they_are_used(script, arguments):
     run = subprocess.run(

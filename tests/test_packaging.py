@@ -10,7 +10,6 @@ import zipfile
 from pathlib import Path
 
 import pytest
-from modelindex.load_model_index import load
 from packaging.markers import default_environment
 from packaging.requirements import Requirement
 
@@ -111,12 +110,17 @@ def test_installed_wheel_finds_its_own_configs(packed, tmp_path):
          'from mmengine.config import Config\n'
          'path = config_path("vit-b_apl_in1k")\n'
          'print(path)\n'
-         'print(Config.fromfile(path).model.type)'],
+         'print(Config.fromfile(path).model.type)\n'
+         'from poslabel_mm.paper import load_paper\n'
+         'print(load_paper().table(7).row("mae").paper["top1"])\n'
+         'from modelindex.load_model_index import load\n'
+         'from poslabel_mm.model_hub import INDEX\n'
+         'print(load(str(INDEX)).models[0].config)'],
         cwd=tmp_path, env={**os.environ, 'PYTHONPATH': str(tmp_path)},
         capture_output=True, text=True)
     assert done.stdout.splitlines() == [
         str(tmp_path / 'poslabel_mm/.mim/configs/vit-b_apl_in1k.py'),
-        'poslabel_mm.PositionalLabelClassifier'
+        'poslabel_mm.PositionalLabelClassifier', '79.54', 'configs/deit-b_apl_in1k.py'
     ], done.stderr
 
 
@@ -146,12 +150,3 @@ def test_pins_are_complete_and_in_range(packed, stack, python):
                 for extra in (stack, 'tools', 'test')):
             assert pins[requirement.name] in requirement.specifier, requirement
     assert (pins['torch'], pins['torchvision']) == ('2.13.0', '0.28.0')
-
-
-def test_model_index_lists_the_imagenet_configs():
-    index = load(str(ROOT / 'poslabel_mm/.mim/model-index.yml'))
-    listed = {model.config: model.name for model in index.models}
-    assert listed == {f'configs/{p.name}': p.stem
-                      for p in (ROOT / 'configs').glob('*_in1k.py')}
-    assert {m.in_collection for m in index.models} == {
-        c.name for c in index.collections}

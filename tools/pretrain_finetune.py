@@ -15,10 +15,9 @@ import os
 import os.path as osp
 import shlex
 import signal
-import subprocess
 import sys
 from pathlib import Path
-from typing import Dict, List, NamedTuple, Optional, TextIO
+from typing import Dict, List, NamedTuple, TextIO
 
 # Until there is something to be stopped, Ctrl-C needs no traceback.
 signal.signal(signal.SIGINT, signal.SIG_DFL)
@@ -31,6 +30,7 @@ try:
     from mmengine.config import Config, DictAction
 
     from poslabel_mm import UserError, config_path
+    from poslabel_mm.child_processes import ChildProcesses
     from poslabel_mm.engine.hooks.last_saved import last_saved
     from poslabel_mm.engine.precheck_data import check_data
 except ImportError as error:
@@ -130,10 +130,7 @@ class Process:
     def __init__(self, gpus: int, lock: TextIO) -> None:
         self.gpus = gpus
         self.lock = lock
-        self.running: Optional[subprocess.Popen] = None
-        self.told: Optional[int] = None
-        for signum in signal.SIGINT, signal.SIGTERM:
-            signal.signal(signum, self._pass_on)
+        self.children = ChildProcesses()
 
     def run(self, tool: str, *arguments: str) -> None:
         """Run it to its end; leaves with its status if that is not 0."""
@@ -143,23 +140,12 @@ class Process:
                 str(ROOT / 'tools' / 'torchrun.py'), str(self.gpus), *command,
                 '--launcher', 'pytorch'
             ]
-        self.running = subprocess.Popen(
+        status = self.children.run(
             [sys.executable, *command],
-            env=os.environ | dict(
-                POSLABEL_MM_RESUME_COMMAND=shlex.join(['python'] + sys.argv)),
-            pass_fds=[self.lock.fileno()],  # held until the last one ends
-            start_new_session=True)  # Ctrl-C reaches this process alone
-        if self.told is not None:
-            self._pass_on(self.told, None)
-        status = self.running.wait()
-        if status:
-            sys.exit(status if status > 0 else 128 - status)
-
-    def _pass_on(self, signum: int, frame) -> None:
-        self.told = signum
-        if self.running is None or self.running.poll() is not None:
-            sys.exit(128 + signum)
-        self.running.send_signal(signum)
+            dict(POSLABEL_MM_RESUME_COMMAND=shlex.join(['python'] + sys.argv)),
+            [self.lock])
+        if status or self.children.told is not None:
+            sys.exit(status or 128 + self.children.told)
 
 
 def pretrain_and_finetune(pretraining: Step, finetuning: Step,

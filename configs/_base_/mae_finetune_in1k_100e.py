@@ -1,5 +1,6 @@
 # MMPretrain's own fine-tuning of a ViT-B/16 that MAE has pre-trained: batch
 # 8 x 128 = 1024, 100 epochs, layer-wise learning rates.
+# 1,281,167 images / 1024 = 1,252 iterations an epoch, 125,200 in all.
 _base_ = [
     'mmpretrain::mae/benchmarks/vit-base-p16_8xb128-coslr-100e_in1k.py',
     './stoppable.py',

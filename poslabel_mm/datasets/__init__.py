@@ -1,3 +1,4 @@
 from .digits import Digits
+from .fashion_mnist import FashionMNIST
 
-__all__ = ['Digits']
+__all__ = ['Digits', 'FashionMNIST']

@@ -6,6 +6,7 @@ from typing import Iterator, Optional, Tuple
 from mmengine.config import Config
 from mmengine.registry import DATASETS, init_default_scope
 
+from poslabel_mm.datasets.sources import IMAGENET, SOURCES, Source
 from poslabel_mm.errors import UserError
 
 Leaf = Tuple[str, dict]
@@ -19,8 +20,9 @@ def check_data(cfg: Config, loaders: Tuple[str, ...]) -> None:
         loaders (tuple[str]): Which of its data loaders are used.
 
     Raises:
-        UserError: If a folder is missing or has no image, or an annotation
-            file is missing: its path, the config key and what is expected.
+        UserError: If a folder is missing or has no image, or a file is
+            missing: its path, the config key, what is expected and, of a
+            dataset of the shipped configs, how to prepare it.
     """
     # For names without a prefix, such as `type='ImageNet'`.
     init_default_scope(cfg.get('default_scope', 'mmengine'))
@@ -44,11 +46,16 @@ def _leaves(key: str, dataset: dict) -> Iterator[Leaf]:
 
 def _check_dataset(key: str, dataset: dict) -> None:
     from mmpretrain.datasets import CustomDataset, ImageNet
+
+    from poslabel_mm.datasets import FashionMNIST
     kind = dataset.get('type')
     if isinstance(kind, str):
         with DATASETS.switch_scope_and_registry(
                 dataset.get('_scope_')) as registry:
             kind = registry.get(kind)
+    if kind is FashionMNIST and not dataset.get('download'):
+        kind.find_files(**{key: dataset[key] for key in ('data_root', 'split')
+                           if key in dataset})
     # Other datasets have layouts of their own and may download themselves.
     if not (isinstance(kind, type) and issubclass(kind, CustomDataset)):
         return
@@ -75,18 +82,28 @@ def _check_dataset(key: str, dataset: dict) -> None:
         with_label = False
     by_class = with_label and not ann_file
     example = osp.join(folder, '<class>' if by_class else '', '<image>.JPEG')
-    way_out = (f'expected {example}; put the data (or a link to it) there or '
-               f'set --cfg-options {key}.data_root=...')
+    source = IMAGENET if issubclass(kind, ImageNet) else _source_of(root)
+    advice = ('put the data (or a link to it) there'
+              if source is None else source.advice)
+    way_out = (f'expected {example}; {advice}, or set --cfg-options '
+               f'{key}.data_root=...')
     missing = next((path for path in (root, folder)
                     if path and not osp.isdir(path)), None)
     if missing is not None:
-        raise UserError(f'data folder {missing} ({key}) does not exist: '
-                        f'{way_out}')
+        raise UserError(f'data folder {osp.normpath(missing)} ({key}) does not '
+                        f'exist: {way_out}')
     extensions = dataset.get('extensions') or getattr(
         kind, 'IMG_EXTENSIONS', None)
     if not ann_file and not _has_file(folder, by_class, extensions):
         raise UserError(f'data folder {folder} ({key}) holds no images: '
                         f'{way_out}')
+
+
+def _source_of(root: str) -> Optional[Source]:
+    """The dataset that a folder is named after."""
+    name = osp.basename(osp.normpath(root))
+    return next((source for source in SOURCES
+                 if osp.basename(source.folder) == name), None)
 
 
 def _has_file(folder: str, by_class: bool,
@@ -96,6 +113,8 @@ def _has_file(folder: str, by_class: bool,
     for where, _, names in os.walk(folder, followlinks=True):
         if by_class and osp.samefile(where, folder):
             continue
-        if any(name.lower().endswith(extensions) for name in names):
+        # False for a link whose image is gone.
+        if any(name.lower().endswith(extensions)
+               and osp.isfile(osp.join(where, name)) for name in names):
             return True
     return False

@@ -1,0 +1,18 @@
+# NesT-B by timm (`pip install 'poslabel_mm[nest]'`), 224 px. Its last level has
+# 14x14 tokens as it is.
+model = dict(
+    type='ImageClassifier',
+    backbone=dict(
+        type='TIMMBackbone', model_name='nest_base', drop_path_rate=0.5),
+    neck=dict(type='GlobalAveragePooling'),
+    head=dict(
+        type='LinearClsHead',
+        num_classes=1000,
+        in_channels=512,
+        loss=dict(
+            type='LabelSmoothLoss', label_smooth_val=0.1, mode='original'),
+        cal_acc=False),
+    train_cfg=dict(augments=[
+        dict(type='Mixup', alpha=0.8),
+        dict(type='CutMix', alpha=1.0),
+    ]))

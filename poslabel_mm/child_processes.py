@@ -1,0 +1,61 @@
+"""Processes that are told to stop when this one is."""
+import os
+import signal
+import subprocess
+from typing import IO, List, Mapping, Optional, Set
+
+from .errors import UserError
+
+
+class ChildProcesses:
+    """Runs commands, and has them stop when this process is told to.
+
+    SIGINT and SIGTERM are passed on to every command that is under way; how
+    soon it ends is its own affair. :meth:`run` may be called from threads.
+
+    Attributes:
+        told (int, optional): The signal that this process was sent.
+    """
+
+    def __init__(self) -> None:
+        self.told: Optional[int] = None
+        self._running: Set[subprocess.Popen] = set()
+        for signum in signal.SIGINT, signal.SIGTERM:
+            signal.signal(signum, self._pass_on)
+
+    def run(self, words: List[str], env: Mapping[str, str], locks: List[IO],
+            out: Optional[IO] = None) -> int:
+        """Run a command to its end.
+
+        Args:
+            words (list[str]): The command.
+            env (Mapping[str, str]): Added to this process's environment.
+            locks (list[IO]): Held until the last process of the command ends.
+            out (IO, optional): Where its output goes. Defaults to this one's.
+
+        Returns:
+            int: Its exit status, 128 + N if signal N ended it.
+
+        Raises:
+            UserError: If it cannot be started.
+        """
+        if self.told is not None:
+            return 128 + self.told
+        try:
+            process = subprocess.Popen(
+                words, env={**os.environ, **env}, stdout=out, stderr=out and subprocess.STDOUT,
+                stdin=subprocess.DEVNULL, pass_fds=[lock.fileno() for lock in locks],
+                start_new_session=True)  # Ctrl-C reaches this process alone
+        except OSError as error:
+            raise UserError(f'{words[0]} cannot be run: {error.strerror}') from error
+        self._running.add(process)
+        if self.told is not None:  # between the two lines above
+            process.send_signal(self.told)
+        status = process.wait()
+        self._running.discard(process)
+        return status if status >= 0 else 128 - status
+
+    def _pass_on(self, signum: int, frame) -> None:
+        self.told = signum
+        for process in list(self._running):
+            process.send_signal(signum)

@@ -1,0 +1,44 @@
+"""Where each dataset of the configs is expected, and how it gets there."""
+from typing import NamedTuple
+
+
+class Source(NamedTuple):
+    """How to get a dataset.
+
+    Args:
+        title (str): Its name.
+        folder (str): Where the configs expect it.
+        origin (str): Where it is published.
+        advice (str): What to do without it, as a part of a sentence.
+    """
+    title: str
+    folder: str
+    origin: str
+    advice: str
+
+
+_IMAGENET = 'https://image-net.org/challenges/LSVRC/2012'
+_SPLIT_FILES = ('https://github.com/twitter-research/meta-learning-lstm, '
+                'data/miniImagenet')
+_CALTECH256 = 'https://data.caltech.edu/records/nyy15-4j048'
+_FASHION_MNIST = 'https://github.com/zalandoresearch/fashion-mnist'
+
+IMAGENET = Source(
+    'ImageNet-1K', 'data/imagenet', _IMAGENET,
+    f'unpack ImageNet-1K ({_IMAGENET}) there and check it with `python '
+    'tools/dataset_converters/imagenet.py --check data/imagenet`')
+MINI_IMAGENET = Source(
+    'Mini-ImageNet', 'data/mini_imagenet', _SPLIT_FILES,
+    'prepare Mini-ImageNet from ImageNet-1K and the split files of '
+    f'{_SPLIT_FILES} with `python tools/dataset_converters/mini_imagenet.py '
+    'data/imagenet --csv FOLDER`')
+CALTECH256 = Source(
+    'Caltech-256', 'data/caltech256', _CALTECH256,
+    f'prepare Caltech-256 ({_CALTECH256}) with `python '
+    'tools/dataset_converters/caltech256.py 256_ObjectCategories`')
+FASHION_MNIST = Source(
+    'Fashion-MNIST', 'data/fashion_mnist', _FASHION_MNIST,
+    'install it with `apt-get install dataset-fashion-mnist`, or put the four '
+    f'files of {_FASHION_MNIST} into the first')
+
+SOURCES = (IMAGENET, MINI_IMAGENET, CALTECH256, FASHION_MNIST)

@@ -1,0 +1,282 @@
+"""The paper's tables and figures as data: the reader of ``configs/paper.yml``.
+
+The file's header says what its fields mean. Nothing here imports torch.
+"""
+import dataclasses
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Dict, List, Optional, Tuple, Union
+
+import yaml
+
+from .config_prefix import ROOT
+from .errors import UserError
+
+__all__ = ['Dataset', 'Figure', 'Paper', 'Row', 'Table', 'load_paper']
+
+
+@dataclass(frozen=True)
+class Dataset:
+    """What a table was trained and tested on.
+
+    Attributes:
+        id (str): Key in the file, e.g. ``'mini_imagenet'``.
+        title (str): Its name in the paper.
+        classes (int): Number of classes.
+        train, test (int, optional): Number of images; None where it depends on
+            how the data are split.
+    """
+    id: str
+    title: str
+    classes: int
+    train: Optional[int] = None
+    test: Optional[int] = None
+
+
+@dataclass(frozen=True)
+class Row:
+    """A row of a table: one model, trained and tested.
+
+    Attributes:
+        id (str): Unique in its table.
+        name (str): What the paper calls it.
+        config (str): File name of the config that is trained and tested.
+        paper (Dict[str, float]): Reported accuracy in percent, ``top1`` and
+            mostly ``top5``.
+        recipe (str): Key of :attr:`Paper.recipes`; the table's by default.
+        pretrain (str, optional): File name of the config whose last checkpoint
+            the training starts from.
+        baseline (str, optional): The row of the same table that its gain is
+            taken over.
+    """
+    id: str
+    name: str
+    config: str
+    paper: Dict[str, float]
+    recipe: str
+    pretrain: Optional[str] = None
+    baseline: Optional[str] = None
+
+
+@dataclass(frozen=True)
+class Table:
+    """A table of the paper.
+
+    Attributes:
+        id (int): Its number.
+        title (str): What it compares.
+        data (Dataset): What its rows are trained and tested on.
+        rows (Tuple[Row, ...]): In the paper's order.
+    """
+    id: int
+    title: str
+    data: Dataset
+    rows: Tuple[Row, ...]
+
+    def row(self, id: str) -> Row:
+        """The row of this id.
+
+        Raises:
+            UserError: If there is none; lists those there are.
+        """
+        return _find(self.rows, id, 'row', f'Table {self.id}')
+
+
+@dataclass(frozen=True)
+class Figure:
+    """A figure of the paper, drawn from the logs of its runs.
+
+    Attributes:
+        id (int): Its number.
+        title (str): What it shows.
+        kind (str): ``'sweep'``: every config with ``option`` set to every one
+            of ``values``, the last ``y`` against the value; ``'curves'``: the
+            configs as they are, ``y`` against the epoch.
+        configs (Tuple[str, ...]): File names, a curve each.
+        x, y (str): What the axes show; ``y`` is a key of the log, or
+            ``'position_loss'`` or ``'loss_cls'`` as the file's header says.
+        option (str): What a sweep sets, as for ``--cfg-options``.
+        values (Tuple[float, ...]): What a sweep sets it to, ascending.
+    """
+    id: int
+    title: str
+    kind: str
+    configs: Tuple[str, ...]
+    x: str
+    y: str
+    option: str = ''
+    values: Tuple[float, ...] = ()
+
+
+@dataclass(frozen=True)
+class Paper:
+    """All of ``configs/paper.yml``.
+
+    Attributes:
+        recipes (Dict[str, Dict[str, Any]]): What the paper says of training.
+        tables (Tuple[Table, ...]): In the paper's order.
+        figures (Tuple[Figure, ...]): Those that are made of runs.
+    """
+    recipes: Dict[str, Dict[str, Any]]
+    tables: Tuple[Table, ...]
+    figures: Tuple[Figure, ...]
+
+    def table(self, id: int) -> Table:
+        """The table of this number.
+
+        Raises:
+            UserError: If there is none; lists those there are.
+        """
+        return _find(self.tables, id, 'table', 'the paper')
+
+    def figure(self, id: int) -> Figure:
+        """The figure of this number.
+
+        Raises:
+            UserError: If there is none that is made of runs; lists those.
+        """
+        return _find(self.figures, id, 'figure of runs', 'the paper')
+
+    def configs(self) -> List[str]:
+        """File names of all configs of tables and figures, each one once.
+
+        A row's pre-training comes before its fine-tuning.
+        """
+        names = [
+            name for table in self.tables for row in table.rows
+            for name in (row.pretrain, row.config) if name
+        ]
+        names += [name for figure in self.figures for name in figure.configs]
+        return list(dict.fromkeys(names))
+
+
+def _find(items: Tuple[Any, ...], id: Any, kind: str, where: str) -> Any:
+    for item in items:
+        if item.id == id:
+            return item
+    known = ', '.join(str(item.id) for item in items)
+    raise UserError(f'{where} has no {kind} {id}; there are {known}')
+
+
+def load_paper(path: Union[str, Path, None] = None) -> Paper:
+    """Read and check the manifest.
+
+    Args:
+        path (str | Path, optional): A file of the form of ``paper.yml``, its
+            configs beside it. Defaults to the shipped one.
+
+    Returns:
+        Paper: Its contents.
+
+    Raises:
+        UserError: If the file is missing or no YAML, lacks a field or has one
+            too many, names a config, recipe, dataset or baseline that does not
+            exist, or uses an id twice.
+    """
+    path = ROOT / 'paper.yml' if path is None else Path(path)
+    try:
+        content = yaml.safe_load(path.read_text('utf-8'))
+    except OSError as error:
+        raise UserError(f'manifest {path} cannot be read: {error.strerror}') from error
+    except yaml.YAMLError as error:
+        said = ' '.join(str(error).split())
+        raise UserError(f'manifest {path} is no YAML: {said}') from error
+    try:
+        return _paper(content, path.parent)
+    except UserError as error:
+        raise UserError(f'manifest {path}: {error}') from error
+
+
+def _paper(content: Any, folder: Path) -> Paper:
+    paper = _make(Paper, content, 'the file', extra=('datasets', ))
+    datasets = {
+        id: _make(Dataset, _mapping(entry, f'dataset {id}'), f'dataset {id}', id=id)
+        for id, entry in _mapping(content.get('datasets'), 'datasets').items()
+    }
+    recipes = _mapping(paper.recipes, 'recipes')
+    tables = tuple(
+        _table(entry, datasets, recipes, folder)
+        for entry in _unique(paper.tables, 'tables', 'table'))
+    figures = tuple(
+        _figure(entry, folder)
+        for entry in _unique(paper.figures, 'figures', 'figure'))
+    return Paper(recipes, tables, figures)
+
+
+def _table(entry: Dict[str, Any], datasets: Dict[str, Dataset],
+           recipes: Dict[str, Any], folder: Path) -> Table:
+    where = f'table {entry["id"]}'
+    table = _make(Table, entry, where, extra=('recipe', ))
+    if table.data not in datasets:
+        raise UserError(f'{where}: no dataset {table.data!r} is described; '
+                        f'there are {", ".join(datasets)}')
+    entries = _unique(table.rows, f'{where}: rows', f'{where}: row')
+    rows = []
+    for entry_ in entries:
+        at = f'{where}, row {entry_["id"]}'
+        row = _make(Row, {'recipe': entry.get('recipe'), **entry_}, at)
+        if row.recipe not in recipes:
+            raise UserError(f'{at}: no recipe {row.recipe!r} is described; '
+                            f'there are {", ".join(recipes)}')
+        if row.baseline == row.id or row.baseline not in (
+                None, *(other['id'] for other in entries)):
+            raise UserError(f'{at}: its baseline {row.baseline!r} is no other '
+                            'row of the table')
+        _check_configs([row.config, row.pretrain], at, folder)
+        _mapping(row.paper, f'{at}: paper')
+        rows.append(row)
+    return dataclasses.replace(table, data=datasets[table.data], rows=tuple(rows))
+
+
+def _figure(entry: Dict[str, Any], folder: Path) -> Figure:
+    where = f'figure {entry["id"]}'
+    figure = _make(Figure, entry, where)
+    varied = {'sweep': (True, True), 'curves': (False, False)}
+    if varied.get(figure.kind) != (bool(figure.option), bool(figure.values)):
+        raise UserError(f"{where}: kind is 'sweep', with option and values, or "
+                        f"'curves', without, not {figure.kind!r}")
+    _check_configs(figure.configs, where, folder)
+    return dataclasses.replace(
+        figure, configs=tuple(figure.configs), values=tuple(figure.values))
+
+
+def _check_configs(names: Any, where: str, folder: Path) -> None:
+    for name in names:
+        if name is not None and not (folder / str(name)).is_file():
+            raise UserError(f'{where}: there is no config {name} in {folder}')
+
+
+def _unique(entries: Any, where: str, kind: str) -> List[Dict[str, Any]]:
+    """The mappings of a list, whose ids must all differ."""
+    if not isinstance(entries, list):
+        raise UserError(f'{where} must be a list')
+    seen = set()
+    for entry in entries:
+        if not isinstance(entry, dict) or 'id' not in entry:
+            raise UserError(f'{where}: an entry has no id')
+        if entry['id'] in seen:
+            raise UserError(f'{kind} {entry["id"]} is there twice')
+        seen.add(entry['id'])
+    return entries
+
+
+def _mapping(value: Any, where: str) -> Dict[str, Any]:
+    if not isinstance(value, dict):
+        raise UserError(f'{where} must be a mapping')
+    return value
+
+
+def _make(kind: type, entry: Any, where: str, extra: Tuple[str, ...] = (),
+          **more: Any) -> Any:
+    """A dataclass of a mapping's entries, less those of other use."""
+    values = {**_mapping(entry, where), **more}
+    fields = dataclasses.fields(kind)
+    unknown = set(values) - {field.name for field in fields} - set(extra)
+    missing = {
+        field.name for field in fields
+        if field.default is dataclasses.MISSING and field.name not in values
+    }
+    for names, problem in (unknown, 'unknown'), (missing, 'missing'):
+        if names:
+            raise UserError(f'{where}: {problem} {", ".join(sorted(names))}')
+    return kind(**{k: v for k, v in values.items() if k not in extra})

@@ -1,0 +1,150 @@
+"""The paper's figures from the logs of their runs, as CSV and PNG."""
+import csv
+import io
+import math
+from pathlib import Path
+from statistics import mean, stdev
+from typing import Dict, List, NamedTuple, Optional, Sequence, Tuple
+
+from poslabel_mm.engine.atomic_file import write_atomically
+from poslabel_mm.errors import UserError
+from poslabel_mm.paper import Figure
+from .results import title
+from .run import Run
+from .selection import Selection
+
+POSITION_LOSSES = ('loss_apl', 'loss_rpl')
+Y_TITLES = {
+    'accuracy/top1': 'top-1 accuracy (%)',
+    'loss_cls': 'classification loss',
+    'position_loss': 'position loss, end of training',
+}
+
+
+class Point(NamedTuple):
+    """One value of a curve, at one seed."""
+    config: str
+    seed: int
+    x: float
+    y: float
+
+
+def points(selection: Selection, figure: Figure, seeds: Sequence[int]) -> List[Point]:
+    """What has been measured for a figure; runs that lack are left out.
+
+    Of a sweep only runs that have ended count.
+    """
+    found = []
+    for seed in seeds:
+        for config, x, run in selection.figure_runs(figure, seed):
+            if figure.kind == 'curves':
+                found += [Point(config, seed, epoch, y)
+                          for epoch, y in by_epoch(run, figure.y).items()]
+            elif run.state().epoch and run.is_trained:
+                y = last_value(run, figure.y)
+                if y is not None:
+                    found.append(Point(config, seed, x, y))
+    return found
+
+
+def by_epoch(run: Run, key: str) -> Dict[int, float]:
+    """The mean of a logged value over every epoch."""
+    epochs: Dict[int, List[float]] = {}
+    for entry in run.entries():
+        value = logged(entry, key, run)
+        if value is not None and math.isfinite(value):
+            epochs.setdefault(int(entry['epoch']), []).append(value)
+    return {epoch: mean(values) for epoch, values in sorted(epochs.items())}
+
+
+def last_value(run: Run, key: str) -> Optional[float]:
+    """A metric of the test, or the mean of a logged value over the last epoch."""
+    metrics = run.state().metrics or {}
+    if key in metrics:
+        return metrics[key]
+    epochs = by_epoch(run, key)
+    return epochs.get(run.cfg.train_cfg.max_epochs)
+
+
+def logged(entry: Dict[str, float], key: str, run: Run) -> Optional[float]:
+    """A key of the log, or one of the manifest's two names.
+
+    ``loss_cls`` is what a stock classifier logs as ``loss``; ``position_loss``
+    is ``loss_apl`` or ``loss_rpl`` before it is weighted, so that the values of
+    different weights compare.
+    """
+    if key == 'loss_cls':
+        return entry.get(key, entry.get('loss'))
+    if key == 'position_loss':
+        weight = run.cfg.model.pos_head.get('loss_weight', 0.5)
+        value = next((entry[name] for name in POSITION_LOSSES if name in entry), None)
+        return None if value is None or not weight else value / weight
+    return entry.get(key)
+
+
+def draw(selection: Selection, figure: Figure,
+         seeds: Sequence[int]) -> Optional[Tuple[Path, Path]]:
+    """Write a figure and its values, as far as they are measured.
+
+    Returns:
+        tuple[Path, Path] | None: The PNG and the CSV; None without a value.
+
+    Raises:
+        UserError: Without matplotlib, or if they cannot be written.
+    """
+    found = points(selection, figure, seeds)
+    if not found:
+        return None
+    stem = selection.parent / f'figure{figure.id}'
+    table = io.StringIO()
+    writer = csv.writer(table, lineterminator='\n')
+    writer.writerow(['config', 'seed', figure.option or figure.x, figure.y])
+    writer.writerows(found)
+    write_atomically(table.getvalue().encode(), stem.with_suffix('.csv'))
+    write_atomically(_png(selection, figure, found), stem.with_suffix('.png'))
+    return stem.with_suffix('.png'), stem.with_suffix('.csv')
+
+
+def _png(selection: Selection, figure: Figure, found: Sequence[Point]) -> bytes:
+    try:
+        from matplotlib.figure import Figure as Canvas
+        from matplotlib.ticker import MaxNLocator
+    except ImportError:
+        raise UserError('the figures need matplotlib: install the extra '
+                        'poslabel_mm[tools], or matplotlib itself') from None
+    canvas = Canvas(figsize=(6.4, 4.4), layout='constrained')
+    axes = canvas.subplots()
+    for config in figure.configs:
+        at: Dict[float, List[float]] = {}
+        for point in found:
+            if point.config == config:
+                at.setdefault(point.x, []).append(point.y)
+        if not at:
+            continue
+        x = sorted(at)
+        y = [mean(at[value]) for value in x]
+        error = [stdev(at[value]) if len(at[value]) > 1 else 0. for value in x]
+        marker = 'o' if figure.kind == 'sweep' or len(x) < 10 else None
+        line, = axes.plot(x, y, marker=marker, label=Path(config).stem)
+        axes.fill_between(x, [a - b for a, b in zip(y, error)],
+                          [a + b for a, b in zip(y, error)],
+                          color=line.get_color(), alpha=0.2, linewidth=0)
+    axes.set_xlabel(figure.x)
+    axes.set_ylabel(Y_TITLES.get(figure.y, figure.y))
+    if figure.kind == 'sweep':
+        axes.set_xticks(figure.values)
+    else:
+        axes.xaxis.set_major_locator(MaxNLocator(integer=True, min_n_ticks=1))
+        axes.set_xlim(left=min(0.5, min(point.x for point in found)))
+    axes.ticklabel_format(axis='y', useOffset=False)
+    number = len({point.seed for point in found})
+    seeds = f'{number} seed' + 's, mean ± standard deviation' * (number > 1)
+    axes.set_title(f'Figure {figure.id}: {figure.title} ({seeds})', fontsize='medium')
+    if selection.scale.data or selection.options:
+        text = title(selection).replace('`', '')
+        canvas.suptitle(text, fontsize='x-small', color='firebrick', wrap=True)
+    axes.grid(alpha=0.3)
+    axes.legend()
+    image = io.BytesIO()
+    canvas.savefig(image, format='png', dpi=150)
+    return image.getvalue()

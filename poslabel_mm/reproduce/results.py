@@ -1,0 +1,138 @@
+"""The paper's tables with what was measured, as Markdown."""
+from dataclasses import replace
+from pathlib import Path
+from statistics import mean, stdev
+from typing import Dict, List, Sequence, Tuple
+
+from poslabel_mm.paper import Row, Table
+from .run import Run
+from .selection import Selection
+
+METRICS = {'top1': 'accuracy/top1', 'top5': 'accuracy/top5'}
+HEADER = ('row', 'config', 'paper, top-1 / top-5', 'measured top-1', 'measured top-5',
+          'gain, paper', 'gain, measured', 'seeds')
+
+
+def markdown(selection: Selection, seeds: Sequence[int]) -> str:
+    """All tables that a selection has rows of; blank where nothing is measured.
+
+    Args:
+        selection (Selection): The rows, and where their runs are.
+        seeds (Sequence[int]): Those to be averaged over, as far as there.
+    """
+    parts = [f'# {title(selection)}']
+    tables: Dict[int, Tuple[Table, List[Row]]] = {}
+    for table, row in selection.rows:
+        tables.setdefault(table.id, (table, []))[1].append(row)
+    runs: List[Run] = []
+    for table, rows in tables.values():
+        measured = {row.id: measure(selection, row, seeds) for row in table.rows}
+        lines = [_line(table, row, measured) for row in rows]
+        parts.append(f'## Table {table.id}: {table.title} ({table.data.title})')
+        parts.append('\n'.join([row_of(HEADER), row_of(['---'] * len(HEADER)), *lines]))
+        runs += [selection.row_run(row, seed) for row in rows for seed in measured[row.id]]
+    parts.append(
+        'Accuracy in percent on the test images after the last epoch: mean ± standard deviation '
+        'over the seeds. A gain is over the baseline of the row, seed by seed.')
+    parts += machines(runs)
+    return '\n\n'.join(parts) + '\n'
+
+
+def title(selection: Selection) -> str:
+    """What was run, for nobody to take one size or setting for another."""
+    text = 'Results at the paper\'s size'
+    if selection.scale.data:
+        epochs = selection.scale.epochs
+        text = (f'Results at a TINY scale: small models, {selection.scale.data}, '
+                f'{epochs} epoch{"s" * (epochs != 1)}. Not comparable with the paper')
+    if selection.options:
+        text += f'; {" ".join(f"`{o}`" for o in selection.options)}'
+    return text
+
+
+def measure(selection: Selection, row: Row,
+            seeds: Sequence[int]) -> Dict[int, Dict[str, float]]:
+    """The metrics of every seed that has been tested."""
+    found = {}
+    for seed in seeds:
+        metrics = selection.row_run(row, seed).state().metrics
+        if metrics is not None:
+            found[seed] = metrics
+    return found
+
+
+def spread(values: Sequence[float], sign: str = '') -> str:
+    """Mean, and standard deviation of two or more; empty for none."""
+    if not values:
+        return ''
+    text = f'{mean(values):{sign}.2f}'
+    return f'{text} ± {stdev(values):.2f}' if len(values) > 1 else text
+
+
+def gain(row: Row, measured: Dict[str, Dict[int, Dict[str, float]]]) -> str:
+    """Of top-1 over the baseline's, paired by seed."""
+    if row.baseline is None:
+        return ''
+    own, base = measured[row.id], measured[row.baseline]
+    key = METRICS['top1']
+    return spread([own[seed][key] - base[seed][key] for seed in own
+                   if key in own[seed] and key in base.get(seed, ())], '+')
+
+
+def paper_gain(table: Table, row: Row) -> str:
+    """The difference of the two top-1 values in the paper."""
+    if row.baseline is None:
+        return ''
+    return f'{row.paper["top1"] - table.row(row.baseline).paper["top1"]:+.2f}'
+
+
+def paper_value(row: Row) -> str:
+    """Top-1 and, where the paper has it, top-5."""
+    return ' / '.join(f'{row.paper[key]:.2f}' for key in METRICS if key in row.paper)
+
+
+def accuracy(by_seed: Dict[int, Dict[str, float]], metric: str = 'top1') -> str:
+    """Of a row over its seeds."""
+    key = METRICS[metric]
+    return spread([metrics[key] for metrics in by_seed.values() if key in metrics])
+
+
+def _line(table: Table, row: Row, measured: Dict[str, Dict[int, Dict[str, float]]]) -> str:
+    by_seed = measured[row.id]
+    config = f'`{row.config}`' if row.pretrain is None else f'`{row.pretrain}` → `{row.config}`'
+    return row_of([row.name, config, paper_value(row), accuracy(by_seed),
+                   accuracy(by_seed, 'top5'), paper_gain(table, row), gain(row, measured),
+                   ', '.join(map(str, by_seed))])
+
+
+def row_of(cells: Sequence[str]) -> str:
+    return f'| {" | ".join(cells)} |'.replace('|  |', '| |').replace('|  |', '| |')
+
+
+def machines(runs: Sequence[Run]) -> List[str]:
+    """Where and with what the runs were trained, each combination once."""
+    found: Dict[str, List[str]] = {}
+    for run in dict.fromkeys(runs):
+        facts = run.machine()
+        device = facts.pop('device', '')
+        processes = facts.pop('processes', '1')
+        if device and processes != '1':
+            device += f', {processes} processes'
+        text = ', '.join(filter(None, [
+            device, *(f'{name} {version}' for name, version in sorted(facts.items()))]))
+        found.setdefault(text or 'a machine that was not recorded', []).append(run.name)
+    if len(found) < 2:
+        return [f'Trained on {text}.' for text in found]
+    return ['\n'.join(f'- On {text}: {"; ".join(names)}' for text, names in found.items())]
+
+
+def measured_tables(selection: Selection, seeds: Sequence[int]) -> Selection:
+    """The selection without tables of which nothing has been measured."""
+    measured = {table.id for table, row in selection.rows
+                if measure(selection, row, seeds)}
+    rows = tuple((t, r) for t, r in selection.rows if t.id in measured)
+    return replace(selection, rows=rows)
+
+
+def results_path(selection: Selection) -> Path:
+    return selection.parent / 'results.md'

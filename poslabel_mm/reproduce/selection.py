@@ -1,0 +1,136 @@
+"""From rows and figures of the manifest to the runs that they need."""
+import hashlib
+import re
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Dict, Iterable, List, Optional, Sequence, Tuple
+
+from poslabel_mm.errors import UserError
+from poslabel_mm.paper import Figure, Paper, Row, Table
+from .run import MACHINE, Run, Scale
+
+LONGEST_NAME = 80
+
+
+@dataclass(frozen=True)
+class Selection:
+    """Which rows and figures, and how they are to be run.
+
+    Attributes:
+        rows (tuple[tuple[Table, Row], ...]): In the paper's order.
+        figures (tuple[Figure, ...]): In the paper's order.
+        work_dir (Path): Of all runs.
+        scale (Scale): Their size.
+        options (tuple[str, ...]): ``KEY=VALUE`` for every config.
+    """
+    rows: Tuple[Tuple[Table, Row], ...]
+    figures: Tuple[Figure, ...]
+    work_dir: Path
+    scale: Scale = Scale()
+    options: Tuple[str, ...] = ()
+
+    @property
+    def parent(self) -> Path:
+        """The folder of all runs of this scale and these options."""
+        return self.work_dir / self.scale.folder / options_folder(self.options)
+
+    def row_run(self, row: Row, seed: int) -> Run:
+        """A row at a seed; rows that share a config share the run."""
+        pretraining = row.pretrain and self._run(row.pretrain, seed)
+        return self._run(row.config, seed, pretraining=pretraining or None)
+
+    def figure_runs(self, figure: Figure, seed: int) -> List[Tuple[str, Optional[float], Run]]:
+        """The config, the value of the sweep (None without one) and the run."""
+        if figure.kind == 'curves':
+            return [(config, None, self._run(config, seed)) for config in figure.configs]
+        return [(config, value, self._swept(config, seed, figure.option, value))
+                for config in figure.configs for value in figure.values]
+
+    def runs(self, seeds: Iterable[int]) -> Dict[Run, List[str]]:
+        """All runs, each one once and after its pre-training.
+
+        Returns:
+            dict[Run, list[str]]: What every run is for, such as ``'4/vit-b'``.
+        """
+        found: Dict[Run, List[str]] = {}
+
+        def add(run: Run, use: str) -> None:
+            if run.pretraining is not None:
+                add(run.pretraining, use)
+            found.setdefault(run, []).append(use)
+
+        for seed in seeds:
+            for table, row in self.rows:
+                add(self.row_run(row, seed), f'{table.id}/{row.id}')
+            for figure in self.figures:
+                for _, _, run in self.figure_runs(figure, seed):
+                    add(run, f'Fig. {figure.id}')
+        return {run: list(dict.fromkeys(uses)) for run, uses in found.items()}
+
+    def seeds(self, asked: Sequence[int]) -> List[int]:
+        """Those asked for and those that are there."""
+        there = (re.fullmatch(r'seed(\d+)', p.name) for p in self.parent.glob('*/seed*'))
+        return sorted(set(asked) | {int(match[1]) for match in there if match})
+
+    def _run(self, config: str, seed: int, sweep: str = '',
+             pretraining: Optional[Run] = None) -> Run:
+        return Run(config, seed, self.options, self.parent, self.scale, sweep, pretraining)
+
+    def _swept(self, config: str, seed: int, option: str, value: float) -> Run:
+        plain = self._run(config, seed)
+        own = plain.cfg
+        for key in option.split('.'):
+            own = own.get(key) if hasattr(own, 'get') else None
+            if own is None:
+                break
+        own = DEFAULTS.get(option) if own is None else own
+        # The config as it is belongs to the tables too.
+        return plain if own == value else self._run(config, seed, f'{option}={value:g}')
+
+
+# Of what a sweep changes and a config leaves to the model.
+DEFAULTS = {'model.pos_head.loss_weight': 0.5, 'model.backbone.mask_ratio': 0.75}
+
+
+def options_folder(options: Sequence[str]) -> str:
+    """A name for what options make of the runs; empty if they make nothing."""
+    told = sorted(o for o in options if o.partition('=')[0].rpartition('.')[2] not in MACHINE)
+    text = '+'.join(told)
+    name = re.sub(r'[^\w.=+-]', '_', text)
+    if name != text or len(name) > LONGEST_NAME:
+        digest = hashlib.sha256(text.encode()).hexdigest()[:8]
+        name = f'{name[:LONGEST_NAME]}-{digest}'
+    return name
+
+
+def select(paper: Paper, tables: Sequence[int], rows: Sequence[str],
+           figures: Sequence[int]) -> Tuple[Tuple[Tuple[Table, Row], ...], Tuple[Figure, ...]]:
+    """The rows and figures that were asked for, in the paper's order.
+
+    Args:
+        paper (Paper): The manifest.
+        tables (Sequence[int]): Numbers of tables, of all their rows unless
+            ``rows`` names some.
+        rows (Sequence[str]): ``TABLE/ROW``, or ``ROW`` of the only table.
+        figures (Sequence[int]): Numbers of figures.
+
+    Raises:
+        UserError: If there is no such table, row or figure; lists those.
+    """
+    chosen = set()
+    named = {paper.table(number).id: False for number in tables}
+    for text in rows:
+        number, slash, id = text.rpartition('/')
+        if not slash and len(tables) != 1:
+            raise UserError(f'--row {text} does not say of which table: write TABLE/ROW, '
+                            f'such as 4/{id}, or give one --table')
+        if slash and not number.isdecimal():
+            raise UserError(f'--row {text} is not of the form TABLE/ROW, such as 4/vit-b')
+        table = paper.table(int(number) if slash else tables[0])
+        chosen.add((table.id, table.row(id).id))
+        named[table.id] = True
+    found = tuple(
+        (table, row) for table in paper.tables for row in table.rows
+        if (table.id, row.id) in chosen or named.get(table.id) is False)
+    numbers = {paper.figure(number).id for number in figures}
+    return found, tuple(f for f in paper.figures if f.id in numbers)

@@ -1,0 +1,244 @@
+"""Fashion-MNIST, the dataset bases, and what is said where data is missing."""
+import gzip
+import sys
+from os import path as osp
+from urllib.error import URLError
+
+import numpy as np
+import pytest
+from mmengine.config import Config
+from mmpretrain.datasets import FashionMNIST as StockFashionMNIST
+from mmpretrain.datasets import build_dataset
+from tiny_run import make_images, write_config
+
+from poslabel_mm import UserError, config_path, launch
+from poslabel_mm.datasets import FashionMNIST, fashion_mnist
+
+BASES = osp.join(osp.dirname(config_path('vit-b_in1k.py')), '_base_')
+COUNTS = dict(train=7, t10k=5)
+
+
+def arrays(side):
+    rng = np.random.default_rng(COUNTS[side])
+    images = rng.integers(0, 256, (COUNTS[side], 28, 28), dtype=np.uint8)
+    return images, rng.integers(0, 10, COUNTS[side], dtype=np.uint8)
+
+
+def idx(array):
+    """An array in the idx format: type, sizes, values."""
+    head = [0, 0, 8, array.ndim]
+    return bytes(head) + np.array(array.shape, '>i4').tobytes() + array.tobytes()
+
+
+def write_files(folder, compress):
+    folder.mkdir(parents=True, exist_ok=True)
+    for side in COUNTS:
+        for kind, array in zip(('images-idx3', 'labels-idx1'), arrays(side)):
+            name = f'{side}-{kind}-ubyte'
+            if compress:
+                (folder / f'{name}.gz').write_bytes(gzip.compress(idx(array)))
+            else:
+                (folder / name).write_bytes(idx(array))
+    return str(folder)
+
+
+@pytest.fixture(autouse=True)
+def no_files_of_the_system(request, tmp_path, monkeypatch):
+    """Tests see the same, whether Debian's package is installed or not."""
+    if 'real_files' not in request.fixturenames:
+        monkeypatch.setattr(fashion_mnist, 'SYSTEM_FOLDER', str(tmp_path / 'system'))
+
+
+@pytest.mark.parametrize('compress', [True, False])
+@pytest.mark.parametrize('split, side', [('train', 'train'), ('test', 't10k')])
+@pytest.mark.parametrize('test_mode', [True, False])
+def test_fashion_mnist_reads_the_files_of_its_split(tmp_path, compress, split, side, test_mode):
+    dataset = FashionMNIST(write_files(tmp_path / 'data', compress), split, test_mode=test_mode)
+    images, labels = arrays(side)
+    assert dataset.get_gt_labels().tolist() == labels.tolist()
+    for i, image in enumerate(images):
+        info = dataset.get_data_info(i)
+        assert info['img'].shape == (28, 28, 3) and info['img'].dtype == np.uint8
+        assert (info['img'] == image[..., None]).all()
+        assert info['img_shape'] == info['ori_shape'] == (28, 28)
+    assert dataset.metainfo['classes'][0] == 'T-shirt/top'
+
+
+def test_fashion_mnist_takes_data_root_before_the_systems_folder(tmp_path):
+    write_files(tmp_path / 'system', compress=True)
+    assert len(FashionMNIST(str(tmp_path / 'data'))) == COUNTS['train']
+    (tmp_path / 'data').mkdir()
+    images = np.zeros((2, 28, 28), np.uint8)
+    (tmp_path / 'data' / 'train-images-idx3-ubyte').write_bytes(idx(images))
+    (tmp_path / 'data' / 'train-labels-idx1-ubyte').write_bytes(idx(images[:, 0, 0]))
+    assert len(FashionMNIST(str(tmp_path / 'data'))) == 2
+
+
+def test_fashion_mnist_that_mmpretrain_downloaded(tmp_path):
+    folder = write_files(tmp_path / 'data', compress=False)
+    stock = StockFashionMNIST(folder, split='train', download=False)
+    ours = FashionMNIST(folder, download=True)
+    for i in range(COUNTS['train']):
+        assert (ours.get_data_info(i)['img'][..., 0] == stock.get_data_info(i)['img']).all()
+        assert ours.get_data_info(i)['gt_label'] == stock.get_data_info(i)['gt_label']
+
+
+def test_fashion_mnist_is_downloaded_when_asked_to(tmp_path, monkeypatch):
+
+    def download(self):
+        assert self.data_root == folder
+        write_files(tmp_path / 'data', compress=False)
+
+    folder = str(tmp_path / 'data')
+    monkeypatch.setattr(StockFashionMNIST, '_download', download)
+    assert len(FashionMNIST(folder, download=True)) == COUNTS['train']
+
+
+def test_a_download_that_fails_is_one_line(tmp_path, monkeypatch):
+
+    def download(self):
+        raise URLError('no route')
+
+    monkeypatch.setattr(StockFashionMNIST, '_download', download)
+    with pytest.raises(UserError, match='cannot download Fashion-MNIST.*no route') as error:
+        FashionMNIST(str(tmp_path / 'data'), download=True)
+    assert '\n' not in str(error.value)
+
+
+@pytest.mark.parametrize('damage, named', [
+    (lambda data: data[:-40], 'cannot read'),
+    (lambda data: b'no gzip', 'cannot read'),
+    (lambda data: gzip.compress(b''), 'cannot read'),
+    (lambda data: gzip.compress(gzip.decompress(data)[:-40]), 'cannot read'),
+    (lambda data: gzip.compress(idx(arrays('train')[0][:3])), r'\(3, 28, 28\) and \(7,\)'),
+    (lambda data: gzip.compress(idx(arrays('train')[0][:, :14])), r'\(7, 14, 28\)'),
+])
+def test_damaged_files_are_one_line(tmp_path, damage, named):
+    folder = write_files(tmp_path / 'data', compress=True)
+    path = tmp_path / 'data' / 'train-images-idx3-ubyte.gz'
+    path.write_bytes(damage(path.read_bytes()))
+    with pytest.raises(UserError, match=named) as error:
+        FashionMNIST(folder)
+    assert str(path) in str(error.value) and '\n' not in str(error.value)
+
+
+def test_an_unknown_split_is_one_line(tmp_path):
+    with pytest.raises(UserError, match="split='val'.*train.*test"):
+        FashionMNIST(str(tmp_path), split='val')
+
+
+@pytest.fixture
+def real_files():
+    try:
+        return osp.dirname(FashionMNIST.find_files()[0])
+    except UserError:
+        pytest.skip('neither Debian\'s package nor the files are here')
+
+
+def test_the_real_fashion_mnist(real_files):
+    train, test = FashionMNIST(real_files), FashionMNIST(real_files, 'test')
+    assert (len(train), len(test)) == (60_000, 10_000)
+    assert np.bincount(train.get_gt_labels()).tolist() == [6000] * 10
+    assert np.bincount(test.get_gt_labels()).tolist() == [1000] * 10
+    # The first image is an ankle boot.
+    assert train.metainfo['classes'][train.get_data_info(0)['gt_label']] == 'Ankle boot'
+    # What configs/_base_/fashion_mnist.py normalises with.
+    images = np.stack([train.get_data_info(i)['img'][..., 0] for i in range(0, 60_000, 10)])
+    normalise = Config.fromfile(osp.join(BASES, 'fashion_mnist.py')).data_preprocessor
+    assert abs(images.mean() - normalise.mean[0]) < 1 and abs(images.std() - normalise.std[0]) < 1
+
+
+@pytest.mark.parametrize('loader', ['train_dataloader', 'test_dataloader'])
+def test_fashion_mnists_pipelines(tmp_path, loader):
+    cfg = Config.fromfile(osp.join(BASES, 'fashion_mnist.py'))[loader].dataset
+    dataset = build_dataset({**cfg, 'data_root': write_files(tmp_path / 'data', True)})
+    np.random.seed(0)
+    views = [dataset[3]['inputs'] for _ in range(8)]
+    assert all(view.shape == (3, 28, 28) for view in views)
+    moves = len({view.numpy().tobytes() for view in views}) > 1
+    assert moves == (loader == 'train_dataloader')
+    assert len(dataset) == COUNTS['train' if moves else 't10k']
+
+
+@pytest.mark.parametrize('base, folder, num_classes', [
+    ('mini_imagenet.py', 'data/mini_imagenet', 100),
+    ('caltech256.py', 'data/caltech256', 257),
+])
+def test_the_small_datasets_are_seen_as_imagenet_is(base, folder, num_classes):
+    cfg = Config.fromfile(osp.join(BASES, base))
+    imagenet = Config.fromfile(config_path('vit-b_in1k.py'))
+    assert cfg.data_preprocessor == dict(imagenet.data_preprocessor, num_classes=num_classes)
+
+    def pipeline(loader):
+        # MMEngine marks what is inherited in one way, and not in another.
+        return [{k: v for k, v in step.items() if k != '_scope_'}
+                for step in loader.dataset.pipeline]
+
+    for loader, side in dict(train='train', val='test', test='test').items():
+        ours, theirs = cfg[f'{loader}_dataloader'], imagenet[f'{loader}_dataloader']
+        assert pipeline(ours) == pipeline(theirs)
+        assert osp.join(ours.dataset.data_root, ours.dataset.data_prefix) == f'{folder}/{side}'
+        assert 'split' not in ours.dataset
+        assert ours.sampler == theirs.sampler
+    assert cfg.train_dataloader.batch_size == 32
+    assert cfg.val_evaluator == cfg.test_evaluator == imagenet.val_evaluator
+
+
+# ---------------------------------------------------------------- missing data
+
+
+def error_line(monkeypatch, capfd, tool, *argv):
+    monkeypatch.setattr(sys, 'argv', [f'{tool.__name__}.py', *map(str, argv)])
+    monkeypatch.setenv('LOCAL_RANK', '0')
+    monkeypatch.setenv('POSLABEL_MM_RESUME_COMMAND', '')
+    capfd.readouterr()
+    with pytest.raises(SystemExit) as left:
+        tool()
+    assert left.value.code == 1
+    line, = (line for line in capfd.readouterr().err.splitlines() if line.startswith('error: '))
+    return line
+
+
+@pytest.mark.parametrize('config, folder, command, origin', [
+    ('vit-b_in1k.py', 'data/imagenet', 'imagenet.py --check data/imagenet', 'image-net.org'),
+    ('mae-vit-b_in1k.py', 'data/imagenet', 'imagenet.py --check data/imagenet', 'image-net.org'),
+    ('vit-b_mini-imagenet.py', 'data/mini_imagenet',
+     'mini_imagenet.py data/imagenet --csv FOLDER', 'meta-learning-lstm'),
+    ('vit-b_caltech256.py', 'data/caltech256', 'caltech256.py 256_ObjectCategories',
+     'data.caltech.edu'),
+])
+def test_a_missing_dataset_is_named_with_what_prepares_it(
+        tmp_path, monkeypatch, capfd, config, folder, command, origin):
+    monkeypatch.chdir(tmp_path)
+    line = error_line(monkeypatch, capfd, launch.train, config)
+    assert line.startswith(f'error: data folder {folder} (train_dataloader.dataset) does not')
+    assert f'{folder}/train/<class>/<image>.JPEG' in line
+    assert f'`python tools/dataset_converters/{command}`' in line and origin in line
+    assert not (tmp_path / 'work_dirs').exists()
+    # The tool that the line names is there.
+    assert osp.isfile(osp.join(
+        osp.dirname(BASES), '..', 'tools', 'dataset_converters', command.split()[0]))
+
+
+def test_links_to_images_that_are_gone_are_no_data(tmp_path, monkeypatch, capfd):
+    monkeypatch.chdir(tmp_path)
+    link = tmp_path / 'data' / 'mini_imagenet' / 'train' / 'n01532829' / 'a.jpg'
+    link.parent.mkdir(parents=True)
+    link.symlink_to(tmp_path / 'imagenet' / 'a.JPEG')
+    line = error_line(monkeypatch, capfd, launch.train, 'vit-b_mini-imagenet.py')
+    assert 'data/mini_imagenet/train (train_dataloader.dataset) holds no images' in line
+    assert 'mini_imagenet.py' in line
+
+
+@pytest.mark.parametrize('options, named', [
+    ('', 'data/fashion_mnist'), ("data_root='elsewhere', ", 'elsewhere')])
+def test_missing_fashion_mnist_is_named_before_the_run(
+        tmp_path, monkeypatch, capfd, options, named):
+    monkeypatch.chdir(tmp_path)
+    text = ("train_dataloader['dataset'] = dict(type='poslabel_mm.FashionMNIST', "
+            f"{options}pipeline=[dict(type='PackInputs')])\n")
+    config = write_config(tmp_path, make_images(tmp_path / 'images'), text)
+    line = error_line(monkeypatch, capfd, launch.train, config, '--work-dir', 'new')
+    assert named in line and 'train-images-idx3-ubyte[.gz]' in line
+    assert 'apt-get install dataset-fashion-mnist' in line and 'zalandoresearch' in line
+    assert not (tmp_path / 'new').exists()

@@ -1,0 +1,689 @@
+"""The manifest against what it must be, and every config against the manifest.
+
+Every leaf is resolved once; nothing of full size is built.
+"""
+import copy
+import functools
+import math
+import operator
+import re
+from pathlib import Path
+
+import config_snapshot
+import pytest
+import torch
+import yaml
+from config_snapshot import flatten
+from mmcv.transforms import Compose
+from mmengine.config import Config
+from mmengine.optim import build_optim_wrapper
+from mmengine.registry import PARAM_SCHEDULERS
+from mmpretrain.registry import MODELS
+from mmpretrain.structures import DataSample
+from PIL import Image
+
+from poslabel_mm import UserError
+from poslabel_mm.paper import load_paper
+
+CONFIGS = Path(__file__).resolve().parents[1] / 'configs'
+PAPER = load_paper()
+ROWS = [(table, row) for table in PAPER.tables for row in table.rows]
+LABEL_HEADS = {
+    'APL': 'poslabel_mm.PositionalLabelHead',
+    'RPL': 'poslabel_mm.RelativePositionalLabelHead',
+}
+
+every_config = pytest.mark.parametrize('name', PAPER.configs())
+every_row = pytest.mark.parametrize(
+    'table, row', ROWS, ids=[f'{table.id}-{row.id}' for table, row in ROWS])
+
+
+@functools.cache
+def load(name):
+    """A resolved config, to be read only."""
+    return Config.fromfile(str(CONFIGS / name))
+
+
+@functools.cache
+def _runs():
+    """Recipe and dataset of every config."""
+    runs = {}
+    for table, row in ROWS:
+        runs[row.config] = PAPER.recipes[row.recipe], table.data
+        if row.pretrain:
+            runs[row.pretrain] = PAPER.recipes['mae'], table.data
+    return runs
+
+
+def _iterations(recipe, images):
+    """Of an epoch, where every GPU has its share of images and batch."""
+    share = math.ceil(images / recipe['gpus'])
+    return math.ceil(share / (recipe['batch_size'] // recipe['gpus']))
+
+
+# The manifest
+
+
+def test_tables_and_figures_are_those_of_the_paper():
+    rows = {table.id: len(table.rows) for table in PAPER.tables}
+    assert rows == {1: 6, 2: 6, 3: 7, 4: 12, 5: 12, 6: 12, 7: 4}
+    assert [figure.id for figure in PAPER.figures] == [5, 7, 8]
+
+
+@pytest.mark.parametrize('table, gains', [
+    # Gains that the paper's text names, and those over the rows without PE.
+    (1, {'pe-apl': 1.20, 'apl': 1.85}),
+    (2, {'rpl': 1.01}),
+    (4, {'vit-b-apl': 1.20, 'swin-b-rpl': 0.74}),
+    (5, {'vit-b-apl': 6.15, 'swin-b-rpl': 1.72}),
+    (6, {'vit-b-apl': 3.16, 'swin-b-apl': 2.24}),
+])
+def test_gains_over_the_baselines_are_the_papers(table, gains):
+    table = PAPER.table(table)
+    for id, gain in gains.items():
+        row = table.row(id)
+        baseline = table.row(row.baseline)
+        assert row.paper['top1'] - baseline.paper['top1'] == pytest.approx(gain)
+
+
+def test_a_config_has_one_value_whatever_the_table():
+    values = {}
+    for _, row in ROWS:
+        assert set(row.paper) in ({'top1'}, {'top1', 'top5'})
+        values.setdefault(row.config, set()).add(row.paper['top1'])
+    assert {name: v for name, v in values.items() if len(v) > 1} == {}
+
+
+def test_every_leaf_is_in_the_manifest_or_said_not_to_be():
+    others = {path.name for path in CONFIGS.glob('*.py')} - set(PAPER.configs())
+    assert {name for name in others if 'digits' not in name} == {
+        # Sec. 4.1's size for ViT-B, and the stock Swin: no row is made of them.
+        'vit-b_384px_in1k.py', 'vit-b_apl_384px_in1k.py',
+        'vit-b_rpl_384px_in1k.py', 'swin-b_apl-stage3_in1k.py'
+    }
+
+
+MANIFEST = """
+recipes: {usual: {}}
+datasets: {digits: {title: Digits, classes: 10}}
+tables:
+  - id: 1
+    title: ViTs
+    data: digits
+    recipe: usual
+    rows:
+      - {id: vit, name: ViT, config: a.py, paper: {top1: 60.0}}
+      - {id: apl, name: ViT + APL, config: a.py, baseline: vit, paper: {top1: 61.0}}
+  - {id: 2, title: More, data: digits, recipe: usual, rows: []}
+figures:
+  - {id: 5, title: Weight, kind: sweep, configs: [a.py], option: x, values: [0, 1],
+     x: weight, y: accuracy/top1}
+  - {id: 7, title: Loss, kind: curves, configs: [a.py], x: epoch, y: loss_cls}
+"""
+
+
+@pytest.fixture
+def manifest(tmp_path):
+    """Writes a changed manifest beside the one config that it names."""
+    (tmp_path / 'a.py').touch()
+
+    def write(change):
+        content = yaml.safe_load(MANIFEST)
+        change(content)
+        path = tmp_path / 'paper.yml'
+        path.write_text(yaml.safe_dump(content))
+        return path
+
+    return write
+
+
+def test_a_manifest_of_ones_own(manifest):
+    paper = load_paper(manifest(lambda content: None))
+    assert paper.configs() == ['a.py']
+    row = paper.table(1).row('apl')
+    assert (row.recipe, row.baseline, row.pretrain) == ('usual', 'vit', None)
+    assert paper.table(1).data.classes == 10
+    assert paper.figure(5).values == (0, 1) and paper.figure(7).values == ()
+
+
+def _change(*keys, **entries):
+    def change(content):
+        for key in keys:
+            content = content[key]
+        content.update(entries)
+    return change
+
+
+def _drop(*keys):
+    def change(content):
+        for key in keys[:-1]:
+            content = content[key]
+        del content[keys[-1]]
+    return change
+
+
+FIRST_ROW = 'tables', 0, 'rows', 0
+
+
+@pytest.mark.parametrize('change, problem', [
+    (_change(*FIRST_ROW, config='vit-b.py'), 'there is no config vit-b.py in'),
+    (_change(*FIRST_ROW, pretrain='x.py'), 'there is no config x.py in'),
+    (_change(*FIRST_ROW, id='apl'), 'table 1: row apl is there twice'),
+    (_change('tables', 0, id=2), 'table 2 is there twice'),
+    (_change(*FIRST_ROW, baseline='vit'), "row vit: its baseline 'vit' is no"),
+    (_change(*FIRST_ROW, baseline='gone'), "baseline 'gone' is no other row"),
+    (_change(*FIRST_ROW, top1=1), 'table 1, row vit: unknown top1'),
+    (_drop(*FIRST_ROW, 'paper'), 'table 1, row vit: missing paper'),
+    (_drop(*FIRST_ROW, 'id'), 'table 1: rows: an entry has no id'),
+    (_change(*FIRST_ROW, paper=3), 'table 1, row vit: paper must be a mapping'),
+    (_change(*FIRST_ROW, recipe='x'), "no recipe 'x' is described"),
+    (_change('tables', 0, data='cifar'), "no dataset 'cifar' is described"),
+    (_change('tables', 0, rows={}), 'table 1: rows must be a list'),
+    (_change('figures', 0, kind='pie'), "figure 5: kind is 'sweep'"),
+    (_change('figures', 1, values=[1]), "figure 7: kind is 'sweep'"),
+    (_change('figures', 0, configs=['x.py']), 'figure 5: there is no config x'),
+    (_drop('figures'), 'the file: missing figures'),
+    (_drop('datasets'), 'datasets must be a mapping'),
+])
+def test_a_wrong_manifest_is_one_line(manifest, change, problem):
+    path = manifest(change)
+    with pytest.raises(UserError) as caught:
+        load_paper(path)
+    message = str(caught.value)
+    assert message.startswith(f'manifest {path}: ') and problem in message
+    assert '\n' not in message
+
+
+def test_an_unreadable_manifest_is_one_line(tmp_path):
+    (tmp_path / 'paper.yml').write_text('tables: [')
+    for name, problem in ('paper.yml', 'is no YAML'), ('x.yml', 'cannot be read'):
+        with pytest.raises(UserError, match=problem) as caught:
+            load_paper(tmp_path / name)
+        assert '\n' not in str(caught.value)
+
+
+def test_asking_for_what_is_not_there_lists_what_is():
+    with pytest.raises(UserError, match='no table 8; there are 1, 2, 3'):
+        PAPER.table(8)
+    with pytest.raises(UserError, match='no figure of runs 6; there are 5, 7, 8'):
+        PAPER.figure(6)
+    with pytest.raises(UserError, match='Table 7 has no row apl; .* mae-apl'):
+        PAPER.table(7).row('apl')
+
+
+@pytest.mark.parametrize('figure', PAPER.figures, ids=lambda figure: figure.id)
+def test_what_a_figure_varies_is_in_its_configs(figure):
+    for name in figure.configs:
+        cfg = load(name)
+        if figure.kind == 'sweep':
+            *parents, option = figure.option.split('.')
+            node = functools.reduce(operator.getitem, parents, cfg)
+            assert {'loss_weight': 0.5, 'mask_ratio': 0.75}[option] in figure.values
+            assert node.get(option) in (None, *figure.values)
+            assert list(figure.values) == sorted(set(figure.values))
+
+
+# The configs against the manifest
+
+
+@every_config
+def test_optimiser_and_batch(name):
+    recipe, _ = _runs()[name]
+    cfg = load(name)
+    optimizer = cfg.optim_wrapper.optimizer
+    assert optimizer.type == recipe['optimizer']
+    assert optimizer.lr == pytest.approx(recipe['lr'])
+    assert optimizer.weight_decay == recipe['weight_decay']
+    paramwise = cfg.optim_wrapper.paramwise_cfg
+    assert paramwise.get('layer_decay_rate') == recipe.get('layer_decay')
+    assert cfg.train_dataloader.batch_size * recipe['gpus'] == recipe['batch_size']
+    assert cfg.optim_wrapper.get('accumulative_counts', 1) == 1
+    # What `--auto-scale-lr` takes the learning rate to be meant for.
+    assert cfg.auto_scale_lr.base_batch_size == recipe['batch_size']
+
+
+def _schedulers(cfg, lr, epoch_length):
+    """As the Runner builds them."""
+    optimizer = torch.optim.SGD([torch.zeros(1, requires_grad=True)], lr=lr)
+    schedulers = [
+        PARAM_SCHEDULERS.build(
+            dict(scheduler), default_args=dict(
+                end=cfg.train_cfg.max_epochs, optimizer=optimizer,
+                epoch_length=epoch_length))
+        for scheduler in cfg.param_scheduler
+    ]
+    return optimizer, schedulers
+
+
+def _learning_rates(cfg, lr):
+    """At every iteration of a run with epochs of two, and after the last."""
+    optimizer, schedulers = _schedulers(cfg, lr, 2)
+    rates = [optimizer.param_groups[0]['lr']]
+    for iteration in range(2 * cfg.train_cfg.max_epochs):
+        optimizer.step()
+        for scheduler in schedulers:
+            if iteration % 2 or not scheduler.by_epoch:
+                scheduler.step()
+        rates.append(optimizer.param_groups[0]['lr'])
+    return rates
+
+
+# One config for all that have its schedule: they are many, and it is slow.
+SCHEDULES = {
+    'classification': 'vit-b_in1k.py',
+    'mae': 'mae-vit-b_in1k.py',
+    'mae_finetune': 'vit-b_from-mae_in1k.py',
+}
+
+
+@pytest.mark.parametrize('kind', SCHEDULES)
+def test_learning_rate_warms_up_then_falls_as_a_cosine(kind):
+    recipe = PAPER.recipes[kind]
+    assert recipe['schedule'] == 'cosine'
+    rates = _learning_rates(load(SCHEDULES[kind]), recipe['lr'])
+    peak, end = recipe['lr'], rates[-1]
+    warmup = 2 * recipe['warmup_epochs']
+    up, down = rates[:warmup], rates[warmup:]
+    assert up[0] <= 1e-3 * peak and end <= 0.011 * peak
+    steps = [b - a for a, b in zip(up, up[1:])]
+    assert steps == pytest.approx([steps[0]] * len(steps)) and steps[0] > 0
+    epochs = recipe['epochs'] - recipe['warmup_epochs']
+    assert down[::2] == pytest.approx([
+        end + (peak - end) * (1 + math.cos(math.pi * epoch / epochs)) / 2
+        for epoch in range(epochs + 1)
+    ], abs=1e-4 * peak)
+
+
+@every_config
+def test_schedule_in_epochs(name):
+    recipe, _ = _runs()[name]
+    kind = next(kind for kind in SCHEDULES if all(
+        PAPER.recipes[kind][key] == recipe[key] for key in ('lr', 'epochs')))
+    cfg = load(name)
+    assert cfg.param_scheduler == load(SCHEDULES[kind]).param_scheduler
+    assert cfg.train_cfg.max_epochs == recipe['epochs']
+
+
+@every_config
+def test_schedule_in_iterations(name):
+    recipe, data = _runs()[name]
+    cfg = load(name)
+    length = _iterations(recipe, data.train or 24_480)
+    _, (warmup, cosine) = _schedulers(cfg, recipe['lr'], length)
+    assert type(warmup).__name__ == 'LinearLR'
+    assert type(cosine).__name__ == 'CosineAnnealingLR'
+    assert not warmup.by_epoch
+    ends = recipe['warmup_epochs'] * length, recipe['epochs'] * length
+    scale = length if cosine.by_epoch else 1
+    assert (warmup.begin, warmup.end) == (0, ends[0])
+    assert (cosine.begin * scale, cosine.end * scale) == ends
+
+
+@pytest.mark.parametrize('base, recipe, data', [
+    ('imagenet_300e', 'classification', 'imagenet'),
+    ('mini_imagenet_300e', 'classification', 'mini_imagenet'),
+    ('caltech256_300e', 'classification', 'caltech256'),
+    ('mae_in1k_400e', 'mae', 'imagenet'),
+    ('mae_finetune_in1k_100e', 'mae_finetune', 'imagenet'),
+])
+def test_comments_count_the_iterations(base, recipe, data):
+    recipe = PAPER.recipes[recipe]
+    images = next(t.data for t in PAPER.tables if t.data.id == data).train
+    length = _iterations(recipe, images or 24_480)
+    said = ' '.join((CONFIGS / f'_base_/{base}.py').read_text().split('\n# '))
+    assert f'/ {recipe["batch_size"]} = {length:,} iterations an epoch' in said
+    assert f'{recipe["epochs"] * length:,} in all' in said
+
+
+@every_config
+def test_augmentation(name):
+    recipe, _ = _runs()[name]
+    cfg = load(name)
+    first, *transforms, last = cfg.train_dataloader.dataset.pipeline
+    assert (first.type, last.type) == ('LoadImageFromFile', 'PackInputs')
+    assert [t.type for t in cfg.train_pipeline] == [
+        t.type for t in cfg.train_dataloader.dataset.pipeline]
+    assert transforms[0].scale == recipe['image_size']
+    flips = [t for t in transforms if t.type == 'RandomFlip']
+    assert [t.get('direction', 'horizontal') for t in flips] == recipe['flips']
+    assert all(t.prob == 0.5 for t in flips)
+    assert [t.type for t in transforms if t not in flips] == recipe['augmentation']
+    # Flips come after the crop, before what changes colours.
+    assert transforms[1:1 + len(flips)] == flips
+    augments = cfg.model.get('train_cfg', dict()).get('augments', [])
+    assert {a.type.lower(): a.alpha for a in augments} == {
+        kind: recipe[kind] for kind in ('mixup', 'cutmix') if kind in recipe}
+    if 'label_smoothing' in recipe:
+        loss = cfg.model.head.loss
+        assert loss.label_smooth_val == recipe['label_smoothing']
+        assert loss.mode == 'original'
+
+
+DATASETS = {
+    'imagenet': ('ImageNet', 'data/imagenet',
+                 dict(split='train'), dict(split='val')),
+    'mini_imagenet': ('CustomDataset', 'data/mini_imagenet',
+                      dict(data_prefix='train'), dict(data_prefix='test')),
+    'caltech256': ('CustomDataset', 'data/caltech256',
+                   dict(data_prefix='train'), dict(data_prefix='test')),
+}
+
+
+@every_config
+def test_dataset(name):
+    recipe, data = _runs()[name]
+    cfg = load(name)
+    kind, root, train, test = DATASETS[data.id]
+    dataset = cfg.train_dataloader.dataset
+    assert dataset.type.split('.')[-1] == kind
+    assert dataset.data_root.rstrip('/') == root
+    assert {key: dataset[key] for key in train} == train
+    assert cfg.train_dataloader.sampler.shuffle
+    # MMEngine would pass it to the function, and fail.
+    assert '_scope_' not in cfg.train_dataloader.get('collate_fn', ())
+    if name.startswith('mae-'):
+        assert cfg.get('val_dataloader') is None
+        return
+    for loader in cfg.val_dataloader, cfg.test_dataloader:
+        assert loader.dataset.data_root.rstrip('/') == root
+        assert {key: loader.dataset[key] for key in test} == test
+        assert not loader.sampler.shuffle
+        crop = next(t for t in loader.dataset.pipeline if t.type == 'CenterCrop')
+        assert crop.crop_size == recipe['image_size']
+    assert tuple(cfg.test_evaluator.topk) == (1, 5)
+    assert cfg.model.head.num_classes == data.classes
+    assert cfg.data_preprocessor.num_classes == data.classes
+
+
+BACKBONES = {  # type, architecture and width of the tokens
+    'ViT-B': ('VisionTransformer', ('b', 'base'), 768),
+    'DeiT-B': ('VisionTransformer', ('deit-base', ), 768),
+    'Swin-T': ('PositionalSwinTransformer', ('tiny', ), 768),
+    'Swin-B': ('PositionalSwinTransformer', ('base', ), 1024),
+    'NesT-B': ('TIMMBackbone', ('nest_base', ), 512),
+}
+
+
+def _label(row):
+    return next((label for label in LABEL_HEADS if label in row.name), None)
+
+
+@every_row
+def test_model_is_what_the_row_says(table, row):
+    model = load(row.config).model
+    parts = row.name.split(' + ')
+    family = 'ViT-B' if table.id == 3 else parts[0]
+    kind, archs, width = BACKBONES[family]
+    backbone = model.backbone
+    assert backbone.get('arch', backbone.get('model_name')) in archs
+    encoding = backbone.get('pos_encoding')
+    if row.pretrain:
+        assert encoding == 'learned_sincos'
+    elif table.id in (1, 2) and 'PE' not in parts:
+        assert encoding == 'none'
+    else:
+        assert encoding == ('cpe' if 'Swin' in kind else None)
+    if backbone.type.split('.')[-1] != kind:
+        assert kind == 'VisionTransformer' and encoding
+        assert backbone.type == 'poslabel_mm.PositionalVisionTransformer'
+    if 'Swin' in kind:
+        assert backbone.last_downsample is False
+    assert model.head.in_channels == width
+    for name in filter(None, (row.config, row.pretrain)):
+        model = load(name).model
+        label = _label(row)
+        if label is None:
+            assert 'pos_head' not in model
+            assert model.type in ('ImageClassifier', 'MAE')
+        else:
+            # All else of the head is its default, the paper's.
+            assert model.pos_head == dict(
+                type=LABEL_HEADS[label], in_channels=width, grid_size=14)
+    if row.pretrain:
+        pretrain = load(row.pretrain)
+        assert pretrain.model.backbone.mask_ratio == PAPER.recipes['mae']['mask_ratio']
+        assert backbone.init_cfg.checkpoint == (
+            f'work_dirs/{Path(row.pretrain).stem}/'
+            f'epoch_{pretrain.train_cfg.max_epochs}.pth')
+
+
+def _differences(ours, base):
+    """Dotted keys in which two configs differ; a list is one value."""
+    found = set()
+    for key in {*ours, *base}:
+        a, b = ours.get(key), base.get(key)
+        if isinstance(a, dict) and isinstance(b, dict):
+            found |= {f'{key}.{inner}' for inner in _differences(a, b)}
+        elif a != b:
+            found.add(key)
+    return found
+
+
+LABEL = {'model.type', 'model.pos_head'}
+# What else differs. Table 3 has one baseline for all flips. After MAE the two
+# start from their own pre-training, where the labels also replace the encoder's
+# positional encoding (Sec. 3.3).
+FLIPS = {'train_pipeline', 'train_dataloader.dataset.pipeline'}
+ENCODER_PE = {'model.backbone.type', 'model.backbone.pos_encoding'}
+START = {'model.backbone.init_cfg.checkpoint'}
+
+
+@pytest.mark.parametrize(
+    'table, row', [entry for entry in ROWS if _label(entry[1])],
+    ids=[f'{table.id}-{row.id}' for table, row in ROWS if _label(row)])
+def test_a_labelled_row_differs_from_its_baseline_by_the_label_alone(table, row):
+    baseline = table.row(row.baseline)
+    assert _label(baseline) is None
+    expected = set(LABEL)
+    if row.recipe != baseline.recipe:
+        assert table.id == 3 and 'flips' in row.recipe
+        expected |= FLIPS
+    if row.pretrain:
+        expected |= START
+        assert _differences(
+            load(row.pretrain), load(baseline.pretrain)) == LABEL | ENCODER_PE
+    assert _differences(load(row.config), load(baseline.config)) == expected
+
+
+@pytest.mark.parametrize(
+    'name', [row.config for table in PAPER.tables[4:6] for row in table.rows])
+def test_small_data_change_the_data_alone(name):
+    stem, _, _ = name.rpartition('_')
+    assert {key.partition('.')[0] for key in _differences(
+        load(name), load(f'{stem}_in1k.py')) - {'model.head.num_classes'}
+    } <= {'data_preprocessor', 'data_root', 'dataset_type', 'train_dataloader',
+          'val_dataloader', 'test_dataloader'}
+
+
+# Headers
+
+
+def _header(name):
+    text = (CONFIGS / name).read_text('utf-8')
+    return text[:text.index('_base_')]
+
+
+@every_config
+def test_header_has_the_command(name):
+    assert f'\n#   tools/dist_train.sh configs/{name} 8\n' in _header(name)
+
+
+@every_config
+def test_header_has_the_rows_and_no_others(name):
+    wanted = {
+        (table.id, row.name, *(f'{value:.2f}' for value in row.paper.values()))
+        for table, row in ROWS if row.config == name
+    }
+    said = {
+        (int(table), row, *values.split(' / '))
+        for table, row, values in re.findall(
+            r'^# Table (\d), row "([^"]+)": ([\d./ ]+)\.$', _header(name), re.M)
+    }
+    assert said == wanted
+
+
+@pytest.mark.parametrize(
+    'row', [row for row in PAPER.table(7).rows if row.pretrain],
+    ids=lambda row: row.id)
+def test_header_of_a_pretraining_names_its_row_and_second_half(row):
+    said = ' '.join(_header(row.pretrain).split('\n# '))
+    assert (f'Table 7, row "{row.name}", the first half; '
+            f'{row.config} is the second.') in said
+
+
+@pytest.mark.parametrize('figure', PAPER.figures, ids=lambda figure: figure.id)
+def test_headers_name_what_a_sweep_varies(figure):
+    for name in figure.configs:
+        assert (f'Fig. {figure.id} varies {figure.option}.' in ' '.join(
+            _header(name).split('\n# '))) == (figure.kind == 'sweep')
+
+
+# What they do
+
+
+VIT = dict(
+    arch=dict(
+        embed_dims=16, num_layers=2, num_heads=2, feedforward_channels=32),
+    img_size=64)
+SWIN = dict(
+    arch=dict(embed_dims=8, depths=[1, 1, 2, 2], num_heads=[1, 2, 4, 8]),
+    img_size=64, window_size=2)
+DECODER = dict(
+    num_patches=16, embed_dim=16, decoder_embed_dim=16, decoder_depth=1,
+    decoder_num_heads=2)
+# Width of the tokens, and what else a small model of a family has of its own.
+SMALL = {
+    'vit': (16, dict(backbone=VIT)),
+    'deit': (16, dict(backbone=VIT)),
+    'mae': (16, dict(backbone=VIT, neck=DECODER)),
+    'swin': (64, dict(backbone=SWIN)),
+    'nest': (384, dict(backbone=dict(model_name='nest_tiny', img_size=64))),
+}
+
+
+def small(name):
+    """The config with a small model on 64 px: 4x4 patches."""
+    cfg = copy.deepcopy(load(name))
+    width, parts = SMALL[re.match('[a-z]+', name)[0]]
+    for part, values in parts.items():
+        cfg.model[part].update(values)
+    for head in 'head', 'pos_head':
+        if 'in_channels' in cfg.model.get(head, ()):
+            cfg.model[head].in_channels = width
+    if 'pos_head' in cfg.model:
+        cfg.model.pos_head.grid_size = 4
+    if 'from-mae' in name:
+        del cfg.model.backbone['init_cfg']
+    cfg.model.data_preprocessor = cfg.data_preprocessor
+    # Mixed precision with loss scaling is for GPUs.
+    cfg.optim_wrapper.type = 'OptimWrapper'
+    cfg.optim_wrapper.pop('loss_scale', None)
+    return cfg
+
+
+# The rest differs from one of them by the data alone.
+EVERY_MODEL = [
+    name for name in PAPER.configs() if 'in1k' in name and 'flip' not in name
+] + ['vit-b_mini-imagenet.py', 'vit-b_caltech256.py']
+
+
+@pytest.mark.parametrize('name', EVERY_MODEL)
+def test_one_step_of_training(name):
+    if 'nest' in name:
+        pytest.importorskip('timm')
+    recipe, data = _runs()[name]
+    cfg = small(name)
+    model = MODELS.build(cfg.model)
+    model.init_weights()
+    model.train()
+    optim_wrapper = build_optim_wrapper(model, cfg.optim_wrapper)
+    for group in optim_wrapper.param_groups:
+        group['lr'] = 0.1  # for float32 to show it
+    before = copy.deepcopy(model.state_dict())
+    images = torch.randint(0, 256, (2, 3, 64, 64), dtype=torch.uint8)
+    losses = model.train_step(
+        dict(
+            inputs=images,
+            data_samples=[
+                DataSample().set_gt_label(data.classes - 1) for _ in images
+            ]), optim_wrapper)
+
+    assert all(torch.isfinite(value).all() for value in losses.values())
+    label = next((k for k in ('apl', 'rpl') if f'_{k}_' in name), None)
+    if label:
+        assert model.pos_head.loss_weight == recipe['label_weight']
+        stock = 'loss_recon' if name.startswith('mae-') else 'loss_cls'
+        assert {'loss', stock, f'loss_{label}', f'{label}_acc'} <= set(losses)
+    moved = {
+        key for key, value in model.named_parameters()
+        if not torch.equal(value, before[key])
+    }
+    assert {
+        key for key, value in model.named_parameters()
+        if value.requires_grad and not key.startswith('backbone.')
+    } <= moved
+    # A stock head starts from zeros, through which no gradient comes yet.
+    assert any(key.startswith('backbone.') for key in moved) or not label
+
+
+PIPELINES = [
+    'vit-b_in1k.py', 'vit-b_apl_noflip_in1k.py', 'vit-b_apl_hvflip_in1k.py',
+    'mae-vit-b_in1k.py', 'vit-b_from-mae_in1k.py', 'vit-b_mini-imagenet.py',
+    'vit-b_caltech256.py'
+]
+
+
+@pytest.mark.parametrize('name', PIPELINES)
+def test_an_image_goes_through_the_pipelines(name, tmp_path):
+    cfg = load(name)
+    Image.new('RGB', (40, 30), 'red').save(tmp_path / 'image.png')
+    image = dict(img_path=str(tmp_path / 'image.png'), gt_label=3)
+    pipelines = [cfg.train_dataloader.dataset.pipeline]
+    if cfg.get('test_dataloader'):
+        pipelines.append(cfg.test_dataloader.dataset.pipeline)
+    for pipeline in pipelines:
+        inputs = Compose(pipeline)(dict(image))['inputs']
+        assert inputs.shape == (3, 224, 224)
+
+
+def test_both_flips_turn_images_both_ways(tmp_path):
+    """Red, green, blue and white quarters, each in every corner in turn."""
+    image = Image.new('RGB', (2, 2))
+    colours = [(255, 0, 0), (0, 255, 0), (0, 0, 255), (255, 255, 255)]
+    for index, colour in enumerate(colours):
+        image.putpixel((index % 2, index // 2), colour)
+    image = image.resize((64, 64), Image.NEAREST)
+    image.save(tmp_path / 'image.png')
+
+    def places(name):
+        pipeline = load(name).train_dataloader.dataset.pipeline
+        flips = [t for t in pipeline if t.type == 'RandomFlip']
+        transform = Compose([pipeline[0], *flips])
+        return {
+            tuple(transform(dict(img_path=str(tmp_path / 'image.png')))
+                  ['img'][0, 0].tolist())
+            for _ in range(40)
+        }
+
+    bgr = [colour[::-1] for colour in colours]
+    assert places('vit-b_apl_noflip_in1k.py') == {bgr[0]}
+    assert places('vit-b_apl_in1k.py') == {bgr[0], bgr[1]}
+    assert places('vit-b_apl_hvflip_in1k.py') == set(bgr)
+
+
+# The snapshot
+
+
+def test_configs_resolve_to_what_was_reviewed():
+    resolved = {
+        path.name: load(path.name).to_dict() for path in CONFIGS.glob('*.py')
+    }
+    reviewed = config_snapshot.FILE.read_text('utf-8')
+    assert config_snapshot.render(resolved) == reviewed, (
+        'a config resolves to something else than the snapshot; if that is '
+        'meant, `python tests/config_snapshot.py` writes it anew')
+
+
+def test_the_snapshot_tells_types_and_places():
+    assert flatten(dict(a=dict(b=[1, dict(c='x')]), d=(), e={}, f=1.0)) == {
+        'a.b[0]': '1', 'a.b[1].c': "'x'", 'd': '()', 'e': '{}', 'f': '1.0'}

@@ -1,0 +1,641 @@
+"""tools/reproduce.py: what it would run, what it takes for done, what it reports."""
+import csv
+import fcntl
+import importlib.util
+import inspect
+import json
+import os
+import signal
+import subprocess
+import sys
+import threading
+import time
+from pathlib import Path
+
+import pytest
+from mmengine.config import Config
+from mmpretrain.models import MAEViT
+
+from poslabel_mm import UserError, config_path
+from poslabel_mm.child_processes import ChildProcesses
+from poslabel_mm.models import PositionalLabelHead, RelativePositionalLabelHead
+from poslabel_mm.paper import load_paper
+from poslabel_mm.reproduce import figures, results, selection
+from poslabel_mm.reproduce.run import Run, Scale, first_difference, normal
+from poslabel_mm.reproduce.selection import Selection, options_folder, select
+from poslabel_mm.reproduce.tiny import tiny_config
+
+ROOT = Path(__file__).resolve().parents[1]
+PAPER = load_paper()
+TINY = ('--scale', 'tiny', '--data', 'digits')
+FOLDER = Path('work_dirs/reproduce/tiny-digits-1epochs')
+
+
+@pytest.fixture
+def tool(monkeypatch, tmp_path):
+    path = ROOT / 'tools' / 'reproduce.py'
+    spec = importlib.util.spec_from_file_location('reproduce', path)
+    module = importlib.util.module_from_spec(spec)
+    previous = signal.getsignal(signal.SIGINT)
+    spec.loader.exec_module(module)
+    signal.signal(signal.SIGINT, previous)
+    monkeypatch.chdir(tmp_path)
+    return module
+
+
+@pytest.fixture
+def call(tool, monkeypatch):
+    """Call it with arguments; the children are only pretended."""
+    children = Pretended()
+    monkeypatch.setattr(tool, 'ChildProcesses', lambda: children)
+
+    def call(*argv):
+        children.commands.clear()
+        monkeypatch.setattr(sys, 'argv', ['tools/reproduce.py', *map(str, argv)])
+        return tool.main()
+
+    call.children = children
+    return call
+
+
+class Pretended:
+    """Leaves behind what the tools leave behind, without training."""
+
+    def __init__(self):
+        self.commands = []
+        self.told = None
+        self.top1 = {}
+        self.fails = ()
+
+    def run(self, words, env, locks, out):
+        self.commands.append(words)
+        options = dict(word.split('=', 1) for word in words[words.index('--cfg-options') + 1:])
+        name = Path(words[2]).name
+        if name in self.fails:
+            out.write('Traceback\nerror: the disk is full\n')
+            return 1
+        folder = Path(words[words.index('--work-dir') + 1])
+        if words[1].endswith('train.py'):
+            began = f'20260101_{len(list(folder.glob("2026*"))):06}'
+            train(folder, name, int(Config.fromfile(words[2]).train_cfg.max_epochs), began)
+        else:
+            dump_test(folder, name, words[3])
+            top1 = self.top1.get((name, int(options['randomness.seed'])), 50.)
+            Path(words[words.index('--out') + 1]).write_text(
+                json.dumps({'accuracy/top1': top1, 'accuracy/top5': top1 + 20}))
+        return 0
+
+    @property
+    def tools(self):
+        return [f'{Path(words[1]).name} {Path(words[2]).name}' for words in self.commands]
+
+
+def train(folder, name, epoch, began='20260101_000000', entries=()):
+    """What tools/train.py leaves in a folder after so many epochs."""
+    log = folder / began / 'vis_data'
+    log.mkdir(parents=True)
+    (log / 'scalars.json').write_text('\n'.join(map(json.dumps, entries)))
+    (log.parent / f'{began}.log').write_text(
+        '    CUDA available: True\n    GPU 0,1: NVIDIA H100\n    GPU number: 2\n')
+    (folder / f'epoch_{epoch}.pth').touch()
+    (folder / 'last_checkpoint').write_text(str(folder / f'epoch_{epoch}.pth'))
+
+
+def dump_test(folder, name, checkpoint, began='20260101_000004'):
+    (folder / began).mkdir(parents=True)
+    (folder / name).write_text(f'load_from = {str(checkpoint)!r}')
+
+
+def one_run(config='vit-b_apl_in1k.py', seed=0, epochs=1, options=(), pretraining=None):
+    scale = Scale('digits', epochs)
+    return Run(config, seed, tuple(options), Path('work_dirs/reproduce') / scale.folder, scale,
+               pretraining=pretraining)
+
+
+def done(run, top1=50., **more):
+    """A run that was trained and tested."""
+    run.claim().close()
+    train(run.folder, run.config, run.cfg.train_cfg.max_epochs, **more)
+    dump_test(run.folder / 'test', run.config, run.checkpoint)
+    run.metrics_path.write_text(
+        json.dumps({'accuracy/top1': top1, 'accuracy/top5': top1 + 20}))
+    return run
+
+
+def chosen(rows=(), figures=(), epochs=1, options=()):
+    return Selection(*select(PAPER, (), rows, figures), Path('work_dirs/reproduce'),
+                     Scale('digits', epochs), tuple(options))
+
+
+# ------------------------------------------------------------ what would run
+
+
+def test_list_shows_rows_values_and_states(call, capsys):
+    done(one_run('vit-b_in1k.py'), 61.25)
+    done(one_run('vit-b_in1k.py', seed=2), 62.25)
+    begun = one_run('mae-vit-b_apl_in1k.py')
+    begun.claim().close()
+    train(begun.folder, begun.config, 1)
+    assert call('--list', *TINY, '--table', 7, '--figure', 8) == 0
+    lines = [line.split() for line in capsys.readouterr().out.splitlines()]
+    assert ['7', 'scratch', 'vit-b_in1k.py', '77.91', '61.75', '±', '0.71',
+            'tested'] in lines
+    assert ['7', 'mae', 'mae-vit-b_in1k.py', '→', 'vit-b_from-mae_in1k.py', '79.54', 'not',
+            'started'] in lines
+    assert lines[4][6:12] == ['seed', '0:', 'pre-training:', 'trained;', 'seed', '2:']
+    assert sum(line[:2] == ['Fig.', '8'] for line in lines) == 12
+
+
+def test_everything_is_listed_and_nothing_made(call, capsys, tmp_path):
+    assert call('--list') == 0
+    lines = capsys.readouterr().out.splitlines()
+    rows = sum(len(table.rows) for table in PAPER.tables)
+    assert sum(line[:1].isdigit() for line in lines) == rows
+    assert all(line.endswith('not started') for line in lines[2:])
+    assert not list(tmp_path.iterdir())
+
+
+def shown(out):
+    return [line for line in out.splitlines() if not line.startswith('#')]
+
+
+def test_dry_run_prints_the_commands_and_makes_nothing(call, capsys, tmp_path, monkeypatch):
+    from poslabel_mm.reproduce import launcher
+    monkeypatch.setattr(launcher, '_python', lambda: 'python')
+    monkeypatch.chdir(ROOT)
+    folder = tmp_path / 'runs'
+    arguments = ('--row', '7/mae-rpl', '--work-dir', folder, '--dry-run')
+    assert call(*arguments, '--gpus', 8) == 0
+    first, second, test = shown(capsys.readouterr().out)
+    run = folder / 'mae-vit-b_rpl_in1k' / 'seed0'
+    where = f'--work-dir {run}' if len(str(run)) < len(os.path.relpath(run)) else None
+    assert first == (
+        f'tools/dist_train.sh configs/mae-vit-b_rpl_in1k.py 8 {where} --resume '
+        '--cfg-options randomness.seed=0')
+    assert 'tools/dist_train.sh configs/vit-b_rpl_from-mae_in1k.py 8 ' in second
+    assert second.endswith('model.backbone.init_cfg.checkpoint='
+                           + os.path.relpath(run / 'epoch_400.pth'))
+    assert test.startswith('tools/dist_test.sh configs/vit-b_rpl_from-mae_in1k.py ')
+    assert 'vit-b_rpl_from-mae_in1k/seed0/epoch_100.pth 8 --work-dir' in test
+
+    # One GPU takes the batch of eight.
+    assert call(*arguments) == 0
+    first, second, test = shown(capsys.readouterr().out)
+    assert first.startswith('python tools/train.py configs/mae-vit-b_rpl_in1k.py')
+    assert ' train_dataloader.batch_size=4096 ' in first
+    assert ' train_dataloader.batch_size=1024 ' in second and 'batch_size' not in test
+
+    assert call(*arguments, '--gpus', 16, '--launcher', 'slurm', '--partition', 'p q') == 0
+    first, _, test = shown(capsys.readouterr().out)
+    assert first.startswith("GPUS=16 GPUS_PER_NODE=8 tools/slurm_train.sh 'p q' "
+                            'mae-vit-b_rpl_in1k configs/mae-vit-b_rpl_in1k.py ')
+    assert 'tools/slurm_test.sh' in test
+    assert not folder.exists()
+
+
+def test_dry_run_of_the_tiny_scale_writes_the_config(call, capsys):
+    assert call('--row', '1/pe-apl', *TINY, '--dry-run') == 0
+    out = capsys.readouterr().out
+    assert not Path('work_dirs').exists()
+    script = out[:out.index('\nEND') + 5]
+    subprocess.run(['bash', '-ec', script], check=True)
+    run = one_run()
+    assert run.config_path.read_text() == run.config_text
+
+
+def test_rows_that_share_a_config_are_one_run():
+    everything = chosen([f'{t.id}/{r.id}' for t in PAPER.tables for r in t.rows], [5, 7, 8])
+    uses = everything.runs([0, 1])
+    apl = uses[everything._run('vit-b_apl_in1k.py', 1)]
+    assert apl == ['1/pe-apl', '3/rhf-apl', '4/vit-b-apl', 'Fig. 5', 'Fig. 7']
+    folders = [run.folder for run in uses]
+    assert len(set(folders)) == len(folders)
+    order = list(uses)
+    for run in order:
+        assert run.pretraining is None or order.index(run.pretraining) < order.index(run)
+    # Figure 8 at 0.75 is the pre-training of Table 7.
+    assert 'Fig. 8' in uses[everything._run('mae-vit-b_apl_in1k.py', 0)]
+
+
+def test_defaults_of_swept_options_are_the_models():
+    for head in PositionalLabelHead, RelativePositionalLabelHead:
+        default = inspect.signature(head).parameters['loss_weight'].default
+        assert selection.DEFAULTS['model.pos_head.loss_weight'] == default
+    stock = inspect.signature(MAEViT).parameters['mask_ratio'].default
+    assert selection.DEFAULTS['model.backbone.mask_ratio'] == stock
+    assert set(selection.DEFAULTS) == {f.option for f in PAPER.figures if f.option}
+
+
+@pytest.mark.parametrize('argv, message', [
+    ([], 'nothing was asked for'),
+    (['--table', '9'], 'no table 9; there are 1, 2'),
+    (['--row', '4/vit'], 'no row vit; there are vit-b, deit-b'),
+    (['--row', 'vit-b'], 'write TABLE/ROW'),
+    (['--row', 'a/vit-b'], 'not of the form TABLE/ROW'),
+    (['--figure', '6'], 'no figure of runs 6; there are 5, 7, 8'),
+    (['--table', 'x'], 'expected a whole number'),
+    (['--all', '--table', '1'], 'leave out'),
+    (['--all', '--launcher', 'slurm'], 'go together'),
+    (['--all', '--epochs', '2'], 'are for --scale tiny'),
+    (['--all', '--cfg-options', 'a'], 'KEY=VALUE pairs, got a'),
+    (['--all', '--cfg-options', 'randomness.seed=1'], 'given by --seeds'),
+    (['--all', '--work-dir', 'a,b'], 'without commas'),
+    (['--row', '1/pe', '--cfg-options', 'model.backbone=3'], 'does not fit vit-b_in1k.py'),
+    (['--row', '1/pe', '--dry-run', '--gpus', '3'], 'cannot be shared by --gpus 3'),
+    (['--row', '1/pe'], 'vit-b_in1k.py: data folder data/imagenet .* does not exist'),
+])
+def test_a_mistake_is_one_line_before_anything_is_made(call, tmp_path, argv, message):
+    with pytest.raises(UserError, match=message):
+        call(*argv)
+    assert not list(tmp_path.iterdir())
+
+
+# --------------------------------------------------------------- what is done
+
+
+def test_what_is_done_is_skipped_and_what_is_interrupted_gone_on_with(call, capsys):
+    done(one_run('vit-b_in1k.py', epochs=3), 60.)
+    begun = one_run('vit-b_apl_in1k.py', epochs=3)
+    begun.claim().close()
+    train(begun.folder, begun.config, 2)
+    call.children.top1['vit-b_apl_in1k.py', 0] = 61.5
+    arguments = ('--row', '1/pe', '--row', '1/pe-apl', *TINY, '--epochs', 3)
+    assert str(begun.state()) == 'epoch 2 of 3'
+    assert call(*arguments) == 0
+    assert call.children.tools == ['train.py vit-b_apl_in1k.py', 'test.py vit-b_apl_in1k.py']
+    assert '--resume' in call.children.commands[0]
+    assert 'training after epoch 2' in capsys.readouterr().out
+    assert call(*arguments) == 0 and call.children.commands == []
+    table = (begun.parent / 'results.md').read_text()
+    assert '| +1.20 | +1.50 | 0 |' in table and 'TINY' in table
+    assert 'NVIDIA H100, 2 processes' in table
+
+
+def test_pretraining_comes_first_and_its_checkpoint_is_handed_on(call):
+    assert call('--row', '7/mae-apl', *TINY, '--jobs', 2) == 0
+    assert call.children.tools == [
+        'train.py mae-vit-b_apl_in1k.py', 'train.py vit-b_apl_from-mae_in1k.py',
+        'test.py vit-b_apl_from-mae_in1k.py']
+    handed = f'model.backbone.init_cfg.checkpoint={FOLDER}/mae-vit-b_apl_in1k/seed0/epoch_1.pth'
+    assert handed in call.children.commands[1]
+
+
+def test_a_failure_is_said_and_the_others_go_on(call, capsys):
+    call.children.fails = ('mae-vit-b_in1k.py', 'vit-b_in1k.py')
+    assert call('--row', '1/pe', '--row', '7/mae', '--row', '1/pe-apl', *TINY) == 1
+    assert 'test.py vit-b_apl_in1k.py' in call.children.tools
+    assert 'train.py vit-b_from-mae_in1k.py' not in call.children.tools
+    out, err = capsys.readouterr()
+    lines = err.splitlines()
+    assert all(line.startswith('error: ') and 'the disk is full' in line for line in lines)
+    assert 'vit-b_apl_in1k' not in err and '| 50.00 |' in out
+
+
+def test_without_timm_its_rows_are_named(call, capsys, monkeypatch):
+    found = importlib.util.find_spec
+    monkeypatch.setattr(importlib.util, 'find_spec',
+                        lambda name: None if name == 'timm' else found(name))
+    assert call('--table', 4, '--row', 'nest-b', '--row', 'vit-b', *TINY) == 1
+    assert 'error: nest-b_in1k, seed 0: it needs timm' in capsys.readouterr().err
+    assert call.children.tools == ['train.py vit-b_in1k.py', 'test.py vit-b_in1k.py']
+
+
+def older_test(run):
+    train(run.folder, run.config, 1, began='20260101_000006')
+
+
+def other_checkpoint(run):
+    dump_test(run.folder / 'test', run.config, 'epoch_7.pth', '20260101_000007')
+
+
+def other_settings(run):
+    record = json.loads((run.folder / 'run.json').read_text())
+    record['settings']['model']['pos_head']['loss_weight'] = 0.75
+    (run.folder / 'run.json').write_text(json.dumps(record))
+
+
+def other_origin(run):
+    (run.folder / 'run.json').unlink()
+
+
+def redone_pretraining(run):
+    before = run.pretraining
+    os.rename(before.folder / '20251231_000000', before.folder / '20260102_000000')
+
+
+@pytest.mark.parametrize('change, message', [
+    (older_test, 'metrics.json is older than the last training'),
+    (other_checkpoint, 'metrics.json is the result of epoch_7.pth, but .* is epoch_1.pth'),
+    (other_settings, 'made with other settings, with model.pos_head.loss_weight=0.75'),
+    (other_origin, 'holds files of another origin'),
+    (redone_pretraining, 'trained from another pre-training than'),
+])
+def test_a_folder_of_something_else_is_refused(call, capsys, change, message):
+    before = one_run('mae-vit-b_apl_in1k.py')
+    before.claim().close()
+    train(before.folder, before.config, 1, began='20251231_000000')
+    run = done(one_run('vit-b_apl_from-mae_in1k.py', pretraining=before))
+    run.check_folder()
+    change(run)
+    with pytest.raises(UserError, match=message):
+        run.check_folder()
+    assert call('--row', '7/mae-apl', *TINY) == 1
+    assert call.children.commands == []
+    line, = capsys.readouterr().err.splitlines()
+    assert line.startswith('error: ') and str(run.folder) in line
+
+
+def test_a_run_begun_by_hand_is_taken_over_if_it_is_the_same(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    run = done(one_run())
+    (run.folder / 'run.json').unlink()
+    dumped = run.cfg.to_dict()
+    dumped['model']['train_cfg'] = dict(dumped['model'].get('train_cfg') or {}, extra=1)
+    dumped['train_dataloader']['batch_size'] = 16  # of two processes
+    Config(dumped).dump(str(run.folder / run.config))
+    run.check_folder()
+    run.claim().close()
+    assert run.is_done
+    (run.folder / 'run.json').unlink()
+    dumped['optim_wrapper']['optimizer']['lr'] = 0.5
+    Config(dumped).dump(str(run.folder / run.config))
+    with pytest.raises(UserError, match='optimizer.lr=0.5 and not 0.001'):
+        run.check_folder()
+
+
+def test_a_lost_checkpoint_is_named(call):
+    run = one_run()
+    run.claim().close()
+    train(run.folder, run.config, 1)
+    run.checkpoint.unlink()
+    with pytest.raises(UserError, match='epoch_1.pth is gone'):
+        run.check_checkpoint()
+
+
+def test_two_cannot_work_in_one_folder(call, capsys):
+    run = one_run()
+    with run.claim():
+        assert run.state().is_running
+        with pytest.raises(UserError, match=f'another process is at work in {run.folder}'):
+            run.claim()
+        assert call('--row', '1/pe-apl', *TINY) == 1
+    assert 'another process is at work' in capsys.readouterr().err
+    assert call.children.commands == [] and not run.state().is_running
+    assert call('--row', '1/pe-apl', *TINY) == 0
+
+
+def test_stopping_says_how_to_go_on(call, capsys):
+    run = call.children.run
+
+    def stopped(*arguments):
+        call.children.told = signal.SIGTERM
+        return 143
+
+    call.children.run = stopped
+    assert call('--row', '1/pe', '--row', '1/pe-apl', *TINY, '--jobs', 1) == 143
+    err = capsys.readouterr().err
+    assert 'To go on: python tools/reproduce.py --row 1/pe --row 1/pe-apl' in err
+    assert 'error' not in err
+    call.children.told, call.children.run = None, run
+    assert call('--row', '1/pe', '--row', '1/pe-apl', *TINY) == 0
+
+
+def test_a_signal_is_passed_on_to_every_child(tmp_path):
+    script = ('import pathlib, signal, sys, time\n'
+              'signal.signal(signal.SIGTERM, lambda *_: sys.exit(9))\n'
+              'pathlib.Path(sys.argv[1]).touch()\ntime.sleep(20)\n')
+    handlers = [signal.getsignal(s) for s in (signal.SIGINT, signal.SIGTERM)]
+    statuses = []
+    try:
+        children = ChildProcesses()
+        with open(tmp_path / 'lock', 'w') as lock:
+            fcntl.flock(lock, fcntl.LOCK_EX)
+            threads = [threading.Thread(target=lambda i=i: statuses.append(children.run(
+                [sys.executable, '-c', script, str(tmp_path / str(i))], {}, [lock])))
+                for i in range(2)]
+            for thread in threads:
+                thread.start()
+            while not all((tmp_path / str(i)).exists() for i in range(2)):
+                time.sleep(0.02)
+        with open(tmp_path / 'lock') as lock, pytest.raises(BlockingIOError):
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)  # the children hold it
+        os.kill(os.getpid(), signal.SIGTERM)
+        for thread in threads:
+            thread.join(10)
+        assert statuses == [9, 9] and children.told == signal.SIGTERM
+        assert children.run(['false'], {}, []) == 128 + signal.SIGTERM  # not begun
+    finally:
+        signal.signal(signal.SIGINT, handlers[0])
+        signal.signal(signal.SIGTERM, handlers[1])
+
+
+def test_other_options_are_other_folders_but_not_those_of_the_machine():
+    assert options_folder(['train_dataloader.num_workers=3',
+                           'val_dataloader.dataset.data_root=/x']) == ''
+    assert options_folder(['b=1', 'a=2']) == 'a=2+b=1'
+    long = options_folder([f'model.key{i}=/x' for i in range(20)])
+    assert len(long) < 100 and '/' not in long
+    assert long != options_folder([f'model.key{i}=/y' for i in range(20)])
+    plain = one_run()
+    moved = one_run(options=['train_dataloader.dataset.data_root=/x',
+                             'train_dataloader.batch_size=3'])
+    assert plain.settings() == moved.settings()
+    # MAE has no such loader.
+    mae = one_run('mae-vit-b_in1k.py', options=['val_dataloader.num_workers=3'])
+    assert mae.all_options == ['randomness.seed=0'] and not mae.cfg.get('val_dataloader')
+
+
+# ------------------------------------------------------------------- results
+
+
+def test_means_spreads_and_gains_paired_by_seed(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    for seed, top1 in enumerate([60., 62., 70.]):
+        done(one_run('vit-b_in1k.py', seed), top1)
+    for seed, top1 in enumerate([61., 64.]):
+        done(one_run('vit-b_apl_in1k.py', seed), top1)
+    some = chosen(['1/pe', '1/pe-apl', '1/pe-rpl', '2/pe'])
+    text = results.markdown(some, some.seeds([0]))
+    lines = {line.split(' | ')[0]: line for line in text.splitlines()}
+    # Mean gain of +1 and +2, though the means differ by -1.5.
+    assert lines['| ViT-B + PE + APL'].endswith(
+        '| 79.11 / 93.73 | 62.50 ± 2.12 | 82.50 ± 2.12 | +1.20 | +1.50 ± 0.71 | 0, 1 |')
+    assert lines['| ViT-B + PE'].endswith(
+        '| 77.91 / 92.48 | 64.00 ± 5.29 | 84.00 ± 5.29 | | | 0, 1, 2 |')
+    assert lines['| ViT-B + PE + RPL'].endswith('| 79.07 / 93.67 | | | +1.16 | | |')
+    assert 'NVIDIA H100, 2 processes' in text and 'torch ' in text
+    assert text.startswith('# Results at a TINY scale')
+    kept = results.measured_tables(some, [0])
+    assert [table.id for table, _ in kept.rows] == [1, 1, 1]
+    # Of a single seed there is no spread, and no gain without its baseline.
+    text = results.markdown(chosen(['1/pe-apl']), [1])
+    assert '| 64.00 | 84.00 | +1.20 | +2.00 | 1 |' in text
+
+
+def test_results_are_kept_of_what_was_run_before(call):
+    assert call('--row', '1/pe', *TINY) == 0
+    assert call('--row', '4/deit-b', *TINY) == 0
+    text = (FOLDER / 'results.md').read_text()
+    assert '## Table 1:' in text and '## Table 4:' in text and '## Table 2:' not in text
+
+
+def entry(step, epoch, **values):
+    return dict(iter=step, step=step, epoch=epoch, **values)
+
+
+def drawn(figure, some, seeds=(0, )):
+    png, table = figures.draw(some, PAPER.figure(figure), seeds)
+    assert png.read_bytes().startswith(b'\x89PNG') and png.stat().st_size > 10_000
+    with open(table) as file:
+        return list(csv.reader(file))
+
+
+def test_figure_of_losses(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    done(one_run('vit-b_in1k.py'), entries=[
+        entry(1, 1, loss=4.), entry(2, 1, loss=2.), {'accuracy/top1': 3., 'step': 1},
+        entry(3, 2, loss=1.)])
+    apl = one_run('vit-b_apl_in1k.py')
+    apl.claim().close()
+    train(apl.folder, apl.config, 1, entries=[entry(1, 1, loss=9., loss_cls=3.),
+                                              entry(2, 1, loss=9., loss_cls=100.)])
+    # Resumed: the second step is done again.
+    train(apl.folder, apl.config, 1, '20260101_000005',
+          [entry(2, 1, loss=9., loss_cls=2.)])
+    assert drawn(7, chosen(figures=[7])) == [
+        ['config', 'seed', 'epoch', 'loss_cls'], ['vit-b_in1k.py', '0', '1', '3.0'],
+        ['vit-b_in1k.py', '0', '2', '1.0'], ['vit-b_apl_in1k.py', '0', '1', '2.5']]
+    assert figures.draw(chosen(figures=[8]), PAPER.figure(8), [0]) is None
+
+
+def test_figures_of_sweeps(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    some = chosen(figures=[5, 8], epochs=2)
+    for config, value, run in some.figure_runs(PAPER.figure(8), 0):
+        if value == 0.3:
+            key = 'loss_apl' if 'apl' in config else 'loss_rpl'
+            run.claim().close()
+            train(run.folder, config, 2, entries=[
+                entry(1, 1, **{key: 7.}), entry(2, 2, **{key: 1.}), entry(3, 2, **{key: 2.})])
+        if value == 0.45:  # has not ended
+            run.claim().close()
+            train(run.folder, config, 1, entries=[entry(1, 1, loss_apl=7.)])
+    assert drawn(8, some) == [
+        ['config', 'seed', 'model.backbone.mask_ratio', 'position_loss'],
+        ['mae-vit-b_apl_in1k.py', '0', '0.3', '3.0'],  # 1.5 / 0.5
+        ['mae-vit-b_rpl_in1k.py', '0', '0.3', '3.0']]
+    for seed in 0, 1:
+        for config, value, run in some.figure_runs(PAPER.figure(5), seed):
+            if 'apl' in config:
+                done(run, 50 + value + seed)
+    rows = drawn(5, some, (0, 1))[1:]
+    assert len(rows) == 12 and rows[1] == ['vit-b_apl_in1k.py', '0', '0.25', '50.25']
+    labels = [run.label for _, _, run in some.figure_runs(PAPER.figure(5), 0)][:3]
+    assert labels == ['vit-b_apl_in1k_loss_weight=0', 'vit-b_apl_in1k_loss_weight=0.25',
+                      'vit-b_apl_in1k']
+
+
+# ---------------------------------------------------------------------- tiny
+
+# What a tiny config may change of its row's own.
+SMALLER = (
+    'model.backbone.arch', 'model.backbone.img_size', 'model.backbone.patch_size',
+    'model.backbone.window_size', 'model.backbone.model_name', 'model.head.in_channels',
+    'model.head.num_classes', 'model.head.patch_size', 'model.neck.num_patches',
+    'model.neck.patch_size', 'model.neck.embed_dim', 'model.neck.decoder_embed_dim',
+    'model.neck.decoder_depth', 'model.neck.decoder_num_heads',
+    'model.pos_head.in_channels', 'model.pos_head.grid_size',
+    'data_preprocessor.mean', 'data_preprocessor.std', 'data_preprocessor.to_rgb',
+    'data_preprocessor.num_classes', 'train_cfg.max_epochs', 'auto_scale_lr',
+    'default_hooks.logger.interval',
+)
+LOADERS = ('train_dataloader', 'val_dataloader', 'test_dataloader')
+
+
+def flat(value, key=''):
+    if isinstance(value, dict) and value:
+        for name, inner in value.items():
+            if name != '_scope_':
+                yield from flat(inner, f'{key}.{name}' if key else name)
+    else:
+        yield key, value
+
+
+def pop_data(cfg):
+    """Take the loaders and the schedule off; they are looked at by themselves."""
+    loaders = {name: cfg.pop(name) for name in LOADERS if cfg.get(name)}
+    return loaders, cfg.pop('param_scheduler')
+
+
+SAMPLE = ('vit-b_in1k.py', 'vit-b_nope_apl_in1k.py', 'vit-b_apl_hvflip_in1k.py',
+          'deit-b_rpl_mini-imagenet.py', 'swin-t_nope_rpl_in1k.py', 'swin-b_apl_caltech256.py',
+          'nest-b_apl_in1k.py', 'mae-vit-b_rpl_in1k.py', 'vit-b_apl_from-mae_in1k.py')
+
+
+@pytest.mark.parametrize('data, names', [
+    ('digits', SAMPLE), ('fashion_mnist', SAMPLE[1:2]),
+    pytest.param('digits', PAPER.configs(), marks=pytest.mark.slow, id='all')])
+def test_a_tiny_config_is_its_row_but_small(data, names):
+    for name in names:
+        leaf = Config.fromfile(config_path(name)).to_dict()
+        text = tiny_config(name, data, 2)
+        tiny = Config.fromstring(text, '.py').to_dict()
+        for variable in ('train_pipeline', 'test_pipeline', 'data_root', 'dataset_type'):
+            assert leaf.pop(variable, None) == tiny.pop(variable, None)
+        (loaders, schedule), (tiny_loaders, tiny_schedule) = pop_data(leaf), pop_data(tiny)
+
+        before, after = dict(flat(leaf)), dict(flat(tiny))
+        changed = {key for key in {*before, *after}
+                   if key not in before or key not in after or before[key] != after[key]}
+        assert [key for key in changed if not key.startswith(SMALLER)] == [], name
+        assert ('model.pos_head.type' in after) == ('_apl' in name or '_rpl' in name)
+
+        assert loaders.keys() == tiny_loaders.keys()
+        for key, loader in tiny_loaders.items():
+            ours, theirs = (value['dataset'].pop('pipeline') for value in (loader, loaders[key]))
+            assert theirs.pop(0)['type'] == 'LoadImageFromFile'
+            for small, own in zip(ours, theirs, strict=True):
+                sizes = {k for k in ('scale', 'crop_size') if k in own}
+                assert all(small.pop(k) < own.pop(k) for k in sizes)
+                assert small == own, name
+            assert loader['sampler'] == loaders[key]['sampler']
+            assert loader['dataset'].pop('indices') == 256
+        assert [s['type'] for s in tiny_schedule] == [s['type'] for s in schedule]
+        assert tiny_schedule[0]['end'] == tiny_schedule[1]['begin'] == 0.5
+        assert tiny_schedule[1].get('end', 2) == 2
+        assert tiny_schedule[1].get('T_max', 1.5) == 1.5
+
+
+def test_differences_are_named():
+    found = normal({'a': {'b': (1, 2)}, 'num_workers': 3})
+    assert first_difference(found, normal({'a': {'b': [1, 2]}, 'num_workers': 9})) == ''
+    assert first_difference(found, {'a': {'b': [1, 3]}}) == 'a.b.1=2 and not 3'
+    assert first_difference(found, {'a': {}}) == 'with a.b=[1, 2]'
+    assert first_difference(found, {'a': {}}, only_of_second=True) == ''
+    assert first_difference({}, {'a': 1}, only_of_second=True) == 'without a'
+
+
+@pytest.mark.slow
+def test_rows_are_reproduced_from_data_to_table(tmp_path):
+    """By the tool, and of one row by the commands of its dry run."""
+
+    def reproduce(*arguments):
+        return subprocess.run(
+            [sys.executable, str(ROOT / 'tools' / 'reproduce.py'), *arguments, *TINY],
+            cwd=tmp_path, capture_output=True, text=True, timeout=600)
+
+    script = reproduce('--row', '1/pe-apl', '--dry-run').stdout
+    subprocess.run(['bash', '-ec', script], cwd=tmp_path, check=True, timeout=600,
+                   capture_output=True)
+    done = reproduce('--row', '1/pe', '--row', '1/pe-apl', '--row', '7/mae-rpl')
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert '3 of 4 runs to be done' in done.stdout
+    text = (tmp_path / FOLDER / 'results.md').read_text()
+    cells = [[cell.strip() for cell in line.split('|')] for line in text.splitlines()]
+    measured = {row[1]: float(row[4]) for row in cells if len(row) > 4 and row[4][:1].isdigit()}
+    assert set(measured) >= {'ViT-B + PE', 'ViT-B + PE + APL', 'ViT-B + MAE + RPL'}
+    assert all(0 <= top1 <= 100 for top1 in measured.values())
+    log = next((tmp_path / FOLDER / 'mae-vit-b_rpl_in1k/seed0').glob('*/vis_data/scalars.json'))
+    assert 'loss_rpl' in log.read_text()
+    again = reproduce('--row', '1/pe', '--row', '1/pe-apl', '--row', '7/mae-rpl')
+    assert '0 of 4 runs to be done' in again.stdout and again.returncode == 0
