@@ -1,5 +1,7 @@
+import math
 from typing import Optional, Tuple
 
+import torch.nn.functional as F
 from mmengine.model import BaseModule
 from mmpretrain.models.backbones import SwinTransformer
 from mmpretrain.models.utils import (ConditionalPositionEncoding, PatchMerging,
@@ -73,6 +75,14 @@ def _encode_positions(block: nn.Module, inputs: tuple) -> tuple:
     return block.cpe(x, hw_shape), hw_shape
 
 
+def _resized(table: Tensor, like: Tensor) -> Tensor:
+    # The stock class does this with a function that SciPy 1.14 removed.
+    side, side_like = (math.isqrt(len(t)) for t in (table, like))
+    maps = table.T.reshape(1, -1, side, side)
+    maps = F.interpolate(maps, size=(side_like, side_like), mode='bicubic')
+    return maps.reshape(-1, side_like**2).T
+
+
 @MODELS.register_module()
 class PositionalSwinTransformer(SwinTransformer):
     """MMPretrain's Swin with the paper's two changes (Fig. 3b, Table 2).
@@ -85,7 +95,8 @@ class PositionalSwinTransformer(SwinTransformer):
     State-dict keys are the stock ones plus ``stages.*.blocks.*.cpe.*``. A
     stock checkpoint loads. Without the last merging, its weights and the bias
     of the last stage's smaller windows are passed over, and so is all bias
-    where there is none here. The stock Swin takes a checkpoint of this one
+    where there is none here; the bias of windows of another size, as of other
+    images, is interpolated. The stock Swin takes a checkpoint of this one
     only if that has 'rpb' and the last merging.
 
     Args:
@@ -203,10 +214,16 @@ class PositionalSwinTransformer(SwinTransformer):
         }
         for name in [n for n in state_dict if n.startswith(prefix)]:
             key = name[len(prefix):]
-            if '.attn.w_msa.relative_position_' in key and (
-                    key not in own or
-                (merged and key.startswith(f'stages.{last}.')
-                 and state_dict[name].shape != own[key].shape)):
+            if '.attn.w_msa.relative_position_' not in key:
+                continue
+            if key not in own:
                 del state_dict[name]
+            elif state_dict[name].shape != own[key].shape:
+                if merged and key.startswith(f'stages.{last}.'):
+                    del state_dict[name]
+                elif key.endswith('index'):
+                    state_dict[name] = own[key]
+                else:
+                    state_dict[name] = _resized(state_dict[name], own[key])
         for name in merged:
             del state_dict[name]
