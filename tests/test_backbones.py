@@ -113,7 +113,7 @@ def least_without_tokens(grid_shape, head):
 
 @functools.cache
 def learns(name, head, steps=24):
-    """Whether training on one batch gets clearly below a guess."""
+    """Whether training on one batch gets clearly below a guess, and stays."""
     # The default start, std 0.02, is for widths of hundreds of channels.
     model = labelled(
         name,
@@ -131,9 +131,12 @@ def learns(name, head, steps=24):
         dict(params=model.pos_head.parameters(), lr=2e-2)
     ], lr=case(name)['lr'])
     goal = 0.9 * 0.5 * least_without_tokens(grid_of(name), head)
+    below = 0
     for _ in range(steps):
         losses = model.loss(images, samples)
-        if losses[f'loss_{head.lower()}'] < goal:
+        # Of four noisy tokens an image, one step may do by luck.
+        below = below + 1 if losses[f'loss_{head.lower()}'] < goal else 0
+        if below == 4:
             return True
         total = model.parse_losses(losses)[0]
         optimizer.zero_grad()
