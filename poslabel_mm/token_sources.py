@@ -25,11 +25,17 @@ class TokenSource(NamedTuple):
         channels_last (bool): Whether a feature map is (B, H, W, C).
         normalise (bool): Whether the tokens come before the norm that the
             stock classifier applies to them, or to their mean.
+        before (bool): Whether the submodule is given the tokens, rather than
+            putting them out.
+        num_prefix (int, optional): How many tokens precede the patches'. None
+            means that whatever precedes them is passed over.
     """
     tokens: str = ''
     grid: Union[str, GridShape, None] = None
     channels_last: bool = False
     normalise: bool = False
+    before: bool = False
+    num_prefix: Optional[int] = None
 
 
 class Family(NamedTuple):
@@ -67,28 +73,51 @@ def _plain(layers: str = 'layers', patches: str = 'patch_embed') -> Family:
     return _modules(layers, grid=patches)
 
 
+def _merging(name: str, last=_output,
+             grid: Callable[[nn.Module], Optional[GridShape]] = lambda _: None
+             ) -> Family:
+    """Stages that may end by merging their tokens for the next one.
+
+    What a stage works on is what it hands to its merging, which activation
+    checkpointing leaves out, unlike the stage's last block.
+
+    Args:
+        name (str): Name of the list of stages.
+        last (callable): From a backbone to its last tokens.
+        grid (callable): From a stage to its grid, if its tokens alone do not
+            show it.
+    """
+
+    def stages(backbone: nn.Module, i: int) -> TokenSource:
+        stage = backbone.get_submodule(name)[i]
+        if stage.downsample is None:
+            return TokenSource(f'{name}.{i}', grid=grid(stage))
+        return TokenSource(
+            f'{name}.{i}.downsample', grid=grid(stage), before=True)
+
+    return Family(last, stages, _count(name))
+
+
 def _last_stage_if_pooled(backbone: nn.Module) -> TokenSource:
     if not backbone.gap_before_final_norm:
         return TokenSource()
+    # Outputs come in the order of the stages, whatever that of `out_indices`.
+    last = max(backbone.out_indices)
     return TokenSource(
-        f'stages.{len(backbone.stages) - 1}',
-        grid=getattr(backbone.stages[-1], 'resolution', None),
+        f'stages.{last}',
+        grid=getattr(backbone.stages[last], 'resolution', None),
         normalise=True)
 
 
-def _tinyvit_stage(backbone: nn.Module, i: int) -> TokenSource:
-    return TokenSource(f'stages.{i}', grid=backbone.stages[i].resolution)
+def _tinyvit_grid(stage: nn.Module) -> GridShape:
+    # `resolution` is what the merging leaves.
+    merging = stage.downsample
+    return tuple(stage.resolution if merging is None else merging.img_size)
 
 
 def _levit_stage(backbone: nn.Module, i: int) -> TokenSource:
     side = backbone.resolutions[i]
     return TokenSource(f'stages.{i}', grid=(side, side))
-
-
-def _mixmim_stage(backbone: nn.Module, i: int) -> TokenSource:
-    # A layer ends with its downsampling.
-    after = backbone.layers[min(i + 1, len(backbone.layers) - 1)]
-    return TokenSource(f'layers.{i}', grid=tuple(after.input_resolution))
 
 
 def _mixmim_last(backbone: nn.Module) -> TokenSource:
@@ -110,20 +139,34 @@ def _tnt_last(backbone: nn.Module) -> TokenSource:
 
 
 def _efficientformer_last(backbone: nn.Module) -> TokenSource:
-    last = len(backbone.network) - 1
+    last = max(backbone.out_indices)
     flat = [name for name, module in backbone.named_modules()
             if type(module).__name__ == 'Flat']
-    if backbone.reshape_last_feat or not flat:
+    if (backbone.reshape_last_feat or not flat
+            or last < len(backbone.network) - 1):
         return TokenSource()
     return TokenSource(f'norm{last}', grid=flat[-1])
 
 
+def _mlp_mixer_last(backbone: nn.Module) -> TokenSource:
+    last = max(backbone.out_indices)
+    final = last == len(backbone.layers) - 1
+    return TokenSource(
+        'norm1' if final else f'layers.{last}', grid='patch_embed')
+
+
 def _timm_last(backbone: nn.Module) -> TokenSource:
     model = backbone.timm_model
-    grid = getattr(getattr(model, 'patch_embed', None), 'grid_size', None)
+    patches = getattr(model, 'patch_embed', None)
+    grid = getattr(patches, 'grid_size', None)
+    if hasattr(patches, 'dynamic_feat_size'):
+        grid = 'timm_model.patch_embed'
+    elif grid is not None:
+        grid = tuple(grid)
     return TokenSource(
-        grid=tuple(grid) if grid else None,
-        channels_last=getattr(model, 'output_fmt', None) == 'NHWC')
+        grid=grid,
+        channels_last=getattr(model, 'output_fmt', None) == 'NHWC',
+        num_prefix=getattr(model, 'num_prefix_tokens', 0))
 
 
 FAMILIES: Dict[str, Family] = {
@@ -137,19 +180,19 @@ FAMILIES: Dict[str, Family] = {
     # Its layers run without gradient and once more in the backward pass.
     'RevVisionTransformer': Family(_output),
     # Hierarchical ones.
-    'SwinTransformer': _modules('stages'),
+    'SwinTransformer': _merging('stages'),
+    # It merges where a stage begins.
     'SwinTransformerV2': _modules('stages'),
-    'DaViT': _modules('stages'),
+    'DaViT': _merging('stages'),
     'PCPVT': Family(
         _output, lambda _, i: TokenSource(
             f'norm_after_stage{i}', grid=f'patch_embeds.{i}'),
         _count('stages')),
     'MViT': Family(_output, _mvit_stage, lambda b: len(b.stage_indices)),
-    'MixMIMTransformer': Family(_mixmim_last, _mixmim_stage,
-                                _count('layers')),
+    'MixMIMTransformer': _merging(
+        'layers', _mixmim_last, lambda layer: tuple(layer.input_resolution)),
     'LeViT': Family(_output, _levit_stage, _count('stages')),
-    'TinyViT': Family(_last_stage_if_pooled, _tinyvit_stage,
-                      _count('stages')),
+    'TinyViT': _merging('stages', _last_stage_if_pooled, _tinyvit_grid),
     'MobileViT': _modules('layers'),
     'EdgeNeXt': _modules('stages', _last_stage_if_pooled),
     # Their stages alternate with the patch embeddings between them.
@@ -169,7 +212,7 @@ FAMILIES: Dict[str, Family] = {
     'TIMMBackbone': Family(_timm_last),
     # No transformers.
     'MlpMixer': Family(
-        lambda _: TokenSource('norm1', grid='patch_embed'),
+        _mlp_mixer_last,
         lambda _, i: TokenSource(f'layers.{i}', grid='patch_embed'),
         _count('layers')),
     'ConvNeXt': _modules('stages', _last_stage_if_pooled),
@@ -186,11 +229,18 @@ def _class_scores(backbone: nn.Module) -> Optional[str]:
                 'image; leave num_classes out for its feature map')
 
 
+def _checkpointed_stages(backbone: nn.Module) -> Optional[str]:
+    if backbone.with_cp and backbone.gap_before_final_norm:
+        return ('with_cp=True runs its stages block by block, out of sight; '
+                'set with_cp=False, or gap_before_final_norm=False')
+
+
 # Why a backbone, as configured, has no patch grid to show.
 REASONS: Dict[str, Callable[[nn.Module], Optional[str]]] = {
     'AlexNet': _class_scores,
     'LeNet5': _class_scores,
     'VGG': _class_scores,
+    'HorNet': _checkpointed_stages,
     'InceptionV3': lambda _: 'it returns class scores, one vector an image',
 }
 

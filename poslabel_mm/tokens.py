@@ -104,17 +104,22 @@ class PatchTokenReader:
         cls = type(self.backbone)
         return cls._format_output(self.backbone, tokens, *args)
 
-    def _on_grid(self, _module, inputs, output) -> None:
+    def _on_grid(self, module, inputs, output) -> None:
         if not self._reading:
             return
-        if isinstance(output, Tensor):
+        if hasattr(module, 'dynamic_feat_size'):
+            # timm's patch embeddings return their patches in several forms.
+            self._grid_shape = tuple(
+                module.dynamic_feat_size(inputs[0].shape[2:]))
+        elif isinstance(output, Tensor):
             shows = output if output.dim() == 4 else inputs[0]
             self._grid_shape = tuple(shows.shape[2:])
         else:
             self._grid_shape = tuple(output[1])
 
-    def _on_tokens(self, _module, _inputs, output) -> None:
+    def _on_tokens(self, _module, inputs, output) -> None:
         source = self.source
+        output = inputs if source.before else output
         if not self._reading or (not source.tokens
                                  and self._patch_tokens is not None):
             return
@@ -137,10 +142,13 @@ class PatchTokenReader:
         elif tokens.dim() != 3 or grid_shape is None:
             return
         H, W = grid_shape
-        if tokens.shape[1] < H * W:
+        extra = tokens.shape[1] - H * W
+        expected = self.source.num_prefix
+        if extra < 0 or expected not in (None, extra):
+            beside = f' and {expected} other tokens' if expected else ''
             raise UserError(
                 f'{type(self.backbone).__name__} gave {tokens.shape[1]} tokens '
-                f'for a {H}x{W} patch grid: feed images of the size it was '
-                'built for')
+                f'for a {H}x{W} patch grid{beside}: feed images of the size it '
+                'was built for, and leave no token out')
         # Class and distillation tokens come first.
         self._patch_tokens = PatchTokens(tokens[:, -H * W:], (H, W))

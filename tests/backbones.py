@@ -6,6 +6,20 @@ scales with the image; widths and depths are as small as they go. Images have
 """
 from models import NUM_CLASSES
 
+try:
+    from timm.models import register_model
+    from timm.models.nest import Nest
+except ImportError:
+    pass
+else:
+
+    @register_model
+    def nest_test(in_chans, img_size, **_):
+        """timm's NesT; its named ones have millions of parameters."""
+        return Nest(
+            img_size, in_chans, embed_dims=(16, 32, 64), num_heads=(1, 2, 4),
+            depths=(1, 1, 1))
+
 PLAIN = dict(
     arch=dict(
         embed_dims=16, num_layers=2, num_heads=2, feedforward_channels=32),
@@ -32,7 +46,7 @@ def _linear(channels):
         type='LinearClsHead', num_classes=NUM_CLASSES, in_channels=channels)
 
 
-def _case(channels, size=64, lr=1e-2, neck=None, head=None, **backbone):
+def _case(channels, size=64, lr=3e-3, neck=None, head=None, **backbone):
     """Backbone and head of a stock classifier, its tokens' width, its input."""
     return dict(
         channels=channels,
@@ -126,6 +140,7 @@ TRANSFORMERS = dict(
     LeViT=_case(
         384,
         size=128,
+        lr=1e-2,
         head=dict(
             type='LeViTClsHead',
             num_classes=NUM_CLASSES,
@@ -182,24 +197,54 @@ TRANSFORMERS = dict(
             vit_num=1)),
 )
 
-# Two CNNs and a backbone from another library.
+# CNNs and an MLP whose tokens need an entry of their own, and ResNet for all
+# those that return a feature map.
 OTHERS = dict(
     ResNet=_case(
         64, neck=POOLING, depth=18, base_channels=8, stem_channels=8),
     ConvNeXt=_case(
         16, arch=dict(depths=[1, 1, 1, 1], channels=[8, 8, 16, 16])),
+    HorNet=_case(
+        64,
+        arch=dict(
+            base_dim=8,
+            depths=[1, 1, 1, 1],
+            orders=[2, 3, 3, 3],
+            dw_cfg=[dict(type='DW', kernel_size=7)] * 4)),
+    MlpMixer=_case(
+        16,
+        neck=POOLING | dict(dim=1),
+        arch=dict(
+            embed_dims=16,
+            num_layers=2,
+            tokens_mlp_dims=16,
+            channels_mlp_dims=32),
+        img_size=64,
+        patch_size=16),
 )
-NEST = _case(
-    384,
-    lr=1e-3,
-    neck=POOLING,
-    model_name='nest_tiny',
-    img_size=64)
 
-for _cases in (TRANSFORMERS, OTHERS):
+# From another library.
+TIMM = {
+    'TIMMBackbone, NesT':
+    _case(64, neck=POOLING, model_name='nest_test', img_size=64),
+    'TIMMBackbone, ViT':
+    _case(
+        32,
+        # MMPretrain has no neck that averages tokens which are not a map: this
+        # one averages their channels, 17 values an image.
+        neck=POOLING | dict(dim=1),
+        head=_linear(17),
+        model_name='vit_tiny_patch16_224',
+        embed_dim=32,
+        num_heads=2,
+        depth=2,
+        img_size=64,
+        dynamic_img_size=True),
+}
+
+for _cases in (TRANSFORMERS, OTHERS, TIMM):
     for _name, _value in _cases.items():
-        _value['model']['backbone']['type'] = _name
-NEST['model']['backbone']['type'] = 'TIMMBackbone'
+        _value['model']['backbone']['type'] = _name.split(',')[0]
 
 WITHOUT_GRID = dict(
     AlexNet=dict(type='AlexNet', num_classes=NUM_CLASSES),
@@ -210,10 +255,23 @@ WITHOUT_GRID = dict(
 # Convolutions, MLPs and graphs.
 NO_TRANSFORMERS = {
     'AlexNet', 'CSPDarkNet', 'CSPResNeXt', 'CSPResNet', 'ConvMixer',
-    'DenseNet', 'EfficientNet', 'EfficientNetV2', 'HRNet', 'HorNet',
-    'InceptionV3', 'LeNet5', 'MlpMixer', 'MobileNetV2', 'MobileNetV3',
+    'DenseNet', 'EfficientNet', 'EfficientNetV2', 'HRNet',
+    'InceptionV3', 'LeNet5', 'MobileNetV2', 'MobileNetV3',
     'MobileOne', 'PyramidVig', 'RegNet', 'RepLKNet', 'RepMLPNet', 'RepVGG',
     'Res2Net', 'ResNeSt', 'ResNeXt', 'ResNetV1c', 'ResNetV1d',
     'ResNet_CIFAR', 'SEResNeXt', 'SEResNet', 'ShuffleNetV1', 'ShuffleNetV2',
     'SparseConvNeXt', 'SparseResNet', 'VGG', 'Vig'
 }
+
+# Backbones that take images of one size alone, by their position embeddings
+# or attention biases; those that can be built for another shape have it here.
+FIXED_SIZE = dict(
+    BEiTViT=(64, 96),
+    TNT=(64, 96),
+    # 32 px times the window of its last stage.
+    MixMIMTransformer=(64, 128),
+    TinyViT=(64, 96),
+    MlpMixer=(64, 96))
+# They cannot be built for anything but a square: LeViT and NesT know one side
+# alone, EfficientFormer has the biases of a square of `resolution`.
+SQUARE = ('LeViT', 'EfficientFormer', 'TIMMBackbone, NesT')

@@ -16,6 +16,17 @@ CASES = TRANSFORMERS | OTHERS
 # Between their last stage and their last tokens is more than a norm over the
 # channels: convolutions, class attention, a norm over the map.
 MORE_THAN_A_NORM = {'MobileViT', 'ViTSAM', 'XCiT', 'PoolFormer', 'RIFormer'}
+# Pixels a token, stage by stage. The rest are plain: every layer is at 16.
+PYRAMID = [4, 8, 16, 32]
+STRIDES = dict.fromkeys([
+    'SwinTransformer', 'SwinTransformerV2', 'DaViT', 'PCPVT', 'SVT', 'MViT',
+    'MixMIMTransformer', 'TinyViT', 'EdgeNeXt', 'PoolFormer', 'RIFormer',
+    'VAN', 'ResNet', 'ConvNeXt', 'HorNet'
+], PYRAMID) | dict(LeViT=[16, 32, 64], MobileViT=[2, 4, 8, 16, 32])
+# Widths of the stages of those that end a stage with a merging.
+WIDTHS = dict.fromkeys(
+    ['SwinTransformer', 'DaViT', 'MixMIMTransformer', 'TinyViT'],
+    [8, 16, 32, 64])
 CHANNELS = 32  # of the third stage of the tiny Swin
 
 
@@ -45,7 +56,7 @@ READABLE = [name for name in CASES if name not in (
 
 @pytest.mark.parametrize('name', READABLE)
 def test_every_stage_of_every_family(name):
-    """Grids shrink from stage to stage, and the last one ends in the output."""
+    """Each at the stride and width that it works at; the last ends in the output."""
     cfg, side = case(name)['model']['backbone'], case(name)['size']
     images, _ = batch(1, side, side)
     model = build(cfg, training=False)
@@ -63,17 +74,91 @@ def test_every_stage_of_every_family(name):
             reader.__enter__()
         model(images)
     seen = [reader.take() for reader in readers]
-    assert len(seen) > 1
+    assert [grid_shape for _, grid_shape, _ in seen] == [
+        (side // stride, side // stride)
+        for stride in STRIDES.get(name, [16] * len(seen))]
+    if name in WIDTHS:
+        assert [tokens.shape[-1] for tokens, *_ in seen] == WIDTHS[name]
     for tokens, (H, W), _ in seen:
-        assert tokens.shape[:2] == (1, H * W) and side % H == 0
-    sizes = [tokens.shape[1] for tokens, *_ in seen]
-    assert sizes == sorted(sizes, reverse=True)
+        assert tokens.shape[:2] == (1, H * W)
     expected = last.take()
     assert seen[-1].grid_shape == expected.grid_shape
     if name not in MORE_THAN_A_NORM:
         norm = [F.layer_norm(tokens, tokens.shape[-1:])
                 for tokens in (seen[-1].tokens, expected.tokens)]
         torch.testing.assert_close(*norm, atol=1e-3, rtol=1e-3)
+
+
+@pytest.mark.parametrize('name', ['SwinTransformer', 'DaViT'])
+def test_a_stage_is_not_what_the_merging_after_it_makes(name):
+    """Even where the backbone returns that."""
+    cfg = case(name)['model']['backbone'] | dict(out_after_downsample=True)
+    if name == 'DaViT':
+        cfg['out_indices'] = (3, )
+    model = build(cfg, training=False)
+    reader = PatchTokenReader(model, stage=1)
+    with torch.no_grad(), reader:
+        model(batch(1, 64, 64)[0])
+    tokens, grid_shape, _ = reader.take()
+    assert grid_shape == (8, 8) and tokens.shape == (1, 64, 16)
+
+
+CHECKPOINTED = dict(
+    SwinTransformer='with_cp', SwinTransformerV2='with_cp', DaViT='with_cp',
+    ConvNeXt='with_cp', MixMIMTransformer='use_checkpoint',
+    TinyViT='use_checkpoint', ResNet='with_cp')
+
+
+@pytest.mark.parametrize('stage', [0, 2, None])
+@pytest.mark.parametrize('name', CHECKPOINTED)
+def test_activation_checkpointing_changes_no_gradient(name, stage):
+    images, _ = batch(2, 64, 64)
+    results = []
+    for on in (False, True):
+        cfg = case(name)['model']['backbone'] | {CHECKPOINTED[name]: on}
+        model = build(cfg | (dict(drop_path_rate=0.) if name not in (
+            'ResNet', 'MixMIMTransformer') else {}))
+        reader = PatchTokenReader(model, stage)
+        image = images.clone().requires_grad_()
+        with reader:
+            model(image)
+        tokens = reader.take().tokens
+        (tokens * torch.linspace(-1, 1, tokens.shape[-1])).square().sum(
+        ).backward()
+        results.append([tokens.detach(), image.grad] +
+                       [p.grad for p in model.parameters()])
+    for a, b in zip(*results):
+        assert (a is None) == (b is None)
+        if a is not None:
+            torch.testing.assert_close(a, b, atol=1e-3, rtol=1e-3)
+
+
+def test_hornets_checkpointed_stages_are_out_of_sight():
+    cfg = case('HorNet')['model']['backbone'] | dict(with_cp=True)
+    with pytest.raises(UserError, match='with_cp=False'):
+        PatchTokenReader(build(cfg))
+    reader = PatchTokenReader(build(cfg | dict(gap_before_final_norm=False)))
+    with reader:
+        reader.backbone(batch(2, 64, 64)[0])
+    assert reader.take().grid_shape == (2, 2)
+
+
+@pytest.mark.parametrize('name', ['PCPVT', 'SVT'])
+@pytest.mark.parametrize('norms', [[False] * 3 + [True], [True] * 4])
+def test_published_twins_have_norms_after_their_stages(name, norms):
+    """The tokens of a stage are those past its norm, where it has one."""
+    cfg = case(name)['model']['backbone'] | dict(
+        norm_after_stage=norms, out_indices=(0, 1, 2, 3))
+    model = build(cfg, training=False)
+    readers = [PatchTokenReader(model, stage) for stage in (0, 1, 2, 3, None)]
+    with torch.no_grad():
+        for reader in readers:
+            reader.__enter__()
+        outs = model(batch(1, 64, 96)[0])
+    for reader, out in zip(readers, [*outs, outs[-1]]):
+        tokens, grid_shape, _ = reader.take()
+        assert grid_shape == out.shape[2:]
+        assert torch.equal(tokens, out.flatten(2).transpose(1, 2))
 
 
 @pytest.mark.parametrize(

@@ -3,6 +3,7 @@
 C is the width of the first stage, L the blocks of each stage.
 """
 import copy
+import re
 
 import pytest
 import torch
@@ -262,6 +263,70 @@ def test_a_stock_swin_takes_our_checkpoint():
     a.eval()
     b.eval()
     assert torch.equal(a(images())[0], b(images())[0])
+
+
+def test_a_stock_swin_refuses_a_checkpoint_without_the_last_merging():
+    """Its own merging is of another shape, so it names those keys."""
+    a = build(stock())
+    for pos_encoding in ('cpe', 'rpb', 'none'):
+        theirs = {
+            name: value
+            for name, value in build(
+                ours(pos_encoding=pos_encoding)).state_dict().items()
+            # It would interpolate the wider window's.
+            if 'relative_position' not in name
+        }
+        with pytest.raises(RuntimeError) as error:
+            a.load_state_dict(theirs, strict=False)
+        named = set(re.findall('size mismatch for ([^:]+)', str(error.value)))
+        assert named == set(MERGING)
+    # What else the two do not share.
+    none = set(build(ours(pos_encoding='none')).state_dict())
+    cpe = set(build(ours()).state_dict())
+    assert set(a.state_dict()) - none == keys_of(BIAS)
+    assert cpe - none == keys_of(CPE)
+
+
+def test_a_checkpoint_of_another_input_size_keeps_its_bias():
+    """The wider window takes it over, interpolated."""
+    a = build(ours(pos_encoding='rpb'), seed=1)
+    b = build(ours(pos_encoding='rpb', img_size=96), seed=2)
+    name = 'stages.3.blocks.0.attn.w_msa.relative_position_bias_table'
+    before = b.state_dict()[name].clone()
+    result = b.load_state_dict(copy.deepcopy(a.state_dict()), strict=False)
+    assert not result.missing_keys and not result.unexpected_keys
+    after = b.state_dict()[name]
+    assert after.shape == before.shape == (11 * 11, 8)
+    assert not torch.equal(after, before)
+    torch.testing.assert_close(after[60], a.state_dict()[name][24])
+
+
+@pytest.mark.parametrize('name, corrupt', [
+    ('stages.3.blocks.1.ffn.layers.0.0.weight', lambda x: x[:-1]),
+    ('stages.3.blocks.0.attn.w_msa.qkv.weight', lambda x: x[:, :-1]),
+    ('stages.3.blocks.0.norm1.weight', lambda x: x[:-1]),
+    ('stages.2.downsample.reduction.weight', lambda x: x[:-1]),
+    ('stages.2.downsample.norm.bias', lambda x: x[:-1]),
+    ('stages.2.blocks.0.norm1.weight', lambda x: x[:-1]),
+])
+@pytest.mark.parametrize('pos_encoding', ['cpe', 'rpb', 'none'])
+def test_a_wrong_shape_in_a_stock_checkpoint_is_an_error(
+        pos_encoding, name, corrupt):
+    state = build(stock()).state_dict()
+    state[name] = corrupt(state[name])
+    with pytest.raises(RuntimeError, match=f'size mismatch for {name}'):
+        build(ours(pos_encoding=pos_encoding)).load_state_dict(
+            state, strict=False)
+
+
+def test_a_map_smaller_than_the_window_needs_padding():
+    small = images(1, 32, 32)
+    model = build(ours(pos_encoding='rpb'), training=False)
+    with pytest.raises(AssertionError, match='pad_small_map=True'):
+        model(small)
+    model = build(
+        ours(pos_encoding='rpb', pad_small_map=True), training=False)
+    assert model(small)[0].shape == (1, 64, 2, 2)
 
 
 def test_labels_train_it():

@@ -3,6 +3,7 @@ import pickle
 
 import pytest
 import torch
+from backbones import OTHERS, TRANSFORMERS
 from models import apl_head, batch, build, classifier, tiny_vit
 
 from poslabel_mm.errors import UserError
@@ -157,3 +158,89 @@ def test_timms_tokens_and_its_maps_with_channels_last(cfg, channels, grid):
     assert tokens.shape == (2, grid[0] * grid[1], channels)
     # A ViT's class token comes first; a Swin's last token is its last place.
     assert torch.equal(tokens[:, -1], out.flatten(1, -2)[:, -1])
+
+
+def test_timms_grid_follows_images_of_other_sizes():
+    """24 patches either way, and a class and four register tokens."""
+    pytest.importorskip('timm')
+    model = build(
+        dict(
+            type='TIMMBackbone',
+            model_name='vit_tiny_patch16_224',
+            depth=1,
+            reg_tokens=4,
+            img_size=(64, 96),
+            dynamic_img_size=True),
+        training=False)
+    reader = PatchTokenReader(model)
+    for size in [(64, 96), (96, 64), (32, 48)]:
+        with reader:
+            out = model(batch(1, *size)[0])[-1]
+        tokens, grid_shape, _ = reader.take()
+        assert grid_shape == (size[0] // 16, size[1] // 16)
+        assert torch.equal(tokens, out[:, 5:])
+
+
+def test_timms_tokens_that_are_not_all_accounted_for_are_refused():
+    """Patch dropout leaves some out; a class token too many stands for all
+    that a model may put before its patches unannounced."""
+    pytest.importorskip('timm')
+    cfg = dict(
+        type='TIMMBackbone',
+        model_name='vit_tiny_patch16_224',
+        depth=1,
+        img_size=64)
+    images, _ = batch(1, 64, 64)
+    dropping = build(cfg | dict(patch_drop_rate=0.5))
+    with pytest.raises(UserError, match='gave 9 tokens for a 4x4 patch grid'):
+        with PatchTokenReader(dropping):
+            dropping(images)
+    model = build(cfg)
+    model.timm_model.num_prefix_tokens = 0
+    reader = PatchTokenReader(model)
+    model.timm_model.num_prefix_tokens = 1
+    with pytest.raises(UserError, match='gave 17 tokens for a 4x4 patch grid'):
+        with reader:
+            model(images)
+
+
+@pytest.mark.parametrize('name, last', [
+    ('ConvNeXt', 2), ('EdgeNeXt', 1), ('HorNet', 2), ('TinyViT', 1),
+    ('TinyViT', 0), ('EfficientFormer', 2), ('MlpMixer', -2),
+    ('Conformer', 2)
+])
+def test_the_last_tokens_are_those_of_the_last_output(name, last):
+    """What the backbone returns is their mean, up to its norm."""
+    case = (TRANSFORMERS | OTHERS)[name]
+    cfg = dict(case['model']['backbone'], out_indices=[last])
+    model = build(cfg, training=False)
+    reader = PatchTokenReader(model)
+    images, _ = batch(2, case['size'], case['size'])
+    with torch.no_grad(), reader:
+        out = model(images)[-1]
+    tokens, (H, W), _ = reader.take()
+    assert tokens.shape[1] == H * W
+    if name == 'Conformer':
+        assert len(out[1]) == len(tokens)
+        return
+    if out.dim() == 4:
+        assert torch.equal(tokens, out.flatten(2).transpose(1, 2))
+    elif out.dim() == 3:
+        assert torch.equal(tokens, out.transpose(1, 2))
+    else:
+        # Normalised one by one, they are those that were averaged.
+        assert reader.source.tokens == f'stages.{last}'
+        seen = {}
+        model.get_submodule(f'stages.{last}').register_forward_hook(
+            lambda _, __, out: seen.update(out=out))
+        with torch.no_grad():
+            model(images)
+        raw = seen['out']
+        raw = raw.flatten(2).transpose(1, 2) if raw.dim() == 4 else raw
+        norm = getattr(model, f'norm{last}')
+        mean = raw.mean(1)
+        got = norm(mean[..., None, None]).flatten(1) if (
+            name in ('ConvNeXt', 'HorNet')) else norm(mean)
+        torch.testing.assert_close(got, out, atol=1e-4, rtol=1e-4)
+        torch.testing.assert_close(
+            tokens, torch.nn.functional.layer_norm(raw, raw.shape[-1:]))

@@ -1,5 +1,7 @@
+import math
 from typing import Optional, Tuple
 
+import torch.nn.functional as F
 from mmengine.model import BaseModule
 from mmpretrain.models.backbones import SwinTransformer
 from mmpretrain.models.utils import (ConditionalPositionEncoding, PatchMerging,
@@ -73,6 +75,14 @@ def _encode_positions(block: nn.Module, inputs: tuple) -> tuple:
     return block.cpe(x, hw_shape), hw_shape
 
 
+def _resized(table: Tensor, like: Tensor) -> Tensor:
+    # The stock class does this with a function that SciPy 1.14 removed.
+    side, side_like = (math.isqrt(len(t)) for t in (table, like))
+    maps = table.T.reshape(1, -1, side, side)
+    maps = F.interpolate(maps, size=(side_like, side_like), mode='bicubic')
+    return maps.reshape(-1, side_like**2).T
+
+
 @MODELS.register_module()
 class PositionalSwinTransformer(SwinTransformer):
     """MMPretrain's Swin with the paper's two changes (Fig. 3b, Table 2).
@@ -85,7 +95,9 @@ class PositionalSwinTransformer(SwinTransformer):
     State-dict keys are the stock ones plus ``stages.*.blocks.*.cpe.*``. A
     stock checkpoint loads. Without the last merging, its weights and the bias
     of the last stage's smaller windows are passed over, and so is all bias
-    where there is none here.
+    where there is none here; the bias of windows of another size, as of other
+    images, is interpolated. The stock Swin takes a checkpoint of this one
+    only if that has 'rpb' and the last merging.
 
     Args:
         *args: The stock ``SwinTransformer``'s arguments.
@@ -101,7 +113,8 @@ class PositionalSwinTransformer(SwinTransformer):
             last stage attends over the whole map of any input; with 'rpb',
             whose table has a fixed size, in windows as large as the map (its
             shorter side) of an ``img_size`` input, padded as in the stock
-            model for other sizes. Defaults to False.
+            model for other sizes; inputs whose map is smaller than the window
+            need ``pad_small_map=True``. Defaults to False.
         **kwargs: The stock ``SwinTransformer``'s arguments.
 
     Raises:
@@ -133,6 +146,10 @@ class PositionalSwinTransformer(SwinTransformer):
 
     def _keep_the_last_resolution(self) -> None:
         merging = self.stages[-2].downsample
+        self._merging_shapes = {
+            key: value.shape
+            for key, value in merging.state_dict().items()
+        }
         # A 1x1 merging: the norm and the linear layer alone.
         self.stages[-2].downsample = PatchMerging(
             merging.in_channels, merging.out_channels, kernel_size=1)
@@ -182,14 +199,31 @@ class PositionalSwinTransformer(SwinTransformer):
 
     def _pass_over_what_is_not_here(self, state_dict, prefix) -> None:
         last = len(self.stages) - 1
-        other_shapes = () if self.last_downsample else (
-            f'stages.{last - 1}.downsample.', f'stages.{last}.')
+        merging = f'stages.{last - 1}.downsample.'
         own = self.state_dict()
+        # Of a stock checkpoint, this model has no room for the last merging
+        # and the bias that follows it. Any other shape is an error.
+        merged = {} if self.last_downsample else {
+            prefix + merging + key: shape
+            for key, shape in self._merging_shapes.items()
+        }
+        merged = {
+            name
+            for name, shape in merged.items()
+            if name in state_dict and state_dict[name].shape == shape
+        }
         for name in [n for n in state_dict if n.startswith(prefix)]:
             key = name[len(prefix):]
+            if '.attn.w_msa.relative_position_' not in key:
+                continue
             if key not in own:
-                if '.attn.w_msa.relative_position_' in key:
-                    del state_dict[name]
-            elif key.startswith(other_shapes) and (
-                    state_dict[name].shape != own[key].shape):
                 del state_dict[name]
+            elif state_dict[name].shape != own[key].shape:
+                if merged and key.startswith(f'stages.{last}.'):
+                    del state_dict[name]
+                elif key.endswith('index'):
+                    state_dict[name] = own[key]
+                else:
+                    state_dict[name] = _resized(state_dict[name], own[key])
+        for name in merged:
+            del state_dict[name]
