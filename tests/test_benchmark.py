@@ -69,6 +69,16 @@ def test_pairs_compares_every_form(benchmark, monkeypatch, tmp_path, capsys):
     assert [row.split(' | ')[2] for row in rows[2:4]] == ['exact', 'written out']
 
 
+@pytest.mark.parametrize('device, chosen', [('cuda', []), ('cuda:1', ['cuda:1'])])
+def test_the_gpu_that_is_measured_is_the_one_asked_for(benchmark, monkeypatch, device, chosen):
+    cuda, devices = benchmark.torch.cuda, []
+    monkeypatch.setattr(cuda, 'is_available', lambda: True)
+    monkeypatch.setattr(cuda, 'set_device', devices.append)
+    monkeypatch.setattr(benchmark, 'time_pairs', lambda args: None)
+    run(benchmark, monkeypatch, 'pairs', '--device', device)
+    assert devices == chosen
+
+
 def test_no_gpu_is_said_in_one_line(benchmark, monkeypatch, capsys):
     monkeypatch.setattr(benchmark.torch.cuda, 'is_available', lambda: False)
     with pytest.raises(SystemExit):

@@ -337,10 +337,23 @@ def test_the_estimate_is_unbiased():
 def test_mixed_dtypes_need_autocast():
     problem = Problem(dtype=torch.float32)
     problem.query.data = problem.query.data.bfloat16()
-    with pytest.raises(ValueError, match='queries are torch.bfloat16, but .* torch.float32'):
+    with pytest.raises(ValueError, match='tokens are torch.bfloat16, torch.float32 and linears'):
         problem()
     with torch.autocast('cpu', torch.bfloat16):
         assert torch.isfinite(problem()[0])
+        problem.fc2.half()
+        with pytest.raises(ValueError, match='linears torch.float16, torch.float32'):
+            problem()
+
+
+def test_autocast_leaves_float64_alone():
+    problem = Problem()
+    expected = problem.results(written_out)
+    with torch.autocast('cpu', torch.bfloat16):
+        assert_same(problem.results(), expected, **EXACT)
+        problem.query.data = problem.query.data.float()
+        with pytest.raises(ValueError, match='no float64 among them'):
+            problem()
 
 
 def test_a_key_image_too_many_is_named():

@@ -419,7 +419,7 @@ def main() -> None:
         return
     if args.threads:
         torch.set_num_threads(args.threads)
-    if args.device.startswith('cuda'):
+    if torch.device(args.device).index is not None:
         torch.cuda.set_device(args.device)  # whose events and memory are read
     MMLogger.get_instance('benchmark', log_level='WARNING')
     command = dict(step=time_steps, pairs=time_pairs, memory=print_memory)[args.command]

@@ -48,7 +48,8 @@ class KeyDraw:
 
     The stream is made of torch's seed and the rank, so that ranks draw different keys, a run that
     is seeded anew each epoch (:class:`poslabel_mm.engine.EpochSeedHook`) draws after a resume what
-    it would have drawn, and nothing else in the run draws other numbers because of it.
+    it would have drawn, and nothing else in the run draws other numbers because of it. It begins
+    anew when the seed changes, not when the same one is set again.
     """
 
     def __init__(self) -> None:
@@ -70,10 +71,10 @@ class KeyDraw:
             Tensor: Long, shape (B, n, P).
 
         Raises:
-            UserError: If called in a backward pass, where activation checkpointing repeats what
-                the forward pass did: other keys would give the gradient of another loss.
+            UserError: If called in a backward pass, as activation checkpointing does to repeat
+                the forward pass: other keys would give the gradient of another loss.
         """
-        if torch._C._current_graph_task_id() != -1:
+        if torch._C._current_graph_task_id() != -1:  # as torch.utils.checkpoint asks itself
             raise UserError(
                 'pairs_per_token draws keys, which activation checkpointing cannot repeat: '
                 'checkpoint the backbone alone, or take all pairs (pairs_per_token=None), whose '

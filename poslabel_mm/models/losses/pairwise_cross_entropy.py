@@ -44,7 +44,8 @@ def pairwise_cross_entropy(query: Tensor,
         key (Tensor): Shape (B, M, Dk).
         query_code (Tensor): Long, shape (N,), or (B, N) where images differ. The class of the
             pair (i, j) is ``query_code[i] + key_code[j]``, see
-            :func:`poslabel_mm.labels.relative_codes`.
+            :func:`poslabel_mm.labels.relative_codes`; it must lie in [0, C), which is not looked
+            at, as that would have a GPU wait.
         key_code (Tensor): Long, shape (M,) or (B, M).
         pair_linear (nn.Linear): Dq + Dk to H, before the GELU.
         linears (Sequence[nn.Linear]): What follows the GELU, applied in turn; the last gives the C
@@ -63,11 +64,7 @@ def pairwise_cross_entropy(query: Tensor,
         RuntimeError: On differentiating twice: the gradients are constants to autograd.
     """
     _check_shapes(query, key, query_code, key_code, pair_linear, key_index)
-    dtype, device = query.dtype, query.device.type
-    if torch.is_autocast_enabled(device) and dtype != torch.float64:
-        dtype = torch.get_autocast_dtype(device)
-    else:
-        _check_dtypes(query, key, pair_linear, linears)
+    dtype = _dtype_of_products(query, key, [pair_linear, *linears])
     return _apply(dtype, torch.is_grad_enabled(), query_code, key_code, key_index,
                   pairs_per_chunk, query, key, pair_linear.weight, _bias(pair_linear),
                   *_fold(linears))
@@ -91,12 +88,19 @@ def _check_shapes(query, key, query_code, key_code, pair_linear, key_index):
             f'key_index of shape {tuple(key_index.shape)} for {N} queries of {B} images')
 
 
-def _check_dtypes(query, key, pair_linear, linears):
-    dtypes = {key.dtype, *(linear.weight.dtype for linear in (pair_linear, *linears))}
-    if dtypes != {query.dtype}:
-        names = ', '.join(sorted(str(dtype) for dtype in dtypes))
-        raise ValueError(f'queries are {query.dtype}, but keys and linears are {names}: convert '
-                         'them to one dtype, or use torch.autocast')
+def _dtype_of_products(query, key, linears):
+    tokens = {query.dtype, key.dtype}
+    weights = {linear.weight.dtype for linear in linears}
+    device = query.device.type
+    # As in torch's own layers, autocast leaves float64 alone.
+    if torch.is_autocast_enabled(device) and len(weights) == 1 and (
+            torch.float64 not in tokens | weights):
+        return torch.get_autocast_dtype(device)
+    if len(tokens | weights) > 1:
+        names = [', '.join(sorted(map(str, dtypes))) for dtypes in (tokens, weights)]
+        raise ValueError(f'tokens are {names[0]} and linears {names[1]}: convert them to one '
+                         'dtype, or use torch.autocast (with no float64 among them)')
+    return query.dtype
 
 
 def _bias(linear: nn.Linear) -> Tensor:
