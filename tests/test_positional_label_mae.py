@@ -243,6 +243,7 @@ def test_the_ratio_that_is_offered_leaves_a_token(num_patches):
     with pytest.raises(UserError) as refused:
         check_mask_ratio(1, num_patches)
     offered = float(str(refused.value).rpartition(' ')[2])
+    assert int(num_patches * (1 - offered)) >= 1  # as MAE counts
     check_mask_ratio(offered, num_patches)
     with pytest.raises(UserError):
         check_mask_ratio(offered + 1e-3 * (1 + 1e-9), num_patches)
