@@ -3,7 +3,6 @@
 Functions of tensors and shapes. Shape letters: B batch; H, W the patch grid;
 N = H·W its patches; n those of an image that are visible; C channels.
 """
-from math import floor
 from typing import Tuple
 
 import torch.nn.functional as F
@@ -14,15 +13,30 @@ from .labels import GridShape, num_absolute
 from .tokens import PatchTokens
 
 
+def tells_grid(backbone: nn.Module) -> bool:
+    """Whether :func:`built_grid` knows the patch grid of a backbone."""
+    return hasattr(backbone, 'patch_resolution') or hasattr(
+        getattr(backbone, 'patch_embed', None), 'patches_resolution')
+
+
 def built_grid(backbone: nn.Module) -> GridShape:
     """The patch grid that a ViT or HiViT was built for.
 
     Args:
-        backbone (nn.Module): One of MMPretrain's.
+        backbone (nn.Module): One of MMPretrain's, or one that has their
+            ``patch_resolution`` (H, W).
 
     Returns:
         tuple[int, int]: The grid (H, W).
+
+    Raises:
+        UserError: If the backbone does not tell.
     """
+    if not tells_grid(backbone):
+        raise UserError(
+            f'{type(backbone).__name__} does not tell its patch grid; give it '
+            'the attributes patch_resolution (H, W) and img_size (height, '
+            'width) for position heads to read it')
     if hasattr(backbone, 'patch_resolution'):
         return tuple(backbone.patch_resolution)
     return tuple(backbone.patch_embed.patches_resolution)
@@ -46,10 +60,37 @@ def patch_grid(backbone: nn.Module, images: Tensor) -> GridShape:
     Returns:
         tuple[int, int]: The grid (H, W).
     """
+    return _grid_of_size(backbone, images.shape[-2:])
+
+
+def _grid_of_size(backbone: nn.Module, image_size: Tuple[int,
+                                                         int]) -> GridShape:
     return tuple(
         int(side) * patches // built_side for side, patches, built_side in zip(
-            images.shape[-2:], built_grid(backbone),
-            built_image_size(backbone)))
+            image_size, built_grid(backbone), built_image_size(backbone)))
+
+
+def check_image_size(backbone: nn.Module, image_size: Tuple[int,
+                                                            int]) -> None:
+    """Refuse images of a size that an encoder was not built for.
+
+    Args:
+        backbone (nn.Module): One of MMPretrain's, built for some image size.
+        image_size (tuple[int, int]): Of the images, (height, width) in pixels.
+
+    Raises:
+        UserError: If it is another.
+    """
+    (h, w), (height, width) = image_size, built_image_size(backbone)
+    if (h, w) == (height, width):
+        return
+    H, W = built_grid(backbone)
+    rows, columns = _grid_of_size(backbone, image_size)
+    raise UserError(
+        f'images of {h}x{w} pixels have a {rows}x{columns} patch grid, but '
+        f'{type(backbone).__name__} was built for {height}x{width} pixels, '
+        f'{H}x{W} patches: resize the images, or build the model for theirs '
+        f'with model.backbone.img_size=({h}, {w})')
 
 
 def check_mask_ratio(mask_ratio: float, num_patches: int) -> None:
@@ -62,12 +103,19 @@ def check_mask_ratio(mask_ratio: float, num_patches: int) -> None:
     Raises:
         UserError: If it is no part, or no patch would be visible.
     """
-    # As MAE counts: int(N * (1 - mask_ratio)) patches are visible.
-    if not 0 <= mask_ratio < 1 or int(num_patches * (1 - mask_ratio)) < 1:
+
+    def is_accepted(ratio: float) -> bool:
+        # As MAE counts, rounding errors and all: of 10 patches 0.9 leaves none.
+        return 0 <= ratio < 1 and int(num_patches * (1 - ratio)) >= 1
+
+    if not is_accepted(mask_ratio):
+        largest = max(
+            thousandths / 1000 for thousandths in range(1000)
+            if is_accepted(thousandths / 1000))
         raise UserError(
             f'mask_ratio={mask_ratio} leaves none of {num_patches} patches '
             'visible for the position heads; set model.backbone.mask_ratio '
-            f'from 0 to {floor(1000 * (1 - 1 / num_patches)) / 1000}')
+            f'from 0 to {largest}')
 
 
 def shuffled_indices(ids_restore: Tensor, num_visible: int) -> Tensor:

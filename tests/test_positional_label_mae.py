@@ -14,6 +14,7 @@ from torch import nn
 
 from poslabel_mm.errors import UserError
 from poslabel_mm.labels import num_absolute
+from poslabel_mm.masked_tokens import check_mask_ratio
 from poslabel_mm.models import PositionalLabelMAE
 
 RATIOS = [0, 0.25, 0.5, 0.75, 0.9]
@@ -236,6 +237,18 @@ def test_a_ratio_that_leaves_no_token_is_refused(mask_ratio):
         build(labelled_mae(HEADS['apl'](), dict(mask_ratio=mask_ratio)))
 
 
+@pytest.mark.parametrize('num_patches', [1, 2, 3, 5, 10, 16, 20, 49, 100, 196])
+def test_the_ratio_that_is_offered_leaves_a_token(num_patches):
+    """1 - 1 / N in floating point may leave none: of 10 patches 0.9 does."""
+    with pytest.raises(UserError) as refused:
+        check_mask_ratio(1, num_patches)
+    offered = float(str(refused.value).rpartition(' ')[2])
+    assert int(num_patches * (1 - offered)) >= 1  # as MAE counts
+    check_mask_ratio(offered, num_patches)
+    with pytest.raises(UserError):
+        check_mask_ratio(offered + 1e-3 * (1 + 1e-9), num_patches)
+
+
 @every_head
 def test_without_a_mask_the_labels_alone_train(kind):
     model = build(labelled_mae(HEADS[kind](), dict(mask_ratio=0)))
@@ -387,7 +400,76 @@ def test_a_decoder_of_another_square_is_refused():
         build(labelled_mae(None, neck=decoder(num_patches=25)))
 
 
-def test_hivit_refuses_images_of_another_non_square_grid():
-    model = build(oblong_mae((12, 20), ('apl', ), 'HiViT'))
-    with pytest.raises(UserError, match='20x12 .* than 3x5.*backbone.img_size'):
-        model.loss(images(side=20)[..., :12], [])
+@pytest.mark.parametrize('height, width', [(20, 12), (12, 24), (24, 40)])
+@pytest.mark.parametrize('kinds', [(), ('apl', )])
+@pytest.mark.parametrize('encoder', ['ViT', 'HiViT'])
+def test_images_of_another_size_than_the_grids_are_refused(
+        encoder, kinds, height, width):
+    """Of 20x12 pixels there are as many patches, in other places."""
+    model = build(oblong_mae((12, 20), kinds, encoder))
+    if kinds:
+        model.pos_head.on_grid_mismatch = 'rescale'
+    with pytest.raises(
+            UserError,
+            match=rf'{height}x{width} pixels have a {height // 4}x{width // 4} '
+            r'patch grid.* 12x20 pixels, 3x5 patches.*backbone.img_size='
+            rf'\({height}, {width}\)'):
+        model.loss(images(side=40)[..., :height, :width], [])
+
+
+def test_without_a_mask_images_may_have_another_size():
+    """As in the stock encoders, which then interpolate their encoding."""
+    inputs = images(side=24)
+    model = build(oblong_mae((12, 20), ()))
+    assert model(inputs[:, :, :20, :12], mode='tensor')[0].shape[1] == 16
+    square = hivit('poslabel_mm.PositionalMAEHiViT')
+    assert build(square)(inputs, mask=None)[-1].shape[2:] == (6, 6)
+    oblong = build(hivit('poslabel_mm.PositionalMAEHiViT', img_size=(12, 20)))
+    with pytest.raises(UserError, match='24x24 pixels .*12x20 pixels'):
+        oblong(inputs, mask=None)
+
+
+def test_a_copy_has_a_decoder_and_a_target_of_its_own():
+    model = build(oblong_mae((12, 20), ()))
+    copied = copy.deepcopy(model)
+    encoding, mask_token = (
+        getattr(model.neck, name).clone()
+        for name in ('decoder_pos_embed', 'mask_token'))
+    copied.neck.decoder_pos_embed.data.fill_(7)
+    copied.neck.init_weights()
+    assert torch.equal(copied.neck.decoder_pos_embed, encoding)
+    assert torch.equal(model.neck.decoder_pos_embed, encoding)
+    assert torch.equal(model.neck.mask_token, mask_token)
+    for name in 'patchify', 'unpatchify':
+        of_copy, of_model = (
+            getattr(each.head, name).__self__ for each in (copied, model))
+        assert of_copy is not of_model, name
+
+
+class StridedPatches(nn.Module):
+    """An encoder of a user's own: no `patch_resolution`, no `img_size`."""
+    mask_ratio, num_patches = 0.75, 16
+
+    def __init__(self):
+        super().__init__()
+        self.projection = nn.Conv2d(3, 16, 4, 4)
+
+    def forward(self, images, mask=True):
+        tokens = self.projection(images).flatten(2).transpose(1, 2)
+        B, N, _ = tokens.shape
+        ids_restore = torch.arange(N).expand(B, -1)
+        masked = (ids_restore >= N // 4).float()
+        # The first stands in for the class token.
+        return tokens[:, :1 + N // 4], masked, ids_restore
+
+
+def test_without_heads_an_encoder_need_not_tell_its_grid():
+    losses = []
+    for cfg in mae(), labelled_mae(None):
+        torch.manual_seed(2)
+        cfg['backbone'] = StridedPatches()
+        model = build(cfg)
+        losses.append(model.loss(*plain_batch()))
+    assert torch.equal(losses[0]['loss'], losses[1]['loss'])
+    with pytest.raises(UserError, match='StridedPatches .*patch_resolution'):
+        build(labelled_mae(HEADS['apl']()) | dict(backbone=StridedPatches()))

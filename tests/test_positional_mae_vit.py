@@ -1,4 +1,4 @@
-"""MAE's encoders with a choice of positional encoding."""
+"""MAE's and MoCo v3's encoders with a choice of positional encoding."""
 import pytest
 import torch
 from mmpretrain.models.selfsup import MAE
@@ -17,13 +17,21 @@ def mae_hivit(**kwargs):
     return hivit('poslabel_mm.PositionalMAEHiViT') | kwargs
 
 
+def mocov3_vit(**kwargs):
+    return dict(type='poslabel_mm.PositionalMoCoV3ViT') | VIT | kwargs
+
+
 STOCK = dict(type='MAEViT') | VIT
 ENCODERS = [(mae_vit, STOCK), (mae_hivit, hivit('MAEHiViT'))]
 both_encoders = pytest.mark.parametrize(
     'ours, stock', ENCODERS, ids=['ViT', 'HiViT'])
+every_encoder = pytest.mark.parametrize(
+    'ours, stock',
+    ENCODERS + [(mocov3_vit, dict(type='MoCoV3ViT') | VIT)],
+    ids=['ViT', 'HiViT', 'MoCo v3'])
 
 
-@both_encoders
+@every_encoder
 def test_default_is_the_stock_encoder(ours, stock):
     ours, stock = build(ours()), build(stock)
     assert ours.state_dict().keys() == stock.state_dict().keys()
@@ -35,6 +43,11 @@ def test_default_is_the_stock_encoder(ours, stock):
         torch.manual_seed(1)
         outs.append(model(images()))
     assert all(map(torch.equal, *outs))
+
+
+@both_encoders
+def test_default_is_the_stock_encoder_without_a_mask_too(ours, stock):
+    ours, stock = build(ours()), build(stock)
     assert torch.equal(ours(images(), None)[0], stock(images(), None)[0])
 
 
@@ -93,7 +106,56 @@ def test_without_encoding_the_encoder_is_equivariant(make, img_size,
     assert not torch.allclose(moved, permuted)
 
 
+def tokens_before_attention(encoder, batch):
+    """What the first attention block is given, without class token."""
+    if hasattr(encoder, 'layers'):
+        block = encoder.layers[0]
+    else:  # HiViT's stages before have no attention
+        block = encoder.blocks[-encoder.num_main_blocks]
+    seen = []
+    handle = block.register_forward_pre_hook(
+        lambda _, inputs: seen.append(inputs[0]))
+    torch.manual_seed(4)
+    encoder(batch)
+    handle.remove()
+    return seen[0][:, -int(encoder.num_patches * (1 - encoder.mask_ratio)):]
+
+
+@pytest.mark.parametrize('H, W', [(3, 5), (5, 3), (2, 8)])
+@pytest.mark.parametrize('pos_encoding', ['sincos', 'learned'])
 @both_encoders
+def test_each_visible_token_gets_the_encoding_of_its_patch(
+        ours, stock, pos_encoding, H, W):
+    """A patch is found by its pixels: of a grey image it alone is changed."""
+    encoder = build(
+        ours(
+            img_size=(4 * H, 4 * W), mask_ratio=0.5,
+            pos_encoding=pos_encoding)).double()
+    if pos_encoding == 'learned':
+        expected = encoder.pos_embed[0, -H * W:].clone()
+    else:  # as in the corner of the stock encoder's square that holds the grid
+        side = max(H, W)
+        square = build(stock | dict(img_size=4 * side)).double()
+        expected = square.pos_embed[0, -side * side:].unflatten(
+            0, (side, side))[:H, :W].flatten(0, 1)
+    grey = torch.zeros(3, 3, 4 * H, 4 * W).double()
+    encoded = tokens_before_attention(encoder, grey)
+    encoder.pos_embed.data.zero_()
+    plain = tokens_before_attention(encoder, grey)
+    found = 0
+    for place in range(H * W):
+        row, column = 4 * (place // W), 4 * (place % W)
+        image = grey.clone()
+        image[..., row:row + 4, column:column + 4] = images(1, 4).double()
+        tokens = tokens_before_attention(encoder, image)
+        here = (tokens != plain).any(-1)
+        found += here.sum()
+        torch.testing.assert_close(
+            (encoded - plain)[here], expected[place].expand(here.sum(), -1))
+    assert found == plain.shape[0] * plain.shape[1]  # each one is some patch's
+
+
+@every_encoder
 def test_without_encoding_nothing_is_saved_nor_loaded(ours, stock):
     free, stock = build(ours(pos_encoding='none')), build(stock, seed=3)
     assert set(stock.state_dict()) - set(free.state_dict()) == {'pos_embed'}
@@ -106,7 +168,7 @@ def test_without_encoding_nothing_is_saved_nor_loaded(ours, stock):
     assert torch.equal(stock.pos_embed, before)
 
 
-@both_encoders
+@every_encoder
 def test_learned_encoding_learns(ours, stock):
     learned, sincos = build(ours(pos_encoding='learned')), build(ours())
     assert learned.pos_embed.requires_grad
@@ -115,7 +177,7 @@ def test_learned_encoding_learns(ours, stock):
     assert torch.equal(from_sincos.pos_embed, sincos.pos_embed)
 
 
-@pytest.mark.parametrize('encoder', [mae_vit, mae_hivit])
+@pytest.mark.parametrize('encoder', [mae_vit, mae_hivit, mocov3_vit])
 def test_learned_encoding_does_not_start_as_sincos(encoder):
     learned, sincos = build(encoder(pos_encoding='learned')), build(encoder())
     assert learned.pos_embed.any()

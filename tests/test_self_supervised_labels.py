@@ -348,6 +348,34 @@ def test_a_ratio_that_leaves_no_token_is_refused_by_milan_too():
         MMPRETRAIN_MODELS.build(cfg)
 
 
+@pytest.mark.parametrize('name', [
+    'MAE', 'MAE-HiViT', 'MFF', 'EVA', 'MILAN', 'iTPN'])
+@pytest.mark.parametrize('height, width', [(8, 32), (16, 24)])
+def test_images_of_another_size_are_refused_by_name(name, height, width):
+    """Of 8x32 pixels there are as many patches, in other places."""
+    algorithm = ALGORITHMS[name]
+    model = algorithm.build(
+        algorithm.head('apl', on_grid_mismatch='rescale'))
+    images, samples = algorithm.batch()
+    resized = images.repeat(1, 1, 1, 2)[..., :height, :width]
+    with pytest.raises(
+            UserError, match=rf'{height}x{width} pixels .* 16x16 pixels, 4x4 '
+            rf'patches.*img_size=\({height}, {width}\)'):
+        model.loss(resized, samples)
+    model.loss(images, samples)
+
+
+@pytest.mark.parametrize('name', ['MFF', 'MILAN', 'iTPN'])
+def test_a_non_square_grid_is_refused_with_advice_that_works(name):
+    algorithm = ALGORITHMS[name]
+    cfg = algorithm.cfg() | dict(type=f'poslabel_mm.{algorithm.name}')
+    cfg['backbone']['img_size'] = 12, 20
+    cfg['neck']['num_patches'] = 15
+    with pytest.raises(
+            UserError, match='wants a square .*3x5: .*square img_size$'):
+        MMPRETRAIN_MODELS.build(cfg)
+
+
 def without_a_mask(name, kind):
     algorithm = ALGORITHMS[name]
     cfg = algorithm.cfg()
@@ -413,7 +441,7 @@ def test_simmims_checkpointed_layers_give_the_same_gradients():
     ('BEiT', dict(use_shared_rel_pos_bias=False)),
     ('BEiT v2', dict(use_shared_rel_pos_bias=False)),
     ('MoCo v3', dict(
-        type='poslabel_mm.PositionalVisionTransformer', pos_encoding='none')),
+        type='poslabel_mm.PositionalMoCoV3ViT', pos_encoding='none')),
 ])
 def test_encoding_is_left_out_as_documented(name, changes):
     """Where all patches look the same, no token differs from another."""
@@ -422,8 +450,6 @@ def test_encoding_is_left_out_as_documented(name, changes):
     for change in dict(), changes:
         cfg = algorithm.cfg()
         cfg['backbone'].update(change)
-        if name == 'MoCo v3' and change:
-            del cfg['backbone']['stop_grad_conv1']
         model = Algorithm(**vars(algorithm) | dict(cfg=lambda: cfg)).build(
             algorithm.head('apl'))
         inputs, *masking = backbone_inputs(model, algorithm.batch())

@@ -1,5 +1,6 @@
 from .backbones import (PositionalMAEHiViT, PositionalMAEViT,
-                        PositionalSwinTransformer, PositionalVisionTransformer)
+                        PositionalMoCoV3ViT, PositionalSwinTransformer,
+                        PositionalVisionTransformer)
 from .classifiers import PositionalLabelClassifier
 from .heads import PositionalLabelHead, RelativePositionalLabelHead
 from .necks import PatchTokenNeck
@@ -8,6 +9,7 @@ from .selfsup import __all__ as _algorithms
 
 __all__ = [
     'PatchTokenNeck', 'PositionalLabelClassifier', 'PositionalLabelHead',
-    'PositionalMAEHiViT', 'PositionalMAEViT', 'PositionalSwinTransformer',
-    'PositionalVisionTransformer', 'RelativePositionalLabelHead'
+    'PositionalMAEHiViT', 'PositionalMAEViT', 'PositionalMoCoV3ViT',
+    'PositionalSwinTransformer', 'PositionalVisionTransformer',
+    'RelativePositionalLabelHead'
 ] + _algorithms

@@ -4,7 +4,7 @@ from torch import Tensor
 
 from poslabel_mm.errors import UserError
 from poslabel_mm.labels import GridShape
-from poslabel_mm.masked_tokens import built_grid
+from poslabel_mm.masked_tokens import built_grid, check_image_size
 
 POS_ENCODINGS = ('learned', 'sincos', 'learned_sincos', 'none')
 
@@ -93,3 +93,24 @@ class PositionalEncodingChoice:
             # A fixed encoding stays what it is, whatever a checkpoint holds.
             state_dict[prefix + 'pos_embed'] = self.pos_embed.detach().clone()
         super()._load_from_state_dict(state_dict, prefix, *args)
+
+
+class MaskedEncodingChoice(PositionalEncodingChoice):
+    """A choice of positional encoding for an encoder that masks as MAE's.
+
+    While masking it takes images of the size alone that it was built for: the
+    decoder has one place a patch. Called with ``mask=None`` it takes what the
+    stock encoder does.
+
+    Raises:
+        UserError: For images of another size.
+    """
+
+    def __init__(self, *args, pos_encoding: str = 'sincos', **kwargs) -> None:
+        super().__init__(*args, pos_encoding=pos_encoding, **kwargs)
+
+    # MMSelfSup's encoder has no argument `mask`.
+    def forward(self, images: Tensor, *mask, **kwargs):
+        if not any(value is None for value in (*mask, *kwargs.values())):
+            check_image_size(self, images.shape[-2:])
+        return super().forward(images, *mask, **kwargs)

@@ -2,20 +2,20 @@ from mmengine.model import BaseModule
 from mmpretrain.models.selfsup import MAEHiViT
 from torch import Tensor, nn
 
-from poslabel_mm.errors import UserError
-from poslabel_mm.masked_tokens import built_grid, built_image_size
+from poslabel_mm.masked_tokens import built_grid, check_image_size
 from poslabel_mm.registry import MODELS
-from .positional_encoding import PositionalEncodingChoice
+from .positional_encoding import MaskedEncodingChoice
 
 
 @MODELS.register_module()
-class PositionalMAEHiViT(PositionalEncodingChoice, MAEHiViT):
+class PositionalMAEHiViT(MaskedEncodingChoice, MAEHiViT):
     """MAE's hierarchical encoder with a choice of positional encoding.
 
     State-dict keys are the stock ones; see :class:`PositionalEncodingChoice`
     for what is saved and loaded. Leave ``ape`` at True: ``pos_encoding`` takes
-    its place. Unlike the stock encoder it takes non-square grids, of the image
-    size that it was built for alone.
+    its place. Unlike the stock encoder it takes non-square grids. While masking,
+    and on a non-square grid always, it takes images of the size alone that it
+    was built for.
 
     Args:
         *args: The stock ``MAEHiViT``'s arguments.
@@ -25,11 +25,8 @@ class PositionalMAEHiViT(PositionalEncodingChoice, MAEHiViT):
 
     Raises:
         UserError: For another ``pos_encoding``, and for images of another
-            size where the grid is not square.
+            size while masking or where the grid is not square.
     """
-
-    def __init__(self, *args, pos_encoding: str = 'sincos', **kwargs) -> None:
-        super().__init__(*args, pos_encoding=pos_encoding, **kwargs)
 
     def interpolate_pos_encoding(self, tokens: Tensor, height: int,
                                  width: int) -> Tensor:
@@ -37,11 +34,7 @@ class PositionalMAEHiViT(PositionalEncodingChoice, MAEHiViT):
         if H == W:
             return super().interpolate_pos_encoding(tokens, height, width)
         # The stock encoder takes every encoding for a square's.
-        if (height, width) != built_image_size(self):
-            raise UserError(
-                f'an image of {height}x{width} pixels has another patch grid '
-                f'than {H}x{W}, which {type(self).__name__} was built for: '
-                'set backbone.img_size to the size of the images')
+        check_image_size(self, (height, width))
         return self.pos_embed
 
     def _init_stock_weights(self) -> None:

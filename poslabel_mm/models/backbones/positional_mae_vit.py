@@ -3,10 +3,10 @@ from mmpretrain.models.selfsup import MAEViT
 from torch import nn
 
 from poslabel_mm.registry import MODELS
-from .positional_encoding import PositionalEncodingChoice
+from .positional_encoding import MaskedEncodingChoice
 
 
-class MAEEncodingChoice(PositionalEncodingChoice):
+class MAEEncodingChoice(MaskedEncodingChoice):
     """A choice of positional encoding for a stock ``MAEViT``.
 
     Mixed in to the left of MMPretrain's, or of MMSelfSup's.
@@ -16,9 +16,6 @@ class MAEEncodingChoice(PositionalEncodingChoice):
     """
 
     plain_vit: type
-
-    def __init__(self, *args, pos_encoding: str = 'sincos', **kwargs) -> None:
-        super().__init__(*args, pos_encoding=pos_encoding, **kwargs)
 
     def _init_stock_weights(self) -> None:
         # As in MAEViT.init_weights, which takes the grid for a square.
@@ -39,7 +36,8 @@ class PositionalMAEViT(MAEEncodingChoice, MAEViT):
 
     State-dict keys are the stock ones; see :class:`PositionalEncodingChoice`
     for what is saved and loaded. Unlike the stock encoder it takes non-square
-    grids, and weights that ``init_cfg`` loads into it stay as they are.
+    grids, and weights that ``init_cfg`` loads into it stay as they are. While
+    masking it takes images of the size alone that it was built for.
 
     Args:
         *args: The stock ``MAEViT``'s arguments.
@@ -48,7 +46,8 @@ class PositionalMAEViT(MAEEncodingChoice, MAEViT):
         **kwargs: The stock ``MAEViT``'s arguments.
 
     Raises:
-        UserError: For another ``pos_encoding``.
+        UserError: For another ``pos_encoding``, and while masking for images
+            of another size.
     """
 
     plain_vit = VisionTransformer

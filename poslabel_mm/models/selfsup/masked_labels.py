@@ -3,8 +3,10 @@ from typing import Dict
 from mmpretrain.models.backbones import HiViT
 from torch import Tensor
 
-from poslabel_mm.masked_tokens import (check_mask_ratio, patch_grid,
-                                       shuffled_indices)
+from poslabel_mm.labels import num_absolute
+from poslabel_mm.masked_tokens import (built_grid, check_image_size,
+                                       check_mask_ratio, shuffled_indices,
+                                       tells_grid)
 from poslabel_mm.tokens import PatchTokens
 from .non_square_grid import lay_grid
 from .self_supervised_labels import SelfSupervisedLabels
@@ -14,17 +16,35 @@ class MaskedLabels(SelfSupervisedLabels):
     """Position heads on the visible patches of a masked image (Sec. 3.3).
 
     They read the tokens after the encoder's final norm. Where it has none, as
-    HiViT, or leaves it to the neck, as BEiT v2, a layer norm without
-    parameters takes its place.
+    HiViT, or leaves it to the neck, as BEiT v2 with ``final_norm=False``, a
+    layer norm without parameters takes its place. (MMPretrain's encoders of
+    MAE, MFF and MILAN cannot do without theirs: with ``final_norm=False`` they
+    fail by themselves.)
+
+    Raises:
+        UserError: Of an encoder that draws the masks: if its ``mask_ratio``
+            leaves no visible patch for the position heads, or for images of
+            another size than it was built for.
     """
 
     stock_loss_name = 'loss_recon'
+
+    # Whether it is the encoder that masks, by its `mask_ratio`.
+    draws_masks = False
 
     def __init__(self, *args, **kwargs) -> None:
         super().__init__(*args, **kwargs)
         self.normalise = not getattr(self.backbone, 'final_norm',
                                      not isinstance(self.backbone, HiViT))
+        if self.pos_head is not None and self.draws_masks:
+            check_mask_ratio(self.backbone.mask_ratio,
+                             num_absolute(built_grid(self.backbone)))
+        self.backbone.register_forward_pre_hook(self._before_pass)
         self.backbone.register_forward_hook(self._on_pass)
+
+    def _before_pass(self, _backbone, inputs) -> None:
+        if self._passes is not None and self.draws_masks:
+            check_image_size(self.backbone, inputs[0].shape[-2:])
 
 
 class ShuffledLabels(MaskedLabels):
@@ -34,30 +54,24 @@ class ShuffledLabels(MaskedLabels):
     ``mask_ratio=0`` there is nothing to reconstruct, and the loss is 0.
 
     Raises:
-        UserError: If ``backbone.mask_ratio`` leaves no visible patch for the
-            position heads, or for a patch grid that does not fit the encoder
-            or the decoder.
+        UserError: As of :class:`MaskedLabels`, and for a patch grid that does
+            not fit the encoder or the decoder.
     """
+
+    draws_masks = True
 
     def __init__(self, *args, **kwargs) -> None:
         super().__init__(*args, **kwargs)
-        if self.pos_head is not None and self.draws_masks:
-            check_mask_ratio(self.backbone.mask_ratio,
-                             self.backbone.num_patches)
-        lay_grid(self.backbone, getattr(self, 'neck', None),
-                 getattr(self, 'head', None))
-
-    @property
-    def draws_masks(self) -> bool:
-        """Whether it is the encoder that masks, by its ``mask_ratio``."""
-        return True
+        # The stock algorithm takes encoders that do not tell their grid.
+        if self.pos_head is not None or tells_grid(self.backbone):
+            lay_grid(self.backbone, getattr(self, 'neck', None),
+                     getattr(self, 'head', None))
 
     def read_tokens(self, inputs: tuple, outputs: tuple) -> PatchTokens:
         tokens, ids_restore = outputs[0], outputs[2]
         # Class tokens come first.
         n = tokens.shape[1] - self.backbone.num_extra_tokens
-        return PatchTokens(tokens[:, -n:], patch_grid(self.backbone,
-                                                      inputs[0]),
+        return PatchTokens(tokens[:, -n:], built_grid(self.backbone),
                            shuffled_indices(ids_restore, n))
 
     def _stock_losses(self, inputs: Tensor, *args,

@@ -15,6 +15,10 @@ from poslabel_mm.models.backbones.positional_encoding import (
     PositionalEncodingChoice, fill_sincos)
 
 
+# In place of the encoders that want a square.
+_OF_ANY_GRID = dict(MAEViT='PositionalMAEViT', MAEHiViT='PositionalMAEHiViT')
+
+
 def lay_grid(backbone: nn.Module, neck: Optional[nn.Module],
              head: Optional[nn.Module]) -> None:
     """Have a decoder and a target of MAE's kind follow the encoder's grid.
@@ -40,10 +44,11 @@ def lay_grid(backbone: nn.Module, neck: Optional[nn.Module],
     if H == W:
         return
     if not isinstance(backbone, PositionalEncodingChoice):
+        stock = type(backbone).__name__
+        ours = _OF_ANY_GRID.get(stock)
         raise UserError(
-            f'{type(backbone).__name__} wants a square patch grid, not '
-            f'{H}x{W}: give it a square img_size, or use PositionalMAEViT '
-            'or PositionalMAEHiViT')
+            f'{stock} wants a square patch grid, not {H}x{W}: give it a '
+            'square img_size' + (f', or use {ours}' if ours else ''))
     if neck is not None:
         _DecoderOfGrid(neck, grid_shape)
     if hasattr(head, 'patchify'):

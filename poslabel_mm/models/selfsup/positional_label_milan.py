@@ -1,6 +1,6 @@
 from mmpretrain.models.selfsup import MILAN
 
-from poslabel_mm.masked_tokens import check_mask_ratio, patch_grid
+from poslabel_mm.masked_tokens import built_grid, tells_grid
 from poslabel_mm.registry import MODELS
 from poslabel_mm.tokens import PatchTokens
 from .masked_labels import MaskedLabels
@@ -19,18 +19,17 @@ class PositionalLabelMILAN(MaskedLabels, MILAN):
         **kwargs: The stock ``MILAN``'s arguments.
 
     Raises:
-        UserError: If ``backbone.mask_ratio`` leaves no visible patch for the
-            position heads, or the patch grid is not square.
+        UserError: As of :class:`MaskedLabels`, and if the patch grid is not
+            square.
     """
+
+    draws_masks = True
 
     def __init__(self, *args, **kwargs) -> None:
         super().__init__(*args, **kwargs)
-        if self.pos_head is not None:
-            check_mask_ratio(self.backbone.mask_ratio,
-                             self.backbone.num_patches)
-        lay_grid(self.backbone, self.neck, self.head)
+        if self.pos_head is not None or tells_grid(self.backbone):
+            lay_grid(self.backbone, self.neck, self.head)
 
     def read_tokens(self, inputs: tuple, outputs: tuple) -> PatchTokens:
         tokens, _, ids_keep, _ = outputs
-        return PatchTokens(tokens[:, 1:], patch_grid(self.backbone, inputs[0]),
-                           ids_keep)
+        return PatchTokens(tokens[:, 1:], built_grid(self.backbone), ids_keep)

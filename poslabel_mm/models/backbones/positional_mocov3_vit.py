@@ -1,0 +1,34 @@
+from mmpretrain.models.selfsup import MoCoV3ViT
+from torch import nn
+
+from poslabel_mm.registry import MODELS
+from .positional_encoding import PositionalEncodingChoice
+
+
+@MODELS.register_module()
+class PositionalMoCoV3ViT(PositionalEncodingChoice, MoCoV3ViT):
+    """MoCo v3's encoder with a choice of positional encoding.
+
+    State-dict keys are the stock ones; see :class:`PositionalEncodingChoice`
+    for what is saved and loaded.
+
+    Args:
+        *args: The stock ``MoCoV3ViT``'s arguments.
+        pos_encoding (str): 'sincos' (the stock one), 'learned',
+            'learned_sincos' or 'none'. Defaults to 'sincos'.
+        **kwargs: The stock ``MoCoV3ViT``'s arguments.
+
+    Raises:
+        UserError: For another ``pos_encoding``.
+    """
+
+    def __init__(self, *args, pos_encoding: str = 'sincos', **kwargs) -> None:
+        super().__init__(*args, pos_encoding=pos_encoding, **kwargs)
+
+    def _init_stock_weights(self) -> None:
+        # The stock encoder starts from the sine-cosine encoding, and freezes it.
+        learns = self.pos_embed.requires_grad
+        super()._init_stock_weights()
+        self.pos_embed.requires_grad = learns
+        if self.pos_encoding == 'learned' and not self.is_pretrained:
+            nn.init.trunc_normal_(self.pos_embed, std=.02)
