@@ -146,9 +146,10 @@ class PatchTokenReader:
         expected = self.source.num_prefix
         if extra < 0 or expected not in (None, extra):
             beside = f' and {expected} other tokens' if expected else ''
+            count = f'{tokens.shape[1]} token' + 's' * (tokens.shape[1] != 1)
             raise UserError(
-                f'{type(self.backbone).__name__} gave {tokens.shape[1]} tokens '
-                f'for a {H}x{W} patch grid{beside}: feed images of the size it '
-                'was built for, and leave no token out')
+                f'{type(self.backbone).__name__} gave {count} for a {H}x{W} '
+                f'patch grid{beside}: feed images of the size it was built '
+                'for, leave no token out, or choose another backbone')
         # Class and distillation tokens come first.
         self._patch_tokens = PatchTokens(tokens[:, -H * W:], (H, W))

@@ -3,6 +3,7 @@
 C is the width of the first stage, L the blocks of each stage.
 """
 import copy
+import math
 import re
 
 import pytest
@@ -269,13 +270,7 @@ def test_a_stock_swin_refuses_a_checkpoint_without_the_last_merging():
     """Its own merging is of another shape, so it names those keys."""
     a = build(stock())
     for pos_encoding in ('cpe', 'rpb', 'none'):
-        theirs = {
-            name: value
-            for name, value in build(
-                ours(pos_encoding=pos_encoding)).state_dict().items()
-            # It would interpolate the wider window's.
-            if 'relative_position' not in name
-        }
+        theirs = build(ours(pos_encoding=pos_encoding)).state_dict()
         with pytest.raises(RuntimeError) as error:
             a.load_state_dict(theirs, strict=False)
         named = set(re.findall('size mismatch for ([^:]+)', str(error.value)))
@@ -287,18 +282,49 @@ def test_a_stock_swin_refuses_a_checkpoint_without_the_last_merging():
     assert cpe - none == keys_of(CPE)
 
 
-def test_a_checkpoint_of_another_input_size_keeps_its_bias():
-    """The wider window takes it over, interpolated."""
-    a = build(ours(pos_encoding='rpb'), seed=1)
-    b = build(ours(pos_encoding='rpb', img_size=96), seed=2)
-    name = 'stages.3.blocks.0.attn.w_msa.relative_position_bias_table'
-    before = b.state_dict()[name].clone()
+def cubic(x):
+    """Keys' kernel, a = -0.75."""
+    x, a = abs(x), -0.75
+    if x <= 1:
+        return (a + 2) * x**3 - (a + 3) * x**2 + 1
+    return a * (x**3 - 5 * x**2 + 8 * x - 4) if x < 2 else 0.
+
+
+def resized(table, size, wanted):
+    """One axis after the other, half-pixel centres, borders repeated."""
+    weights = torch.zeros(wanted, size)
+    for i in range(wanted):
+        centre = (i + .5) * size / wanted - .5
+        for j in range(math.floor(centre) - 1, math.floor(centre) + 3):
+            weights[i, min(max(j, 0), size - 1)] += cubic(centre - j)
+    maps = table.view(size, size, -1)
+    maps = torch.einsum('ir,js,rsh->ijh', weights, weights, maps)
+    return maps.reshape(wanted**2, -1)
+
+
+@pytest.mark.parametrize('build_swin, key, sizes, windows', [
+    (lambda size: ours(pos_encoding='rpb', img_size=size),
+     'stages.3.blocks.0.attn.w_msa.relative_position_bias_table', (64, 96), (7, 11)),
+    (lambda size: stock(window_size=size),
+     'stages.0.blocks.0.attn.w_msa.relative_position_bias_table', (4, 6), (7, 11)),
+], ids=['ours', 'stock'])
+def test_a_checkpoint_of_another_window_keeps_its_bias(build_swin, key, sizes, windows):
+    """It is interpolated, the stock Swin's too, whose own way SciPy broke."""
+    a, b = (build(build_swin(size), seed=size) for size in sizes)
+    table = a.state_dict()[key]
+    table.copy_(torch.randn_like(table))
     result = b.load_state_dict(copy.deepcopy(a.state_dict()), strict=False)
-    assert not result.missing_keys and not result.unexpected_keys
-    after = b.state_dict()[name]
-    assert after.shape == before.shape == (11 * 11, 8)
-    assert not torch.equal(after, before)
-    torch.testing.assert_close(after[60], a.state_dict()[name][24])
+    assert not result.unexpected_keys
+    assert all('relative_position_index' in name for name in result.missing_keys)
+    after = b.state_dict()[key]
+    assert len(table) == windows[0]**2 and len(after) == windows[1]**2
+    torch.testing.assert_close(after, resized(table, *windows), rtol=1e-5, atol=1e-5)
+
+
+def test_one_stage_has_no_last_merging():
+    arch = dict(embed_dims=16, depths=[1], num_heads=[1])
+    with pytest.raises(UserError, match='set last_downsample=True'):
+        build(ours(arch=arch, out_indices=(0, )))
 
 
 @pytest.mark.parametrize('name, corrupt', [

@@ -1,7 +1,6 @@
 import math
 from typing import Optional, Tuple
 
-import torch.nn.functional as F
 from mmengine.model import BaseModule
 from mmpretrain.models.backbones import SwinTransformer
 from mmpretrain.models.utils import (ConditionalPositionEncoding, PatchMerging,
@@ -10,6 +9,7 @@ from torch import Tensor, nn
 
 from poslabel_mm.errors import UserError
 from poslabel_mm.registry import MODELS
+from .relative_position_bias import resize_bias_table
 
 POS_ENCODINGS = ('cpe', 'rpb', 'none')
 
@@ -36,8 +36,8 @@ class WindowMSAWithoutBias(BaseModule):
         Args:
             x (Tensor): Windows of shape (B * windows, n, C).
             mask (Tensor, optional): Added to the scores, of shape
-                (windows, n, n); -inf or below where two tokens of a shifted
-                window do not belong together.
+                (windows, n, n); -100 where two tokens of a shifted window do
+                not belong together.
 
         Returns:
             Tensor: Shape (B * windows, n, C).
@@ -75,14 +75,6 @@ def _encode_positions(block: nn.Module, inputs: tuple) -> tuple:
     return block.cpe(x, hw_shape), hw_shape
 
 
-def _resized(table: Tensor, like: Tensor) -> Tensor:
-    # The stock class does this with a function that SciPy 1.14 removed.
-    side, side_like = (math.isqrt(len(t)) for t in (table, like))
-    maps = table.T.reshape(1, -1, side, side)
-    maps = F.interpolate(maps, size=(side_like, side_like), mode='bicubic')
-    return maps.reshape(-1, side_like**2).T
-
-
 @MODELS.register_module()
 class PositionalSwinTransformer(SwinTransformer):
     """MMPretrain's Swin with the paper's two changes (Fig. 3b, Table 2).
@@ -118,7 +110,8 @@ class PositionalSwinTransformer(SwinTransformer):
         **kwargs: The stock ``SwinTransformer``'s arguments.
 
     Raises:
-        UserError: For another ``pos_encoding``.
+        UserError: For another ``pos_encoding``, or one stage without
+            ``last_downsample``.
     """
 
     def __init__(self,
@@ -132,6 +125,9 @@ class PositionalSwinTransformer(SwinTransformer):
         super().__init__(*args, **kwargs)
         self.pos_encoding = pos_encoding
         self.last_downsample = last_downsample
+        if not last_downsample and len(self.stages) < 2:
+            raise UserError('a Swin of one stage has no last merging to leave '
+                            'out: set last_downsample=True')
         if pos_encoding != 'rpb':
             self._remove_relative_position_bias()
         if not last_downsample:
@@ -224,6 +220,9 @@ class PositionalSwinTransformer(SwinTransformer):
                 elif key.endswith('index'):
                     state_dict[name] = own[key]
                 else:
-                    state_dict[name] = _resized(state_dict[name], own[key])
+                    table = state_dict[name]
+                    state_dict[name] = resize_bias_table(
+                        math.isqrt(len(table)), math.isqrt(len(own[key])),
+                        table, table.size(1))
         for name in merged:
             del state_dict[name]
