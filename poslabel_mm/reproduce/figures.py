@@ -14,7 +14,7 @@ from .results import title
 from .run import Run
 from .selection import Selection
 
-TITLE_WIDTH = 64  # characters, of an image of 6.4 inches
+TITLE_WIDTH = 52  # characters, of an image of 6.4 inches
 POSITION_LOSSES = ('loss_apl', 'loss_rpl')
 Y_TITLES = {
     'accuracy/top1': 'top-1 accuracy (%)',
