@@ -64,7 +64,8 @@ class ChildProcesses:
 
     def _pass_on(self, signum: int, frame) -> None:
         first, self.told = self.told is None, signum
-        for process in list(self._running):
-            process.send_signal(self.passed_on or signum)
-        if first and self.notice and self._running:
+        running = list(self._running)
+        if first and self.notice and running:
             os.write(2, f'\n{self.notice}\n'.encode())  # print may be under way
+        for process in running:
+            process.send_signal(self.passed_on or signum)
