@@ -13,11 +13,18 @@ class ChildProcesses:
     SIGINT and SIGTERM are passed on to every command that is under way; how
     soon it ends is its own affair. :meth:`run` may be called from threads.
 
+    Args:
+        passed_on (int, optional): The signal that commands are sent. Defaults
+            to the one that this process was sent.
+        notice (str): Printed at the first signal if a command is under way.
+
     Attributes:
         told (int, optional): The signal that this process was sent.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, passed_on: Optional[int] = None, notice: str = '') -> None:
+        self.passed_on = passed_on
+        self.notice = notice
         self.told: Optional[int] = None
         self._running: Set[subprocess.Popen] = set()
         for signum in signal.SIGINT, signal.SIGTERM:
@@ -50,12 +57,15 @@ class ChildProcesses:
             raise UserError(f'{words[0]} cannot be run: {error.strerror}') from error
         self._running.add(process)
         if self.told is not None:  # between the two lines above
-            process.send_signal(self.told)
+            process.send_signal(self.passed_on or self.told)
         status = process.wait()
         self._running.discard(process)
         return status if status >= 0 else 128 - status
 
     def _pass_on(self, signum: int, frame) -> None:
-        self.told = signum
-        for process in list(self._running):
-            process.send_signal(signum)
+        first, self.told = self.told is None, signum
+        running = list(self._running)
+        if first and self.notice and running:
+            os.write(2, f'\n{self.notice}\n'.encode())  # print may be under way
+        for process in running:
+            process.send_signal(self.passed_on or signum)

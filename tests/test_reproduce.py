@@ -47,7 +47,7 @@ def tool(monkeypatch, tmp_path):
 def call(tool, monkeypatch):
     """Call it with arguments; the children are only pretended."""
     children = Pretended()
-    monkeypatch.setattr(tool, 'ChildProcesses', lambda: children)
+    monkeypatch.setattr(tool, 'ChildProcesses', lambda *arguments: children.made_with(arguments))
 
     def call(*argv):
         children.commands.clear()
@@ -66,6 +66,10 @@ class Pretended:
         self.told = None
         self.top1 = {}
         self.fails = ()
+
+    def made_with(self, arguments):
+        self.arguments = arguments
+        return self
 
     def run(self, words, env, locks, out):
         self.commands.append(words)
@@ -187,10 +191,74 @@ def test_dry_run_prints_the_commands_and_makes_nothing(call, capsys, tmp_path, m
 
     assert call(*arguments, '--gpus', 16, '--launcher', 'slurm', '--partition', 'p q') == 0
     first, _, test = shown(capsys.readouterr().out)
-    assert first.startswith("GPUS=16 GPUS_PER_NODE=8 tools/slurm_train.sh 'p q' "
-                            'mae-vit-b_rpl_in1k configs/mae-vit-b_rpl_in1k.py ')
+    assert first.startswith("GPUS=16 GPUS_PER_NODE=8 SLURM_DISABLE_STATUS=1 tools/slurm_train.sh "
+                            "'p q' mae-vit-b_rpl_in1k configs/mae-vit-b_rpl_in1k.py ")
     assert 'tools/slurm_test.sh' in test
     assert not folder.exists()
+
+
+def launched(line):
+    return dict(word.split('=', 1) for word in line.split() if 'batch_size=' in word
+                or 'accumulative_counts=' in word)
+
+
+@pytest.mark.parametrize('gpus, batch, pretraining, finetuning', [
+    (1, 64, (64, 64), (64, 16)), (8, 128, (128, 4), (None, None)),
+    (4, 256, (256, 4), (256, None))])
+def test_accumulation_keeps_the_batch_of_every_recipe(call, capsys, gpus, batch, pretraining,
+                                                      finetuning):
+    assert call('--row', '7/mae-rpl', '--dry-run', '--gpus', gpus, '--batch-per-gpu', batch) == 0
+    *lines, test = shown(capsys.readouterr().out)
+    assert launched(test) == {}
+    for line, expected in zip(lines, (pretraining, finetuning), strict=True):
+        found = launched(line)
+        assert (found.get('train_dataloader.batch_size'),
+                found.get('optim_wrapper.accumulative_counts')) == tuple(
+                    value and str(value) for value in expected)
+
+
+def test_options_that_make_the_batch_are_left_alone(call, capsys):
+    assert call('--row', '1/pe', '--dry-run', '--cfg-options', 'train_dataloader.batch_size=64',
+                'optim_wrapper.accumulative_counts=4') == 0
+    words = shown(capsys.readouterr().out)[0].split()
+    assert words.count('train_dataloader.batch_size=64') == 1
+    assert words.count('optim_wrapper.accumulative_counts=4') == 1
+
+
+def test_a_run_is_not_gone_on_with_at_another_accumulation(call):
+    run = one_run(epochs=3)
+    run.claim().close()
+    train(run.folder, run.config, 2)
+    dumped = run.cfg.to_dict()
+    dumped['optim_wrapper']['accumulative_counts'] = 2
+    Config(dumped).dump(str(run.folder / run.config))
+    arguments = ('--row', '1/pe-apl', *TINY, '--epochs', 3)
+    half = run.recipe_batch // 2
+    with pytest.raises(UserError, match=f'begun with {half} images an iteration'):
+        call(*arguments)
+    assert call(*arguments, '--batch-per-gpu', half) == 0
+    assert 'optim_wrapper.accumulative_counts=2' in call.children.commands[0]
+
+
+def test_slurm_is_sent_what_it_forwards(call):
+    slurm = '--launcher', 'slurm', '--partition', 'p'
+    call('--row', '1/pe', *TINY)
+    assert call.children.arguments[0] is None
+    call('--row', '1/pe', *TINY, *slurm)
+    assert call.children.arguments[0] == signal.SIGINT
+
+
+def test_progress_is_said_when_it_changes(tool, capsys):
+    run = one_run(epochs=3)
+    work = tool.Work(None, None, 1, 1)
+    work.active.append(run)
+    for epoch in 0, 0, 1, 1:
+        if epoch and not run.folder.is_dir():
+            train(run.folder, run.config, epoch)
+        work._say_progress()
+    lines = capsys.readouterr().out.splitlines()
+    assert [line.partition('seed 0: ')[2] for line in lines] == [
+        'in its first epoch', 'epoch 1 of 3']
 
 
 def test_dry_run_of_the_tiny_scale_writes_the_config(call, capsys):
@@ -231,6 +299,7 @@ def test_defaults_of_swept_options_are_the_models():
     (['--table', '9'], 'no table 9; there are 1, 2'),
     (['--row', '4/vit'], 'no row vit; there are vit-b, deit-b'),
     (['--row', 'vit-b'], 'write TABLE/ROW'),
+    (['--row', 'pe'], 'write TABLE/ROW, such as 1/pe, or'),
     (['--row', 'a/vit-b'], 'not of the form TABLE/ROW'),
     (['--figure', '6'], 'no figure of runs 6; there are 5, 7, 8'),
     (['--table', 'x'], 'expected a whole number'),
@@ -242,6 +311,15 @@ def test_defaults_of_swept_options_are_the_models():
     (['--all', '--work-dir', 'a,b'], 'without commas'),
     (['--row', '1/pe', '--cfg-options', 'model.backbone=3'], 'does not fit vit-b_in1k.py'),
     (['--row', '1/pe', '--dry-run', '--gpus', '3'], 'cannot be shared by --gpus 3'),
+    (['--row', '1/pe', '--dry-run', '--gpus', '8', '--batch-per-gpu', '48'],
+     '256 images, is no multiple of --batch-per-gpu 48 x --gpus 8'),
+    (['--row', '1/pe', '--dry-run', '--gpus', '8', '--cfg-options',
+      'train_dataloader.batch_size=32', 'optim_wrapper.accumulative_counts=8'],
+     '2048 images, .* is 256: give --batch-per-gpu N'),
+    (['--row', '7/mae', '--dry-run', '--cfg-options', 'train_dataloader.batch_size=32',
+      'optim_wrapper.accumulative_counts=8'], 'is 4096: give --batch-per-gpu N'),
+    (['--row', '1/pe', '--dry-run', '--batch-per-gpu', '32', '--cfg-options',
+      'train_dataloader.batch_size=256'], 'give --batch-per-gpu N'),
     (['--row', '1/pe'], 'vit-b_in1k.py: data folder data/imagenet .* does not exist'),
 ])
 def test_a_mistake_is_one_line_before_anything_is_made(call, tmp_path, argv, message):
@@ -400,14 +478,16 @@ def test_stopping_says_how_to_go_on(call, capsys):
     assert call('--row', '1/pe', '--row', '1/pe-apl', *TINY) == 0
 
 
-def test_a_signal_is_passed_on_to_every_child(tmp_path):
+@pytest.mark.parametrize('passed_on, status', [(None, 9), (signal.SIGINT, 7)])
+def test_a_signal_is_passed_on_to_every_child(tmp_path, capfd, passed_on, status):
     script = ('import pathlib, signal, sys, time\n'
+              'signal.signal(signal.SIGINT, lambda *_: sys.exit(7))\n'
               'signal.signal(signal.SIGTERM, lambda *_: sys.exit(9))\n'
               'pathlib.Path(sys.argv[1]).touch()\ntime.sleep(20)\n')
     handlers = [signal.getsignal(s) for s in (signal.SIGINT, signal.SIGTERM)]
     statuses = []
     try:
-        children = ChildProcesses()
+        children = ChildProcesses(passed_on, 'stopping ...')
         with open(tmp_path / 'lock', 'w') as lock:
             fcntl.flock(lock, fcntl.LOCK_EX)
             threads = [threading.Thread(target=lambda i=i: statuses.append(children.run(
@@ -422,7 +502,8 @@ def test_a_signal_is_passed_on_to_every_child(tmp_path):
         os.kill(os.getpid(), signal.SIGTERM)
         for thread in threads:
             thread.join(10)
-        assert statuses == [9, 9] and children.told == signal.SIGTERM
+        assert statuses == [status] * 2 and children.told == signal.SIGTERM
+        assert capfd.readouterr().err == '\nstopping ...\n'
         assert children.run(['false'], {}, []) == 128 + signal.SIGTERM  # not begun
     finally:
         signal.signal(signal.SIGINT, handlers[0])
@@ -476,6 +557,7 @@ def test_results_are_kept_of_what_was_run_before(call):
     assert call('--row', '1/pe', *TINY) == 0
     assert call('--row', '4/deit-b', *TINY) == 0
     text = (FOLDER / 'results.md').read_text()
+    assert ' (digits in place of ImageNet-1K)' in text
     assert '## Table 1:' in text and '## Table 4:' in text and '## Table 2:' not in text
 
 
@@ -533,6 +615,47 @@ def test_figures_of_sweeps(tmp_path, monkeypatch):
     labels = [run.label for _, _, run in some.figure_runs(PAPER.figure(5), 0)][:3]
     assert labels == ['vit-b_apl_in1k_loss_weight=0', 'vit-b_apl_in1k_loss_weight=0.25',
                       'vit-b_apl_in1k']
+
+
+def test_figures_draw_the_seeds_that_all_points_have(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    some = chosen(figures=[5, 7])
+    logged = [entry(1, 1, loss_cls=3.)]
+    for _, value, run in some.figure_runs(PAPER.figure(5), 0):
+        done(run, 50 + value, entries=logged)
+    for seed in 1, 2:  # as a table leaves them
+        done(one_run(seed=seed), 90., entries=logged)
+        done(one_run('vit-b_in1k.py', seed), 90., entries=logged)
+    assert {row[1] for row in drawn(5, some)[1:]} == {'0'}
+    done(one_run('vit-b_in1k.py'), entries=logged)
+    assert {tuple(row[:2]) for row in drawn(7, some, (1, ))[1:]} == {
+        (name, '0') for name in PAPER.figure(7).configs}
+
+
+def test_figures_without_a_common_seed_draw_those_asked_for():
+    found = [figures.Point('a', seed, 1., 0.) for seed in (0, 1, 2)] + [
+        figures.Point('b', 3, 1., 0.)]
+    assert figures.comparable(found, [1, 3]) == [found[1], found[3]]
+    assert figures.comparable(found, [4]) == found
+    assert figures._seeds(found) == '1 to 3 seeds, mean ± standard deviation'
+
+
+def test_figures_show_their_title_and_the_names_of_the_rows(tmp_path, monkeypatch):
+    from matplotlib.figure import Figure as Canvas
+    monkeypatch.chdir(tmp_path)
+    shown, save = [], Canvas.savefig
+    monkeypatch.setattr(Canvas, 'savefig', lambda canvas, *arguments, **more: (
+        shown.append(canvas), save(canvas, *arguments, **more)))
+    for seed in 0, 1:
+        for config in PAPER.figure(7).configs:
+            done(one_run(config, seed), entries=[entry(1, 1, loss_cls=3. + seed)])
+    drawn(7, chosen(['1/pe', '1/pe-apl'], [7]), (0, 1))
+    canvas, = shown
+    box = canvas.axes[0].title.get_window_extent()
+    assert 0 <= box.x0 and box.x1 <= canvas.bbox.x1
+    assert '2 seeds' in canvas.axes[0].get_title()
+    assert [text.get_text() for text in canvas.axes[0].get_legend().get_texts()] == [
+        'ViT-B + PE', 'ViT-B + PE + APL', 'vit-b_rpl_in1k']
 
 
 # ---------------------------------------------------------------------- tiny

@@ -138,6 +138,7 @@ class Work:
         self.jobs = jobs
         self.begun = 0
         self.active: List[Run] = []
+        self.said: Dict[Run, str] = {}
 
     def do_all(self, runs: List[Run], after_each) -> Dict[Run, str]:
         """Do them; returns those that failed, and why."""
@@ -214,7 +215,10 @@ class Work:
     def _say_progress(self) -> None:
         for run in list(self.active):
             state = run.state()._replace(is_running=False)
-            say(f'    {time.strftime("%H:%M")} {run.name}: {state}')
+            text = str(state) if state.epoch else 'in its first epoch'
+            if self.said.get(run) != text:
+                self.said[run] = text
+                say(f'    {time.strftime("%H:%M")} {run.name}: {text}')
 
 
 def last_line(path: Path) -> str:
@@ -257,7 +261,7 @@ def show_results(selection: Selection, everything: Selection, seeds: List[int]) 
     if results.results_path(everything).is_file():
         say(f'tables: {results.results_path(everything)}')
     for figure in selection.figures:
-        drawn = draw(selection, figure, there)
+        drawn = draw(everything, figure, seeds)  # whose rows name the curves
         if drawn is None:
             say(f'figure {figure.id}: nothing to draw yet')
         else:
@@ -338,6 +342,9 @@ def parse_args() -> argparse.Namespace:
     where.add_argument('--gpus', type=whole_number(1), default=1, metavar='N',
                        help="processes, one a GPU (or on the CPU where there is none); the "
                        "recipe's batch is shared out over them")
+    where.add_argument('--batch-per-gpu', type=whole_number(1), metavar='N',
+                       help="N images at a time on every GPU; gradients are accumulated up to "
+                       "the recipe's batch")
     where.add_argument('--launcher', choices=['pytorch', 'slurm'], default='pytorch')
     where.add_argument('--partition', help="Slurm's, with --launcher slurm")
     where.add_argument('--jobs', type=whole_number(1), metavar='N',
@@ -401,7 +408,7 @@ def main() -> int:
         print_list(selection, selection.seeds(args.seeds))
         return 0
 
-    launcher = Launcher(ROOT / 'tools', args.gpus, args.partition or '')
+    launcher = Launcher(ROOT / 'tools', args.gpus, args.partition or '', args.batch_per_gpu)
     runs = selection.runs(args.seeds)
     problems = problems_of(list(runs))
     if args.dry_run:
@@ -424,7 +431,10 @@ def main() -> int:
     say(f'{len(needed)} of {len(runs)} runs to be done, in {osp.relpath(selection.parent)}')
     say_failures(problems)
 
-    children = ChildProcesses()
+    # srun answers SIGTERM by killing its tasks; SIGINT the launcher has it forward.
+    children = ChildProcesses(
+        signal.SIGINT if args.partition else None,
+        'stopping after the iteration under way ...')
     work = Work(launcher, children, len(needed), args.jobs)
     failures = work.do_all(needed, lambda: write_results(everything, args.seeds))
     if children.told is not None:

@@ -2,6 +2,7 @@
 import csv
 import io
 import math
+import textwrap
 from pathlib import Path
 from statistics import mean, stdev
 from typing import Dict, List, NamedTuple, Optional, Sequence, Tuple
@@ -13,6 +14,7 @@ from .results import title
 from .run import Run
 from .selection import Selection
 
+TITLE_WIDTH = 52  # characters, of an image of 6.4 inches
 POSITION_LOSSES = ('loss_apl', 'loss_rpl')
 Y_TITLES = {
     'accuracy/top1': 'top-1 accuracy (%)',
@@ -45,6 +47,21 @@ def points(selection: Selection, figure: Figure, seeds: Sequence[int]) -> List[P
                 if y is not None:
                     found.append(Point(config, seed, x, y))
     return found
+
+
+def comparable(found: Sequence[Point], asked: Sequence[int]) -> List[Point]:
+    """The points of the seeds that every place of every curve has.
+
+    A table may have more seeds of one place than a figure has of the others;
+    means over other seeds here and there would bend the curves. Without a
+    common seed it is those asked for, or else all.
+    """
+    seeds: Dict[Tuple[str, float], set] = {}
+    for point in found:
+        seeds.setdefault((point.config, point.x), set()).add(point.seed)
+    common = set.intersection(*seeds.values()) if seeds else set()
+    kept = [point for point in found if point.seed in (common or asked)]
+    return kept or list(found)
 
 
 def by_epoch(run: Run, key: str) -> Dict[int, float]:
@@ -83,8 +100,14 @@ def logged(entry: Dict[str, float], key: str, run: Run) -> Optional[float]:
 
 
 def draw(selection: Selection, figure: Figure,
-         seeds: Sequence[int]) -> Optional[Tuple[Path, Path]]:
+         asked: Sequence[int]) -> Optional[Tuple[Path, Path]]:
     """Write a figure and its values, as far as they are measured.
+
+    Args:
+        selection (Selection): Where the runs are; its rows name the curves.
+        figure (Figure): What is drawn.
+        asked (Sequence[int]): Seeds; those that are there as well are drawn
+            too if every place of every curve has them.
 
     Returns:
         tuple[Path, Path] | None: The PNG and the CSV; None without a value.
@@ -92,7 +115,7 @@ def draw(selection: Selection, figure: Figure,
     Raises:
         UserError: Without matplotlib, or if they cannot be written.
     """
-    found = points(selection, figure, seeds)
+    found = comparable(points(selection, figure, selection.seeds(asked)), asked)
     if not found:
         return None
     stem = selection.parent / f'figure{figure.id}'
@@ -114,6 +137,7 @@ def _png(selection: Selection, figure: Figure, found: Sequence[Point]) -> bytes:
                         'poslabel_mm[tools], or matplotlib itself') from None
     canvas = Canvas(figsize=(6.4, 4.4), layout='constrained')
     axes = canvas.subplots()
+    names = _names(selection)
     for config in figure.configs:
         at: Dict[float, List[float]] = {}
         for point in found:
@@ -125,7 +149,7 @@ def _png(selection: Selection, figure: Figure, found: Sequence[Point]) -> bytes:
         y = [mean(at[value]) for value in x]
         error = [stdev(at[value]) if len(at[value]) > 1 else 0. for value in x]
         marker = 'o' if figure.kind == 'sweep' or len(x) < 10 else None
-        line, = axes.plot(x, y, marker=marker, label=Path(config).stem)
+        line, = axes.plot(x, y, marker=marker, label=names.get(config, Path(config).stem))
         axes.fill_between(x, [a - b for a, b in zip(y, error)],
                           [a + b for a, b in zip(y, error)],
                           color=line.get_color(), alpha=0.2, linewidth=0)
@@ -137,9 +161,8 @@ def _png(selection: Selection, figure: Figure, found: Sequence[Point]) -> bytes:
         axes.xaxis.set_major_locator(MaxNLocator(integer=True, min_n_ticks=1))
         axes.set_xlim(left=min(0.5, min(point.x for point in found)))
     axes.ticklabel_format(axis='y', useOffset=False)
-    number = len({point.seed for point in found})
-    seeds = f'{number} seed' + 's, mean ± standard deviation' * (number > 1)
-    axes.set_title(f'Figure {figure.id}: {figure.title} ({seeds})', fontsize='medium')
+    heading = f'Figure {figure.id}: {figure.title} ({_seeds(found)})'
+    axes.set_title(textwrap.fill(heading, TITLE_WIDTH), fontsize='medium')
     if selection.scale.data or selection.options:
         text = title(selection).replace('`', '')
         canvas.suptitle(text, fontsize='x-small', color='firebrick', wrap=True)
@@ -148,3 +171,21 @@ def _png(selection: Selection, figure: Figure, found: Sequence[Point]) -> bytes:
     image = io.BytesIO()
     canvas.savefig(image, format='png', dpi=150)
     return image.getvalue()
+
+
+def _names(selection: Selection) -> Dict[str, str]:
+    """What the paper's tables call a config, the first one that has it."""
+    names: Dict[str, str] = {}
+    for _, row in selection.rows:
+        names.setdefault(row.pretrain or row.config, row.name)
+    return names
+
+
+def _seeds(found: Sequence[Point]) -> str:
+    """Over how many seeds the means are, at every place of the curves."""
+    at: Dict[Tuple[str, float], int] = {}
+    for point in found:
+        at[point.config, point.x] = at.get((point.config, point.x), 0) + 1
+    least, most = min(at.values()), max(at.values())
+    number = str(most) if least == most else f'{least} to {most}'
+    return f'{number} seed' + 's, mean ± standard deviation' * (most > 1)

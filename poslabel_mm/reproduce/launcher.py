@@ -5,12 +5,14 @@ import shlex
 import shutil
 import sys
 from pathlib import Path
-from typing import Dict, List, NamedTuple
+from typing import Dict, List, NamedTuple, Optional
 
 from poslabel_mm.errors import UserError
 from .run import Run
 
 GPUS_PER_NODE = 8
+BATCH = 'train_dataloader.batch_size'
+ACCUMULATION = 'optim_wrapper.accumulative_counts'
 
 
 class Command(NamedTuple):
@@ -30,13 +32,20 @@ class Launcher(NamedTuple):
         tools (Path): The folder of ``train.py`` and its scripts.
         gpus (int): Processes, one a GPU; on the CPU where there is none.
         partition (str): Of Slurm; empty to start them on this machine.
+        batch_per_gpu (int, optional): Images at a time; gradients are
+            accumulated up to the recipe's batch. Defaults to all of a GPU's share.
     """
     tools: Path
     gpus: int = 1
     partition: str = ''
+    batch_per_gpu: Optional[int] = None
 
     def train(self, run: Run) -> Command:
-        """Begin or go on with a run."""
+        """Begin or go on with a run.
+
+        Raises:
+            UserError: If its batch cannot be shared out as it is to be.
+        """
         options = ['--resume', '--cfg-options', *self._split(run), *run.all_options]
         config, folder = str(run.config_path), _shown(run.folder)
         if self.partition:
@@ -62,22 +71,41 @@ class Launcher(NamedTuple):
 
     def _split(self, run: Run) -> List[str]:
         """The recipe's batch over these GPUs, where they are not the recipe's."""
-        if any(o.startswith('train_dataloader.batch_size=') for o in run.options):
-            return []
-        own = run.cfg.train_dataloader.batch_size
-        whole = (run.cfg.get('auto_scale_lr') or {}).get('base_batch_size', own * GPUS_PER_NODE)
-        if own * self.gpus == whole:
-            return []
-        if whole % self.gpus:
-            raise UserError(f'the batch of {run.config}, {whole} images, cannot be shared by '
-                            f'--gpus {self.gpus}: take a divisor, or set '
-                            '--cfg-options train_dataloader.batch_size=...')
-        return [f'train_dataloader.batch_size={whole // self.gpus}']
+        own, steps = run.cfg.train_dataloader.batch_size, run.accumulation
+        whole = run.recipe_batch
+        asked = [o for o in run.options if o.partition('=')[0] in (BATCH, ACCUMULATION)]
+        if asked and (self.batch_per_gpu or own * steps * self.gpus != whole):
+            raise UserError(
+                f'--cfg-options {" ".join(asked)} with --gpus {self.gpus} is a batch of '
+                f'{own * steps * self.gpus} images, and that of {run.config} is {whole}: '
+                'give --batch-per-gpu N in their place')
+        batch = self.batch_per_gpu
+        if asked:
+            batch = own
+        elif batch is None:
+            if whole % self.gpus:
+                raise UserError(f'the batch of {run.config}, {whole} images, cannot be shared '
+                                f'by --gpus {self.gpus}: take a divisor')
+            batch = whole // self.gpus
+        if whole % (batch * self.gpus):
+            raise UserError(f'the batch of {run.config}, {whole} images, is no multiple of '
+                            f'--batch-per-gpu {batch} x --gpus {self.gpus}: take a divisor')
+        steps = whole // (batch * self.gpus)
+        before = run.accumulation_so_far()
+        if before not in (None, steps):
+            raise UserError(
+                f'{run.folder} was begun with {whole // before} images an iteration on all GPUs, '
+                'and its schedule counts iterations: that number must stay, '
+                '--batch-per-gpu times --gpus')
+        options = [f'{BATCH}={batch}'] if batch != own else []
+        return options + ([f'{ACCUMULATION}={steps}'] if steps > 1 and not asked else [])
 
     def _slurm(self, script: str, job: str, *arguments: str) -> Command:
         env = dict(GPUS=str(self.gpus), GPUS_PER_NODE=str(min(self.gpus, GPUS_PER_NODE)))
         if 'GPUS_PER_NODE' in os.environ:
             env['GPUS_PER_NODE'] = os.environ['GPUS_PER_NODE']
+        # A single SIGINT is for the processes; srun would only say how they are.
+        env['SLURM_DISABLE_STATUS'] = '1'
         return self._script(script, self.partition, job, *arguments, env=env)
 
     def _script(self, name: str, *arguments: str, env: Dict[str, str] = {}) -> Command:

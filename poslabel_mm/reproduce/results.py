@@ -28,7 +28,10 @@ def markdown(selection: Selection, seeds: Sequence[int]) -> str:
     for table, rows in tables.values():
         measured = {row.id: measure(selection, row, seeds) for row in table.rows}
         lines = [_line(table, row, measured) for row in rows]
-        parts.append(f'## Table {table.id}: {table.title} ({table.data.title})')
+        data = table.data.title
+        if selection.scale.data:
+            data = f'{selection.scale.data} in place of {data}'
+        parts.append(f'## Table {table.id}: {table.title} ({data})')
         parts.append('\n'.join([row_of(HEADER), row_of(['---'] * len(HEADER)), *lines]))
         runs += [selection.row_run(row, seed) for row in rows for seed in measured[row.id]]
     parts.append(

@@ -28,9 +28,10 @@ MACHINE = ('data_root', 'num_workers', 'persistent_workers', 'pin_memory',
 EXPERIMENT = ('model', 'data_preprocessor', 'optim_wrapper', 'param_scheduler',
               'train_cfg', 'randomness', 'train_dataloader', 'test_dataloader')
 # What the launcher or the chain sets for the machine at hand.
-LAUNCHED = ('batch_size', 'checkpoint', 'loss_scale', 'dtype', 'use_fsdp')
+LAUNCHED = ('batch_size', 'accumulative_counts', 'checkpoint', 'loss_scale', 'dtype', 'use_fsdp')
 AMP = ('AmpOptimWrapper', 'mmengine.AmpOptimWrapper',
        'poslabel_mm.CPUAmpOptimWrapper')
+RECIPE_GPUS = 8
 STARTED = re.compile(r'\d{8}_\d{6}')  # a log folder of MMEngine's
 
 
@@ -150,6 +151,25 @@ class Run:
             UserError: If the options do not fit it.
         """
         return _configured(self)
+
+    @property
+    def recipe_batch(self) -> int:
+        """Images an optimizer step, on all GPUs together, whatever the options."""
+        plain = _plain(self.config, self.scale)
+        own = plain.train_dataloader.batch_size * RECIPE_GPUS
+        return (plain.get('auto_scale_lr') or {}).get('base_batch_size', own)
+
+    @property
+    def accumulation(self) -> int:
+        """Iterations an optimizer step, by the config and its options."""
+        return self.cfg.optim_wrapper.get('accumulative_counts', 1)
+
+    def accumulation_so_far(self) -> Optional[int]:
+        """That of the training to be gone on with; None if there is none."""
+        dumped = self.folder / self.config
+        if self.is_trained or not self._last_epoch() or not dumped.is_file():
+            return None
+        return Config.fromfile(dumped).optim_wrapper.get('accumulative_counts', 1)
 
     @property
     def checkpoint(self) -> Path:

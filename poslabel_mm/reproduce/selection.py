@@ -122,8 +122,10 @@ def select(paper: Paper, tables: Sequence[int], rows: Sequence[str],
     for text in rows:
         number, slash, id = text.rpartition('/')
         if not slash and len(tables) != 1:
+            example = next((f'{table.id}/{row.id}' for table in paper.tables
+                            for row in table.rows if row.id == id), '4/vit-b')
             raise UserError(f'--row {text} does not say of which table: write TABLE/ROW, '
-                            f'such as 4/{id}, or give one --table')
+                            f'such as {example}, or give one --table')
         if slash and not number.isdecimal():
             raise UserError(f'--row {text} is not of the form TABLE/ROW, such as 4/vit-b')
         table = paper.table(int(number) if slash else tables[0])
