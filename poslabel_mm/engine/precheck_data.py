@@ -9,7 +9,7 @@ from mmengine.config import Config
 from mmengine.registry import DATASETS, init_default_scope
 
 from poslabel_mm import config_prefix
-from poslabel_mm.datasets.sources import IMAGENET, SOURCES, Source
+from poslabel_mm.dataset_sources import IMAGENET, SOURCES, Source
 from poslabel_mm.errors import UserError
 
 Leaf = Tuple[str, dict]
