@@ -13,6 +13,7 @@ from tiny_run import make_images, write_config
 
 from poslabel_mm import UserError, config_path, launch
 from poslabel_mm.datasets import FashionMNIST, fashion_mnist
+from poslabel_mm.engine.precheck_data import LOADERS, check_data
 
 BASES = osp.join(osp.dirname(config_path('vit-b_in1k.py')), '_base_')
 COUNTS = dict(train=7, t10k=5)
@@ -242,3 +243,86 @@ def test_missing_fashion_mnist_is_named_before_the_run(
     assert named in line and 'train-images-idx3-ubyte[.gz]' in line
     assert 'apt-get install dataset-fashion-mnist' in line and 'zalandoresearch' in line
     assert not (tmp_path / 'new').exists()
+
+
+# ---------------------------------------------------------- the wrong dataset
+
+
+def make_classes(folder, **num_classes):
+    """Folders of classes, with an image each, below the sides of a dataset."""
+    for side, count in num_classes.items():
+        for i in range(count):
+            path = folder / side / f'class{i:04d}' / '0.jpg'
+            path.parent.mkdir(parents=True)
+            path.touch()
+    return folder
+
+
+def refused(config, *loaders, **options):
+    """The line that refuses the data of a config, None if none does."""
+    cfg = Config.fromfile(config if osp.isfile(config) else config_path(config))
+    cfg.merge_from_dict(options)
+    try:
+        check_data(cfg, loaders or LOADERS)
+    except UserError as error:
+        assert '\n' not in str(error)
+        return str(error)
+
+
+@pytest.mark.parametrize('side, loader', [('train', 'train_dataloader'),
+                                          ('test', 'val_dataloader')])
+def test_another_dataset_than_the_configs_is_refused(tmp_path, monkeypatch, side, loader):
+    monkeypatch.chdir(tmp_path)
+    folder = make_classes(tmp_path / 'data' / 'caltech256', **{
+        'train': 257, 'test': 257, side: 100})
+    line = refused('vit-b_caltech256.py')
+    assert line.startswith(f'data folder data/caltech256/{side} ({loader}.dataset) holds 100 '
+                           'classes and not 257 (model.head.num_classes): set --cfg-options ')
+    (folder / 'split.json').write_text('{"dataset": "mini_imagenet"}')
+    assert 'holds 100 classes of Mini-ImageNet and not 257' in refused('vit-b_caltech256.py')
+    # The same classes, and a model for as many.
+    make_classes(tmp_path / 'own', train=100, test=100)
+    roots = {f'{name}.dataset.data_root': 'own' for name in LOADERS}
+    assert refused('vit-b_mini-imagenet.py', **roots) is None
+    assert 'not 257' in refused('vit-b_caltech256.py', **roots)
+    assert refused('vit-b_caltech256.py', **roots, **{'model.head.num_classes': 100}) is None
+
+
+@pytest.mark.parametrize('config', ['vit-b_in1k.py', 'mae-vit-b_in1k.py'])
+def test_a_part_of_imagenet_is_refused(tmp_path, monkeypatch, config):
+    monkeypatch.chdir(tmp_path)
+    make_classes(tmp_path / 'data' / 'imagenet', train=100)
+    assert 'data/imagenet/train (train_dataloader.dataset) holds 100 classes and not 1,000 ' in (
+        refused(config, 'train_dataloader'))
+
+
+def test_the_whole_imagenet_is_accepted(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    # Its flat validation images are listed.
+    folder = make_classes(tmp_path / 'data' / 'imagenet', train=1000, val=1, meta=0)
+    (folder / 'meta').mkdir()
+    (folder / 'meta' / 'val.txt').write_text('class0000/0.jpg 0\n')
+    assert refused('vit-b_in1k.py') is None
+    assert refused('mae-vit-b_in1k.py') is None
+
+
+@pytest.mark.parametrize('text, fault', [
+    ('', None),
+    ('model["head"]["num_classes"] = 1', 'holds 2 classes and not 1 (model.head.num_classes)'),
+    ('model["head"]["num_classes"] = 5', None),  # on purpose
+    ('model["head"]["num_classes"] = 1; train_dataloader["dataset"]["classes"] = ["a", "b"]',
+     None),
+    ('model = dict(type="MAE", head=dict(type="MAEPretrainHead"))', None),
+])
+def test_data_of_the_users_own_must_only_fit_the_head(tmp_path, text, fault):
+    config = write_config(tmp_path, make_images(tmp_path / 'images'), text + '\n')
+    line = refused(config, 'train_dataloader')
+    assert line is None if fault is None else fault in line
+
+
+def test_every_option_that_moves_missing_data_is_named(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    line = refused('vit-b_caltech256.py', 'train_dataloader')
+    assert line.endswith(', or set --cfg-options train_dataloader.dataset.data_root=... '
+                         'val_dataloader.dataset.data_root=... '
+                         'test_dataloader.dataset.data_root=...')

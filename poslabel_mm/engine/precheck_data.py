@@ -1,19 +1,28 @@
-"""Is the data where the config says? Found out before a run begins."""
+"""Is the data of the config where it says? Found out before a run begins."""
+import json
 import os
 import os.path as osp
+from pathlib import Path
 from typing import Iterator, Optional, Tuple
 
 from mmengine.config import Config
 from mmengine.registry import DATASETS, init_default_scope
 
-from poslabel_mm.datasets.sources import IMAGENET, SOURCES, Source
+from poslabel_mm import config_prefix
+from poslabel_mm.dataset_sources import IMAGENET, SOURCES, Source
 from poslabel_mm.errors import UserError
 
 Leaf = Tuple[str, dict]
 
+LOADERS = ('train_dataloader', 'val_dataloader', 'test_dataloader')
+
 
 def check_data(cfg: Config, loaders: Tuple[str, ...]) -> None:
     """Check that the folders and lists of image datasets are there.
+
+    Where class folders give the labels, there must not be more of them than
+    the model has classes. A dataset of the paper must not have fewer either;
+    a user's own may, for a head that is larger on purpose.
 
     Args:
         cfg (Config): A complete config.
@@ -22,7 +31,8 @@ def check_data(cfg: Config, loaders: Tuple[str, ...]) -> None:
     Raises:
         UserError: If a folder is missing or has no image, or a file is
             missing: its path, the config key, what is expected and, of a
-            dataset of the shipped configs, how to prepare it.
+            dataset of the shipped configs, how to prepare it. If it holds
+            another number of classes: both numbers.
     """
     # For names without a prefix, such as `type='ImageNet'`.
     init_default_scope(cfg.get('default_scope', 'mmengine'))
@@ -30,7 +40,7 @@ def check_data(cfg: Config, loaders: Tuple[str, ...]) -> None:
         if cfg.get(loader) is not None:
             for key, dataset in _leaves(f'{loader}.dataset',
                                         cfg[loader].dataset):
-                _check_dataset(key, dataset)
+                _check_dataset(cfg, key, dataset)
 
 
 def _leaves(key: str, dataset: dict) -> Iterator[Leaf]:
@@ -44,7 +54,7 @@ def _leaves(key: str, dataset: dict) -> Iterator[Leaf]:
         yield key, dataset
 
 
-def _check_dataset(key: str, dataset: dict) -> None:
+def _check_dataset(cfg: Config, key: str, dataset: dict) -> None:
     from mmpretrain.datasets import CustomDataset, ImageNet
 
     from poslabel_mm.datasets import FashionMNIST
@@ -85,8 +95,8 @@ def _check_dataset(key: str, dataset: dict) -> None:
     source = IMAGENET if issubclass(kind, ImageNet) else _source_of(root)
     advice = ('put the data (or a link to it) there'
               if source is None else source.advice)
-    way_out = (f'expected {example}; {advice}, or set --cfg-options '
-               f'{key}.data_root=...')
+    elsewhere = f'--cfg-options {_root_options(cfg, dataset)}'
+    way_out = f'expected {example}; {advice}, or set {elsewhere}'
     missing = next((path for path in (root, folder)
                     if path and not osp.isdir(path)), None)
     if missing is not None:
@@ -97,6 +107,61 @@ def _check_dataset(key: str, dataset: dict) -> None:
     if not ann_file and not _has_file(folder, by_class, extensions):
         raise UserError(f'data folder {folder} ({key}) holds no images: '
                         f'{way_out}')
+    if by_class:
+        fault = _wrong_classes(cfg, kind, dataset, root, folder)
+        if fault is not None:
+            raise UserError(f'data folder {folder} ({key}) {fault}: set '
+                            f'{elsewhere} to the right folder, or take a '
+                            'config of as many classes')
+
+
+def _root_options(cfg: Config, dataset: dict) -> str:
+    """The options that move everything with this dataset's root elsewhere."""
+    root = dataset.get('data_root')
+    return ' '.join(f'{key}.data_root=...' for loader in LOADERS
+                    if cfg.get(loader) is not None
+                    for key, other in _leaves(f'{loader}.dataset',
+                                              cfg[loader].dataset)
+                    if other.get('data_root') == root)
+
+
+def _wrong_classes(cfg: Config, kind: type, dataset: dict, root: str,
+                   folder: str) -> Optional[str]:
+    """What is wrong with the number of class folders, if anything."""
+    if dataset.get('classes') or (dataset.get('metainfo') or {}).get('classes'):
+        return None  # MMPretrain holds the folders against this list
+    with os.scandir(folder) as entries:  # hidden ones too, as in MMPretrain
+        found = sum(entry.is_dir() for entry in entries)
+    names = kind.METAINFO.get('classes')
+    if names:  # as ImageNet's own; MMPretrain accepts no other number
+        expected, whose = len(names), kind.__name__
+    else:
+        head = cfg.get('model', {}).get('head')
+        expected = head.get('num_classes') if isinstance(head, dict) else None
+        whose = 'model.head.num_classes'
+    if not expected or expected < 0 or found == expected:
+        return None
+    source = _converted_to(osp.dirname(folder))
+    if found < expected and not (names or source or _source_of(root)
+                                 or _is_shipped(cfg)):
+        return None
+    which = '' if source is None else f' of {source.title}'
+    return f'holds {found:,} classes{which} and not {expected:,} ({whose})'
+
+
+def _converted_to(root: str) -> Optional[Source]:
+    """The dataset that the converters recorded in ``split.json``."""
+    try:
+        with open(osp.join(root, 'split.json'), encoding='utf-8') as file:
+            return _source_of(json.load(file)['dataset'])
+    except (OSError, ValueError, TypeError, KeyError):
+        return None
+
+
+def _is_shipped(cfg: Config) -> bool:
+    """Is this an experiment of the paper, and not a config made from one?"""
+    return bool(cfg.filename) and (
+        config_prefix.ROOT in Path(cfg.filename).resolve().parents)
 
 
 def _source_of(root: str) -> Optional[Source]:

@@ -10,9 +10,14 @@ among them. The paper gives no split: this one follows from the seed.
 import argparse
 import os.path as osp
 import re
+import signal
 import sys
 from pathlib import Path
 from typing import List, NamedTuple, Optional
+
+if __name__ == '__main__':
+    # Until there is something to be stopped, Ctrl-C needs no traceback.
+    signal.signal(signal.SIGINT, signal.SIG_DFL)
 
 # This checkout's package, from whatever directory the tool is called.
 sys.path.insert(
@@ -24,9 +29,9 @@ except ImportError as error:
     if error.name is not None:
         raise
     sys.exit(f'error: {error}')  # what the MM stack lacks
-from poslabel_mm.datasets.conversion import (Classes, Conversion,  # noqa: E402
-                                             list_folder, run_tool)
-from poslabel_mm.datasets.sources import CALTECH256  # noqa: E402
+from poslabel_mm.dataset_conversion import (Classes, Conversion,  # noqa: E402
+                                            Parser, list_folder, run_tool)
+from poslabel_mm.dataset_sources import CALTECH256  # noqa: E402
 
 ARCHIVE_FOLDER = '256_ObjectCategories'
 CLASS_FOLDER = re.compile(r'(\d{3})\..+')  # 001.ak47 to 257.clutter
@@ -81,7 +86,7 @@ def find_classes(source: Path, size: Size) -> Classes:
 
 
 def parse_args(argv: Optional[List[str]]) -> argparse.Namespace:
-    parser = argparse.ArgumentParser(
+    parser = Parser(
         description=__doc__,
         formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument(

@@ -8,9 +8,14 @@ every image, names those that cannot be read, and identical ones.
 """
 import argparse
 import os.path as osp
+import signal
 import sys
 from pathlib import Path
 from typing import Dict, List, NamedTuple, Optional
+
+if __name__ == '__main__':
+    # Until there is something to be stopped, Ctrl-C needs no traceback.
+    signal.signal(signal.SIGINT, signal.SIG_DFL)
 
 # This checkout's package, from whatever directory the tool is called.
 sys.path.insert(
@@ -22,10 +27,10 @@ except ImportError as error:
     if error.name is not None:
         raise
     sys.exit(f'error: {error}')  # what the MM stack lacks
-from poslabel_mm.datasets.conversion import (inspect_images,  # noqa: E402
-                                             list_folder, progress,
-                                             refuse_unreadable, run_tool)
-from poslabel_mm.datasets.sources import IMAGENET  # noqa: E402
+from poslabel_mm.dataset_conversion import (Parser, inspect_images,  # noqa: E402
+                                            list_folder, progress,
+                                            refuse_unreadable, run_tool)
+from poslabel_mm.dataset_sources import IMAGENET  # noqa: E402
 
 SIDES = ('train', 'val')
 Images = Dict[str, List[Path]]
@@ -132,7 +137,7 @@ def check(root: Path, size: Size = Size()) -> List[Path]:
 
 
 def main(argv: Optional[List[str]] = None, size: Size = Size()) -> None:
-    parser = argparse.ArgumentParser(
+    parser = Parser(
         description=__doc__,
         formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument('--check', metavar='FOLDER', required=True,

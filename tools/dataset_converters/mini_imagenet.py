@@ -22,9 +22,14 @@ import argparse
 import csv
 import os.path as osp
 import re
+import signal
 import sys
 from pathlib import Path
 from typing import Dict, List, NamedTuple, Optional
+
+if __name__ == '__main__':
+    # Until there is something to be stopped, Ctrl-C needs no traceback.
+    signal.signal(signal.SIGINT, signal.SIG_DFL)
 
 # This checkout's package, from whatever directory the tool is called.
 sys.path.insert(
@@ -36,9 +41,9 @@ except ImportError as error:
     if error.name is not None:
         raise
     sys.exit(f'error: {error}')  # what the MM stack lacks
-from poslabel_mm.datasets.conversion import (Classes, Conversion,  # noqa: E402
-                                             list_folder, run_tool)
-from poslabel_mm.datasets.sources import MINI_IMAGENET  # noqa: E402
+from poslabel_mm.dataset_conversion import (Classes, Conversion,  # noqa: E402
+                                            Parser, list_folder, run_tool)
+from poslabel_mm.dataset_sources import MINI_IMAGENET  # noqa: E402
 
 SPLIT_FILES = ('train.csv', 'val.csv', 'test.csv')
 NUMBERED = re.compile(r'(n\d{8})(\d{8})\.jpg')
@@ -174,7 +179,7 @@ def check_counts(classes: Classes, where: str, size: Size) -> None:
 
 
 def parse_args(argv: Optional[List[str]]) -> argparse.Namespace:
-    parser = argparse.ArgumentParser(
+    parser = Parser(
         description=__doc__,
         formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument('source', help='ImageNet-1K, or the 100 class folders')

@@ -7,16 +7,18 @@
 They are built beside OUT and renamed when they are complete, so OUT is never
 half a dataset. The source is only read.
 """
+import argparse
 import hashlib
 import json
 import os
 import shutil
+import signal
 import sys
 import warnings
 from concurrent.futures import ThreadPoolExecutor
 from io import BytesIO
 from pathlib import Path
-from typing import Callable, Dict, Iterator, List, NamedTuple, Optional, Tuple
+from typing import Callable, Dict, Iterator, List, NamedTuple, NoReturn, Optional, Tuple
 
 from PIL import Image
 from rich.console import Console
@@ -45,8 +47,18 @@ class Inspection(NamedTuple):
     duplicates: List[List[Path]]
 
 
+class Parser(argparse.ArgumentParser):
+    """Of a command's arguments; a mistake in them is one line as well."""
+
+    def error(self, message: str) -> NoReturn:
+        raise UserError(f'{message}; {self.prog} --help lists the options')
+
+
 def run_tool(main: Callable[[], None]) -> None:
     """Run a command; a mistake is one line and exit status 1."""
+    # The tools leave Ctrl-C to the system while they import; from here on
+    # there are folders to clean up.
+    signal.signal(signal.SIGINT, signal.default_int_handler)
     try:
         main()
     except UserError as error:
