@@ -4,7 +4,7 @@ import logging
 
 import pytest
 import torch
-from mmengine.logging import MMLogger
+from mmengine.logging import MessageHub, MMLogger
 from mmengine.registry import DefaultScope
 
 import poslabel_mm  # noqa: F401  (before mmpretrain imports torchvision)
@@ -41,3 +41,11 @@ def plain_dumps(monkeypatch):
     for module in 'yapf.yapflib.yapf_api', 'mmengine.config.config':
         monkeypatch.setattr(
             f'{module}.FormatCode', lambda text, **_: (text, True), raising=False)
+
+
+@pytest.fixture(autouse=True)
+def no_run_before():
+    # A run that begins in the same second as one before it has its name, and
+    # would go on with its best score and its list of checkpoints.
+    yield
+    MessageHub._instance_dict.clear()

@@ -106,6 +106,14 @@ def test_outdated_checkpoint_that_is_a_folder_is_removed(tmp_path, data):
     assert _checkpoints(tmp_path) == {'epoch_3.pth'}
 
 
+def test_checkpoint_that_is_written_anew_is_kept(tmp_path, data):
+    runner = Runner.from_cfg(make_config(tmp_path, data, 'run'))
+    # Of a run that went back to its start.
+    runner.message_hub.update_info('keep_ckpt_ids', [1, 2, 3])
+    runner.train()
+    assert _checkpoints(tmp_path) == {f'epoch_{i}.pth' for i in (1, 2, 3)}
+
+
 def _validating(tmp_path, data):
     """A runner that is ready to validate, and its checkpoint hook."""
     cfg = make_config(

@@ -3,6 +3,7 @@
 It learns positional labels, for the run to be more than the stock one, and
 draws the pairs of the relative ones.
 """
+import itertools
 import os.path as osp
 from typing import Dict, List
 
@@ -63,6 +64,8 @@ log_level = 'ERROR'
 randomness = dict(seed=7)
 """
 
+RUNS = itertools.count()
+
 # What makes a run depend on its random state, in every place there is.
 RANDOM = {
     'model.backbone.drop_path_rate': 0.3,
@@ -97,6 +100,8 @@ def write_config(tmp_path, data: str, text: str = '') -> str:
 def make_config(tmp_path, data: str, work_dir: str, **options) -> Config:
     cfg = Config.fromfile(write_config(tmp_path, data))
     cfg.work_dir = str(tmp_path / work_dir)
+    # MMEngine tells runs of one process apart by this name and the second.
+    cfg.experiment_name = f'tiny_{next(RUNS)}'
     cfg.merge_from_dict(options)
     return cfg
 

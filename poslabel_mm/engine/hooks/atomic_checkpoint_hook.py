@@ -32,8 +32,9 @@ class AtomicCheckpointHook(CheckpointHook):
     def _save_checkpoint_with_step(self, runner, step: int,
                                    meta: dict) -> None:
         outdated = None
-        if self.max_keep_ckpts > 0 and (not self.keep_ckpt_ids
-                                        or self.keep_ckpt_ids[-1] != step):
+        if self.max_keep_ckpts > 0:
+            if step in self.keep_ckpt_ids:  # written anew, not to be removed
+                self.keep_ckpt_ids.remove(step)
             if len(self.keep_ckpt_ids) == self.max_keep_ckpts:
                 outdated = self.keep_ckpt_ids.popleft()
             self.keep_ckpt_ids.append(step)
