@@ -53,6 +53,20 @@ class Parser(argparse.ArgumentParser):
     def error(self, message: str) -> NoReturn:
         raise UserError(f'{message}; {self.prog} --help lists the options')
 
+    def add_split_options(self, folder: str) -> None:
+        """Add what every conversion takes.
+
+        Args:
+            folder (str): Where the result goes by default.
+        """
+        self.add_argument('--out', default=folder, help='default: %(default)s')
+        self.add_argument('--seed', type=int, default=0,
+                          help='of the split; default: %(default)s')
+        self.add_argument('--copy', action='store_true',
+                          help='copy the images instead of linking to them')
+        self.add_argument('--skip-unreadable', action='store_true',
+                          help='leave out images that cannot be read')
+
 
 def run_tool(main: Callable[[], None]) -> None:
     """Run a command; a mistake is one line and exit status 1."""

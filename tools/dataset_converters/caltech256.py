@@ -91,14 +91,7 @@ def parse_args(argv: Optional[List[str]]) -> argparse.Namespace:
         formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument(
         'source', help=f'the unpacked {ARCHIVE_FOLDER}, or its parent folder')
-    parser.add_argument(
-        '--out', default=CALTECH256.folder, help='default: %(default)s')
-    parser.add_argument('--seed', type=int, default=0,
-                        help='of the split; default: %(default)s')
-    parser.add_argument('--copy', action='store_true',
-                        help='copy the images instead of linking to them')
-    parser.add_argument('--skip-unreadable', action='store_true',
-                        help='leave out images that cannot be read')
+    parser.add_split_options(CALTECH256.folder)
     return parser.parse_args(argv)
 
 

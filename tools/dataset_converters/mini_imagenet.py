@@ -185,14 +185,7 @@ def parse_args(argv: Optional[List[str]]) -> argparse.Namespace:
     parser.add_argument('source', help='ImageNet-1K, or the 100 class folders')
     parser.add_argument('--csv', metavar='FOLDER',
                         help=f'where {", ".join(SPLIT_FILES)} are')
-    parser.add_argument(
-        '--out', default=MINI_IMAGENET.folder, help='default: %(default)s')
-    parser.add_argument('--seed', type=int, default=0,
-                        help='of the split; default: %(default)s')
-    parser.add_argument('--copy', action='store_true',
-                        help='copy the images instead of linking to them')
-    parser.add_argument('--skip-unreadable', action='store_true',
-                        help='leave out images that cannot be read')
+    parser.add_split_options(MINI_IMAGENET.folder)
     return parser.parse_args(argv)
 
 
