@@ -1,4 +1,4 @@
-"""The paper's tables and figures as data: the reader of ``configs/paper.yml``.
+"""Tables and figures as data: the reader of ``configs/paper.yml`` and its like.
 
 The file's header says what its fields mean. Nothing here imports torch.
 """
@@ -12,7 +12,7 @@ import yaml
 from .config_prefix import ROOT
 from .errors import UserError
 
-__all__ = ['Dataset', 'Figure', 'Paper', 'Row', 'Table', 'load_paper']
+__all__ = ['Dataset', 'Figure', 'Paper', 'Row', 'Table', 'list_manifests', 'load_paper']
 
 
 @dataclass(frozen=True)
@@ -41,9 +41,9 @@ class Row:
         id (str): Unique in its table.
         name (str): What the paper calls it.
         config (str): File name of the config that is trained and tested.
-        paper (Dict[str, float]): Reported accuracy in percent, ``top1`` and
-            mostly ``top5``.
         recipe (str): Key of :attr:`Paper.recipes`; the table's by default.
+        paper (Dict[str, float]): Reported accuracy in percent, ``top1`` and
+            mostly ``top5``; empty for an experiment that is not the paper's.
         pretrain (str, optional): File name of the config whose last checkpoint
             the training starts from.
         baseline (str, optional): The row of the same table that its gain is
@@ -52,8 +52,8 @@ class Row:
     id: str
     name: str
     config: str
-    paper: Dict[str, float]
     recipe: str
+    paper: Dict[str, float] = dataclasses.field(default_factory=dict)
     pretrain: Optional[str] = None
     baseline: Optional[str] = None
 
@@ -110,13 +110,15 @@ class Figure:
 
 @dataclass(frozen=True)
 class Paper:
-    """All of ``configs/paper.yml``.
+    """All of a manifest such as ``configs/paper.yml``.
 
     Attributes:
+        title (str): Heading of its results.
         recipes (Dict[str, Dict[str, Any]]): What the paper says of training.
         tables (Tuple[Table, ...]): In the paper's order.
         figures (Tuple[Figure, ...]): Those that are made of runs.
     """
+    title: str
     recipes: Dict[str, Dict[str, Any]]
     tables: Tuple[Table, ...]
     figures: Tuple[Figure, ...]
@@ -127,7 +129,7 @@ class Paper:
         Raises:
             UserError: If there is none; lists those there are.
         """
-        return _find(self.tables, id, 'table', 'the paper')
+        return _find(self.tables, id, 'table', 'the manifest')
 
     def figure(self, id: int) -> Figure:
         """The figure of this number.
@@ -135,7 +137,7 @@ class Paper:
         Raises:
             UserError: If there is none that is made of runs; lists those.
         """
-        return _find(self.figures, id, 'figure of runs', 'the paper')
+        return _find(self.figures, id, 'figure of runs', 'the manifest')
 
     def configs(self) -> List[str]:
         """File names of all configs of tables and figures, each one once.
@@ -158,12 +160,21 @@ def _find(items: Tuple[Any, ...], id: Any, kind: str, where: str) -> Any:
     raise UserError(f'{where} has no {kind} {id}; there are {known}')
 
 
+def list_manifests() -> List[str]:
+    """Names of the shipped manifests, ``'paper'`` among them, sorted.
+
+    ``configs/metafile.yml`` is MMPretrain's index of models and none of them.
+    """
+    return sorted(p.stem for p in ROOT.glob('*.yml') if p.name != 'metafile.yml')
+
+
 def load_paper(path: Union[str, Path, None] = None) -> Paper:
     """Read and check the manifest.
 
     Args:
         path (str | Path, optional): A file of the form of ``paper.yml``, its
-            configs beside it. Defaults to the shipped one.
+            configs beside it, or the name of a shipped one. Defaults to
+            'paper'.
 
     Returns:
         Paper: Its contents.
@@ -173,7 +184,9 @@ def load_paper(path: Union[str, Path, None] = None) -> Paper:
             too many, names a config, recipe, dataset or baseline that does not
             exist, or uses an id twice.
     """
-    path = ROOT / 'paper.yml' if path is None else Path(path)
+    if path is None or str(path) in list_manifests():
+        path = ROOT / f'{path or "paper"}.yml'
+    path = Path(path)
     try:
         content = yaml.safe_load(path.read_text('utf-8'))
     except OSError as error:
@@ -200,7 +213,7 @@ def _paper(content: Any, folder: Path) -> Paper:
     figures = tuple(
         _figure(entry, folder)
         for entry in _unique(paper.figures, 'figures', 'figure'))
-    return Paper(recipes, tables, figures)
+    return dataclasses.replace(paper, tables=tables, figures=figures)
 
 
 def _table(entry: Dict[str, Any], datasets: Dict[str, Dataset],
@@ -274,7 +287,8 @@ def _make(kind: type, entry: Any, where: str, extra: Tuple[str, ...] = (),
     unknown = set(values) - {field.name for field in fields} - set(extra)
     missing = {
         field.name for field in fields
-        if field.default is dataclasses.MISSING and field.name not in values
+        if field.default is field.default_factory is dataclasses.MISSING
+        and field.name not in values
     }
     for names, problem in (unknown, 'unknown'), (missing, 'missing'):
         if names:

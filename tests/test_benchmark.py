@@ -64,9 +64,9 @@ def test_memory_on_a_gpu_has_a_column(benchmark):
 def test_pairs_compares_every_form(benchmark, monkeypatch, tmp_path, capsys):
     out = tmp_path / 'pairs.csv'
     run(benchmark, monkeypatch, 'pairs', '--grids', 3, '--batch-sizes', 1, '--rounds', 2,
-        '--forms', 'exact', 'written_out', '--device', 'cpu', '--out', out)
+        '--forms', 'exact', 'written_out', 'products', '--device', 'cpu', '--out', out)
     rows = benchmark.markdown([out]).splitlines()
-    assert [row.split(' | ')[2] for row in rows[2:4]] == ['exact', 'written out']
+    assert [row.split(' | ')[2] for row in rows[2:5]] == ['exact', 'written out', 'products']
 
 
 @pytest.mark.parametrize('device, chosen', [('cuda', []), ('cuda:1', ['cuda:1'])])

@@ -23,10 +23,11 @@ from mmpretrain.structures import DataSample
 from PIL import Image
 
 from poslabel_mm import UserError
-from poslabel_mm.paper import load_paper
+from poslabel_mm.paper import list_manifests, load_paper
 
 CONFIGS = Path(__file__).resolve().parents[1] / 'configs'
 PAPER = load_paper()
+FASHION_MNIST = load_paper('fashion-mnist')
 ROWS = [(table, row) for table in PAPER.tables for row in table.rows]
 LABEL_HEADS = {
     'APL': 'poslabel_mm.PositionalLabelHead',
@@ -68,6 +69,7 @@ def test_tables_and_figures_are_those_of_the_paper():
     rows = {table.id: len(table.rows) for table in PAPER.tables}
     assert rows == {1: 6, 2: 6, 3: 7, 4: 12, 5: 12, 6: 12, 7: 4}
     assert [figure.id for figure in PAPER.figures] == [5, 7, 8]
+    assert all('top1' in row.paper for _, row in ROWS)
 
 
 @pytest.mark.parametrize('table, gains', [
@@ -96,6 +98,7 @@ def test_a_config_has_one_value_whatever_the_table():
 
 def test_every_leaf_is_in_the_manifest_or_said_not_to_be():
     others = {path.name for path in CONFIGS.glob('*.py')} - set(PAPER.configs())
+    others -= set(FASHION_MNIST.configs())
     assert {name for name in others if 'digits' not in name} == {
         # Sec. 4.1's size for ViT-B, and the stock Swin: no row is made of them.
         'vit-b_384px_in1k.py', 'vit-b_apl_384px_in1k.py',
@@ -104,6 +107,7 @@ def test_every_leaf_is_in_the_manifest_or_said_not_to_be():
 
 
 MANIFEST = """
+title: Some
 recipes: {usual: {}}
 datasets: {digits: {title: Digits, classes: 10}}
 tables:
@@ -137,8 +141,16 @@ def manifest(tmp_path):
     return write
 
 
+def test_manifests_are_those_of_the_configs():
+    assert list_manifests() == ['fashion-mnist', 'paper']
+
+
 def test_a_manifest_of_ones_own(manifest):
-    paper = load_paper(manifest(lambda content: None))
+    def without_papers_value(content):
+        del content['tables'][0]['rows'][0]['paper']
+
+    paper = load_paper(manifest(without_papers_value))
+    assert paper.table(1).row('vit').paper == {}
     assert paper.configs() == ['a.py']
     row = paper.table(1).row('apl')
     assert (row.recipe, row.baseline, row.pretrain) == ('usual', 'vit', None)
@@ -173,7 +185,7 @@ FIRST_ROW = 'tables', 0, 'rows', 0
     (_change(*FIRST_ROW, baseline='vit'), "row vit: its baseline 'vit' is no"),
     (_change(*FIRST_ROW, baseline='gone'), "baseline 'gone' is no other row"),
     (_change(*FIRST_ROW, top1=1), 'table 1, row vit: unknown top1'),
-    (_drop(*FIRST_ROW, 'paper'), 'table 1, row vit: missing paper'),
+    (_drop(*FIRST_ROW, 'name'), 'table 1, row vit: missing name'),
     (_drop(*FIRST_ROW, 'id'), 'table 1: rows: an entry has no id'),
     (_change(*FIRST_ROW, paper=3), 'table 1, row vit: paper must be a mapping'),
     (_change(*FIRST_ROW, recipe='x'), "no recipe 'x' is described"),

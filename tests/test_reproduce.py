@@ -150,6 +150,24 @@ def test_list_shows_rows_values_and_states(call, capsys):
     assert sum(line[:2] == ['Fig.', '8'] for line in lines) == 12
 
 
+def test_another_manifest_has_no_columns_of_the_paper(call, capsys):
+    parent = Path('work_dirs/fashion-mnist')
+    for config, top1 in ('vit-tiny_nope', 80.), ('vit-tiny_nope_apl', 82.5):
+        done(Run(f'{config}_fashion-mnist.py', 0, (), parent), top1)
+    assert call('--manifest', 'fashion-mnist', '--list') == 0
+    out = capsys.readouterr().out
+    assert out.startswith('Small ViT on 5,000 images of Fashion-MNIST, in work_dirs/fashion-mnist')
+    assert 'paper' not in out
+    lines = [line.split() for line in out.splitlines()]
+    assert ['1', 'apl', 'vit-tiny_nope_apl_fashion-mnist.py', '82.50', 'tested'] in lines
+    paper = load_paper('fashion-mnist')
+    some = Selection(*select(paper, [1], [], []), parent, title=paper.title)
+    rows = results.markdown(some, [0]).splitlines()
+    assert '| row | config | measured top-1 | measured top-5 | gain, measured | seeds |' in rows
+    assert ('| ViT + APL | `vit-tiny_nope_apl_fashion-mnist.py` | 82.50 | 102.50 | +2.50 | 0 |'
+            in rows)
+
+
 def test_everything_is_listed_and_nothing_made(call, capsys, tmp_path):
     assert call('--list') == 0
     lines = capsys.readouterr().out.splitlines()

@@ -40,12 +40,14 @@ from mmpretrain.registry import MODELS  # noqa: E402
 from mmpretrain.structures import DataSample  # noqa: E402
 
 from poslabel_mm.models import RelativePositionalLabelHead  # noqa: E402
+from poslabel_mm.models.losses.pairwise_cross_entropy import (  # noqa: E402
+    CHUNK_BYTES, CLASS_MULTIPLE)
 from poslabel_mm.tokens import PatchTokens  # noqa: E402
 
 TOKEN_CHANNELS = 768  # ViT-B's: the released widths 768 -> 384 -> 384 -> C
 DRAWN_PAIRS = 16
 CONDITIONS = ('device', 'dtype', 'compile', 'threads', 'torch')
-FORMS = ('exact', 'drawn', 'written_out', 'token_loop')
+FORMS = ('exact', 'drawn', 'written_out', 'token_loop', 'products')
 
 
 def parse_args() -> argparse.Namespace:
@@ -252,6 +254,8 @@ def time_steps(args: argparse.Namespace) -> None:
 def pair_loss(form: str, grid: int, batch_size: int, args: argparse.Namespace) -> Callable:
     """Forward and backward of a form of the loss, gradients already there."""
     torch.manual_seed(0)
+    if form == 'products':
+        return bare_products(grid, batch_size, args)
     head = RelativePositionalLabelHead(
         TOKEN_CHANNELS, grid, pairs_per_token=DRAWN_PAIRS if form == 'drawn' else None)
     head.init_weights()
@@ -279,6 +283,31 @@ def pair_loss(form: str, grid: int, batch_size: int, args: argparse.Namespace) -
     return torch.compile(call) if args.compile else call
 
 
+def bare_products(grid: int, batch_size: int, args: argparse.Namespace) -> Callable:
+    """The matrix products of the exact form, chunk by chunk, and nothing between them.
+
+    Each pair's logits and their two gradients: what is left of its time once all else is free.
+    """
+    hidden, num_classes = TOKEN_CHANNELS // 2, (2 * grid - 1)**2
+    num_classes += -num_classes % CLASS_MULTIPLE
+    pairs = batch_size * grid**4
+    factory = dict(dtype=getattr(torch, args.dtype), device=args.device)
+    chunk_bytes = CHUNK_BYTES[torch.device(args.device).type]
+    size = min(pairs, chunk_bytes // factory['dtype'].itemsize // (2 * hidden + num_classes))
+    x, d_x = (torch.randn(size, hidden, **factory) for _ in range(2))
+    weight, d_weight = (torch.randn(num_classes, hidden, **factory) for _ in range(2))
+    logits = x @ weight.t()
+
+    def call() -> None:
+        for left in range(pairs, 0, -size):
+            rows = slice(min(left, size))
+            torch.mm(x[rows], weight.t(), out=logits[rows])
+            torch.mm(logits[rows].t(), x[rows], out=d_weight)
+            torch.mm(logits[rows], weight, out=d_x[rows])
+
+    return call
+
+
 def written_form(form: str) -> Callable:
     """The plain forms, which the tests compare with too."""
     folder = ROOT / 'tests'
@@ -297,7 +326,7 @@ def time_pairs(args: argparse.Namespace) -> None:
             logits_gb = batch_size * grid**4 * num_classes * 4 / 1e9
             forms = [
                 form for form in args.forms
-                if form in ('exact', 'drawn') or logits_gb <= args.max_gb
+                if form not in ('written_out', 'token_loop') or logits_gb <= args.max_gb
             ]
             calls = {form: pair_loss(form, grid, batch_size, args) for form in forms}
             rounds = take_turns(calls, args)
@@ -318,13 +347,14 @@ def time_pairs(args: argparse.Namespace) -> None:
                 write(args.out, rows)
                 seconds = statistics.median(float(row['seconds']) for row in rows)
                 ratio = statistics.median(float(row['over_exact'] or 'nan') for row in rows)
+                peak = rows[0]['peak_mib']
                 print(f'grid {grid} batch {batch_size} {form}: {seconds:.4f} s, {ratio:.3f} of '
-                      f'exact, peak {rows[0]["peak_mib"]} MiB', flush=True)
+                      f'exact' + (f', peak {peak} MiB' if peak else ''), flush=True)
 
 
 def peak_of_a_process(form: str, grid: int, batch_size: int, args: argparse.Namespace) -> str:
     """Peak MiB of a form on a CPU, beyond tokens, parameters and gradients."""
-    if args.device != 'cpu' or not Path('/proc/self/clear_refs').exists():
+    if form == 'products' or args.device != 'cpu' or not Path('/proc/self/clear_refs').exists():
         return ''
     command = [
         sys.executable, __file__, 'memory', form,

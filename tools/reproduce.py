@@ -35,7 +35,7 @@ try:
     from poslabel_mm import UserError, config_path
     from poslabel_mm.child_processes import ChildProcesses
     from poslabel_mm.engine.atomic_file import write_atomically
-    from poslabel_mm.paper import load_paper
+    from poslabel_mm.paper import list_manifests, load_paper
     from poslabel_mm.reproduce import results
     from poslabel_mm.reproduce.figures import draw
     from poslabel_mm.reproduce.launcher import Launcher
@@ -330,9 +330,12 @@ def parse_args() -> argparse.Namespace:
                       help='or ROW beside one --table')
     what.add_argument('--figure', type=whole_number(1), action='append', default=[], metavar='N')
     what.add_argument('--all', action='store_true', help='all tables and figures')
+    what.add_argument('--manifest', choices=list_manifests(), default='paper',
+                      help='whose tables and figures: configs/MANIFEST.yml (default: paper)')
     how = parser.add_argument_group('how')
     how.add_argument('--seeds', type=whole_number(0), nargs='+', default=[0], metavar='SEED')
-    how.add_argument('--work-dir', type=Path, default=Path('work_dirs/reproduce'))
+    how.add_argument('--work-dir', type=Path,
+                     help='default: work_dirs/reproduce, or work_dirs/MANIFEST of another')
     how.add_argument('--cfg-options', nargs='+', default=[], metavar='KEY=VALUE',
                      help='for every config; runs with other options keep other folders')
     how.add_argument('--amp', action='store_true', help='train in mixed precision')
@@ -379,6 +382,9 @@ def check_args(args: argparse.Namespace) -> None:
     own = next((o for o in args.cfg_options if o.startswith('randomness.seed=')), None)
     if own:
         raise UserError(f'--cfg-options {own}: seeds are given by --seeds')
+    if args.work_dir is None:
+        name = 'reproduce' if args.manifest == 'paper' else args.manifest
+        args.work_dir = Path('work_dirs', name)
     if set(',[]()\'"') & set(str(args.work_dir)):
         raise UserError(f'--work-dir {args.work_dir} must be without commas, brackets and '
                         'quotes: MMEngine would take it for a list')
@@ -392,7 +398,7 @@ def check_args(args: argparse.Namespace) -> None:
 
 def main() -> int:
     args = parse_args()
-    paper = load_paper()
+    paper = load_paper(args.manifest)
     tables, figures = args.table, args.figure
     if args.all or args.list and not (tables or args.row or figures):
         tables, figures = [t.id for t in paper.tables], [f.id for f in paper.figures]
@@ -400,10 +406,11 @@ def main() -> int:
     if args.scale == 'tiny':
         scale = Scale(args.data or tiny_data(), args.epochs or 1)
     rows, chosen = select(paper, tables, args.row, figures)
-    selection = Selection(rows, chosen, args.work_dir, scale, tuple(args.cfg_options))
+    selection = Selection(
+        rows, chosen, args.work_dir, scale, tuple(args.cfg_options), paper.title)
     everything = Selection(
         tuple((t, row) for t in paper.tables for row in t.rows), paper.figures,
-        args.work_dir, scale, tuple(args.cfg_options))
+        args.work_dir, scale, tuple(args.cfg_options), paper.title)
     if args.list:
         print_list(selection, selection.seeds(args.seeds))
         return 0

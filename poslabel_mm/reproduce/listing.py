@@ -6,8 +6,6 @@ from .results import accuracy, measure, paper_value, title
 from .run import Run
 from .selection import Selection
 
-HEADER = ('table', 'row', 'config', 'paper', 'measured', 'state')
-
 
 class Line(NamedTuple):
     """Of the list, as text."""
@@ -17,6 +15,9 @@ class Line(NamedTuple):
     paper: str
     measured: str
     state: str
+
+
+HEADER = Line(*Line._fields)
 
 
 def lines(selection: Selection, seeds: Sequence[int]) -> List[Line]:
@@ -61,21 +62,24 @@ def _state_of_run(run: Run) -> str:
 
 def print_list(selection: Selection, seeds: Sequence[int]) -> None:
     """Print it: in a frame on a terminal, in plain columns otherwise."""
-    found = lines(selection, seeds)
+    found = [HEADER, *lines(selection, seeds)]
     heading = f'{title(selection)}, in {selection.parent}'.replace('`', '')
+    if not any(line.paper for line in found[1:]):
+        found = [(*line[:3], *line[4:]) for line in found]
+    header, *found = found
     if sys.stdout.isatty():
         from rich.console import Console
         from rich.table import Table
         table = Table(title=heading)
-        for name in HEADER:
+        for name in header:
             table.add_column(name, justify='right' if name in ('paper', 'measured') else 'left',
                              overflow='fold')
         for i, line in enumerate(found):
-            last = i + 1 == len(found) or found[i + 1].table != line.table
+            last = i + 1 == len(found) or found[i + 1][0] != line[0]
             table.add_row(*line, end_section=last)
         Console().print(table, markup=False)
         return
-    widths = [max(map(len, column)) for column in zip(HEADER, *found)]
+    widths = [max(map(len, column)) for column in zip(header, *found)]
     print(heading)
-    for cells in (HEADER, *found):
+    for cells in (header, *found):
         print('  '.join(cell.ljust(width) for cell, width in zip(cells, widths)).rstrip())

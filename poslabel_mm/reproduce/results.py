@@ -1,4 +1,4 @@
-"""The paper's tables with what was measured, as Markdown."""
+"""The manifest's tables with what was measured, as Markdown."""
 from dataclasses import replace
 from pathlib import Path
 from statistics import mean, stdev
@@ -32,7 +32,7 @@ def markdown(selection: Selection, seeds: Sequence[int]) -> str:
         if selection.scale.data:
             data = f'{selection.scale.data} in place of {data}'
         parts.append(f'## Table {table.id}: {table.title} ({data})')
-        parts.append('\n'.join([row_of(HEADER), row_of(['---'] * len(HEADER)), *lines]))
+        parts.append(_grid(HEADER, lines))
         runs += [selection.row_run(row, seed) for row in rows for seed in measured[row.id]]
     parts.append(
         'Accuracy in percent on the test images after the last epoch: mean ± standard deviation '
@@ -43,7 +43,7 @@ def markdown(selection: Selection, seeds: Sequence[int]) -> str:
 
 def title(selection: Selection) -> str:
     """What was run, for nobody to take one size or setting for another."""
-    text = 'Results at the paper\'s size'
+    text = selection.title
     if selection.scale.data:
         epochs = selection.scale.epochs
         text = (f'Results at a TINY scale: small models, {selection.scale.data}, '
@@ -83,8 +83,8 @@ def gain(row: Row, measured: Dict[str, Dict[int, Dict[str, float]]]) -> str:
 
 
 def paper_gain(table: Table, row: Row) -> str:
-    """The difference of the two top-1 values in the paper."""
-    if row.baseline is None:
+    """The difference of the two top-1 values in the paper, if it has both."""
+    if row.baseline is None or not row.paper:
         return ''
     return f'{row.paper["top1"] - table.row(row.baseline).paper["top1"]:+.2f}'
 
@@ -100,12 +100,20 @@ def accuracy(by_seed: Dict[int, Dict[str, float]], metric: str = 'top1') -> str:
     return spread([metrics[key] for metrics in by_seed.values() if key in metrics])
 
 
-def _line(table: Table, row: Row, measured: Dict[str, Dict[int, Dict[str, float]]]) -> str:
+def _line(table: Table, row: Row, measured: Dict[str, Dict[int, Dict[str, float]]]) -> List[str]:
     by_seed = measured[row.id]
     config = f'`{row.config}`' if row.pretrain is None else f'`{row.pretrain}` → `{row.config}`'
-    return row_of([row.name, config, paper_value(row), accuracy(by_seed),
-                   accuracy(by_seed, 'top5'), paper_gain(table, row), gain(row, measured),
-                   ', '.join(map(str, by_seed))])
+    return [row.name, config, paper_value(row), accuracy(by_seed), accuracy(by_seed, 'top5'),
+            paper_gain(table, row), gain(row, measured), ', '.join(map(str, by_seed))]
+
+
+def _grid(header: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
+    """Without columns of the paper's values or of a metric that no row has."""
+    optional = {name for name in header if 'paper' in name or 'top-5' in name}
+    kept = [i for i, name in enumerate(header)
+            if name not in optional or any(row[i] for row in rows)]
+    lines = [header, ['---'] * len(header), *rows]
+    return '\n'.join(row_of([line[i] for i in kept]) for line in lines)
 
 
 def row_of(cells: Sequence[str]) -> str:

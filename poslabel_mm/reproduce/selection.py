@@ -22,12 +22,14 @@ class Selection:
         work_dir (Path): Of all runs.
         scale (Scale): Their size.
         options (tuple[str, ...]): ``KEY=VALUE`` for every config.
+        title (str): Heading of the results.
     """
     rows: Tuple[Tuple[Table, Row], ...]
     figures: Tuple[Figure, ...]
     work_dir: Path
     scale: Scale = Scale()
     options: Tuple[str, ...] = ()
+    title: str = ''
 
     @property
     def parent(self) -> Path:
