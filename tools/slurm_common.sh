@@ -1,0 +1,20 @@
+# Sourced by slurm_train.sh and slurm_test.sh, which say what is set where.
+#   in_slurm PARTITION JOB_NAME SCRIPT [arguments of the script]
+in_slurm() {
+    local gpus=${GPUS:-8} gpus_per_node=${GPUS_PER_NODE:-8} tools
+    if [[ ! $gpus =~ ^[1-9][0-9]*$ || ! $gpus_per_node =~ ^[1-9][0-9]*$ ]]; then
+        echo "usage: GPUS and GPUS_PER_NODE are numbers, at least 1" >&2
+        exit 2
+    fi
+    tools=$(cd "$(dirname "${BASH_SOURCE[0]}")" && pwd)
+    # shellcheck disable=SC2086  # SRUN_ARGS are several words
+    exec srun -p "$1" \
+        --job-name="$2" \
+        --gres="gpu:$gpus_per_node" \
+        --ntasks="$gpus" \
+        --ntasks-per-node="$gpus_per_node" \
+        --cpus-per-task="${CPUS_PER_TASK:-5}" \
+        --kill-on-bad-exit=1 \
+        ${SRUN_ARGS:-} \
+        "${PYTHON:-python}" -u "$tools/$3" "${@:4}"
+}
