@@ -144,6 +144,40 @@ def test_resume_command_of_a_script_has_what_was_set(
     assert {f'{name}={value}' for name, value in settings.items()} <= set(seen)
 
 
+@pytest.mark.parametrize('script, arguments, handed_on', [
+    ('slurm_train.sh', ['c.py', 'my dir', '--amp'],
+     ['c.py', '--work-dir=my dir', '--launcher=slurm', '--amp']),
+    ('slurm_test.sh', ['c.py', 'a.pth', '--tta'],
+     ['c.py', 'a.pth', '--launcher=slurm', '--tta']),
+])
+@pytest.mark.parametrize('settings, layout', [
+    (dict(), ['gpu:8', '8', '8']),
+    (dict(GPUS='2'), ['gpu:2', '2', '2']),
+    (dict(GPUS='16'), ['gpu:8', '16', '8']),
+    (dict(GPUS='16', GPUS_PER_NODE='4'), ['gpu:4', '16', '4']),
+])
+def test_what_srun_is_told(tmp_path, script, arguments, handed_on, settings, layout):
+    srun = tmp_path / 'srun'
+    srun.write_text('#!/bin/sh\nprintf "%s\\n" "$@"\n')
+    srun.chmod(0o755)
+    env = {key: value for key, value in os.environ.items()
+           if key not in ('GPUS', 'GPUS_PER_NODE', 'CPUS_PER_TASK', 'SRUN_ARGS', 'PYTHON')}
+    env['PATH'] = f'{tmp_path}{os.pathsep}{env["PATH"]}'
+    tool = osp.join(ROOT, 'tools', script)
+    told = subprocess.run(
+        [tool, 'part', 'job', *arguments], env={**env, **settings}, capture_output=True,
+        text=True, check=True).stdout.splitlines()
+    gres, ntasks, per_node = layout
+    assert told == [
+        '-p', 'part', '--job-name=job', f'--gres={gres}', f'--ntasks={ntasks}',
+        f'--ntasks-per-node={per_node}', '--cpus-per-task=5', '--kill-on-bad-exit=1', 'python',
+        '-u', osp.join(ROOT, 'tools', script[len('slurm_'):-len('.sh')] + '.py'), *handed_on
+    ]
+    wrong = subprocess.run([tool, 'part', 'job', *arguments], env={**env, 'GPUS': 'two'},
+                           capture_output=True, text=True)
+    assert (wrong.returncode, wrong.stderr) == (2, 'usage: GPUS=two is no number from 1 on\n')
+
+
 def test_checkpoint_is_looked_at_by_one_process_of_a_machine(
         tmp_path, data, monkeypatch, built):
     looked = []

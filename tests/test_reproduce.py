@@ -209,7 +209,7 @@ def test_dry_run_prints_the_commands_and_makes_nothing(call, capsys, tmp_path, m
 
     assert call(*arguments, '--gpus', 16, '--launcher', 'slurm', '--partition', 'p q') == 0
     first, _, test = shown(capsys.readouterr().out)
-    assert first.startswith("GPUS=16 GPUS_PER_NODE=8 SLURM_DISABLE_STATUS=1 tools/slurm_train.sh "
+    assert first.startswith("GPUS=16 SLURM_DISABLE_STATUS=1 tools/slurm_train.sh "
                             "'p q' mae-vit-b_rpl_in1k configs/mae-vit-b_rpl_in1k.py ")
     assert 'tools/slurm_test.sh' in test
     assert not folder.exists()

@@ -1,11 +1,15 @@
 # Sourced by slurm_train.sh and slurm_test.sh, which say what is set where.
 #   in_slurm PARTITION JOB_NAME SCRIPT [arguments of the script]
 in_slurm() {
-    local gpus=${GPUS:-8} gpus_per_node=${GPUS_PER_NODE:-8} tools
-    if [[ ! $gpus =~ ^[1-9][0-9]*$ || ! $gpus_per_node =~ ^[1-9][0-9]*$ ]]; then
-        echo "usage: GPUS and GPUS_PER_NODE are numbers, at least 1" >&2
-        exit 2
-    fi
+    local gpus=${GPUS:-8} gpus_per_node tools name
+    for name in GPUS GPUS_PER_NODE; do
+        if [[ ! ${!name:-8} =~ ^[1-9][0-9]*$ ]]; then
+            echo "usage: $name=${!name} is no number from 1 on" >&2
+            exit 2
+        fi
+    done
+    # No node has to have more than there are in all.
+    gpus_per_node=${GPUS_PER_NODE:-$((gpus < 8 ? gpus : 8))}
     tools=$(cd "$(dirname "${BASH_SOURCE[0]}")" && pwd)
     # shellcheck disable=SC2086  # SRUN_ARGS are several words
     exec srun -p "$1" \

@@ -1,9 +1,9 @@
 #!/usr/bin/env bash
 # Test in a Slurm job:
 #   GPUS=8 tools/slurm_test.sh PARTITION JOB_NAME CONFIG CHECKPOINT [options]
-# with the options of tools/test.py. GPUS is the total, GPUS_PER_NODE and
-# CPUS_PER_TASK say how it is laid out, SRUN_ARGS go to srun. Another Python:
-# PYTHON.
+# with the options of tools/test.py. GPUS is the total (8), GPUS_PER_NODE (8, or
+# all of fewer) and CPUS_PER_TASK (5) say how it is laid out, SRUN_ARGS go to
+# srun. Another Python: PYTHON.
 set -eu
 
 if [[ $# -lt 4 ]]; then

@@ -1,9 +1,9 @@
 #!/usr/bin/env bash
 # Train in a Slurm job:
 #   GPUS=8 tools/slurm_train.sh PARTITION JOB_NAME CONFIG WORK_DIR [options]
-# with the options of tools/train.py. GPUS is the total, GPUS_PER_NODE and
-# CPUS_PER_TASK say how it is laid out, SRUN_ARGS go to srun. Another Python:
-# PYTHON.
+# with the options of tools/train.py. GPUS is the total (8), GPUS_PER_NODE (8, or
+# all of fewer) and CPUS_PER_TASK (5) say how it is laid out, SRUN_ARGS go to
+# srun. Another Python: PYTHON.
 set -eu
 
 # What the user has set, for the command to resume with.

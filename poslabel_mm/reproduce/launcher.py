@@ -10,7 +10,6 @@ from typing import Dict, List, NamedTuple, Optional
 from poslabel_mm.errors import UserError
 from .run import Run
 
-GPUS_PER_NODE = 8
 BATCH = 'train_dataloader.batch_size'
 ACCUMULATION = 'optim_wrapper.accumulative_counts'
 
@@ -101,7 +100,7 @@ class Launcher(NamedTuple):
         return options + ([f'{ACCUMULATION}={steps}'] if steps > 1 and not asked else [])
 
     def _slurm(self, script: str, job: str, *arguments: str) -> Command:
-        env = dict(GPUS=str(self.gpus), GPUS_PER_NODE=str(min(self.gpus, GPUS_PER_NODE)))
+        env = dict(GPUS=str(self.gpus))
         if 'GPUS_PER_NODE' in os.environ:
             env['GPUS_PER_NODE'] = os.environ['GPUS_PER_NODE']
         # A single SIGINT is for the processes; srun would only say how they are.
