@@ -577,6 +577,11 @@ def test_results_are_kept_of_what_was_run_before(call):
     text = (FOLDER / 'results.md').read_text()
     assert ' (digits in place of ImageNet-1K)' in text
     assert '## Table 1:' in text and '## Table 4:' in text and '## Table 2:' not in text
+    with open(FOLDER / 'results.csv') as file:
+        first, *others = csv.DictReader(file)
+    assert first == dict(table='1', row='pe', config='vit-b_in1k.py', seed='0', top1='50.0',
+                         top5='70.0')
+    assert ('4', 'deit-b') in [(line['table'], line['row']) for line in others]
 
 
 def entry(step, epoch, **values):

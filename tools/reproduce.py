@@ -249,8 +249,9 @@ def write_results(everything: Selection, seeds: List[int]) -> None:
     there = everything.seeds(seeds)
     measured = results.measured_tables(everything, there)
     if measured.rows:
-        write_atomically(results.markdown(measured, there).encode(),
-                         results.results_path(everything))
+        path = results.results_path(everything)
+        write_atomically(results.markdown(measured, there).encode(), path)
+        write_atomically(results.csv_of_seeds(measured, there).encode(), path.with_suffix('.csv'))
 
 
 def show_results(selection: Selection, everything: Selection, seeds: List[int]) -> None:

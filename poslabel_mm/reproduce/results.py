@@ -1,4 +1,6 @@
-"""The manifest's tables with what was measured, as Markdown."""
+"""The manifest's tables with what was measured: Markdown, and every value as CSV."""
+import csv
+import io
 from dataclasses import replace
 from pathlib import Path
 from statistics import mean, stdev
@@ -39,6 +41,18 @@ def markdown(selection: Selection, seeds: Sequence[int]) -> str:
         'over the seeds. A gain is over the baseline of the row, seed by seed.')
     parts += machines(runs)
     return '\n\n'.join(parts) + '\n'
+
+
+def csv_of_seeds(selection: Selection, seeds: Sequence[int]) -> str:
+    """What :func:`markdown` averages: a line for every row and seed."""
+    text = io.StringIO()
+    writer = csv.writer(text, lineterminator='\n')
+    writer.writerow(['table', 'row', 'config', 'seed', *METRICS])
+    for table, row in selection.rows:
+        for seed, metrics in measure(selection, row, seeds).items():
+            values = [metrics.get(key, '') for key in METRICS.values()]
+            writer.writerow([table.id, row.id, row.config, seed, *values])
+    return text.getvalue()
 
 
 def title(selection: Selection) -> str:
