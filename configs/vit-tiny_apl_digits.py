@@ -1,4 +1,5 @@
-# The same ViT, seed and schedule with absolute positional labels: 6x6 = 36.
+# The ViT, seed and schedule of vit-tiny_digits.py with absolute positional labels:
+# 6x6 = 36.
 #   python tools/train.py configs/vit-tiny_apl_digits.py
 _base_ = './vit-tiny_digits.py'
 

@@ -1,5 +1,5 @@
-# A small ViT on 5,000 images of Fashion-MNIST, 500 a class as Mini-ImageNet has
-# them: the baseline, with its learned positional encoding.
+# A small ViT on 5,000 images of Fashion-MNIST, about 500 a class as Mini-ImageNet
+# has: the baseline, with its learned positional encoding.
 # 7x7 patches of 4x4 pixels, 30 epochs of 157 iterations.
 #   python tools/train.py configs/vit-tiny_fashion-mnist.py
 _base_ = ['./_base_/fashion_mnist.py', './_base_/vit-tiny_30e.py']

@@ -1,4 +1,5 @@
-# The same ViT, seed and schedule with relative positional labels: 11x11 = 121.
+# The ViT, seed and schedule of vit-tiny_digits.py with relative positional labels:
+# 11x11 = 121.
 #   python tools/train.py configs/vit-tiny_rpl_digits.py
 _base_ = './vit-tiny_digits.py'
 

@@ -20,6 +20,7 @@ DATA = {
     'mini-imagenet': 'Mini-ImageNet',
     'caltech256': 'Caltech-256',
     'digits': 'scikit-learn digits',
+    'fashion-mnist': 'Fashion-MNIST',
 }
 
 

@@ -1,10 +1,12 @@
 """The chunked pairwise cross-entropy equals the written-out form, in every gradient."""
 import copy
+import sys
 
 import pytest
 import torch
 from pairwise_reference import token_loop, written_out
 from torch import nn
+from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils.checkpoint import checkpoint
 
 from poslabel_mm.labels import num_relative, relative_codes
@@ -41,13 +43,15 @@ class Problem(nn.Module):
         self.to(dtype)
 
     def forward(self, loss=pairwise_cross_entropy, **kwargs):
-        return loss(self.query, self.key, *self.codes, self.fc1,
+        codes = [code.to(self.query.device) for code in self.codes]
+        return loss(self.query, self.key, *codes, self.fc1,
                     [self.fc2, self.classifier], **kwargs)
 
-    def results(self, loss=pairwise_cross_entropy, **kwargs):
-        """Loss, accuracy, gradients by name."""
+    def results(self, loss=pairwise_cross_entropy, autocast=None, **kwargs):
+        """Loss, accuracy, gradients by name; backward outside of autocast, as torch advises."""
         self.zero_grad()
-        value, accuracy = self(loss, **kwargs)
+        with torch.autocast(self.query.device.type, autocast, enabled=autocast is not None):
+            value, accuracy = self(loss, **kwargs)
         value.backward()
         return dict(
             loss=value.detach(),
@@ -62,10 +66,30 @@ def assert_same(got, expected, **tolerance):
     assert got.keys() == expected.keys()
     for name, value in expected.items():
         torch.testing.assert_close(
-            got[name], value, msg=lambda m: f'{name}: {m}', check_dtype=False, **tolerance)
+            got[name], value, msg=lambda m: f'{name}: {m}', check_dtype=False,
+            check_device=False, **tolerance)
 
 
 EXACT = dict(rtol=1e-10, atol=1e-12)
+
+on_every_device = pytest.mark.parametrize(
+    'device', ['cpu'] + ['cuda'] * torch.cuda.is_available())
+
+
+class Recorder(TorchDispatchMode):
+    """Which operators ran, and the largest storage that one of them returned."""
+
+    def __init__(self):
+        super().__init__()
+        self.operators, self.largest = set(), 0
+
+    def __torch_dispatch__(self, func, types, args=(), kwargs=None):
+        result = func(*args, **(kwargs or {}))
+        self.operators.add(func.overloadpacket.__name__)
+        for value in torch.utils._pytree.tree_leaves(result):
+            if isinstance(value, torch.Tensor):
+                self.largest = max(self.largest, value.untyped_storage().nbytes())
+        return result
 
 
 @pytest.mark.parametrize('kwargs', [
@@ -82,9 +106,11 @@ EXACT = dict(rtol=1e-10, atol=1e-12)
     dict(bias=False),
 ])
 # 450 pairs are two images of 15 x 15: five of them leave a last chunk of one.
-@pytest.mark.parametrize('pairs', [None, 1, 37, 100, 450, 10**6])
-def test_equals_the_written_out_form(kwargs, pairs):
-    problem = Problem(**kwargs)
+# One of 10 holds two thirds of a query's.
+@pytest.mark.parametrize('pairs', [None, 1, 10, 37, 100, 450, 10**6])
+@on_every_device
+def test_equals_the_written_out_form(kwargs, pairs, device):
+    problem = Problem(**kwargs).to(device)
     assert_same(problem.results(pairs_per_chunk=pairs), problem.results(written_out), **EXACT)
 
 
@@ -113,11 +139,12 @@ def test_any_number_of_linears(num_linears):
 
 
 @pytest.mark.parametrize('kwargs', [dict(), dict(num_visible=5)])
-@pytest.mark.parametrize('pairs', [None, 1, 11, 30])
-def test_drawn_keys_equal_the_written_out_form(kwargs, pairs):
-    problem = Problem(**kwargs)
+@pytest.mark.parametrize('pairs', [None, 1, 2, 11, 30])
+@on_every_device
+def test_drawn_keys_equal_the_written_out_form(kwargs, pairs, device):
+    problem = Problem(**kwargs).to(device)
     N = problem.query.size(1)
-    index = draw_keys(2, N, N, 3, torch.Generator().manual_seed(1))
+    index = draw_keys(2, N, N, 3, torch.Generator().manual_seed(1)).to(device)
     assert_same(
         problem.results(key_index=index, pairs_per_chunk=pairs),
         problem.results(written_out, key_index=index), **EXACT)
@@ -144,11 +171,27 @@ def test_frozen_parts_get_no_gradient_and_change_no_other(frozen):
     assert_same(problem.results(), problem.results(written_out), **EXACT)
 
 
+@pytest.mark.parametrize('drawn', [False, True])
+def test_memory_grows_neither_with_the_batch_nor_with_the_grid(drawn, monkeypatch):
+    module = sys.modules[pairwise_cross_entropy.__module__]
+    monkeypatch.setitem(module.CHUNK_BYTES, 'cpu', 20_000)
+    for batch, side in (1, 4), (8, 4), (2, 8):
+        problem = Problem(grid=(side, side), batch=batch, dtype=torch.float32)
+        N = side * side
+        index = draw_keys(batch, N, N, 3, torch.Generator()) if drawn else None
+        with Recorder() as recorder:
+            problem.results(key_index=index)
+        # Beyond the inputs, their gradients and the labels' keys.
+        own = max(p.numel() for p in problem.parameters()) * 4
+        assert recorder.largest <= max(20_000, own, batch * N * 3 * 8)
+
+
 def test_no_grad():
     problem = Problem()
-    with torch.no_grad():
+    with torch.no_grad(), Recorder() as recorder:
         loss, accuracy = problem()
     assert not loss.requires_grad
+    assert 'gelu' in recorder.operators and 'gelu_backward' not in recorder.operators
     assert_same(
         dict(loss=loss, accuracy=accuracy), {
             k: v
@@ -208,13 +251,24 @@ def relative_error(got, expected):
 
 @pytest.mark.parametrize('dtype', [torch.bfloat16, torch.float16])
 @pytest.mark.parametrize('drawn', [False, True])
-def test_autocast_is_as_close_to_float64_as_the_written_out_form(dtype, drawn):
+@pytest.mark.parametrize('size', [1, 0.01])
+@on_every_device
+def test_autocast_is_as_close_to_float64_as_the_written_out_form(dtype, drawn, size, device):
     problem = Problem(grid=(6, 7), channels=16, hidden=16, feat=16, dtype=torch.float32)
-    index = draw_keys(2, 42, 42, 9, torch.Generator().manual_seed(1)) if drawn else None
+    with torch.no_grad():
+        for tensor in problem.query, problem.key, problem.fc1.bias:
+            tensor *= size
+    problem.to(device)
+    index = None
+    if drawn:
+        index = draw_keys(2, 42, 42, 9, torch.Generator().manual_seed(1)).to(device)
     truth = copy.deepcopy(problem).double().results(written_out, key_index=index)
-    with torch.autocast('cpu', dtype):
-        got = problem.results(key_index=index)
-        plain = problem.results(written_out, key_index=index)
+    got = problem.results(autocast=dtype, key_index=index)
+    # Scaled, for the mean's gradients are too small for float16.
+    plain = problem.results(
+        lambda *args, **kwargs: [4096 * value for value in written_out(*args, **kwargs)],
+        autocast=dtype, key_index=index)
+    plain = {name: value / 4096 for name, value in plain.items()}
     assert all(value.dtype == torch.float32 for value in got.values())
     plain_error = relative_error(plain, truth)
     for name, error in relative_error(got, truth).items():
@@ -229,6 +283,16 @@ def test_autocast_log_sum_exp_is_float32():
     with torch.autocast('cpu', torch.bfloat16):
         loss, _ = problem()
     torch.testing.assert_close(loss, torch.tensor(45.).log(), rtol=1e-6, atol=1e-6)
+
+
+def test_autocast_leaves_the_fold_alone():
+    problem = Problem(dtype=torch.float32)
+    linears = [problem.fc2, problem.classifier]
+    module = sys.modules[pairwise_cross_entropy.__module__]
+    expected = module._fold(linears)
+    with torch.autocast('cpu', torch.bfloat16):
+        for got, value in zip(module._fold(linears), expected):
+            torch.testing.assert_close(got, value, rtol=0, atol=0)
 
 
 def test_grad_scaler_in_half_precision():
@@ -261,8 +325,9 @@ def test_activation_checkpointing(use_reentrant):
 
 
 @pytest.mark.parametrize('drawn', [False, True])
-def test_compile(drawn):
-    problem = Problem()
+@pytest.mark.parametrize('autocast', [False, True])
+def test_compile(drawn, autocast):
+    problem = Problem(dtype=torch.float32 if autocast else torch.float64)
     index = draw_keys(2, 15, 15, 4, torch.Generator().manual_seed(1)) if drawn else None
     compiled = torch.compile(problem, backend='aot_eager')
 
@@ -270,11 +335,15 @@ def test_compile(drawn):
         return pairwise_cross_entropy(*args, **kwargs)
 
     problem.zero_grad()
-    value, _ = compiled(loss, key_index=index)
+    with torch.autocast('cpu', torch.bfloat16, enabled=autocast):
+        value, _ = compiled(loss, key_index=index)
     value.backward()
     got = {k: p.grad.clone() for k, p in problem.named_parameters()}
-    expected = problem.results(written_out, key_index=index)
-    assert_same(got, {k: expected[k] for k in got}, **EXACT)
+    problem.zero_grad()
+    with torch.autocast('cpu', torch.bfloat16, enabled=autocast):
+        value, _ = problem(loss if autocast else written_out, key_index=index)
+    value.backward()
+    assert_same(got, {k: p.grad for k, p in problem.named_parameters()}, **EXACT)
     torch._dynamo.reset()
 
 
@@ -296,6 +365,10 @@ def test_bad_shapes_are_named():
         pairwise_cross_entropy(problem.query[:, 1:], problem.key, *arguments)
     with pytest.raises(ValueError, match='takes 16 channels'):
         pairwise_cross_entropy(problem.query[..., 1:], problem.key, *arguments)
+    with pytest.raises(ValueError, match=r'key of shape \(15, 8\): expected \(images, tok'):
+        pairwise_cross_entropy(problem.query, problem.key[0], *arguments)
+    with pytest.raises(ValueError, match='linears is empty'):
+        pairwise_cross_entropy(problem.query, problem.key, *arguments[:3], [])
     with pytest.raises(ValueError, match='cannot draw 16 of 15 keys'):
         draw_keys(1, 15, 15, 16, torch.Generator())
 
@@ -349,8 +422,8 @@ def test_mixed_dtypes_need_autocast():
 def test_autocast_leaves_float64_alone():
     problem = Problem()
     expected = problem.results(written_out)
+    assert_same(problem.results(autocast=torch.bfloat16), expected, **EXACT)
     with torch.autocast('cpu', torch.bfloat16):
-        assert_same(problem.results(), expected, **EXACT)
         problem.query.data = problem.query.data.float()
         with pytest.raises(ValueError, match='no float64 among them'):
             problem()
@@ -369,8 +442,7 @@ def test_large_float16_gradients_do_not_overflow():
     with torch.no_grad():
         problem.query.add_(16)
         problem.key.add_(16)
-    with torch.autocast('cpu', torch.float16):
-        got = problem.results(pairs_per_chunk=10**6)
+    got = problem.results(autocast=torch.float16, pairs_per_chunk=10**6)
     truth = copy.deepcopy(problem).double().results(written_out)
     for name, value in got.items():
         assert torch.isfinite(value).all(), name

@@ -24,6 +24,7 @@ from PIL import Image
 
 from poslabel_mm import UserError
 from poslabel_mm.paper import list_manifests, load_paper
+from poslabel_mm.reproduce.results import paper_gain
 
 CONFIGS = Path(__file__).resolve().parents[1] / 'configs'
 PAPER = load_paper()
@@ -35,6 +36,8 @@ LABEL_HEADS = {
 }
 
 every_config = pytest.mark.parametrize('name', PAPER.configs())
+of_every_manifest = pytest.mark.parametrize(
+    'name', PAPER.configs() + FASHION_MNIST.configs())
 every_row = pytest.mark.parametrize(
     'table, row', ROWS, ids=[f'{table.id}-{row.id}' for table, row in ROWS])
 
@@ -53,6 +56,9 @@ def _runs():
         runs[row.config] = PAPER.recipes[row.recipe], table.data
         if row.pretrain:
             runs[row.pretrain] = PAPER.recipes['mae'], table.data
+    for table in FASHION_MNIST.tables:
+        for row in table.rows:
+            runs[row.config] = FASHION_MNIST.recipes[row.recipe], table.data
     return runs
 
 
@@ -151,6 +157,7 @@ def test_a_manifest_of_ones_own(manifest):
 
     paper = load_paper(manifest(without_papers_value))
     assert paper.table(1).row('vit').paper == {}
+    assert paper_gain(paper.table(1), paper.table(1).row('apl')) == ''
     assert paper.configs() == ['a.py']
     row = paper.table(1).row('apl')
     assert (row.recipe, row.baseline, row.pretrain) == ('usual', 'vit', None)
@@ -238,7 +245,7 @@ def test_what_a_figure_varies_is_in_its_configs(figure):
 # The configs against the manifest
 
 
-@every_config
+@of_every_manifest
 def test_optimiser_and_batch(name):
     recipe, _ = _runs()[name]
     cfg = load(name)
@@ -316,7 +323,7 @@ def test_schedule_in_epochs(name):
     assert cfg.train_cfg.max_epochs == recipe['epochs']
 
 
-@every_config
+@of_every_manifest
 def test_schedule_in_iterations(name):
     recipe, data = _runs()[name]
     cfg = load(name)
@@ -369,6 +376,35 @@ def test_augmentation(name):
         loss = cfg.model.head.loss
         assert loss.label_smooth_val == recipe['label_smoothing']
         assert loss.mode == 'original'
+
+
+@pytest.mark.parametrize('row', FASHION_MNIST.tables[0].rows, ids=lambda row: row.id)
+def test_rows_of_fashion_mnist(row):
+    recipe, data = _runs()[row.config]
+    cfg = load(row.config)
+    train, test = cfg.train_dataloader.dataset, cfg.test_dataloader.dataset
+    assert (train.type, train.split, train.indices) == (
+        'poslabel_mm.FashionMNIST', 'train', data.train)
+    assert (test.type, test.split, test.get('indices')) == (train.type, 'test', None)
+    assert cfg.model.head.num_classes == cfg.data_preprocessor.num_classes == data.classes
+    *transforms, last = train.pipeline
+    flips = [t for t in transforms if t.type == 'RandomFlip']
+    assert [t.direction for t in flips] == recipe['flips'] and flips[0].prob == 0.5
+    assert [t.type for t in transforms if t not in flips] == recipe['augmentation']
+    assert cfg.model.backbone.img_size == recipe['image_size']
+    assert cfg.model.head.loss.label_smooth_val == recipe['label_smoothing']
+    assert cfg.train_cfg.max_epochs == recipe['epochs']
+
+    model = MODELS.build(copy.deepcopy(cfg.model))
+    label = _label(row)
+    assert getattr(model.backbone, 'pos_encoding', 'learned') == (
+        'learned' if 'PE' in row.name else 'none')
+    if label is None:
+        assert cfg.model.type == 'ImageClassifier' and 'pos_head' not in cfg.model
+    else:
+        assert cfg.model.pos_head.type == LABEL_HEADS[label]
+        assert model.pos_head.loss_weight == recipe['label_weight']
+        assert tuple(model.pos_head.grid_shape) == (7, 7)
 
 
 DATASETS = {

@@ -160,14 +160,16 @@ def test_checkpointing_repeats_the_exact_head_and_refuses_one_that_draws(use_ree
 
 
 @pytest.mark.parametrize('pairs_per_token', [None, 2])
-def test_compiled_head_equals_the_plain_one(pairs_per_token):
+@pytest.mark.parametrize('autocast', [False, True])
+def test_compiled_head_equals_the_plain_one(pairs_per_token, autocast):
     results = []
     for compiled in (False, True):
         torch.manual_seed(0)
         head = RelativePositionalLabelHead(8, (3, 3), pairs_per_token=pairs_per_token)
         tokens = torch.randn(2, 9, 8, requires_grad=True)
         loss = torch.compile(head.loss, backend='aot_eager') if compiled else head.loss
-        out = loss(PatchTokens(tokens, (3, 3)))
+        with torch.autocast('cpu', torch.bfloat16, enabled=autocast):
+            out = loss(PatchTokens(tokens, (3, 3)))
         out['loss_rpl'].backward()
         results.append([out['loss_rpl'], tokens.grad, *(p.grad for p in head.parameters())])
     for got, expected in zip(*results):

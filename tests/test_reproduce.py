@@ -324,6 +324,7 @@ def test_defaults_of_swept_options_are_the_models():
     (['--all', '--table', '1'], 'leave out'),
     (['--all', '--launcher', 'slurm'], 'go together'),
     (['--all', '--epochs', '2'], 'are for --scale tiny'),
+    (['--all', '--manifest', 'fashion-mnist', '--scale', 'tiny'], 'small as they are'),
     (['--all', '--cfg-options', 'a'], 'KEY=VALUE pairs, got a'),
     (['--all', '--cfg-options', 'randomness.seed=1'], 'given by --seeds'),
     (['--all', '--work-dir', 'a,b'], 'without commas'),

@@ -41,7 +41,7 @@ from mmpretrain.structures import DataSample  # noqa: E402
 
 from poslabel_mm.models import RelativePositionalLabelHead  # noqa: E402
 from poslabel_mm.models.losses.pairwise_cross_entropy import (  # noqa: E402
-    CHUNK_BYTES, CLASS_MULTIPLE)
+    CLASS_MULTIPLE, _default_pairs)
 from poslabel_mm.tokens import PatchTokens  # noqa: E402
 
 TOKEN_CHANNELS = 768  # ViT-B's: the released widths 768 -> 384 -> 384 -> C
@@ -70,16 +70,20 @@ def parse_args() -> argparse.Namespace:
     step = commands.add_parser('step', parents=[shared], help="configs' whole training steps")
     step.add_argument('baseline', help='config to compare with')
     step.add_argument('configs', nargs='+', help='configs to compare')
-    step.add_argument('--batch-size', type=int, default=4)
+    step.add_argument('--batch-size', type=int, default=4, help='images a step (default 4)')
     step.add_argument('--cfg-options', nargs='+', action=mmengine.config.DictAction,
                       help='changes to the compared configs, not to the baseline')
     pairs = commands.add_parser('pairs', parents=[shared], help='forms of the relative loss')
-    pairs.add_argument('--grids', nargs='+', type=int, default=[7, 14, 24])
-    pairs.add_argument('--batch-sizes', nargs='+', type=int, default=[1, 2, 8])
-    pairs.add_argument('--forms', nargs='+', choices=FORMS, default=FORMS)
+    pairs.add_argument('--grids', nargs='+', type=int, default=[7, 14, 24],
+                       help='patches along a side (default 7 14 24)')
+    pairs.add_argument('--batch-sizes', nargs='+', type=int, default=[1, 2, 8],
+                       help='default 1 2 8')
+    pairs.add_argument('--forms', nargs='+', choices=FORMS, default=FORMS,
+                       help='default: all; ratios are to exact')
     pairs.add_argument('--max-gb', type=float, default=3.,
                        help='leave a form out where its logits alone are larger (default 3)')
-    memory = commands.add_parser('memory', parents=[shared])  # one form, in a process of its own
+    memory = commands.add_parser('memory', parents=[shared],
+                                 help='peak MiB of one form, in this process')
     memory.add_argument('form')
     memory.add_argument('grid', type=int)
     memory.add_argument('batch_size', type=int)
@@ -292,8 +296,10 @@ def bare_products(grid: int, batch_size: int, args: argparse.Namespace) -> Calla
     num_classes += -num_classes % CLASS_MULTIPLE
     pairs = batch_size * grid**4
     factory = dict(dtype=getattr(torch, args.dtype), device=args.device)
-    chunk_bytes = CHUNK_BYTES[torch.device(args.device).type]
-    size = min(pairs, chunk_bytes // factory['dtype'].itemsize // (2 * hidden + num_classes))
+    bytes_of_pair = factory['dtype'].itemsize * (2 * hidden + num_classes)
+    if args.dtype != 'float32':
+        bytes_of_pair += 4 * num_classes  # the logits, for the softmax
+    size = min(pairs, _default_pairs(torch.device(args.device).type, bytes_of_pair))
     x, d_x = (torch.randn(size, hidden, **factory) for _ in range(2))
     weight, d_weight = (torch.randn(num_classes, hidden, **factory) for _ in range(2))
     logits = x @ weight.t()
@@ -331,7 +337,7 @@ def time_pairs(args: argparse.Namespace) -> None:
             calls = {form: pair_loss(form, grid, batch_size, args) for form in forms}
             rounds = take_turns(calls, args)
             for form in forms:
-                memory = peak_of_a_process(form, grid, batch_size, args)
+                memory = form != 'products' and peak_of_a_process(form, grid, batch_size, args)
                 rows = [
                     dict(
                         form=form,
@@ -341,7 +347,8 @@ def time_pairs(args: argparse.Namespace) -> None:
                         seconds=f'{r[form]["seconds"]:.6f}',
                         over_exact=f'{r[form]["seconds"] / r["exact"]["seconds"]:.4f}'
                         if 'exact' in r else '',
-                        peak_mib=memory or r[form]['peak_mib'],
+                        # Of the products the buffers are there before.
+                        peak_mib='' if form == 'products' else memory or r[form]['peak_mib'],
                         **machine(args)) for i, r in enumerate(rounds)
                 ]
                 write(args.out, rows)
@@ -354,7 +361,7 @@ def time_pairs(args: argparse.Namespace) -> None:
 
 def peak_of_a_process(form: str, grid: int, batch_size: int, args: argparse.Namespace) -> str:
     """Peak MiB of a form on a CPU, beyond tokens, parameters and gradients."""
-    if form == 'products' or args.device != 'cpu' or not Path('/proc/self/clear_refs').exists():
+    if args.device != 'cpu' or not Path('/proc/self/clear_refs').exists():
         return ''
     command = [
         sys.executable, __file__, 'memory', form,
@@ -376,6 +383,8 @@ def print_memory(args: argparse.Namespace) -> None:
 
     pair_loss(args.form, 4, 1, args)()  # thread pools and scratch are there
     call = pair_loss(args.form, args.grid, args.batch_size, args)
+    if args.compile:
+        call()  # the compiler's own memory is none of the form's
     before = status('VmRSS')
     Path('/proc/self/clear_refs').write_text('5')  # start VmHWM anew
     call()
@@ -393,7 +402,8 @@ def markdown(paths: List[Path]) -> str:
             rows = list(csv.DictReader(f))
         make = steps_table if 'baseline' in rows[0] else pairs_table
         # What was measured under other conditions is no round of the same.
-        parts += map(make, groups(rows, *CONDITIONS).values())
+        apart = (*CONDITIONS, 'baseline') if make is steps_table else CONDITIONS
+        parts += map(make, groups(rows, *apart).values())
     return '\n\n'.join(parts)
 
 

@@ -224,19 +224,21 @@ def claim(work_dir: Path, steps: List[Step]) -> TextIO:
 def parse_args() -> argparse.Namespace:
     parser = argparse.ArgumentParser(
         description=__doc__.split('\n\n')[0])
-    parser.add_argument('pretraining', help='config of the pre-training')
-    parser.add_argument('finetuning', help='config of the fine-tuning')
+    parser.add_argument('pretraining', help='pre-training config')
+    parser.add_argument('finetuning', help='fine-tuning config')
     parser.add_argument(
         '--work-dir', type=Path,
         help="default: work_dirs/ and the fine-tuning config's name")
     parser.add_argument(
         '--gpus', type=int, default=1,
         help='processes, one a GPU (or on the CPU where there is none)')
-    for name in 'pretraining', 'finetuning':
+    for name, example in (('pre-training', 'model.backbone.mask_ratio=0.5'),
+                          ('fine-tuning', 'train_dataloader.batch_size=64')):
+        option = name.replace('-', '')
         parser.add_argument(
-            f'--{name}', dest=f'{name}_options', nargs='+', default=[],
-            metavar='KEY=VALUE', help=f"options of the {name}'s config, such "
-            'as model.backbone.mask_ratio=0.5')
+            f'--{option}', dest=f'{option}_options', nargs='+', default=[],
+            metavar='KEY=VALUE',
+            help=f'options of the {name} config, such as {example}')
     args = parser.parse_args()
     if args.gpus < 1:
         parser.error('--gpus must be at least 1')

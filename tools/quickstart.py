@@ -558,11 +558,13 @@ def parse_args() -> argparse.Namespace:
     parser = argparse.ArgumentParser(
         prog='quickstart', description=__doc__.split('\n\n')[0])
     parser.add_argument(
-        '--seeds', type=whole_number(0), nargs='+', default=[0, 1])
+        '--seeds', type=whole_number(0), nargs='+', default=[0, 1],
+        help='default: 0 1')
     parser.add_argument(
         '--epochs', type=whole_number(2), help="default: the config's")
     parser.add_argument(
-        '--work-dir', type=Path, default=Path('work_dirs/quickstart'))
+        '--work-dir', type=Path, default=Path('work_dirs/quickstart'),
+        help='default: %(default)s')
     parser.add_argument(
         '--jobs', type=whole_number(1), default=cpu_cores(),
         help='runs at a time, of one thread each (default: the CPU cores)')

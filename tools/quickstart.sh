@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
 # Train a small ViT on real digits, without and with positional labels:
-#   bash tools/quickstart.sh [--seeds 0 1 2] [--epochs N] [--work-dir DIR] [--force]
+#   bash tools/quickstart.sh [--seeds 0 1] [--epochs N] [--jobs N] [--work-dir DIR] [--force]
 # Installs into .venv what is missing, then needs about four minutes on two
 # CPU cores. STACK=openmmlab takes the other stack, VENV=DIR an environment
 # elsewhere. After an interrupt the same command goes on.

@@ -326,17 +326,22 @@ def parse_args() -> argparse.Namespace:
     what = parser.add_argument_group('what')
     what.add_argument('--list', action='store_true',
                       help='rows, the paper\'s and the measured values, and what is done')
-    what.add_argument('--table', type=whole_number(1), action='append', default=[], metavar='N')
+    what.add_argument('--table', type=whole_number(1), action='append', default=[], metavar='N',
+                      help='all rows of a table; may be given several times, as --row and '
+                      '--figure')
     what.add_argument('--row', action='append', default=[], metavar='TABLE/ROW',
                       help='or ROW beside one --table')
-    what.add_argument('--figure', type=whole_number(1), action='append', default=[], metavar='N')
+    what.add_argument('--figure', type=whole_number(1), action='append', default=[], metavar='N',
+                      help='all runs of a figure')
     what.add_argument('--all', action='store_true', help='all tables and figures')
     what.add_argument('--manifest', choices=list_manifests(), default='paper',
                       help='whose tables and figures: configs/MANIFEST.yml (default: paper)')
     how = parser.add_argument_group('how')
-    how.add_argument('--seeds', type=whole_number(0), nargs='+', default=[0], metavar='SEED')
+    how.add_argument('--seeds', type=whole_number(0), nargs='+', default=[0], metavar='SEED',
+                     help='default: 0; the tables average all that are there')
     how.add_argument('--work-dir', type=Path,
-                     help='default: work_dirs/reproduce, or work_dirs/MANIFEST of another')
+                     help='of one manifest (default: work_dirs/reproduce, or '
+                     'work_dirs/MANIFEST of another than the paper)')
     how.add_argument('--cfg-options', nargs='+', default=[], metavar='KEY=VALUE',
                      help='for every config; runs with other options keep other folders')
     how.add_argument('--amp', action='store_true', help='train in mixed precision')
@@ -349,7 +354,8 @@ def parse_args() -> argparse.Namespace:
     where.add_argument('--batch-per-gpu', type=whole_number(1), metavar='N',
                        help="N images at a time on every GPU; gradients are accumulated up to "
                        "the recipe's batch")
-    where.add_argument('--launcher', choices=['pytorch', 'slurm'], default='pytorch')
+    where.add_argument('--launcher', choices=['pytorch', 'slurm'], default='pytorch',
+                       help='default: pytorch')
     where.add_argument('--partition', help="Slurm's, with --launcher slurm")
     where.add_argument('--jobs', type=whole_number(1), metavar='N',
                        help='runs at a time, on the same devices (default: 1; with --scale '
@@ -374,6 +380,9 @@ def check_args(args: argparse.Namespace) -> None:
         raise UserError('--all is every table and figure: leave out --table, --row and --figure')
     if (args.launcher == 'slurm') != (args.partition is not None):
         raise UserError('--launcher slurm and --partition P go together')
+    if args.scale == 'tiny' and args.manifest != 'paper':
+        raise UserError(f'--scale tiny is for the paper: the models of {args.manifest} are small '
+                        'as they are')
     if args.scale == 'full' and (args.data or args.epochs):
         raise UserError('--data and --epochs are for --scale tiny; the paper\'s size has its own')
     wrong = [text for text in args.cfg_options if not text.partition('=')[0].strip()

@@ -98,9 +98,10 @@ def gain(row: Row, measured: Dict[str, Dict[int, Dict[str, float]]]) -> str:
 
 def paper_gain(table: Table, row: Row) -> str:
     """The difference of the two top-1 values in the paper, if it has both."""
-    if row.baseline is None or not row.paper:
+    if row.baseline is None:
         return ''
-    return f'{row.paper["top1"] - table.row(row.baseline).paper["top1"]:+.2f}'
+    values = [values.get('top1') for values in (row.paper, table.row(row.baseline).paper)]
+    return '' if None in values else f'{values[0] - values[1]:+.2f}'
 
 
 def paper_value(row: Row) -> str:

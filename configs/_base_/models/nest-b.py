@@ -1,4 +1,4 @@
-# NesT-B by timm (`pip install 'poslabel_mm[nest]'`), 224 px. Its last level has
+# NesT-B by timm (`pip install -e '.[nest]'`), 224 px. Its last level has
 # 14x14 tokens as it is. Stochastic depth 0.5 is what NesT's own code sets for
 # NesT-B at 224 px (google-research/nested-transformer, models/nest_net.py).
 model = dict(

@@ -2,7 +2,11 @@
 
 Shape letters: B images, N queries, M keys, P keys a query is paired with (M, or fewer when drawn),
 R pairs in a chunk, H hidden width of a pair, C classes.
+
+A chunk is several whole images, several queries of an image with all their keys, or, where the
+pairs of one query are more than a chunk may hold, some of the keys of one query.
 """
+import itertools
 from typing import List, Optional, Sequence, Tuple
 
 import torch
@@ -45,15 +49,15 @@ def pairwise_cross_entropy(query: Tensor,
         query_code (Tensor): Long, shape (N,), or (B, N) where images differ. The class of the
             pair (i, j) is ``query_code[i] + key_code[j]``, see
             :func:`poslabel_mm.labels.relative_codes`; it must lie in [0, C), which is not looked
-            at, as that would have a GPU wait.
+            at, as that would have a GPU wait: outside of it the loss is infinite or torch fails.
         key_code (Tensor): Long, shape (M,) or (B, M).
         pair_linear (nn.Linear): Dq + Dk to H, before the GELU.
         linears (Sequence[nn.Linear]): What follows the GELU, applied in turn; the last gives the C
             logits.
         key_index (Tensor, optional): Long (B, N, P), the keys each query is paired with. None
             pairs it with all M.
-        pairs_per_chunk (int, optional): Pairs held at a time, rounded to whole queries. Defaults
-            to what fits ``CHUNK_BYTES``.
+        pairs_per_chunk (int, optional): At most so many pairs are held at a time. Defaults to
+            what fits ``CHUNK_BYTES``.
 
     Returns:
         tuple[Tensor, Tensor]: The loss, and the fraction of pairs (0 to 1, no gradient) for which
@@ -63,14 +67,19 @@ def pairwise_cross_entropy(query: Tensor,
         ValueError: If there is no pair, or shapes or dtypes do not agree.
         RuntimeError: On differentiating twice: the gradients are constants to autograd.
     """
-    _check_shapes(query, key, query_code, key_code, pair_linear, key_index)
+    _check_shapes(query, key, query_code, key_code, pair_linear, linears, key_index)
     dtype = _dtype_of_products(query, key, [pair_linear, *linears])
-    return _apply(dtype, torch.is_grad_enabled(), query_code, key_code, key_index,
-                  pairs_per_chunk, query, key, pair_linear.weight, _bias(pair_linear),
-                  *_fold(linears))
+    return _apply(linears, dtype, torch.is_grad_enabled(), query_code, key_code, key_index,
+                  pairs_per_chunk, query, key, pair_linear.weight, _bias(pair_linear))
 
 
-def _check_shapes(query, key, query_code, key_code, pair_linear, key_index):
+def _check_shapes(query, key, query_code, key_code, pair_linear, linears, key_index):
+    for name, tokens in (('query', query), ('key', key)):
+        if tokens.dim() != 3:
+            raise ValueError(f'{name} of shape {tuple(tokens.shape)}: expected (images, tokens, '
+                             'channels)')
+    if not linears:
+        raise ValueError('linears is empty: its last linear gives the logits')
     (B, N, Dq), (key_B, M, Dk) = query.shape, key.shape
     if key_B != B:
         raise ValueError(f'queries of {B} images and keys of {key_B}')
@@ -129,9 +138,10 @@ def _fold(linears: Sequence[nn.Linear]) -> List[Tensor]:
 
 
 @torch.compiler.disable
-def _apply(*args):
-    # Left out of a compiled graph: tracing would unroll the loop over chunks.
-    return _PairwiseCrossEntropy.apply(*args)
+def _apply(linears, *args):
+    # Left out of a compiled graph: tracing would unroll the loop over chunks, and have the fold's
+    # backward pass run under autocast.
+    return _PairwiseCrossEntropy.apply(*args, *_fold(linears))
 
 
 class _PairwiseCrossEntropy(torch.autograd.Function):
@@ -185,27 +195,30 @@ def _loss_and_grads(query_code, key_code, key_index, pairs_per_chunk, query, key
     if query.dtype != sum_dtype:
         layout.append((len(biases[-1]), sum_dtype))  # the logits, for the softmax
     bytes_of_pair = sum(width * dtype.itemsize for width, dtype in layout)
-    images, rows = _chunk_shape(
+    images, rows, columns = _chunk_shape(
         B, N, P, pairs_per_chunk or _default_pairs(query.device.type, bytes_of_pair))
-    buffers = [query.new_empty(images * rows * P, width, dtype=dtype) for width, dtype in layout]
+    buffers = [query.new_empty(images * rows * columns, width, dtype=dtype)
+               for width, dtype in layout]
 
     for b in range(0, B, images):
         image = slice(b, b + images)
         query_part = query[image] @ query_weight.t()
         key_part = F.linear(key[image], key_weight, pair_bias)
         d_query_part, d_key_part = zeros_like(query_part), zeros_like(key_part)
-        for r in range(0, N, rows):
-            row = slice(r, r + rows)
-            pairs = query_part[:, row, None].expand(-1, -1, P, -1)  # (images, rows, P, H)
+        for r, c in itertools.product(range(0, N, rows), range(0, P, columns)):
+            row, column = slice(r, r + rows), slice(c, c + columns)
+            queries, width = query_part[:, row, None], min(columns, P - c)
+            pairs = queries.expand(-1, -1, width, -1)  # (images, rows, columns, H)
             hidden, *outputs = [buffer[:pairs[..., 0].numel()] for buffer in buffers]
             logits = outputs[-1]
             del outputs[len(weights) + 1:]
-            target = query_code[image, row, None] + key_code[image, None]
+            target = query_code[image, row, None]
             if key_index is None:
-                torch.add(pairs, key_part[:, None], out=hidden.view(pairs.shape))
+                target = target + key_code[image, None, column]
+                torch.add(pairs, key_part[:, None, column], out=hidden.view(pairs.shape))
             else:
-                chosen = key_index[image, row]
-                target = target.gather(2, chosen)
+                chosen = key_index[image, row, column]
+                target = (target + key_code[image, None]).gather(2, chosen)
                 first_key = M * torch.arange(len(pairs), device=chosen.device)
                 chosen = (chosen + first_key[:, None, None]).flatten()
                 torch.index_select(key_part.flatten(0, 1), 0, chosen, out=hidden)
@@ -223,20 +236,23 @@ def _loss_and_grads(query_code, key_code, key_index, pairs_per_chunk, query, key
             correct += chunk_correct
             if grad is None:
                 continue
+            if need_linears:
+                d_linears[-1] += grad.sum(0)  # while it has the precision of the sums
             if grad is not outputs[-1]:
                 grad = outputs[-1].copy_(grad)
             for i in reversed(range(len(weights))):
                 if need_linears:
                     _add_product_(d_linears[2 * i], grad.t(), outputs[i])
-                    d_linears[2 * i + 1] += grad.sum(0, dtype=sum_dtype)
                 if i > 0 or need_pairs:
                     grad = torch.mm(grad, weights[i], out=outputs[i])
+                if i > 0 and need_linears:
+                    d_linears[2 * i - 1] += grad.sum(0, dtype=sum_dtype)
             if need_pairs:
                 grad = torch.ops.aten.gelu_backward.grad_input(
                     grad, hidden, grad_input=grad).view(pairs.shape)
-                d_query_part[:, row] = grad.sum(2, dtype=sum_dtype)
+                d_query_part[:, row] += grad.sum(2, dtype=sum_dtype)
                 if key_index is None:
-                    d_key_part += grad.sum(1, dtype=sum_dtype)
+                    d_key_part[:, column] += grad.sum(1, dtype=sum_dtype)
                 else:
                     d_key_part.flatten(0, 1).index_add_(0, chosen,
                                                         grad.flatten(0, 2).to(sum_dtype))
@@ -260,11 +276,12 @@ def _default_pairs(device_type: str, bytes_of_pair: int) -> int:
     return CHUNK_BYTES.get(device_type, CHUNK_BYTES['cuda']) // bytes_of_pair
 
 
-def _chunk_shape(B: int, N: int, P: int, pairs: int) -> Tuple[int, int]:
-    """Images and queries a chunk: several whole images, or several queries of one image."""
+def _chunk_shape(B: int, N: int, P: int, pairs: int) -> Tuple[int, int, int]:
+    """Images, queries of an image and keys of a query in a chunk of at most so many pairs."""
+    columns = max(1, min(P, pairs))
     rows = max(1, min(N, pairs // P))
     images = max(1, min(B, pairs // (N * P)))
-    return images, rows
+    return images, rows, columns
 
 
 def _cross_entropy_(logits: Tensor, target: Tensor, with_grad: bool):
@@ -285,6 +302,9 @@ def _add_product_(total: Tensor, a: Tensor, b: Tensor) -> None:
         total.addmm_(a, b)
     elif a.dtype == torch.float16:
         # A sum over a chunk of pairs can pass float16's 65,504, and no loss scale mends that.
-        total.add_(a @ (b / 1024), alpha=1024)
+        # Scaled by the largest addends, the sum of len(b) of them stays below 2**15.
+        largest = (a.abs().amax().float() * len(b)).clamp(min=1)
+        scale = (b.abs().amax().float() * largest / 2**15).clamp(min=1e-30).view(1)
+        total.addcmul_(a @ torch.div(b, scale, out=torch.empty_like(b)), scale)
     else:
         total.add_(a @ b)
