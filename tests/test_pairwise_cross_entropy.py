@@ -232,6 +232,31 @@ def test_large_logits_stay_finite():
     assert_same(problem.results(), problem.results(written_out), rtol=1e-4, atol=1e-4)
 
 
+@pytest.mark.parametrize('dtype', [torch.float32, torch.float64])
+def test_improbable_classes_give_no_denormal_numbers(dtype):
+    """A CPU multiplies those tens of times more slowly."""
+    class Products(TorchDispatchMode):
+        number = 0
+
+        def __torch_dispatch__(self, func, types, args=(), kwargs=None):
+            if func.overloadpacket.__name__ in ('mm', 'addmm', 'addmm_'):
+                for factor in args:
+                    tiny = torch.finfo(factor.dtype).tiny
+                    assert not ((factor != 0) & (factor.abs() < tiny)).any()
+                    self.number += 1
+            return func(*args, **(kwargs or {}))
+
+    problem = Problem(grid=(5, 5), dtype=dtype)
+    with torch.no_grad():
+        problem.classifier.weight *= 200 if dtype == torch.float32 else 2000
+    expected = problem.results(written_out)
+    with Products() as products:
+        got = problem.results()
+    assert products.number > 0
+    tolerance = EXACT if dtype == torch.float64 else dict(rtol=1e-4, atol=1e-5)
+    assert_same(got, expected, **tolerance)
+
+
 def test_float32():
     problem = Problem(grid=(6, 7), channels=16, hidden=16, feat=16, dtype=torch.float32)
     expected = copy.deepcopy(problem).double().results(written_out)

@@ -7,6 +7,7 @@ A chunk is several whole images, several queries of an image with all their keys
 pairs of one query are more than a chunk may hold, some of the keys of one query.
 """
 import itertools
+import math
 from typing import List, Optional, Sequence, Tuple
 
 import torch
@@ -18,6 +19,9 @@ CHUNK_BYTES = {'cpu': 16 << 20, 'cuda': 512 << 20}
 # Classes are padded to this multiple: their number is always odd, which leaves the rows of the
 # logits unaligned, and matrix units handle that poorly, in half precision above all.
 CLASS_MULTIPLE = 16
+# Of the logarithm of a dtype's smallest normal number: 1e-27 in float32, which times a small
+# weight is a normal number still.
+LOG_OF_NOTHING = 0.7
 
 
 def pairwise_cross_entropy(query: Tensor,
@@ -120,7 +124,7 @@ def _fold(linears: Sequence[nn.Linear]) -> List[Tensor]:
     """Weight and bias of each linear; two in a row become one where a pair then costs less.
 
     Ordinary autograd differentiates that product, once a step. The last one is padded by classes
-    that get no probability and no gradient, as exp(-inf) is exactly 0.
+    of next to no probability, whose weights are 0 and whose gradients go nowhere.
     """
     folded = []
     with torch.autocast(linears[0].weight.device.type, enabled=False):
@@ -289,7 +293,12 @@ def _cross_entropy_(logits: Tensor, target: Tensor, with_grad: bool):
     top = logits.amax(1, keepdim=True)  # several times cheaper than argmax on a CPU
     target_logit = logits.gather(1, target)
     correct = (target_logit == top).sum()
-    normaliser = logits.sub_(top).exp_().sum(1, keepdim=True)
+    logits.sub_(top)
+    if logits.device.type == 'cpu':
+        # A CPU takes tens of times as long over products of denormal numbers, which is what a
+        # confident head's improbable classes give. What is added is lost in rounding.
+        logits.clamp_(min=LOG_OF_NOTHING * math.log(torch.finfo(logits.dtype).tiny))
+    normaliser = logits.exp_().sum(1, keepdim=True)
     loss = (normaliser.log() + top - target_logit).sum()
     if not with_grad:
         return loss, correct, None
