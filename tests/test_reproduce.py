@@ -168,6 +168,18 @@ def test_another_manifest_has_no_columns_of_the_paper(call, capsys):
             in rows)
 
 
+def test_the_page_on_fashion_mnist_shows_what_was_measured():
+    table = load_paper('fashion-mnist').table(1)
+    measured = {row.id: {} for row in table.rows}
+    with open(ROOT / 'docs' / 'fashion-mnist.csv') as file:
+        for line in csv.DictReader(file):
+            assert table.row(line['row']).config == line['config']
+            measured[line['row']][int(line['seed'])] = {'accuracy/top1': float(line['top1'])}
+    lines = [results._line(table, row, measured) for row in table.rows]
+    page = (ROOT / 'docs' / 'fashion-mnist.md').read_text('utf-8')
+    assert results._grid(results.HEADER, lines) in page
+
+
 def test_everything_is_listed_and_nothing_made(call, capsys, tmp_path):
     assert call('--list') == 0
     lines = capsys.readouterr().out.splitlines()

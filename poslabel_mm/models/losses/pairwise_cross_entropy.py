@@ -19,9 +19,9 @@ CHUNK_BYTES = {'cpu': 16 << 20, 'cuda': 512 << 20}
 # Classes are padded to this multiple: their number is always odd, which leaves the rows of the
 # logits unaligned, and matrix units handle that poorly, in half precision above all.
 CLASS_MULTIPLE = 16
-# Of the logarithm of a dtype's smallest normal number: 1e-27 in float32, which times a small
-# weight is a normal number still.
-LOG_OF_NOTHING = 0.7
+# As a power of a dtype's smallest normal number: 1e-27 in float32, which times a small weight is
+# a normal number still.
+PROBABILITY_FLOOR = 0.7
 
 
 def pairwise_cross_entropy(query: Tensor,
@@ -297,7 +297,7 @@ def _cross_entropy_(logits: Tensor, target: Tensor, with_grad: bool):
     if logits.device.type == 'cpu':
         # A CPU takes tens of times as long over products of denormal numbers, which is what a
         # confident head's improbable classes give. What is added is lost in rounding.
-        logits.clamp_(min=LOG_OF_NOTHING * math.log(torch.finfo(logits.dtype).tiny))
+        logits.clamp_(min=PROBABILITY_FLOOR * math.log(torch.finfo(logits.dtype).tiny))
     normaliser = logits.exp_().sum(1, keepdim=True)
     loss = (normaliser.log() + top - target_logit).sum()
     if not with_grad:
