@@ -461,6 +461,17 @@ def test_a_key_image_too_many_is_named():
                                [problem.fc2, problem.classifier])
 
 
+@pytest.mark.parametrize('zeros', [('classifier.weight', ), ('query', 'key', 'fc1.bias')])
+def test_float16_gradients_of_nothing_are_finite(zeros):
+    problem = Problem(dtype=torch.float32)
+    with torch.no_grad():
+        for name in zeros:
+            problem.get_parameter(name).zero_()
+    got = problem.results(autocast=torch.float16)
+    truth = copy.deepcopy(problem).double().results(written_out)
+    assert_same(got, {name: value.float() for name, value in truth.items()}, rtol=0.01, atol=2e-4)
+
+
 def test_large_float16_gradients_do_not_overflow():
     """Summed over a chunk they pass 65,504 long before they are averaged."""
     problem = Problem(grid=(12, 12), batch=4, channels=16, hidden=32, feat=32, dtype=torch.float32)

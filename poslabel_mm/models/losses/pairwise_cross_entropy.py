@@ -19,9 +19,9 @@ CHUNK_BYTES = {'cpu': 16 << 20, 'cuda': 512 << 20}
 # Classes are padded to this multiple: their number is always odd, which leaves the rows of the
 # logits unaligned, and matrix units handle that poorly, in half precision above all.
 CLASS_MULTIPLE = 16
-# As a power of a dtype's smallest normal number: 1e-27 in float32, which times a small weight is
-# a normal number still.
-PROBABILITY_FLOOR = 0.7
+# Least probability, as a power of a dtype's smallest normal number: 1e-27 in float32, which times
+# a small weight is a normal number still.
+FLOOR_EXPONENT = 0.7
 
 
 def pairwise_cross_entropy(query: Tensor,
@@ -297,7 +297,7 @@ def _cross_entropy_(logits: Tensor, target: Tensor, with_grad: bool):
     if logits.device.type == 'cpu':
         # A CPU takes tens of times as long over products of denormal numbers, which is what a
         # confident head's improbable classes give. What is added is lost in rounding.
-        logits.clamp_(min=PROBABILITY_FLOOR * math.log(torch.finfo(logits.dtype).tiny))
+        logits.clamp_(min=FLOOR_EXPONENT * math.log(torch.finfo(logits.dtype).tiny))
     normaliser = logits.exp_().sum(1, keepdim=True)
     loss = (normaliser.log() + top - target_logit).sum()
     if not with_grad:
@@ -311,9 +311,12 @@ def _add_product_(total: Tensor, a: Tensor, b: Tensor) -> None:
         total.addmm_(a, b)
     elif a.dtype == torch.float16:
         # A sum over a chunk of pairs can pass float16's 65,504, and no loss scale mends that.
-        # Scaled by the largest addends, the sum of len(b) of them stays below 2**15.
-        largest = (a.abs().amax().float() * len(b)).clamp(min=1)
-        scale = (b.abs().amax().float() * largest / 2**15).clamp(min=1e-30).view(1)
+        # Scaled by the largest addends, the sum of len(b) of them stays below 2**15. Clamped, for
+        # b / scale to be finite where a is 0, and 0 where b is.
+        largest_a, largest_b = (
+            torch.linalg.vector_norm(x, math.inf, dtype=torch.float32) for x in (a, b))
+        scale = largest_b * (largest_a * len(b)).clamp(min=1) / 2**15
+        scale = scale.clamp(min=1e-30).view(1)
         total.addcmul_(a @ torch.div(b, scale, out=torch.empty_like(b)), scale)
     else:
         total.add_(a @ b)
