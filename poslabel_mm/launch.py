@@ -28,7 +28,8 @@ from .engine.cpu_distributed import start_gloo
 from .engine.hooks.stop_signal_hook import stop_status
 from .engine.precheck_checkpoint import (check_pretrained, check_resume,
                                          check_weights)
-from .engine.precheck_data import check_data
+from .engine.precheck_classes import check_class_counts
+from .engine.precheck_data import check_data, name_classes
 from .engine.precheck_schedule import check_schedule
 from .errors import UserError
 
@@ -94,6 +95,8 @@ def _prepare_training(stock_merge: Callable, cfg: Config,
     _fit_loaders(cfg)
     check_schedule(cfg)
     check_data(cfg, ('train_dataloader', 'val_dataloader'))
+    check_class_counts(cfg, ('train_dataloader', 'val_dataloader'))
+    name_classes(cfg)
     check_pretrained(cfg)  # read even where it is then overwritten
     if get_device() == 'cpu':
         _use_cpu_amp(cfg)
@@ -118,6 +121,8 @@ def _prepare_test(stock_merge: Callable, cfg: Config,
     cfg = stock_merge(cfg, args)
     _fit_loaders(cfg)
     check_data(cfg, ('test_dataloader', ))
+    check_class_counts(cfg, ('test_dataloader', ))
+    name_classes(cfg)
     if _local_rank() == 0:
         check_weights(args.checkpoint, cfg)
     if get_device() == 'cpu':
@@ -412,8 +417,11 @@ def _one_line(error: BaseException) -> Optional[str]:
     """What to tell the user, or None if the traceback should speak."""
     text = str(error)
     if isinstance(error, UserError):
-        # From a loader's worker, torch passes the traceback on as the text.
-        return ' '.join(text.rpartition('UserError: ')[2].split())
+        if text.startswith(f'Caught {type(error).__name__} in '):
+            # From a loader's worker, torch passes the traceback on as the text.
+            name = f'\n{type(error).__module__}.{type(error).__qualname__}: '
+            text = text.rpartition(name)[2]
+        return ' '.join(line.strip() for line in text.splitlines())
     if isinstance(error, SyntaxError) and error.filename == '<unknown>':
         # MMEngine reads configs in this way, and does not say which.
         return f'a `_base_` of the config, line {error.lineno}: {error.msg}'

@@ -244,6 +244,18 @@ def test_unreadable_image_is_named(fails, folder, config, damage, num_workers):
     assert 'Traceback' not in line
 
 
+@pytest.mark.parametrize('num_workers', [0, 1])
+@pytest.mark.parametrize('name', [
+    'UserError: x.png', 'poslabel_mm.errors.UserError: x.png', 'two  spaces.png'])
+def test_unreadable_image_with_the_name_of_an_error(fails, folder, config, name, num_workers):
+    path = folder / 'train' / 'b' / name
+    path.write_bytes(b'')
+    line = fails(launch.train, config, '--work-dir', folder / 'new',
+                 '--cfg-options', f'train_dataloader.num_workers={num_workers}')
+    assert line == (f'error: cannot read image {path}, its 0 bytes are no whole image: '
+                    'replace it, or remove it from the data')
+
+
 # ---------------------------------------------------------------- checkpoints
 
 

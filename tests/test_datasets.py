@@ -310,8 +310,9 @@ def test_the_whole_imagenet_is_accepted(tmp_path, monkeypatch):
     ('', None),
     ('model["head"]["num_classes"] = 1', 'holds 2 classes and not 1 (model.head.num_classes)'),
     ('model["head"]["num_classes"] = 5', None),  # on purpose
-    ('model["head"]["num_classes"] = 1; train_dataloader["dataset"]["classes"] = ["a", "b"]',
-     None),
+    ('train_dataloader["dataset"]["classes"] = ["x", "y"]', None),
+    ('train_dataloader["dataset"]["classes"] = ["x"]',
+     'holds 2 classes and not 1 (train_dataloader.dataset.classes)'),
     ('model = dict(type="MAE", head=dict(type="MAEPretrainHead"))', None),
 ])
 def test_data_of_the_users_own_must_only_fit_the_head(tmp_path, text, fault):

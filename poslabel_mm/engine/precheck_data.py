@@ -1,28 +1,30 @@
 """Is the data of the config where it says? Found out before a run begins."""
-import json
+import copy
 import os
 import os.path as osp
-from pathlib import Path
-from typing import Iterator, Optional, Tuple
+from typing import Dict, Iterator, List, Optional, Tuple
 
 from mmengine.config import Config
 from mmengine.registry import DATASETS, init_default_scope
 
-from poslabel_mm import config_prefix
-from poslabel_mm.dataset_sources import IMAGENET, SOURCES, Source
+from poslabel_mm.dataset_sources import IMAGENET
 from poslabel_mm.errors import UserError
+from .class_folders import class_names, count_by_class, count_images, read_list
+from .precheck_classes import Labels, check_classes, source_named
 
 Leaf = Tuple[str, dict]
 
 LOADERS = ('train_dataloader', 'val_dataloader', 'test_dataloader')
+WORLD_SIZES = dict(pytorch='WORLD_SIZE', slurm='SLURM_NTASKS', mpi='OMPI_COMM_WORLD_SIZE')
+EXTENSIONS = ('.jpg', '.jpeg', '.png', '.ppm', '.bmp', '.pgm', '.tif')
 
 
 def check_data(cfg: Config, loaders: Tuple[str, ...]) -> None:
     """Check that the folders and lists of image datasets are there.
 
-    Where class folders give the labels, there must not be more of them than
-    the model has classes. A dataset of the paper must not have fewer either;
-    a user's own may, for a head that is larger on purpose.
+    Where class folders give the labels, all loaders must have the same, and
+    the model must have as many classes. A user's own dataset may have fewer,
+    for a head that is larger on purpose.
 
     Args:
         cfg (Config): A complete config.
@@ -31,16 +33,55 @@ def check_data(cfg: Config, loaders: Tuple[str, ...]) -> None:
     Raises:
         UserError: If a folder is missing or has no image, or a file is
             missing: its path, the config key, what is expected and, of a
-            dataset of the shipped configs, how to prepare it. If it holds
-            another number of classes: both numbers.
+            dataset of the shipped configs, how to prepare it. If a symbolic
+            link is a loop. If classes differ between the loaders or from the
+            model's: their names or numbers. If a loader that drops its last
+            batch has no other.
     """
     # For names without a prefix, such as `type='ImageNet'`.
     init_default_scope(cfg.get('default_scope', 'mmengine'))
+    labels: List[Labels] = []
+    sizes: Dict[str, int] = {}
+    counts: Dict[tuple, Dict[str, int]] = {}
+    for loader in loaders:
+        for key, dataset in _datasets(cfg, loader):
+            size, of_dataset = _check_dataset(cfg, key, dataset, counts)
+            if size is not None:
+                sizes[key] = size
+            if of_dataset is not None:
+                labels.append(of_dataset)
+    if 'train_dataloader' not in loaders:
+        labels = _training_labels(cfg) + labels
+    check_classes(cfg, labels, loaders)
     for loader in loaders:
         if cfg.get(loader) is not None:
-            for key, dataset in _leaves(f'{loader}.dataset',
-                                        cfg[loader].dataset):
-                _check_dataset(cfg, key, dataset)
+            _check_batches(cfg, loader, sizes)
+
+
+def name_classes(cfg: Config) -> None:
+    """Let class folders name the classes of a part of a dataset.
+
+    MMPretrain's ``ImageNet`` takes a part of its 1,000 class folders only if
+    its ``classes`` are given.
+
+    Args:
+        cfg (Config): A config whose data was checked; it gets ``classes``.
+    """
+    init_default_scope(cfg.get('default_scope', 'mmengine'))
+    for loader in LOADERS:
+        for _, dataset in _datasets(cfg, loader):
+            place = _Place(dataset)
+            if (place.is_custom and place.by_class and place.names is None
+                    and place.built_in and osp.isdir(place.folder)):
+                found = class_names(place.folder)
+                if len(found) != len(place.built_in):
+                    dataset['classes'] = found
+
+
+def _datasets(cfg: Config, loader: str) -> List[Leaf]:
+    if cfg.get(loader) is None:
+        return []
+    return list(_leaves(f'{loader}.dataset', cfg[loader].dataset))
 
 
 def _leaves(key: str, dataset: dict) -> Iterator[Leaf]:
@@ -54,132 +95,180 @@ def _leaves(key: str, dataset: dict) -> Iterator[Leaf]:
         yield key, dataset
 
 
-def _check_dataset(cfg: Config, key: str, dataset: dict) -> None:
-    from mmpretrain.datasets import CustomDataset, ImageNet
+class _Place:
+    """Where MMPretrain's CustomDataset looks for images and labels.
 
+    Args:
+        dataset (dict): The config of a dataset.
+    """
+
+    def __init__(self, dataset: dict) -> None:
+        from mmpretrain.datasets import CustomDataset, ImageNet
+        kind = dataset.get('type')
+        if isinstance(kind, str):
+            with DATASETS.switch_scope_and_registry(
+                    dataset.get('_scope_')) as registry:
+                kind = registry.get(kind)
+        self.kind = kind
+        # Others have layouts of their own and may download themselves.
+        self.is_custom = isinstance(kind, type) and issubclass(kind, CustomDataset)
+        if not self.is_custom:
+            return
+        self.is_imagenet = issubclass(kind, ImageNet)
+        split = dataset.get('split')
+        self.root = osp.expanduser(dataset.get('data_root') or '')
+        prefix = dataset.get('data_prefix') or split or ''
+        if isinstance(prefix, dict):
+            prefix = prefix.get('img_path') or ''
+        folder = osp.join(self.root, osp.expanduser(prefix))
+        self.is_local = bool(folder) and '://' not in folder
+        self.folder = osp.normpath(folder)
+        self.ann_file = ''
+        if dataset.get('ann_file'):
+            self.ann_file = osp.join(self.root, osp.expanduser(dataset['ann_file']))
+        elif self.is_imagenet and split:
+            listed = osp.join(self.root, 'meta', f'{split}.txt')
+            self.ann_file = listed if osp.isfile(listed) else ''
+        self.with_label = dataset.get('with_label', True) and not (
+            self.is_imagenet and split == 'test')
+        self.by_class = self.with_label and not self.ann_file
+        self.extensions = tuple(text.lower() for text in dataset.get(
+            'extensions') or getattr(kind, 'IMG_EXTENSIONS', EXTENSIONS))
+        self.names = _given_names(dataset)
+        self.built_in = kind.METAINFO.get('classes')
+
+
+def _given_names(dataset: dict) -> Optional[List[str]]:
+    """The class names that a config gives; text is a file of them."""
+    names = (dataset.get('metainfo') or {}).get('classes') or dataset.get('classes')
+    if isinstance(names, str):
+        try:
+            with open(osp.expanduser(names), encoding='utf-8') as file:
+                return file.read().splitlines()
+        except (OSError, UnicodeDecodeError):
+            return None  # which MMPretrain says
+    return list(names) if names else None
+
+
+def _check_dataset(cfg: Config, key: str, dataset: dict,
+                   counts: Dict[tuple, Dict[str, int]]
+                   ) -> Tuple[Optional[int], Optional[Labels]]:
+    """Returns the number of images and the labels, where they are known."""
     from poslabel_mm.datasets import FashionMNIST
-    kind = dataset.get('type')
-    if isinstance(kind, str):
-        with DATASETS.switch_scope_and_registry(
-                dataset.get('_scope_')) as registry:
-            kind = registry.get(kind)
+    place = _Place(dataset)
+    kind = place.kind
     if kind is FashionMNIST and not dataset.get('download'):
         kind.find_files(**{key: dataset[key] for key in ('data_root', 'split')
                            if key in dataset})
-    # Other datasets have layouts of their own and may download themselves.
-    if not (isinstance(kind, type) and issubclass(kind, CustomDataset)):
-        return
-    root = osp.expanduser(dataset.get('data_root') or '')
-    prefix = dataset.get('data_prefix') or dataset.get('split') or ''
-    if isinstance(prefix, dict):
-        prefix = prefix.get('img_path') or ''
-    folder = osp.join(root, osp.expanduser(prefix))
-    if '://' in folder or not folder:
-        return
-    folder = osp.normpath(folder)
-    ann_file = dataset.get('ann_file') or ''
-    if issubclass(kind, ImageNet) and not ann_file and dataset.get('split'):
-        listed = osp.join(root, 'meta', f'{dataset["split"]}.txt')
-        ann_file = listed if osp.isfile(listed) else ''
-    elif ann_file:
-        ann_file = osp.join(root, osp.expanduser(ann_file))
-        if not osp.isfile(ann_file):
-            raise UserError(f'annotation file {ann_file} ({key}.ann_file) '
-                            'does not exist')
+    if not place.is_custom or not place.is_local:
+        return None, None
+    root, folder, ann_file = place.root, place.folder, place.ann_file
+    if ann_file and not osp.isfile(ann_file):
+        raise UserError(f'annotation file {ann_file} ({key}.ann_file) '
+                        'does not exist')
 
-    with_label = dataset.get('with_label', True)
-    if dataset.get('split') == 'test' and issubclass(kind, ImageNet):
-        with_label = False
-    by_class = with_label and not ann_file
-    example = osp.join(folder, '<class>' if by_class else '', '<image>.JPEG')
-    source = IMAGENET if issubclass(kind, ImageNet) else _source_of(root)
+    example = osp.join(folder, '<class>' if place.by_class else '',
+                       '<image>.JPEG')
+    source = IMAGENET if place.is_imagenet else source_named(root)
     advice = ('put the data (or a link to it) there'
               if source is None else source.advice)
-    elsewhere = f'--cfg-options {_root_options(cfg, dataset)}'
-    way_out = f'expected {example}; {advice}, or set {elsewhere}'
+    elsewhere = _root_options(cfg, dataset)
+    way_out = (f'expected {example}; {advice}, or set '
+               f'--cfg-options {elsewhere}')
     missing = next((path for path in (root, folder)
                     if path and not osp.isdir(path)), None)
     if missing is not None:
         raise UserError(f'data folder {osp.normpath(missing)} ({key}) does not '
                         f'exist: {way_out}')
-    extensions = dataset.get('extensions') or getattr(
-        kind, 'IMG_EXTENSIONS', None)
-    if not ann_file and not _has_file(folder, by_class, extensions):
+    if ann_file:
+        listed = read_list(ann_file, place.with_label)
+        return listed.size, Labels(
+            key, root, ann_file, elsewhere, listed.label_of,
+            labels=frozenset(listed.labels)) if place.with_label else None
+    which = folder, place.by_class, place.extensions
+    if which not in counts:
+        counts[which] = (
+            count_by_class(folder, place.extensions) if place.by_class else
+            {'': count_images(folder, place.extensions)})
+    images = counts[which]
+    if not any(images.values()):
         raise UserError(f'data folder {folder} ({key}) holds no images: '
                         f'{way_out}')
-    if by_class:
-        fault = _wrong_classes(cfg, kind, dataset, root, folder)
-        if fault is not None:
-            raise UserError(f'data folder {folder} ({key}) {fault}: set '
-                            f'{elsewhere} to the right folder, or take a '
-                            'config of as many classes')
+    return sum(images.values()), Labels(
+        key, root, folder, elsewhere,
+        {name: label for label, name in enumerate(images)}, images,
+        num_names=None if place.names is None else len(place.names),
+        kind=kind.__name__,
+        num_built_in=len(place.built_in) if place.built_in else None,
+    ) if place.by_class else None
+
+
+def _training_labels(cfg: Config) -> List[Labels]:
+    """The labels that a model learned, where its training data is still there."""
+    for key, dataset in _datasets(cfg, 'train_dataloader'):
+        place = _Place(dataset)
+        if place.is_custom and place.is_local and place.by_class and osp.isdir(place.folder):
+            names = class_names(place.folder)
+            return [Labels(key, place.root, place.folder, _root_options(cfg, dataset),
+                           {name: label for label, name in enumerate(names)})]
+    return []
 
 
 def _root_options(cfg: Config, dataset: dict) -> str:
     """The options that move everything with this dataset's root elsewhere."""
     root = dataset.get('data_root')
     return ' '.join(f'{key}.data_root=...' for loader in LOADERS
-                    if cfg.get(loader) is not None
-                    for key, other in _leaves(f'{loader}.dataset',
-                                              cfg[loader].dataset)
+                    for key, other in _datasets(cfg, loader)
                     if other.get('data_root') == root)
 
 
-def _wrong_classes(cfg: Config, kind: type, dataset: dict, root: str,
-                   folder: str) -> Optional[str]:
-    """What is wrong with the number of class folders, if anything."""
-    if dataset.get('classes') or (dataset.get('metainfo') or {}).get('classes'):
-        return None  # MMPretrain holds the folders against this list
-    with os.scandir(folder) as entries:  # hidden ones too, as in MMPretrain
-        found = sum(entry.is_dir() for entry in entries)
-    names = kind.METAINFO.get('classes')
-    if names:  # as ImageNet's own; MMPretrain accepts no other number
-        expected, whose = len(names), kind.__name__
-    else:
-        head = cfg.get('model', {}).get('head')
-        expected = head.get('num_classes') if isinstance(head, dict) else None
-        whose = 'model.head.num_classes'
-    if not expected or expected < 0 or found == expected:
-        return None
-    source = _converted_to(osp.dirname(folder))
-    if found < expected and not (names or source or _source_of(root)
-                                 or _is_shipped(cfg)):
-        return None
-    which = '' if source is None else f' of {source.title}'
-    return f'holds {found:,} classes{which} and not {expected:,} ({whose})'
+def _check_batches(cfg: Config, loader: str, sizes: Dict[str, int]) -> None:
+    """Refuse a loader that drops its only batch."""
+    options = cfg[loader]
+    batch, sampler = options.get('batch_size'), options.get('sampler') or {}
+    inner = options.get('batch_sampler') or {}
+    key = f'{loader}.batch_sampler' if inner.get('drop_last') else loader
+    drops = inner.get('drop_last') or options.get('drop_last')
+    if (not drops or not isinstance(batch, int) or options.get('num_batch_per_epoch')
+            or _type_name(sampler) != 'DefaultSampler'):
+        return
+    processes = _num_processes(cfg)
+
+    def of_each(size: int) -> int:
+        # The sampler repeats images so that all processes have as many.
+        return -(-size // processes) if sampler.get('round_up', True) else size // processes
+
+    if of_each(_least_size(f'{loader}.dataset', options.dataset, sizes)) >= batch:
+        return
+    named = copy.deepcopy(cfg)
+    name_classes(named)
+    size = len(DATASETS.build(named[loader].dataset))
+    if of_each(size) < batch:
+        where = 'a process' if processes > 1 else 'it'
+        smaller = f'{loader}.batch_size={of_each(size)} or ' if of_each(size) else ''
+        raise UserError(
+            f'{loader} has no batch: {where} gets {of_each(size)} images, a batch is {batch} '
+            f'({loader}.batch_size), and smaller ones are dropped ({key}.drop_last): set '
+            f'--cfg-options {smaller}{key}.drop_last=False')
 
 
-def _converted_to(root: str) -> Optional[Source]:
-    """The dataset that the converters recorded in ``split.json``."""
-    try:
-        with open(osp.join(root, 'split.json'), encoding='utf-8') as file:
-            return _source_of(json.load(file)['dataset'])
-    except (OSError, ValueError, TypeError, KeyError):
-        return None
+def _least_size(key: str, dataset: dict, sizes: Dict[str, int]) -> int:
+    """The number of images that a dataset has at least, without building it."""
+    kind = _type_name(dataset)
+    if kind in ('RepeatDataset', 'ClassBalancedDataset'):
+        return _least_size(f'{key}.dataset', dataset['dataset'], sizes)
+    if kind == 'ConcatDataset':
+        return sum(_least_size(f'{key}.datasets.{i}', inner, sizes)
+                   for i, inner in enumerate(dataset['datasets']))
+    return sizes.get(key, 0) if dataset.get('indices') is None else 0
 
 
-def _is_shipped(cfg: Config) -> bool:
-    """Is this an experiment of the paper, and not a config made from one?"""
-    return bool(cfg.filename) and (
-        config_prefix.ROOT in Path(cfg.filename).resolve().parents)
+def _type_name(options: dict) -> str:
+    """The name of a type, without its scope."""
+    kind = options.get('type')
+    return getattr(kind, '__name__', str(kind)).rpartition('.')[2]
 
 
-def _source_of(root: str) -> Optional[Source]:
-    """The dataset that a folder is named after."""
-    name = osp.basename(osp.normpath(root))
-    return next((source for source in SOURCES
-                 if osp.basename(source.folder) == name), None)
-
-
-def _has_file(folder: str, by_class: bool,
-              extensions: Optional[Tuple[str, ...]]) -> bool:
-    extensions = tuple(extensions or ('.jpg', '.jpeg', '.png', '.ppm', '.bmp',
-                                      '.pgm', '.tif'))
-    for where, _, names in os.walk(folder, followlinks=True):
-        if by_class and osp.samefile(where, folder):
-            continue
-        # False for a link whose image is gone.
-        if any(name.lower().endswith(extensions)
-               and osp.isfile(osp.join(where, name)) for name in names):
-            return True
-    return False
+def _num_processes(cfg: Config) -> int:
+    variable = WORLD_SIZES.get(cfg.get('launcher'))
+    return int(os.environ.get(variable, 1)) if variable else 1

@@ -1,0 +1,149 @@
+"""Class folders and lists of images, read as MMPretrain's CustomDataset reads them."""
+import os
+import os.path as osp
+from typing import Dict, List, NamedTuple, Set, Tuple
+
+from poslabel_mm.errors import UserError
+
+# What Jupyter, macOS, Windows and file systems leave starts with a dot or is
+# one of these.
+NO_CLASSES = ('__MACOSX', 'lost+found', '@eaDir', '$RECYCLE.BIN', 'System Volume Information')
+
+
+def class_names(folder: str) -> List[str]:
+    """Names of the sub-folders, sorted: the index of a name is its label.
+
+    MMPretrain counts hidden folders too.
+
+    Raises:
+        UserError: If the folder cannot be read.
+    """
+    try:
+        with os.scandir(folder) as entries:
+            return sorted(entry.name for entry in entries if osp.isdir(entry.path))
+    except OSError as error:
+        raise UserError(f'cannot read the folder {folder}: {error.strerror}') from error
+
+
+def is_no_class(name: str) -> bool:
+    """Whether a folder of this name is never meant as a class."""
+    return name.startswith('.') or name in NO_CLASSES
+
+
+def count_by_class(folder: str, extensions: Tuple[str, ...]) -> Dict[str, int]:
+    """The number of images in each class folder, sub-folders included.
+
+    Args:
+        folder (str): The folder of the class folders.
+        extensions (tuple[str]): What the name of an image may end with, in
+            lower case.
+
+    Raises:
+        UserError: If a folder cannot be read or a symbolic link is a loop.
+    """
+    above = (_identity(folder), )
+    return {name: count_images(osp.join(folder, name), extensions, above)
+            for name in class_names(folder)}
+
+
+def count_images(folder: str,
+                 extensions: Tuple[str, ...],
+                 above: Tuple[Tuple[int, int], ...] = ()) -> int:
+    """The number of images below a folder, those behind symbolic links included.
+
+    Args:
+        folder (str): Where to begin.
+        extensions (tuple[str]): What the name of an image may end with, in
+            lower case.
+        above (tuple): The device and inode of each folder on the way here.
+
+    Raises:
+        UserError: If a folder cannot be read or a symbolic link is a loop.
+    """
+    here = _identity(folder)
+    if here in above:
+        link = folder
+        while not osp.islink(link):  # what is behind the link stays
+            link = osp.dirname(link)
+        raise UserError(f'the symbolic link {link} is a loop: remove it')
+    images, folders = 0, []
+    try:
+        with os.scandir(folder) as entries:
+            for entry in entries:  # a million of them in ImageNet
+                name = entry.name
+                if not name.startswith('.') and _is_file(entry):
+                    images += name.lower().endswith(extensions)
+                elif osp.isdir(entry.path):
+                    folders.append(entry.path)
+    except OSError as error:
+        raise UserError(f'cannot read the folder {folder}: {error.strerror}') from error
+    return images + sum(count_images(path, extensions, above + (here, )) for path in folders)
+
+
+def _is_file(entry: os.DirEntry) -> bool:
+    try:
+        return entry.is_file()
+    except OSError as error:
+        raise UserError(f'cannot follow the symbolic link {entry.path} ({error.strerror}): '
+                        'remove it') from error
+
+
+def _identity(folder: str) -> Tuple[int, int]:
+    try:
+        status = os.stat(folder)
+    except OSError as error:
+        raise UserError(f'cannot read the folder {folder}: {error.strerror}') from error
+    return status.st_dev, status.st_ino
+
+
+class ImageList(NamedTuple):
+    """What an annotation file says.
+
+    Args:
+        size (int): The number of images.
+        labels (set[int]): The labels that occur.
+        label_of (dict[str, int]): The label of each folder of images; empty
+            unless every folder has one label and every label one folder.
+    """
+    size: int
+    labels: Set[int]
+    label_of: Dict[str, int]
+
+
+def read_list(path: str, with_label: bool = True) -> ImageList:
+    """Read an annotation file, ``IMAGE LABEL`` a line.
+
+    Args:
+        path (str): The file.
+        with_label (bool): Otherwise a line is an image alone.
+
+    Raises:
+        UserError: If it cannot be read, or a line has no label.
+    """
+    try:
+        with open(path, encoding='utf-8') as file:
+            lines = file.read().split('\n')
+    except (OSError, UnicodeDecodeError) as error:
+        raise UserError(f'cannot read {path}: '
+                        f'{getattr(error, "strerror", None) or error}') from error
+    if lines[-1] == '':
+        lines.pop()
+    if not with_label:
+        return ImageList(len(lines), set(), {})
+    pairs = set()
+    for line in lines:  # a million of them in ImageNet
+        image, _, label = line.strip().rpartition(' ')
+        pairs.add((image[:image.rfind('/') + 1], label, bool(image)))
+    if not all(has_image and _is_number(label) for _, label, has_image in pairs):
+        number, line = next((number, line.strip()) for number, line in enumerate(lines, 1)
+                            if ' ' not in line.strip() or not _is_number(line.strip().split(' ')[-1]))
+        raise UserError(f'{path}, line {number}: expected an image and the number of its '
+                        f'class, got {line!r}')
+    labels = {int(label) for _, label, _ in pairs}
+    label_of = {osp.basename(folder[:-1]): int(label) for folder, label, _ in pairs}
+    one_to_one = len(pairs) == len(label_of) == len(labels) and '' not in label_of
+    return ImageList(len(lines), labels, label_of if one_to_one else {})
+
+
+def _is_number(text: str) -> bool:
+    return text.removeprefix('-').isdecimal()

@@ -1,0 +1,282 @@
+"""Do the class folders, the model and each other's labels agree? Found out before a run begins."""
+import json
+import os.path as osp
+from pathlib import Path
+from typing import Dict, FrozenSet, Iterator, List, NamedTuple, Optional, Tuple
+
+from mmengine.config import Config
+from mmengine.registry import MODELS
+
+from poslabel_mm import config_prefix
+from poslabel_mm.dataset_sources import SOURCES, Source
+from poslabel_mm.errors import UserError
+from .class_folders import is_no_class
+
+HEAD = 'model.head.num_classes'
+
+
+class Labels(NamedTuple):
+    """Where the labels of a dataset come from.
+
+    Args:
+        key (str): The dataset's key in the config.
+        root (str): Its ``data_root``.
+        where (str): The folder of the class folders, or the list of images.
+        elsewhere (str): The options that move the data.
+        label_of (dict[str, int]): The label of each class; empty where a
+            list does not tell.
+        images (dict[str, int], optional): The number of images in each class
+            folder; None of a list, or where they were not counted.
+        labels (set[int]): Those that a list holds.
+        num_names (int, optional): How many class names the config gives.
+        kind (str): The dataset's type.
+        num_built_in (int, optional): How many class names the type has of
+            its own.
+    """
+    key: str
+    root: str
+    where: str
+    elsewhere: str
+    label_of: Dict[str, int]
+    images: Optional[Dict[str, int]] = None
+    labels: FrozenSet[int] = frozenset()
+    num_names: Optional[int] = None
+    kind: str = ''
+    num_built_in: Optional[int] = None
+
+    @property
+    def by_folder(self) -> bool:
+        return not self.labels
+
+
+class Fault(NamedTuple):
+    """What is wrong with a dataset, and what mends it, as parts of a sentence."""
+    what: str
+    mend: str
+
+
+def check_classes(cfg: Config, datasets: List[Labels], loaders: Tuple[str, ...]) -> None:
+    """Check that folders that give labels are classes, as many as the model has.
+
+    A dataset of the paper must not have fewer than the model either; a user's
+    own may, for a head that is larger on purpose.
+
+    Args:
+        cfg (Config): A complete config.
+        datasets (list[Labels]): The training data first.
+        loaders (tuple[str]): Which of the config's data loaders are used.
+
+    Raises:
+        UserError: If a folder is no class, if a class has different labels in
+            two datasets or is in one alone, or if the number of classes is
+            another than the model's: with the options to set.
+    """
+    head = _head_classes(cfg)
+    learns_labels = not _is_a(cfg, 'BaseSelfSupervisor')
+    compared = learns_labels and not _is_a(cfg, 'BaseRetriever')
+    counted = [dataset for dataset in datasets if dataset.images is not None]
+    numbers = {dataset.key: _wrong_number(cfg, dataset, loaders, learns_labels)
+               for dataset in counted}
+    known = [dataset for dataset in datasets if compared and _is_known(dataset, head)]
+    differences = {dataset.key: _difference(known[0], dataset) for dataset in known[1:]}
+    faulty = any(numbers.values()) or any(differences.values())
+    filled = {name for dataset in counted for name, images in dataset.images.items() if images}
+    for dataset in counted:
+        for name in dataset.images:
+            if is_no_class(name) and (learns_labels or faulty):
+                reason = 'is none'
+            elif name not in filled and faulty:
+                reason = 'holds no images'
+            else:
+                continue
+            raise UserError(f'folder {osp.join(dataset.where, name)} ({dataset.key}) would be '
+                            f'taken for a class and {reason}: remove it')
+    for dataset in datasets:
+        _refuse(dataset, numbers.get(dataset.key), differences.get(dataset.key))
+    for dataset in datasets:
+        if learns_labels and head and dataset.labels and max(dataset.labels) >= head:
+            raise UserError(
+                f'{dataset.where} ({dataset.key}) has label {max(dataset.labels)}, and the '
+                f'labels of {head:,} classes ({HEAD}) are 0 to {head - 1}: number its classes '
+                'from 0, or set ' + _count_options(cfg, loaders, max(dataset.labels) + 1))
+
+
+def check_class_counts(cfg: Config, loaders: Tuple[str, ...]) -> None:
+    """Check that the options that count classes agree with the head's.
+
+    Args:
+        cfg (Config): A complete config.
+        loaders (tuple[str]): Which of its data loaders are used.
+
+    Raises:
+        UserError: Naming the options that do not, and their values.
+    """
+    head = _head_classes(cfg)
+    if head is None:
+        return
+    wrong = {key: value for key, value in _other_counts(cfg, loaders) if value != head}
+    if wrong:
+        values = ' and '.join(f'{key}={value}' for key, value in wrong.items())
+        raise UserError(
+            f'{values} {"does" if len(wrong) == 1 else "do"} not go with {HEAD}={head}: set '
+            f'--cfg-options {" ".join(f"{key}={head}" for key in wrong)}')
+    for key, topk in _topks(cfg, loaders):
+        if topk > head:
+            raise UserError(f'{key} asks for the best {topk} of {head} classes ({HEAD}): set '
+                            f'--cfg-options {key}=1')
+
+
+def _head_classes(cfg: Config) -> Optional[int]:
+    head = (cfg.get('model') or {}).get('head')
+    count = head.get('num_classes') if isinstance(head, dict) else None
+    return count if isinstance(count, int) and count > 0 else None
+
+
+def _other_counts(cfg: Config, loaders: Tuple[str, ...]) -> Iterator[Tuple[str, Optional[int]]]:
+    """The options besides the head's that have to be the number of classes."""
+    model = cfg.model
+    loss = model.head.get('loss')
+    if isinstance(loss, dict) and loss.get('num_classes') is not None:
+        yield 'model.head.loss.num_classes', loss['num_classes']
+    if 'train_dataloader' in loaders:
+        inside = model.get('data_preprocessor') is not None
+        key = 'model.data_preprocessor' if inside else 'data_preprocessor'
+        preprocessor = (model if inside else cfg).get('data_preprocessor') or {}
+        # Nothing else reads it.
+        if (model.get('train_cfg') or {}).get('augments') or preprocessor.get('to_onehot'):
+            yield f'{key}.num_classes', preprocessor.get('num_classes')
+    for key, metric in _metrics(cfg, loaders):
+        if metric.get('num_classes') is not None:
+            yield f'{key}.num_classes', metric['num_classes']
+
+
+def _topks(cfg: Config, loaders: Tuple[str, ...]) -> Iterator[Tuple[str, int]]:
+    for key, metric in _metrics(cfg, loaders):
+        topk = metric.get('topk')
+        if isinstance(topk, int):
+            yield f'{key}.topk', topk
+        elif topk:
+            yield f'{key}.topk', max(topk)
+
+
+def _metrics(cfg: Config, loaders: Tuple[str, ...]) -> Iterator[Tuple[str, dict]]:
+    for loader in loaders:
+        key = loader.replace('_dataloader', '_evaluator')
+        evaluator = cfg.get(key)
+        if isinstance(evaluator, dict):
+            yield key, evaluator
+        elif isinstance(evaluator, (list, tuple)):
+            yield from ((f'{key}.{i}', metric) for i, metric in enumerate(evaluator)
+                        if isinstance(metric, dict))
+
+
+def _is_a(cfg: Config, base: str) -> bool:
+    """Is the model of this kind of MMPretrain's?"""
+    from mmpretrain import models
+    model = cfg.get('model') or {}
+    kind = model.get('type')
+    if isinstance(kind, str):
+        with MODELS.switch_scope_and_registry(model.get('_scope_')) as registry:
+            kind = registry.get(kind)
+    return isinstance(kind, type) and issubclass(kind, getattr(models, base))
+
+
+def _refuse(dataset: Labels, number: Optional[Fault], difference: Optional[Fault]) -> None:
+    """Raise what is wrong with the number or the names of the classes, if anything."""
+    moving = f'set --cfg-options {dataset.elsewhere} to the right folder'
+    if number and difference:
+        # A model of as many classes would not help.
+        line = f'{number.what}: {moving}, or {difference.mend}: it {difference.what}'
+    elif number or difference:
+        fault = number or difference
+        line = f'{fault.what}: {fault.mend}, or {moving}'
+    else:
+        return
+    raise UserError(f'{"data folder" if dataset.by_folder else "list"} {dataset.where} '
+                    f'({dataset.key}) {line}')
+
+
+def _is_known(dataset: Labels, head: Optional[int]) -> bool:
+    """Whether the labels are this model's; data that is only looked up may be another's."""
+    looked_up = dataset.by_folder and dataset.images is None
+    return bool(dataset.label_of) and (not looked_up or head in (None, len(dataset.label_of)))
+
+
+def _difference(first: Labels, dataset: Labels) -> Optional[Fault]:
+    """What differs between the classes of the first dataset and another's."""
+    same_loader = dataset.key.split('.')[0] == first.key.split('.')[0]
+    if first.by_folder and dataset.by_folder and not same_loader:
+        there = f'{first.where} ({first.key})'
+        lacking = [name for name in first.label_of if name not in dataset.label_of]
+        if lacking:
+            return Fault(f'lacks {_some(lacking)} of {there}, and labels count the folders',
+                         'make an empty folder for each class without images')
+        extra = [name for name in dataset.label_of if name not in first.label_of]
+        if extra:
+            return Fault(f'has {_some(extra)}, not in {there}, and labels count the folders',
+                         'remove what is no class')
+    for name, label in dataset.label_of.items():
+        if first.label_of.get(name, label) != label:
+            return Fault(f'gives class {name} label {label}, and {first.where} ({first.key}) '
+                         f'gives it {first.label_of[name]}',
+                         'number the classes in the order of the sorted names of the class '
+                         'folders')
+    return None
+
+
+def _some(names: List[str]) -> str:
+    if len(names) == 1:
+        return f'class {names[0]}'
+    more = f' and {len(names) - 3:,} more' if len(names) > 3 else ''
+    return f'the classes {", ".join(names[:3])}{more}'
+
+
+def _wrong_number(cfg: Config, dataset: Labels, loaders: Tuple[str, ...],
+                  learns_labels: bool) -> Optional[Fault]:
+    """What is wrong with the number of class folders, if anything."""
+    found = len(dataset.label_of)
+    head = _head_classes(cfg) if learns_labels else None
+    source = source_made_in(osp.dirname(dataset.where))
+    holds = f'holds {found:,} classes{"" if source is None else f" of {source.title}"} and not '
+    built_in = None if dataset.num_names else dataset.num_built_in
+    if dataset.num_names not in (None, found):  # MMPretrain asserts that
+        return Fault(f'{holds}{dataset.num_names:,} ({dataset.key}.classes)',
+                     'name each of them there')
+    if head is None:
+        if built_in in (None, found):
+            return None
+        return Fault(f'{holds}{built_in:,} ({dataset.kind})', 'to pre-train on a part of it set '
+                     f'--cfg-options {dataset.key}.with_label=False')
+    if found == head or (found < head and not (
+            built_in or source or source_named(dataset.root) or _is_shipped(cfg))):
+        return None
+    return Fault(f'{holds}{head:,} ({HEAD})',
+                 f'set {_count_options(cfg, loaders, found)} for a model of as many')
+
+
+def _count_options(cfg: Config, loaders: Tuple[str, ...], count: int) -> str:
+    """The options that make a model of so many classes."""
+    keys = [HEAD] + [key for key, value in _other_counts(cfg, loaders) if value != count]
+    return '--cfg-options ' + ' '.join(f'{key}={count}' for key in keys)
+
+
+def source_made_in(root: str) -> Optional[Source]:
+    """The dataset that the converters recorded in ``split.json``."""
+    try:
+        with open(osp.join(root, 'split.json'), encoding='utf-8') as file:
+            return source_named(json.load(file)['dataset'])
+    except (OSError, ValueError, TypeError, KeyError, RecursionError):
+        return None
+
+
+def source_named(root: str) -> Optional[Source]:
+    """The dataset that a folder is named after."""
+    name = osp.basename(osp.normpath(root))
+    return next((source for source in SOURCES
+                 if osp.basename(source.folder) == name), None)
+
+
+def _is_shipped(cfg: Config) -> bool:
+    """Is this an experiment of the paper, and not a config made from one?"""
+    return bool(cfg.filename) and (
+        config_prefix.ROOT in Path(cfg.filename).resolve().parents)
