@@ -11,6 +11,7 @@ import argparse
 import hashlib
 import json
 import os
+import re
 import shutil
 import signal
 import sys
@@ -18,7 +19,8 @@ import warnings
 from concurrent.futures import ThreadPoolExecutor
 from io import BytesIO
 from pathlib import Path
-from typing import Callable, Dict, Iterator, List, NamedTuple, NoReturn, Optional, Tuple
+from typing import (Any, Callable, Dict, Iterable, Iterator, List, NamedTuple, NoReturn, Optional,
+                    Tuple)
 
 from PIL import Image
 from rich.console import Console
@@ -30,6 +32,8 @@ VERSION = 1
 RECORD = 'split.json'
 SIDES = ('train', 'test')
 IMAGE_EXTENSIONS = ('.jpg', '.jpeg', '.png', '.ppm', '.bmp', '.pgm', '.tif')
+PATH = re.compile(r'[/\\]|^.:')  # of any system
+CONTROL = re.compile(r'[\x00-\x1f\x7f]')
 BATCH = 1024  # images that wait for a reader
 
 # Class -> name of an image -> its file.
@@ -73,10 +77,13 @@ def run_tool(main: Callable[[], None]) -> None:
     # The tools leave Ctrl-C to the system while they import; from here on
     # there are folders to clean up.
     signal.signal(signal.SIGINT, signal.default_int_handler)
+    if hasattr(sys.stdout, 'reconfigure'):
+        # File names need not be text of the terminal's encoding.
+        sys.stdout.reconfigure(errors='backslashreplace')
     try:
         main()
     except UserError as error:
-        sys.exit(f'error: {error}')
+        sys.exit('error: ' + ' '.join(str(error).splitlines()))
     except KeyboardInterrupt:
         print('interrupted; nothing was changed', file=sys.stderr)
         sys.exit(130)
@@ -97,7 +104,7 @@ def list_folder(folder: Path) -> Tuple[List[Path], List[Path], List[Path]]:
             for entry in sorted(entries, key=lambda entry: entry.name):
                 if entry.name.startswith('.'):
                     kind = others
-                elif entry.is_dir():
+                elif _leads_to_folder(entry):
                     kind = folders
                 elif entry.name.lower().endswith(IMAGE_EXTENSIONS):
                     kind = images
@@ -108,6 +115,52 @@ def list_folder(folder: Path) -> Tuple[List[Path], List[Path], List[Path]]:
         raise UserError(f'cannot read the folder {folder}: '
                         f'{error.strerror}') from error
     return folders, images, others
+
+
+def _leads_to_folder(entry: os.DirEntry) -> bool:
+    try:
+        return entry.is_dir()
+    except OSError as error:
+        raise UserError(f'cannot follow the symbolic link {entry.path} '
+                        f'({error.strerror}): remove it') from error
+
+
+def fault_of_name(name: str) -> Optional[str]:
+    """Why a class or an image cannot have this name, None if it can.
+
+    A name becomes that of a folder or file below the output folder, and the
+    record is in UTF-8.
+    """
+    if not name:
+        return 'is empty'
+    if PATH.search(name):
+        return 'is a path'
+    if name.startswith('.'):
+        return 'begins with a dot'
+    if CONTROL.search(name):
+        return 'holds a control character'
+    try:
+        length = len(name.encode())
+    except UnicodeEncodeError:
+        return 'is not UTF-8'
+    return 'is longer than 255 bytes' if length > 255 else None
+
+
+def check_names(classes: Dict[str, Iterable[str]], source: Path) -> None:
+    """Check that names can be those of folders and files, in UTF-8.
+
+    Args:
+        classes (dict): The names of the images of each class.
+        source (Path): Where they come from.
+
+    Raises:
+        UserError: Naming the first that cannot.
+    """
+    for class_name, images in classes.items():
+        for kind, name in ('a class', class_name), *(('an image', name) for name in images):
+            fault = fault_of_name(name)
+            if fault is not None:
+                raise UserError(f'the name {name!r} of {kind} in {source} {fault}: rename it')
 
 
 def progress(items, description: str, total: Optional[int] = None):
@@ -232,8 +285,12 @@ class Conversion:
         """
         if not os.path.lexists(self.out):
             return False
-        if self.out.is_dir() and not any(self.out.iterdir()):
-            return False
+        try:
+            if os.path.isdir(self.out) and not os.listdir(self.out):
+                return False
+        except OSError as error:
+            raise UserError(f'cannot read the folder {self.out} '
+                            f'({error.strerror}): choose another --out') from error
         record = self._read_record()
         for key, wanted in self.parameters.items():
             if record.get(key) != wanted:
@@ -248,12 +305,14 @@ class Conversion:
         return True
 
     def _read_record(self) -> dict:
-        try:
-            record = json.loads((self.out / RECORD).read_text('utf-8'))
-            if record['dataset'] and all(side in record for side in SIDES):
+        path = self.out / RECORD
+        if os.path.isfile(path):  # no pipe either, which would wait
+            try:
+                record = json.loads(path.read_text('utf-8'))
+            except (OSError, ValueError, RecursionError):
+                record = None
+            if _is_record(record):
                 return record
-        except (OSError, ValueError, TypeError, KeyError):
-            pass
         raise UserError(f'{self.out} exists and was not made by this command: '
                         'move it away, or choose another --out')
 
@@ -274,9 +333,11 @@ class Conversion:
                 after the split: the others stay where they are without them.
 
         Raises:
-            UserError: For images that cannot be read, an ``out`` inside the
-                source, or one that cannot be written.
+            UserError: For names that no file can have, images that cannot be
+                read, an ``out`` inside the source, or one that cannot be
+                written.
         """
+        check_names(classes, source)
         if source.resolve() in self.out.resolve().parents:
             raise UserError(f'{self.out} would be inside the source {source}: '
                             'choose another --out')
@@ -364,6 +425,20 @@ class Conversion:
                 'that, or choose another --out') from error
         finally:
             shutil.rmtree(building, ignore_errors=True)
+
+
+def _is_record(record: Any) -> bool:
+    """Does a ``split.json`` hold what `Conversion.run` writes?"""
+    try:
+        return (
+            isinstance(record['dataset'], str) and isinstance(record['source'], str)
+            and isinstance(record['unreadable'], dict)
+            and {'version', 'seed', 'copy'} <= set(record)
+            and all(isinstance(record['counts'][key], int) for key in ('classes', *SIDES))
+            and all(isinstance(names, list) and all(isinstance(name, str) for name in names)
+                    for side in SIDES for names in record[side].values()))
+    except (TypeError, KeyError, AttributeError):
+        return False
 
 
 def _first_fault(folder: Path, record: dict) -> Optional[str]:

@@ -18,6 +18,7 @@ from PIL import Image
 
 from poslabel_mm import UserError
 from poslabel_mm import dataset_conversion as conversion
+from poslabel_mm.engine.precheck_classes import source_made_in
 
 ROOT = Path(__file__).resolve().parents[1]
 TOOLS = ROOT / 'tools' / 'dataset_converters'
@@ -553,6 +554,166 @@ def test_reading_imagenet_names_broken_and_identical_images(imagenet_folder, cap
     assert f'{MINI[1]}/{paths[1].name}, val/{MINI[0]}/{copy.name}' in printed
     paths[0].write_bytes(paths[0].read_bytes()[:-80])
     assert str(paths[0]) in fails(check, imagenet_folder, '--read')
+
+
+# --------------------------------------------- names and records of other people
+
+BAD_NAMES = [
+    ('../../victim/v.jpg', 'is a path'), ('/etc/v.jpg', 'is a path'),
+    ('a\\..\\v.jpg', 'is a path'), ('C:v.jpg', 'is a path'), ('sub/v.jpg', 'is a path'),
+    ('..', 'begins with a dot'), ('.v.jpg', 'begins with a dot'),
+    ('a\x00.jpg', 'holds a control character'), ('a\n.jpg', 'holds a control character'),
+    ('v' * 252 + '.jpg', 'is longer than 255 bytes'),
+]
+
+
+@pytest.mark.parametrize('name, fault', BAD_NAMES)
+@pytest.mark.parametrize('column', ['filename', 'label'])
+@pytest.mark.parametrize('copy', [(), ('--copy', )])
+def test_names_in_split_files_stay_below_the_output(
+        imagenet_folder, split_files, images, tmp_path, column, name, fault, copy):
+    for victim in tmp_path / 'victim' / 'v.jpg', tmp_path / 'imagenet' / 'train' / 'v.jpg':
+        images.save(victim)
+    before = {path: path.read_bytes() for path in tmp_path.rglob('*') if path.is_file()}
+    row = dict(filename=f'{MINI[0]}00000002.jpg', label=MINI[0])
+    row[column] = name
+    with open(split_files / 'train.csv', 'a') as file:
+        file.write('"{filename}","{label}"\n'.format(**row))
+    before.pop(split_files / 'train.csv')
+    line = fails(to_mini, imagenet_folder, tmp_path / 'out', '--csv', split_files, *copy)
+    if name.endswith(('\x00.jpg', )) and sys.version_info < (3, 11):
+        assert 'train.csv' in line  # Python's csv refuses a NUL
+    else:
+        assert f'train.csv, line 8: the {column} {name!r} {fault}: take the split files' in line
+    assert {path for path in tmp_path.rglob('*') if path.is_file()} == {
+        *before, split_files / 'train.csv'}
+    assert all(path.read_bytes() == content for path, content in before.items())
+
+
+def test_a_split_file_that_lists_what_is_no_image(imagenet_folder, split_files, tmp_path):
+    (imagenet_folder / 'train' / MINI[0] / 'notes.txt').write_text('')
+    with open(split_files / 'train.csv', 'a') as file:
+        file.write(f'notes.txt,{MINI[0]}\n')
+    line = fails(to_mini, imagenet_folder, tmp_path / 'out', '--csv', split_files)
+    assert "line 8: the filename 'notes.txt' ends with none of .jpg, " in line
+
+
+def not_utf8(path):
+    """The path with a byte in its name that is not UTF-8, or skip the test."""
+    suffix = path.suffix if path.is_file() else ''
+    stem = os.fsencode(path.name[:len(path.name) - len(suffix)])
+    other = path.with_name(os.fsdecode(stem + b'\xe9' + os.fsencode(suffix)))
+    try:
+        path.rename(other)
+    except OSError:
+        pytest.skip('this file system has names in UTF-8 alone')
+    return other
+
+
+@pytest.mark.parametrize('which', ['image', 'class'])
+def test_names_that_are_not_utf8(objects, imagenet_folder, split_files, tmp_path, which):
+    out = tmp_path / 'out'
+    to_mini(imagenet_folder, tmp_path / 'mini', '--csv', split_files, '--copy')
+    shutil.rmtree(tmp_path / 'mini' / 'test')
+    for call, folder in [
+            (to_caltech, objects / '001.ak47'), (to_mini, tmp_path / 'mini' / 'train' / MINI[0]),
+            (check, imagenet_folder / 'train' / MINI[0])]:
+        path = not_utf8(sorted(folder.iterdir())[0] if which == 'image' else folder)
+        arguments = (objects, out) if call is to_caltech else (
+            (tmp_path / 'mini', out) if call is to_mini else (imagenet_folder, ))
+        line = fails(to_few_mini if call is to_mini else call, *arguments)
+        kind = 'an image' if which == 'image' else 'a class'
+        assert f'the name {path.name!r} of {kind} in ' in line
+        assert line.endswith('is not UTF-8: rename it')
+        line.encode()  # can be printed
+    assert not out.exists()
+
+
+def to_few_mini(source, out):
+    size = mini_imagenet.Size(classes=3, train_of_a_class=2, test_of_a_class=2)
+    mini_imagenet.main([str(source), '--out', str(out)], size)
+
+
+def test_what_is_left_out_may_have_any_name(objects, tmp_path, monkeypatch):
+    not_utf8(objects / '002.american-flag' / 'RENAME2')
+    script = (f"import sys; sys.path.insert(0, {str(TOOLS)!r}); import caltech256; "
+              f"caltech256.run_tool(lambda: caltech256.main([{str(objects)!r}, '--out', "
+              f"{str(tmp_path / 'out')!r}], caltech256.Size(3, 30, 8)))")
+    done = subprocess.run([sys.executable, '-W', 'ignore', '-c', script], capture_output=True,
+                          env=dict(os.environ, PYTHONIOENCODING='utf-8'))
+    assert done.returncode == 0, done.stderr
+    assert b'left out, no image: 002.american-flag/RENAME2\\udce9' in done.stdout
+    assert len(listing(tmp_path / 'out')) == 30
+
+
+OURS = dict(
+    dataset='caltech256', version=1, seed=0, copy=False, source='/source', unreadable={},
+    duplicates=[], counts=dict(classes=1, train=1, test=1), train=dict(a=['1.jpg']),
+    test=dict(a=['2.jpg']))
+
+
+@pytest.mark.parametrize('change', [
+    dict(train=['1.jpg']), dict(test=5), dict(train=dict(a=5)), dict(train=dict(a=[5])),
+    dict(counts=None), dict(counts={}), dict(counts=dict(classes='1', train=1, test=1)),
+    dict(unreadable=None), dict(unreadable=3), dict(source=None), dict(dataset=['x']), 'version',
+    'seed', 'copy', 'counts', 'source', 'unreadable', 'train', 'test', 'dataset'])
+@pytest.mark.parametrize('convert', ['caltech256', 'mini_imagenet'])
+def test_a_record_that_is_not_ours(tmp_path, change, convert):
+    record = dict(OURS, dataset=convert)
+    if isinstance(change, str):
+        del record[change]
+    else:
+        record.update(change)
+    is_not_ours(tmp_path, json.dumps(record), convert)
+
+
+@pytest.mark.parametrize('text', ['5', 'null', '"dataset"', '[' * 100_000, '\xff', ''])
+def test_a_record_that_is_something_else(tmp_path, text):
+    is_not_ours(tmp_path, text, 'caltech256')
+
+
+def is_not_ours(folder, text, convert):
+    out = folder / 'out'
+    out.mkdir()
+    (out / 'split.json').write_text(text, 'latin-1')
+    to = to_caltech if convert == 'caltech256' else to_mini
+    assert fails(to, folder / 'source', out) == (
+        f'{out} exists and was not made by this command: move it away, or choose another --out')
+    assert (out / 'split.json').read_text('latin-1') == text
+    # A run with such data looks at the record as well.
+    source_made_in(str(out))
+
+
+def test_a_record_that_is_a_pipe(tmp_path):
+    (tmp_path / 'out').mkdir()
+    os.mkfifo(tmp_path / 'out' / 'split.json')
+    assert 'was not made by this command' in fails(to_caltech, tmp_path, tmp_path / 'out')
+    assert source_made_in(str(tmp_path / 'out')) is None
+
+
+def test_a_loop_of_links_in_a_source(objects, tmp_path):
+    (objects / '001.ak47' / 'loop').symlink_to('loop')
+    line = fails(to_caltech, objects, tmp_path / 'out')
+    assert line == (f'cannot follow the symbolic link {objects}/001.ak47/loop (Too many levels '
+                    'of symbolic links): remove it')
+
+
+def test_lists_of_imagenet_stay_in_its_folder(imagenet_folder, tmp_path):
+    listed = imagenet_folder / 'meta' / 'val.txt'
+    listed.parent.mkdir()
+    (imagenet_folder / 'v.JPEG').touch()
+    for name in '../v.JPEG', f'{imagenet_folder}/v.JPEG', f'{MINI[0]}/../../v.JPEG':
+        listed.write_text(f'{name} 0\n')
+        line = fails(check, imagenet_folder)
+        assert line == (f'{listed}, line 1: {name!r} is outside of {imagenet_folder}/val: name '
+                        'the images below it')
+    for text, named in [('a.JPEG \u00b2\n', 'a label from 0 to 2'),
+                        ('v' * 300 + ' 0\n', 'there is no')]:
+        listed.write_text(text, 'utf-8')
+        assert 'line 1: ' in fails(check, imagenet_folder)
+        assert named in fails(check, imagenet_folder)
+    listed.write_bytes(b'caf\xe9.JPEG 0\n')
+    assert f'cannot read {listed}' in fails(check, imagenet_folder)
 
 
 # -------------------------------------------------------------------- commands

@@ -135,8 +135,9 @@ def read_list(path: str, with_label: bool = True) -> ImageList:
         image, _, label = line.strip().rpartition(' ')
         pairs.add((image[:image.rfind('/') + 1], label, bool(image)))
     if not all(has_image and _is_number(label) for _, label, has_image in pairs):
-        number, line = next((number, line.strip()) for number, line in enumerate(lines, 1)
-                            if ' ' not in line.strip() or not _is_number(line.strip().split(' ')[-1]))
+        number, line = next(
+            (number, line) for number, line in enumerate(map(str.strip, lines), 1)
+            if ' ' not in line or not _is_number(line.rpartition(' ')[2]))
         raise UserError(f'{path}, line {number}: expected an image and the number of its '
                         f'class, got {line!r}')
     labels = {int(label) for _, label, _ in pairs}

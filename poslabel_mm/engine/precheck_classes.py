@@ -262,8 +262,11 @@ def _count_options(cfg: Config, loaders: Tuple[str, ...], count: int) -> str:
 
 def source_made_in(root: str) -> Optional[Source]:
     """The dataset that the converters recorded in ``split.json``."""
+    path = osp.join(root, 'split.json')
+    if not osp.isfile(path):
+        return None
     try:
-        with open(osp.join(root, 'split.json'), encoding='utf-8') as file:
+        with open(path, encoding='utf-8') as file:
             return source_named(json.load(file)['dataset'])
     except (OSError, ValueError, TypeError, KeyError, RecursionError):
         return None

@@ -101,7 +101,7 @@ def main(argv: Optional[List[str]] = None, size: Size = Size()) -> None:
     if conversion.is_complete():
         return
     source = Path(args.source)
-    if (source / ARCHIVE_FOLDER).is_dir():
+    if osp.isdir(source / ARCHIVE_FOLDER):
         source = source / ARCHIVE_FOLDER
     conversion.run(
         find_classes(source, size),

@@ -10,7 +10,7 @@ import argparse
 import os.path as osp
 import signal
 import sys
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 from typing import Dict, List, NamedTuple, Optional
 
 if __name__ == '__main__':
@@ -27,9 +27,10 @@ except ImportError as error:
     if error.name is not None:
         raise
     sys.exit(f'error: {error}')  # what the MM stack lacks
-from poslabel_mm.dataset_conversion import (Parser, inspect_images,  # noqa: E402
-                                            list_folder, progress,
-                                            refuse_unreadable, run_tool)
+from poslabel_mm.dataset_conversion import (Parser, check_names,  # noqa: E402
+                                            inspect_images, list_folder,
+                                            progress, refuse_unreadable,
+                                            run_tool)
 from poslabel_mm.dataset_sources import IMAGENET  # noqa: E402
 
 SIDES = ('train', 'val')
@@ -47,7 +48,8 @@ def foldered_images(folder: Path, size: Size) -> Images:
     """The images of every class folder.
 
     Raises:
-        UserError: If they are not in class folders, or of other classes.
+        UserError: If they are not in class folders, of other classes, or
+            their names are not UTF-8.
     """
     folders, images, _ = list_folder(folder)
     if images and not folders:
@@ -59,30 +61,41 @@ def foldered_images(folder: Path, size: Size) -> Images:
     if len(folders) != size.classes:
         raise UserError(f'{folder} holds {len(folders):,} class folders, '
                         f'{IMAGENET.title} has {size.classes:,}')
-    return {
+    found = {
         path.name: list_folder(path)[1]
         for path in progress(folders, f'listing {folder.name}')
     }
+    check_names({name: [path.name for path in paths]
+                 for name, paths in found.items()}, folder)
+    return found
 
 
 def listed_images(path: Path, classes: List[str]) -> Images:
     """The images of a list, by class; its labels count the sorted classes.
 
     Raises:
-        UserError: For a line that is wrong or an image that is missing.
+        UserError: For a list that cannot be read, a line that is wrong, or an
+            image that is missing or outside of the list's folder.
     """
     folder = path.parents[1] / path.stem
     images: Images = {name: [] for name in classes}
-    with open(path, encoding='utf-8') as file:
-        lines = file.read().splitlines()
+    try:
+        with open(path, encoding='utf-8') as file:
+            lines = file.read().split('\n')
+    except (OSError, UnicodeDecodeError) as error:
+        raise UserError(f'cannot read {path}: '
+                        f'{getattr(error, "strerror", None) or error}') from error
     for number, line in enumerate(progress(lines, f'listing {path.stem}'), 1):
         if not line.strip():
             continue
         name, _, label = line.strip().rpartition(' ')
-        if not label.isdigit() or int(label) >= len(classes) or not name:
+        if not label.isdecimal() or int(label) >= len(classes) or not name:
             raise UserError(f'{path}, line {number}: expected an image and a '
                             f'label from 0 to {len(classes) - 1}')
-        if not (folder / name).is_file():
+        if name.startswith('/') or '..' in PurePosixPath(name).parts:
+            raise UserError(f'{path}, line {number}: {name!r} is outside of '
+                            f'{folder}: name the images below it')
+        if not osp.isfile(folder / name):
             raise UserError(f'{path}, line {number}: there is no '
                             f'{folder / name}')
         images[classes[int(label)]].append(folder / name)
@@ -99,14 +112,14 @@ def check(root: Path, size: Size = Size()) -> List[Path]:
         UserError: The first thing that is missing or too much.
     """
     for side in SIDES:
-        if not (root / side).is_dir():
+        if not osp.isdir(root / side):
             raise UserError(f'{root / side} does not exist: expected '
                             f'{root}/{{train,val}}/<class>/<image>.JPEG, '
                             f'from {IMAGENET.origin}')
     sides: Dict[str, Images] = {}
     for side in SIDES:
         path = root / 'meta' / f'{side}.txt'
-        if not path.is_file():
+        if not osp.isfile(path):
             sides[side] = foldered_images(root / side, size)
         elif side == 'train':
             names = [folder.name for folder in list_folder(root / side)[0]]

@@ -41,8 +41,10 @@ except ImportError as error:
     if error.name is not None:
         raise
     sys.exit(f'error: {error}')  # what the MM stack lacks
-from poslabel_mm.dataset_conversion import (Classes, Conversion,  # noqa: E402
-                                            Parser, list_folder, run_tool)
+from poslabel_mm.dataset_conversion import (IMAGE_EXTENSIONS,  # noqa: E402
+                                            Classes, Conversion, Parser,
+                                            fault_of_name, list_folder,
+                                            run_tool)
 from poslabel_mm.dataset_sources import MINI_IMAGENET  # noqa: E402
 
 SPLIT_FILES = ('train.csv', 'val.csv', 'test.csv')
@@ -71,8 +73,8 @@ def listed_images(source: Path, folder: Path) -> Classes:
     Raises:
         UserError: For a split file or an image that is missing or wrong.
     """
-    images = source / 'train' if (source / 'train').is_dir() else source
-    if not images.is_dir():
+    images = source / 'train' if osp.isdir(source / 'train') else source
+    if not osp.isdir(images):
         raise UserError(f'the source {images} is no folder')
     finder = _Finder(images)
     classes: Classes = {}
@@ -91,6 +93,15 @@ def listed_images(source: Path, folder: Path) -> Classes:
             if not filename or not label:
                 raise UserError(f'{path}, line {number}: expected the columns '
                                 'filename,label')
+            for column, value in ('label', label), ('filename', filename):
+                fault = fault_of_name(value)
+                if fault is None and column == 'filename' and (
+                        not value.lower().endswith(IMAGE_EXTENSIONS)):
+                    fault = f'ends with none of {", ".join(IMAGE_EXTENSIONS)}'
+                if fault is not None:
+                    raise UserError(f'{path}, line {number}: the {column} '
+                                    f'{value!r} {fault}: take the split files '
+                                    f'from {MINI_IMAGENET.origin}')
             of_class = classes.setdefault(label, {})
             if filename in of_class:
                 raise UserError(f'{path}, line {number}: {filename} is listed '
@@ -112,10 +123,10 @@ class _Finder:
 
     def find(self, filename: str, label: str) -> Path:
         for path in self.folder / label / filename, self.folder / filename:
-            if path.is_file():
+            if osp.isfile(path):
                 return path
         match = NUMBERED.fullmatch(filename)
-        if not (self.folder / label).is_dir():
+        if not osp.isdir(self.folder / label):
             raise LookupError(f'{self.folder} has no class folder {label} '
                               f'and no image {filename}')
         if match is None or match[1] != label:
@@ -142,7 +153,7 @@ class _Finder:
 def foldered_images(source: Path) -> Classes:
     """The images of class folders, perhaps below train/, val/ and test/."""
     sides = [source / side for side in ('train', 'val', 'test')
-             if (source / side).is_dir()]
+             if osp.isdir(source / side)]
     classes: Classes = {}
     for side in sides or [source]:
         for folder in list_folder(side)[0]:
