@@ -120,7 +120,7 @@ def _prepare_test(stock_merge: Callable, cfg: Config,
                         'test_dataloader')
     cfg = stock_merge(cfg, args)
     _fit_loaders(cfg)
-    check_data(cfg, ('test_dataloader', ))
+    check_data(cfg, ('test_dataloader', ), args.checkpoint)
     check_class_counts(cfg, ('test_dataloader', ))
     name_classes(cfg)
     if _local_rank() == 0:

@@ -4,6 +4,7 @@ import shutil
 import sys
 
 import pytest
+import torch
 from mmengine.config import Config
 from mmpretrain.datasets import CustomDataset, build_dataset
 from tiny_run import make_images, write_config
@@ -39,10 +40,10 @@ def config_of(sides, text='', **options):
     return cfg
 
 
-def refused(cfg, loaders=TRAINING):
+def refused(cfg, loaders=TRAINING, checkpoint=None):
     """The line that refuses the data of a config, None if none does."""
     try:
-        check_data(cfg, loaders)
+        check_data(cfg, loaders, checkpoint)
         check_class_counts(cfg, loaders)
     except UserError as error:
         assert '\n' not in str(error)
@@ -114,6 +115,33 @@ def test_a_test_folder_is_held_against_the_training_folder(sides):
     assert refused(cfg, ('test_dataloader', )) is None
     shutil.rmtree(sides / 'train')
     assert refused(cfg, ('test_dataloader', )) is None
+
+
+def test_a_test_folder_is_held_against_the_checkpoint(sides, monkeypatch, capfd):
+    assert trains(sides, monkeypatch, capfd) == (0, None)
+    saved = sides / 'run' / 'epoch_1.pth'
+    shutil.rmtree(sides / 'train')
+    shutil.rmtree(sides / 'val' / 'a')
+    monkeypatch.setattr(sys, 'argv', [
+        'test.py', str(sides / 'config.py'), str(saved), '--work-dir', str(sides / 'tested'),
+        '--cfg-options', f'test_dataloader.dataset.data_root={sides / "val"}'])
+    with pytest.raises(SystemExit) as left:
+        launch.test()
+    line, = (line for line in capfd.readouterr().err.splitlines() if line.startswith('error: '))
+    assert left.value.code == 1
+    assert (f'{sides}/val (test_dataloader.dataset) lacks class a of {saved} '
+            '(meta.dataset_meta.classes)') in line
+    assert not (sides / 'tested').exists()
+    (sides / 'val' / 'a').mkdir()
+    launch.test()
+    # Classes that the config names may be in another order than the folders.
+    cfg = config_of(sides, **{'test_dataloader.dataset.data_root': str(sides / 'val')})
+    for names in ('c', 'b', 'a'), ('x', 'y', 'z'), None:
+        torch.save(dict(meta=dict(dataset_meta=dict(classes=names))), saved)
+        cfg.train_dataloader.dataset.classes = names
+        assert refused(cfg, ('test_dataloader', ), str(saved)) is None
+    torch.save(['no checkpoint'], saved)
+    assert refused(cfg, ('test_dataloader', ), str(saved)) is None  # left to its own check
 
 
 @pytest.mark.parametrize('wrap', [

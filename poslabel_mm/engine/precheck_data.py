@@ -7,6 +7,7 @@ from typing import Dict, Iterator, List, Optional, Tuple
 from mmengine.config import Config
 from mmengine.registry import DATASETS, init_default_scope
 
+from poslabel_mm.compat import load_from_local
 from poslabel_mm.dataset_sources import IMAGENET
 from poslabel_mm.errors import UserError
 from .class_folders import class_names, count_by_class, count_images, read_list
@@ -19,7 +20,7 @@ WORLD_SIZES = dict(pytorch='WORLD_SIZE', slurm='SLURM_NTASKS', mpi='OMPI_COMM_WO
 EXTENSIONS = ('.jpg', '.jpeg', '.png', '.ppm', '.bmp', '.pgm', '.tif')
 
 
-def check_data(cfg: Config, loaders: Tuple[str, ...]) -> None:
+def check_data(cfg: Config, loaders: Tuple[str, ...], checkpoint: Optional[str] = None) -> None:
     """Check that the folders and lists of image datasets are there.
 
     Where class folders give the labels, all loaders must have the same, and
@@ -29,6 +30,8 @@ def check_data(cfg: Config, loaders: Tuple[str, ...]) -> None:
     Args:
         cfg (Config): A complete config.
         loaders (tuple[str]): Which of its data loaders are used.
+        checkpoint (str, optional): A checkpoint that is to be tested, whose
+            classes the folders must have. Defaults to None.
 
     Raises:
         UserError: If a folder is missing or has no image, or a file is
@@ -51,7 +54,7 @@ def check_data(cfg: Config, loaders: Tuple[str, ...]) -> None:
             if of_dataset is not None:
                 labels.append(of_dataset)
     if 'train_dataloader' not in loaders:
-        labels = _training_labels(cfg) + labels
+        labels = (_labels_in(checkpoint, cfg, labels) or _training_labels(cfg)) + labels
     check_classes(cfg, labels, loaders)
     for loader in loaders:
         if cfg.get(loader) is not None:
@@ -201,6 +204,24 @@ def _check_dataset(cfg: Config, key: str, dataset: dict,
         kind=kind.__name__,
         num_built_in=len(place.built_in) if place.built_in else None,
     ) if place.by_class else None
+
+
+def _labels_in(checkpoint: Optional[str], cfg: Config, datasets: List[Labels]) -> List[Labels]:
+    """The classes that MMEngine saved in a checkpoint, where they are those of folders."""
+    places = [_Place(dataset) for _, dataset in _datasets(cfg, 'train_dataloader')]
+    if (checkpoint is None or '://' in checkpoint
+            or any(place.is_custom and place.names for place in places)):
+        return []  # names from the config need not be in the order of the folders
+    try:
+        content = load_from_local(checkpoint, 'cpu', mmap=True)
+        names = content['meta']['dataset_meta']['classes']
+        label_of = {str(name): label for label, name in enumerate(names)}
+    except (UserError, KeyError, TypeError, IndexError):
+        return []  # a file that is no checkpoint is refused in its turn
+    found = {name for dataset in datasets if not dataset.num_names for name in dataset.label_of}
+    if not found & set(label_of):
+        return []  # such as ImageNet's, where the folders are numbers
+    return [Labels('meta.dataset_meta.classes', '', checkpoint, '', label_of)]
 
 
 def _training_labels(cfg: Config) -> List[Labels]:
