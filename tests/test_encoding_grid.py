@@ -27,6 +27,13 @@ OURS = {
     'HiViT': 'poslabel_mm.PositionalMAEHiViT',
     'MoCo v3': 'poslabel_mm.PositionalMoCoV3ViT',
 }
+SWIN = dict(
+    type='poslabel_mm.PositionalSwinTransformer',
+    arch=dict(embed_dims=8, depths=[1, 1], num_heads=[1, 1]),
+    img_size=32,
+    patch_size=8,
+    out_indices=(1, ),
+    use_abs_pos_embed=True)
 every_family = pytest.mark.parametrize('family', OURS)
 
 
@@ -156,14 +163,7 @@ def test_an_average_of_a_model_keeps_its_grid():
 
 def test_swins_absolute_encoding_is_resized_too():
     def make(H, W):
-        return build(
-            dict(
-                type='poslabel_mm.PositionalSwinTransformer',
-                arch=dict(embed_dims=8, depths=[1, 1], num_heads=[1, 1]),
-                img_size=(8 * H, 8 * W),
-                patch_size=8,
-                out_indices=(1, ),
-                use_abs_pos_embed=True))
+        return build(SWIN | dict(img_size=(8 * H, 8 * W)))
 
     source, model = make(2, 8), make(4, 4)
     source.absolute_pos_embed.data[0, :, :2] = ramp(2, 8)
@@ -312,9 +312,10 @@ def test_a_fixed_encoding_is_the_files_as_in_the_stock_encoder(family):
 # train() and eval()
 
 
-@every_family
+@pytest.mark.parametrize('family', [*OURS, 'Swin'])
 def test_train_and_eval_return_the_backbone(family):
-    model = MODELS.build(of_grid(family, 4, 4))
+    model = MODELS.build(
+        SWIN if family == 'Swin' else of_grid(family, 4, 4))
     assert model.eval() is model and not model.training
     assert model.train() is model and model.training
 
