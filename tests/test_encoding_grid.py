@@ -10,7 +10,7 @@ from mmengine.runner import (CheckpointLoader, load_checkpoint,
 from mmengine.runner.checkpoint import get_state_dict, weights_to_cpu
 from mmpretrain.registry import MODELS
 from models import apl_head, build, classifier, tiny_vit
-from selfsup_models import VIT, decoder, hivit, mae
+from selfsup_models import VIT, decoder, hivit, mae, mocov3
 
 from poslabel_mm.errors import UserError
 
@@ -159,6 +159,20 @@ def test_an_average_of_a_model_keeps_its_grid():
     other = ExponentialMovingAverage(build(of_grid('ViT', 4, 4)))
     other.load_state_dict(average.state_dict())
     assert_is_ramp(other.module.pos_embed.data, 4, 4, (2, 8))
+
+
+def test_the_momentum_encoder_keeps_its_grid_too():
+    def make(H, W):
+        cfg = mocov3() | dict(type='poslabel_mm.PositionalLabelMoCoV3',
+                              pos_head=None)
+        cfg['backbone'] |= dict(img_size=(PATCH * H, PATCH * W))
+        return build(cfg)
+
+    source, model = make(2, 8), make(4, 4)
+    set_ramp(source.momentum_encoder.module[0], 2, 8)
+    model.load_state_dict(source.state_dict())
+    assert_is_ramp(model.momentum_encoder.module[0].pos_embed.data, 4, 4,
+                   (2, 8))
 
 
 def test_swins_absolute_encoding_is_resized_too():
