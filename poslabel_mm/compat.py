@@ -224,7 +224,7 @@ def load_from_local(filename: str,
     try:
         with open(path, 'rb') as file:
             mmap = mmap and file.read(4) == b'PK\x03\x04'
-        return torch.load(path, map_location=map_location, mmap=mmap)
+        content = torch.load(path, map_location=map_location, mmap=mmap)
     except Exception as error:
         code = re.search(r'GLOBAL (\S+)', str(error))
         if code:
@@ -236,3 +236,27 @@ def load_from_local(filename: str,
         said = (reason[1] or reason[2]).rstrip('. ') if reason else 'empty'
         raise UserError(f'checkpoint {filename} cannot be read, it is damaged '
                         f'or no checkpoint: {said}') from error
+    keep_grids_of_encodings(content)
+    return content
+
+
+def keep_grids_of_encodings(checkpoint: Any) -> None:
+    """Have loaded positional encodings themselves tell their patch grid.
+
+    Cause: where MMEngine cuts a prefix off the keys of a state dict (``init_cfg``
+    with ``prefix``), it makes a new one, without the metadata that holds the
+    grids (:mod:`poslabel_mm.models.backbones.encoding_grid`). Remove when it
+    keeps them.
+
+    Args:
+        checkpoint (Any): What a file holds; changed in place if it is a
+            checkpoint whose encodings tell their grid.
+    """
+    if not isinstance(checkpoint, dict):
+        return
+    state_dict = checkpoint.get('state_dict', checkpoint)
+    for prefix, metadata in getattr(state_dict, '_metadata', {}).items():
+        for name, grid_shape in metadata.get('grid_shapes', {}).items():
+            encoding = state_dict.get(f'{prefix}.{name}' if prefix else name)
+            if encoding is not None:
+                encoding.grid_shape = grid_shape

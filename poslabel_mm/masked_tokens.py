@@ -49,6 +49,19 @@ def built_image_size(backbone: nn.Module) -> Tuple[int, int]:
     return tuple(backbone.patch_embed.img_size)
 
 
+def built_patch_size(backbone: nn.Module) -> Tuple[int, int]:
+    """The (height, width) in pixels of a ViT's or HiViT's patches."""
+    patch_embed = getattr(backbone, 'patch_embed', None)
+    size = getattr(
+        getattr(patch_embed, 'projection', None), 'stride',
+        getattr(patch_embed, 'patch_size', None))
+    if size is not None:
+        return (size, size) if isinstance(size, int) else tuple(size)
+    return tuple(
+        side // patches for side, patches in zip(
+            built_image_size(backbone), built_grid(backbone)))
+
+
 def patch_grid(backbone: nn.Module, images: Tensor) -> GridShape:
     """The patch grid that a ViT or HiViT lays over images.
 

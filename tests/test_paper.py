@@ -18,7 +18,7 @@ from mmcv.transforms import Compose
 from mmengine.config import Config
 from mmengine.optim import build_optim_wrapper
 from mmengine.registry import PARAM_SCHEDULERS
-from mmpretrain.registry import MODELS
+from mmpretrain.registry import DATA_SAMPLERS, MODELS
 from mmpretrain.structures import DataSample
 from PIL import Image
 
@@ -255,6 +255,9 @@ def test_optimiser_and_batch(name):
     assert optimizer.weight_decay == recipe['weight_decay']
     paramwise = cfg.optim_wrapper.paramwise_cfg
     assert paramwise.get('layer_decay_rate') == recipe.get('layer_decay')
+    if 'clip_grad' in recipe:
+        clip_grad = recipe['clip_grad'] and dict(max_norm=recipe['clip_grad'])
+        assert cfg.optim_wrapper.clip_grad == clip_grad
     assert cfg.train_dataloader.batch_size * recipe['gpus'] == recipe['batch_size']
     assert cfg.optim_wrapper.get('accumulative_counts', 1) == 1
     # What `--auto-scale-lr` takes the learning rate to be meant for.
@@ -426,7 +429,10 @@ def test_dataset(name):
     assert dataset.type.split('.')[-1] == kind
     assert dataset.data_root.rstrip('/') == root
     assert {key: dataset[key] for key in train} == train
-    assert cfg.train_dataloader.sampler.shuffle
+    sampler = cfg.train_dataloader.sampler
+    assert sampler.shuffle
+    assert sampler.type == ('RepeatAugSampler' if recipe.get('repeats', 1) > 1
+                            else 'DefaultSampler')
     # MMEngine would pass it to the function, and fail.
     assert '_scope_' not in cfg.train_dataloader.get('collate_fn', ())
     if name.startswith('mae-'):
@@ -445,7 +451,7 @@ def test_dataset(name):
 
 BACKBONES = {  # type, architecture and width of the tokens
     'ViT-B': ('VisionTransformer', ('b', 'base'), 768),
-    'DeiT-B': ('VisionTransformer', ('deit-base', ), 768),
+    'DeiT-B': ('DeiTVisionTransformer', ('deit-base', ), 768),
     'Swin-T': ('PositionalSwinTransformer', ('tiny', ), 768),
     'Swin-B': ('PositionalSwinTransformer', ('base', ), 1024),
     'NesT-B': ('TIMMBackbone', ('nest_base', ), 512),
@@ -672,6 +678,43 @@ def test_one_step_of_training(name):
     } <= moved
     # A stock head starts from zeros, through which no gradient comes yet.
     assert any(key.startswith('backbone.') for key in moved) or not label
+
+
+@pytest.mark.parametrize('name', [
+    name for name in PAPER.configs() if name.startswith(('vit-b', 'deit'))
+    and 'from-mae' not in name and '_in1k' in name
+])
+def test_initialisation(name):
+    """DeiT's is timm's: one spread for all linear layers and the tokens."""
+    recipe, _ = _runs()[name]
+    cfg = small(name)
+    torch.manual_seed(0)
+    model = MODELS.build(cfg.model)
+    model.init_weights()
+    backbone = model.backbone
+    weights = [
+        module.weight for module in (*backbone.layers.modules(), *model.head.modules())
+        if isinstance(module, torch.nn.Linear)
+    ] + [backbone.cls_token, backbone.pos_embed]
+    spreads = [weight.std().item() for weight in weights]
+    if 'initialisation' not in recipe:
+        assert not any(0.015 < spread < 0.025 for spread in spreads[:-1])
+        return
+    assert recipe['initialisation'] == 'DeiT'
+    assert all(0.015 < spread < 0.025 for spread in spreads[:-2])
+    assert all(0.01 < spread < 0.03 for spread in spreads[-2:])  # few values
+    assert not any(
+        module.bias.any() for module in backbone.layers.modules()
+        if isinstance(module, torch.nn.Linear))
+
+
+def test_an_image_is_repeated_as_often_as_the_recipe_says():
+    sampler = DATA_SAMPLERS.build(
+        dict(load('deit-b_in1k.py').train_dataloader.sampler,
+             dataset=range(300), seed=0))
+    counts = torch.bincount(torch.tensor(list(sampler)))
+    assert set(counts.tolist()) == {0, PAPER.recipes['deit']['repeats']}
+    assert len(sampler) == 300  # as many iterations as of the other recipes
 
 
 PIPELINES = [

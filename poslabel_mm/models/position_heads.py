@@ -6,6 +6,7 @@ from torch import Tensor, nn
 
 from poslabel_mm.errors import UserError
 from poslabel_mm.tokens import PatchTokens
+from .backbones.encoding_grid import keep_grid
 
 
 class PositionHeads:
@@ -32,6 +33,11 @@ class PositionHeads:
     def __init__(self, *args, pos_head: Union[dict, List[dict], None],
                  **kwargs) -> None:
         super().__init__(*args, **kwargs)
+        # The model's checkpoints tell the grid of a stock backbone too, of a
+        # wrapped one (LoRA) and of its moving average.
+        for module in list(self.modules()):
+            for name in 'pos_embed', 'absolute_pos_embed':
+                keep_grid(module, name)
         if isinstance(pos_head, (list, tuple)):
             pos_head = ModuleList(map(_build, pos_head))
         elif pos_head is not None:

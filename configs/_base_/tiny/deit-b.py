@@ -1,2 +1,2 @@
-# In place of DeiT-B, which differs from ViT-B in its initialisation alone.
+# In place of DeiT-B, which has the architecture of ViT-B.
 _base_ = './vit-b.py'

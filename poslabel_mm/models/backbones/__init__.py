@@ -1,3 +1,4 @@
+from .deit_vit import DeiTVisionTransformer
 from .positional_mae_hivit import PositionalMAEHiViT
 from .positional_mae_vit import PositionalMAEViT
 from .positional_mocov3_vit import PositionalMoCoV3ViT
@@ -5,6 +6,7 @@ from .positional_swin import PositionalSwinTransformer
 from .positional_vit import PositionalVisionTransformer
 
 __all__ = [
-    'PositionalMAEHiViT', 'PositionalMAEViT', 'PositionalMoCoV3ViT',
-    'PositionalSwinTransformer', 'PositionalVisionTransformer'
+    'DeiTVisionTransformer', 'PositionalMAEHiViT', 'PositionalMAEViT',
+    'PositionalMoCoV3ViT', 'PositionalSwinTransformer',
+    'PositionalVisionTransformer'
 ]

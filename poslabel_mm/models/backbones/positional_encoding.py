@@ -5,6 +5,7 @@ from torch import Tensor
 from poslabel_mm.errors import UserError
 from poslabel_mm.labels import GridShape
 from poslabel_mm.masked_tokens import built_grid, check_image_size
+from .encoding_grid import keep_grid
 
 POS_ENCODINGS = ('learned', 'sincos', 'learned_sincos', 'none')
 
@@ -33,31 +34,43 @@ class PositionalEncodingChoice:
     a parameter of shape (1, extra tokens + N, C), and whose forward pass adds
     it whatever it holds. State-dict keys are the stock ones. A model without
     encoding saves no ``pos_embed``, so that a model fine-tuned from it keeps
-    its own, and passes over the one in a stock checkpoint.
+    its own, and passes over the one in a stock checkpoint. Every other model
+    takes what a checkpoint holds, as the stock one does, and one of another
+    patch grid interpolated (:func:`~.encoding_grid.keep_grid`).
 
     Args:
         *args: The stock backbone's arguments.
         pos_encoding (str): What is added to the patch embeddings:
 
             - 'learned': a learned absolute encoding.
-            - 'sincos': fixed 2-D sine-cosine encoding; the one in a
-              checkpoint is passed over.
+            - 'sincos': the 2-D sine-cosine encoding, or what a checkpoint
+              holds; it is not trained.
             - 'learned_sincos': learned from the sine-cosine one on, as MAE
               fine-tunes.
             - 'none': nothing; the tokens know their place from the
               positional labels alone.
+        checkpoint_grid (tuple[int, int], optional): Patch grid (H, W) of the
+            encodings in checkpoints that do not tell theirs. Defaults to None:
+            a square.
         **kwargs: The stock backbone's arguments.
 
     Raises:
-        UserError: For another ``pos_encoding``.
+        UserError: For another ``pos_encoding``, or a ``checkpoint_grid`` that
+            is none. On loading, if the grid of an encoding is not told and
+            need not be a square.
     """
 
-    def __init__(self, *args, pos_encoding: str, **kwargs) -> None:
+    def __init__(self,
+                 *args,
+                 pos_encoding: str,
+                 checkpoint_grid: GridShape | None = None,
+                 **kwargs) -> None:
         if pos_encoding not in POS_ENCODINGS:
             raise UserError(f'pos_encoding={pos_encoding!r} is unknown; '
                             f'choose from {list(POS_ENCODINGS)}')
         super().__init__(*args, **kwargs)
         self.pos_encoding = pos_encoding
+        self.checkpoint_grid = _as_grid(checkpoint_grid)
         if pos_encoding == 'none':
             # Zeros that are no parameter and in no checkpoint.
             zeros = torch.zeros_like(self.pos_embed.data)
@@ -69,6 +82,7 @@ class PositionalEncodingChoice:
         if 'sincos' in pos_encoding:
             # At once, for a checkpoint without encoding to leave it in place.
             fill_sincos(self.pos_embed, built_grid(self))
+        keep_grid(self, checkpoint_grid=self.checkpoint_grid)
 
     def init_weights(self) -> None:
         self._init_stock_weights()
@@ -86,13 +100,25 @@ class PositionalEncodingChoice:
     def _init_stock_weights(self) -> None:
         super().init_weights()
 
+    def train(self, mode: bool = True) -> 'PositionalEncodingChoice':
+        # MMPretrain's backbones return nothing.
+        super().train(mode)
+        return self
+
     def _load_from_state_dict(self, state_dict, prefix, *args) -> None:
         if self.pos_encoding == 'none':
             state_dict.pop(prefix + 'pos_embed', None)
-        elif self.pos_encoding == 'sincos' and prefix + 'pos_embed' in state_dict:
-            # A fixed encoding stays what it is, whatever a checkpoint holds.
-            state_dict[prefix + 'pos_embed'] = self.pos_embed.detach().clone()
         super()._load_from_state_dict(state_dict, prefix, *args)
+
+
+def _as_grid(grid) -> GridShape | None:
+    if grid is None:
+        return None
+    if (isinstance(grid, (list, tuple)) and len(grid) == 2
+            and all(isinstance(side, int) and side > 0 for side in grid)):
+        return tuple(grid)
+    raise UserError(f'checkpoint_grid={grid!r} is no patch grid: set it to '
+                    '(rows, columns)')
 
 
 class MaskedEncodingChoice(PositionalEncodingChoice):

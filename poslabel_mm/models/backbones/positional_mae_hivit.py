@@ -1,8 +1,9 @@
 from mmengine.model import BaseModule
 from mmpretrain.models.selfsup import MAEHiViT
+from mmpretrain.models.utils import resize_pos_embed
 from torch import Tensor, nn
 
-from poslabel_mm.masked_tokens import built_grid, check_image_size
+from poslabel_mm.masked_tokens import built_grid
 from poslabel_mm.registry import MODELS
 from .positional_encoding import MaskedEncodingChoice
 
@@ -13,9 +14,8 @@ class PositionalMAEHiViT(MaskedEncodingChoice, MAEHiViT):
 
     State-dict keys are the stock ones; see :class:`PositionalEncodingChoice`
     for what is saved and loaded. Leave ``ape`` at True: ``pos_encoding`` takes
-    its place. Unlike the stock encoder it takes non-square grids. While masking,
-    and on a non-square grid always, it takes images of the size alone that it
-    was built for.
+    its place. Unlike the stock encoder it takes non-square grids. While masking it
+    takes images of the size alone that it was built for.
 
     Args:
         *args: The stock ``MAEHiViT``'s arguments.
@@ -24,8 +24,8 @@ class PositionalMAEHiViT(MaskedEncodingChoice, MAEHiViT):
         **kwargs: The stock ``MAEHiViT``'s arguments.
 
     Raises:
-        UserError: For another ``pos_encoding``, and for images of another
-            size while masking or where the grid is not square.
+        UserError: For another ``pos_encoding``, and while masking for images
+            of another size.
     """
 
     def interpolate_pos_encoding(self, tokens: Tensor, height: int,
@@ -34,8 +34,9 @@ class PositionalMAEHiViT(MaskedEncodingChoice, MAEHiViT):
         if H == W:
             return super().interpolate_pos_encoding(tokens, height, width)
         # The stock encoder takes every encoding for a square's.
-        check_image_size(self, (height, width))
-        return self.pos_embed
+        grid = height // self.patch_size, width // self.patch_size
+        return resize_pos_embed(
+            self.pos_embed, (H, W), grid, num_extra_tokens=0)
 
     def _init_stock_weights(self) -> None:
         # As in MAEHiViT.init_weights, which takes the grid for a square, always

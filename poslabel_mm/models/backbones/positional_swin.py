@@ -9,6 +9,7 @@ from torch import Tensor, nn
 
 from poslabel_mm.errors import UserError
 from poslabel_mm.registry import MODELS
+from .encoding_grid import keep_grid
 from .relative_position_bias import resize_bias_table
 
 POS_ENCODINGS = ('cpe', 'rpb', 'none')
@@ -134,6 +135,12 @@ class PositionalSwinTransformer(SwinTransformer):
             self._keep_the_last_resolution()
         if pos_encoding == 'cpe':
             self._add_conditional_encoding()
+        keep_grid(self, 'absolute_pos_embed')
+
+    def train(self, mode: bool = True) -> 'PositionalSwinTransformer':
+        # The stock Swin returns nothing.
+        super().train(mode)
+        return self
 
     def _remove_relative_position_bias(self) -> None:
         for stage in self.stages:

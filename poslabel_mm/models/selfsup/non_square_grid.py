@@ -3,6 +3,7 @@
 Shape letters: B batch; H, W the patch grid, N = H·W; p side of a patch in
 pixels; C channels of an image.
 """
+import math
 from typing import Optional
 
 from mmengine.model import BaseModule
@@ -10,7 +11,9 @@ from torch import Tensor, nn
 
 from poslabel_mm.errors import UserError
 from poslabel_mm.labels import GridShape
-from poslabel_mm.masked_tokens import built_grid, built_image_size
+from poslabel_mm.masked_tokens import (built_grid, built_image_size,
+                                       built_patch_size)
+from poslabel_mm.models.backbones.encoding_grid import keep_grid
 from poslabel_mm.models.backbones.positional_encoding import (
     PositionalEncodingChoice, fill_sincos)
 
@@ -24,7 +27,7 @@ def lay_grid(backbone: nn.Module, neck: Optional[nn.Module],
     """Have a decoder and a target of MAE's kind follow the encoder's grid.
 
     The stock ones take every grid for a square. On a square they are left as
-    they are.
+    they are, but for the grid that the decoder's encoding tells.
 
     Args:
         backbone (nn.Module): The encoder.
@@ -32,33 +35,65 @@ def lay_grid(backbone: nn.Module, neck: Optional[nn.Module],
         head (nn.Module, optional): What makes the target of the images.
 
     Raises:
-        UserError: If the encoder wants a square, or the decoder another number
-            of patches, or the images are not made of whole patches.
+        UserError: If the encoder wants a square, or the decoder or the target
+            is built for other patches, or the images are not made of whole
+            patches.
     """
     H, W = grid_shape = built_grid(backbone)
-    num_patches = getattr(neck, 'num_patches', H * W)
-    if num_patches != H * W:
-        raise UserError(
-            f'the decoder is for {num_patches} patches, but the encoder has '
-            f'{H}x{W}: set model.neck.num_patches={H * W}')
-    if H == W:
-        return
-    if not isinstance(backbone, PositionalEncodingChoice):
+    if H != W and not isinstance(backbone, PositionalEncodingChoice):
         stock = type(backbone).__name__
         ours = _OF_ANY_GRID.get(stock)
         raise UserError(
             f'{stock} wants a square patch grid, not {H}x{W}: give it a '
             'square img_size' + (f', or use {ours}' if ours else ''))
+    _check_patches(backbone, neck, head)
+    if neck is not None:
+        keep_grid(neck, 'decoder_pos_embed', grid_shape,
+                  getattr(backbone, 'checkpoint_grid', None))
+    if H == W:
+        return
     if neck is not None:
         _DecoderOfGrid(neck, grid_shape)
     if hasattr(head, 'patchify'):
         _TargetOfGrid(head, grid_shape)
-        size = tuple(side * head.patch_size for side in grid_shape)
+
+
+def _check_patches(backbone: nn.Module, neck: Optional[nn.Module],
+                   head: Optional[nn.Module]) -> None:
+    """Refuse a decoder and a target of other patches, naming every option."""
+    H, W = built_grid(backbone)
+    height, width = built_patch_size(backbone)
+    options = dict()
+    if getattr(neck, 'num_patches', H * W) != H * W:
+        options['neck.num_patches'] = H * W
+    if hasattr(head, 'patchify'):
+        if height != width:
+            raise UserError(
+                f'{type(head).__name__} takes square patches, not of '
+                f'{height}x{width} pixels: set model.backbone.patch_size to '
+                'one number')
+        size = H * height, W * width
         if size != built_image_size(backbone):
             raise UserError(
-                f'{H}x{W} patches of {head.patch_size} pixels are an image of '
+                f'{H}x{W} patches of {height}x{width} pixels are an image of '
                 f'{size[0]}x{size[1]} pixels: set model.backbone.img_size='
-                f"{size}, or model.head.patch_size to the encoder's")
+                f'"({size[0]},{size[1]})"')
+        channels = getattr(head, 'in_channels', 3)
+        pixels = height * width * channels
+        predicted = getattr(
+            getattr(neck, 'decoder_pred', None), 'out_features', pixels)
+        if predicted != pixels:
+            if math.isqrt(predicted // channels)**2 * channels == predicted:
+                options['neck.patch_size'] = height
+            else:
+                options['neck.predict_feature_dim'] = pixels
+        if head.patch_size != height:
+            options['head.patch_size'] = height
+    if options:
+        raise UserError(
+            f'the encoder has {H}x{W} patches of {height}x{width} pixels, and '
+            'the decoder and the target have to follow: --cfg-options ' +
+            ' '.join(f'model.{key}={value}' for key, value in options.items()))
 
 
 # Bound methods of an object, not closures: a deep copy of the model (EMA) must
