@@ -23,12 +23,13 @@ import torch
 from mmengine.config import Config
 from mmengine.device import get_device
 
-from .config_prefix import config_path
+from .config_prefix import config_path, without_own_scope
 from .engine.cpu_distributed import start_gloo
 from .engine.hooks.stop_signal_hook import stop_status
 from .engine.precheck_checkpoint import (check_pretrained, check_resume,
                                          check_weights)
 from .engine.precheck_data import check_data
+from .engine.precheck_options import check_auto_scale_lr, check_num_classes
 from .engine.precheck_schedule import check_schedule
 from .errors import UserError
 
@@ -57,7 +58,7 @@ def other_tool(argv: List[str]) -> None:
             as ``analysis_tools/get_flops.py``, and its arguments. An argument
             that is the name of a shipped config becomes its path.
     """
-    with _Guard():
+    with _Guard(), without_own_scope():
         if not argv:
             raise UserError('usage is mmpretrain_tool.py TOOL [ARGUMENTS], with '
                             f'TOOL one of {", ".join(_stock_tools())}')
@@ -69,7 +70,7 @@ def other_tool(argv: List[str]) -> None:
 
 
 def _run(name: str, prepare: Callable) -> None:
-    with _Guard():
+    with _Guard(), without_own_scope():
         os.environ.setdefault('POSLABEL_MM_RESUME_COMMAND',
                               _resume_command(sys.argv))
         # Where it is missing, the stock tool makes it 0 for every process.
@@ -90,10 +91,14 @@ def _prepare_training(stock_merge: Callable, cfg: Config,
     # The stock tool's default is True, with which a resumed run draws other
     # augmentations than one that was not stopped.
     cfg.train_dataloader.setdefault('persistent_workers', False)
+    if args.auto_scale_lr and cfg.get('auto_scale_lr') is None:
+        cfg.auto_scale_lr = {}  # for the stock tool to enable it
     cfg = stock_merge(cfg, args)
     _fit_loaders(cfg)
-    check_schedule(cfg)
+    check_auto_scale_lr(cfg)
+    check_num_classes(cfg)
     check_data(cfg, ('train_dataloader', 'val_dataloader'))
+    check_schedule(cfg)
     check_pretrained(cfg)  # read even where it is then overwritten
     if get_device() == 'cpu':
         _use_cpu_amp(cfg)
