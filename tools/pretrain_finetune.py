@@ -33,6 +33,7 @@ try:
     from poslabel_mm.child_processes import ChildProcesses
     from poslabel_mm.engine.hooks.last_saved import last_saved
     from poslabel_mm.engine.precheck_data import check_data
+    from poslabel_mm.engine.precheck_options import check_num_classes
 except ImportError as error:
     if error.name is not None:
         raise
@@ -83,6 +84,7 @@ def load(name: str, config: str, options: List[str], folder: Path) -> Step:
             ValueError) as error:
         raise UserError(f'{name} cannot be done with {config} '
                         f'{" ".join(options)}: {error}') from error
+    check_num_classes(cfg)
     check_data(cfg, ('train_dataloader', 'val_dataloader', 'test_dataloader'))
     return Step(name, osp.abspath(config), options, folder, cfg)
 

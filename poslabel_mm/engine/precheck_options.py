@@ -53,8 +53,8 @@ def check_num_classes(cfg: Config) -> None:
     if wrong:
         found = ', '.join(f'{key} is {value or "not set"}' for key, value in wrong.items())
         options = ' '.join(f'{key}={expected}' for key in wrong)
-        raise UserError(f'model.head.num_classes is {expected}, but {found}: change them together, '
-                        f'--cfg-options {options}')
+        raise UserError(f'model.head.num_classes is {expected}, but {found}: change them '
+                        f'together, --cfg-options {options}')
 
 
 def _counted(cfg: Config, model: dict, head: dict) -> Iterator[tuple[str, int | None]]:

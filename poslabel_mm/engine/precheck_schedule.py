@@ -87,19 +87,20 @@ def _refusal(key: str, schedulers: dict[str, dict], train_cfg: dict,
             f'train_cfg.{option}={train_cfg[option]}')
     if _in_iterations(scheduler):
         line += f' and {iterations()} iterations an epoch'
-    if option == 'max_iters' and by_epoch:
-        # MMEngine takes such a run for one epoch.
-        options = f'{key}.by_epoch=False'
-        if _in_iterations(scheduler):
-            options += f' {key}.convert_to_iter_based=False'
-        return (f'{line}: in a run that counts iterations let the scheduler count them too, '
-                f'--cfg-options {options}')
     together = {name: one for name, one in schedulers.items()
                 if one.get('by_epoch', True) == by_epoch}
+    flags = ''
+    if option == 'max_iters' and by_epoch:
+        # MMEngine takes such a run for one epoch: have the schedulers count iterations.
+        for name, one in together.items():
+            flags += f' {name}.by_epoch=False'
+            if _in_iterations(one):
+                flags += f' {name}.convert_to_iter_based=False'
+            together[name] = {**one, 'by_epoch': False}
     length, changes = _squeezed(together, train_cfg, iterations)
     changes = {f'train_cfg.{option}': length, **changes}
     options = ' '.join(f'{name}={_text(value)}' for name, value in changes.items())
-    return f'{line}: change them together, such as --cfg-options {options}'
+    return f'{line}: change them together, such as --cfg-options {options}{flags}'
 
 
 def _squeezed(schedulers: dict[str, dict], train_cfg: dict,
