@@ -23,6 +23,7 @@ import torch
 from mmengine.config import Config
 from mmengine.device import get_device
 
+from .compat import mend_grad_cam
 from .config_prefix import config_path, without_own_scope
 from .engine.cpu_distributed import start_gloo
 from .engine.hooks.stop_signal_hook import stop_status
@@ -63,6 +64,8 @@ def other_tool(argv: List[str]) -> None:
             raise UserError('usage is mmpretrain_tool.py TOOL [ARGUMENTS], with '
                             f'TOOL one of {", ".join(_stock_tools())}')
         path = _stock_tool(argv[0])
+        if osp.basename(path) == 'vis_cam.py':
+            mend_grad_cam()
         sys.argv = [path] + [_known_config(arg) or arg for arg in argv[1:]]
         # Tools import their neighbours.
         sys.path.insert(0, osp.dirname(path))
