@@ -72,5 +72,6 @@ param_scheduler = [
 
 train_cfg = dict(by_epoch=True, max_epochs=epochs)
 
+auto_scale_lr = dict(base_batch_size=32)
 default_hooks = dict(logger=dict(interval=10))
 randomness = dict(seed=0)

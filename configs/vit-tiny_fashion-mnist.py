@@ -7,4 +7,3 @@ _base_ = ['./_base_/fashion_mnist.py', './_base_/vit-tiny_30e.py']
 model = dict(backbone=dict(img_size=28))
 
 train_dataloader = dict(dataset=dict(indices=5000))  # the first ones
-auto_scale_lr = dict(base_batch_size=32)

@@ -3,20 +3,21 @@
 One function per cause; each says when it may be removed. :func:`apply` runs
 them all, and running them again changes nothing.
 """
+import functools
 import importlib.metadata
 import os
 import os.path as osp
 import pickle
 import re
 import sys
-from typing import Any, Dict, List, Mapping, Optional
+from typing import Any, Callable, Dict, List, Mapping, Optional
 
 from .errors import UserError
 from .stacks import ALTERNATIVES, STACKS
 
 __all__ = [
     'apply', 'check_stack', 'refuse_code_in_checkpoints', 'mend_torchvision',
-    'allow_history_buffers', 'load_local_checkpoints_safely'
+    'allow_history_buffers', 'load_local_checkpoints_safely', 'mend_grad_cam'
 ]
 
 
@@ -260,3 +261,29 @@ def keep_grids_of_encodings(checkpoint: Any) -> None:
             encoding = state_dict.get(f'{prefix}.{name}' if prefix else name)
             if encoding is not None:
                 encoding.grid_shape = grid_shape
+
+
+def mend_grad_cam() -> None:
+    """Have grad-cam's classes take ``use_cuda``, which vis_cam passes.
+
+    grad-cam 1.5 has the device from the model and took the argument away;
+    MMPretrain 1.2 passes it. Needed by that tool alone, so :func:`apply`
+    leaves it out. Remove it with the openmmlab stack.
+    """
+    try:
+        from pytorch_grad_cam.base_cam import BaseCAM
+    except ImportError:
+        return  # the tool says what to install
+    for kind in BaseCAM.__subclasses__():
+        if not hasattr(kind.__init__, 'takes_use_cuda'):
+            kind.__init__ = _without_use_cuda(kind.__init__)
+
+
+def _without_use_cuda(stock: Callable) -> Callable:
+
+    @functools.wraps(stock)
+    def init(self, *args, use_cuda: bool = False, **kwargs) -> None:
+        stock(self, *args, **kwargs)
+
+    init.takes_use_cuda = True
+    return init

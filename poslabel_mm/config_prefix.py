@@ -6,8 +6,9 @@ just a path, so inheriting by name equals inheriting by relative path.
 """
 import difflib
 import functools
+from contextlib import contextmanager
 from pathlib import Path
-from typing import List
+from typing import Any, Iterator, List
 
 from mmengine.config import Config
 
@@ -75,3 +76,46 @@ def install() -> None:
 
     get_cfg_path.prefix = PREFIX
     Config._get_cfg_path = staticmethod(get_cfg_path)
+
+
+@contextmanager
+def without_own_scope() -> Iterator[None]:
+    """Have configs that are read within lose the stamps that say nothing.
+
+    A base with a prefix, ``mmpretrain::...``, is stamped with ``_scope_``
+    wherever a dict has a type. Where that is the config's own
+    ``default_scope`` it says what holds without it: the config is what a
+    relative path would give. Loaders' functions lose any scope, for MMEngine
+    would call them with it.
+    """
+    stock = Config.fromfile
+
+    @functools.wraps(stock)
+    def fromfile(*args, **kwargs) -> Config:
+        cfg = stock(*args, **kwargs)
+        own = cfg.get('default_scope')
+        for value in cfg.values():
+            _take_back(value, own)
+        for loader in 'train_dataloader', 'val_dataloader', 'test_dataloader':
+            for name in 'collate_fn', 'worker_init_fn':
+                function = (cfg.get(loader) or {}).get(name)
+                if isinstance(function, dict):
+                    function.pop('_scope_', None)
+        return cfg
+
+    Config.fromfile = staticmethod(fromfile)
+    try:
+        yield
+    finally:
+        Config.fromfile = staticmethod(stock)
+
+
+def _take_back(value: Any, scope: str | None) -> None:
+    if isinstance(value, dict):
+        if scope is not None and value.get('_scope_') == scope:
+            del value['_scope_']
+        value = value.values()
+    elif not isinstance(value, (list, tuple)):
+        return
+    for inner in value:
+        _take_back(inner, scope)

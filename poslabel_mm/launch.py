@@ -23,13 +23,14 @@ import torch
 from mmengine.config import Config
 from mmengine.device import get_device
 
-from .config_prefix import config_path
+from .compat import mend_grad_cam
+from .config_prefix import config_path, without_own_scope
 from .engine.cpu_distributed import start_gloo
 from .engine.hooks.stop_signal_hook import stop_status
 from .engine.precheck_checkpoint import (check_pretrained, check_resume,
                                          check_weights)
-from .engine.precheck_classes import check_class_counts
 from .engine.precheck_data import check_data, name_classes
+from .engine.precheck_options import check_auto_scale_lr, check_num_classes
 from .engine.precheck_schedule import check_schedule
 from .errors import UserError
 
@@ -58,11 +59,13 @@ def other_tool(argv: List[str]) -> None:
             as ``analysis_tools/get_flops.py``, and its arguments. An argument
             that is the name of a shipped config becomes its path.
     """
-    with _Guard():
+    with _Guard(), without_own_scope():
         if not argv:
             raise UserError('usage is mmpretrain_tool.py TOOL [ARGUMENTS], with '
                             f'TOOL one of {", ".join(_stock_tools())}')
         path = _stock_tool(argv[0])
+        if osp.basename(path) == 'vis_cam.py':
+            mend_grad_cam()
         sys.argv = [path] + [_known_config(arg) or arg for arg in argv[1:]]
         # Tools import their neighbours.
         sys.path.insert(0, osp.dirname(path))
@@ -70,7 +73,7 @@ def other_tool(argv: List[str]) -> None:
 
 
 def _run(name: str, prepare: Callable) -> None:
-    with _Guard():
+    with _Guard(), without_own_scope():
         os.environ.setdefault('POSLABEL_MM_RESUME_COMMAND',
                               _resume_command(sys.argv))
         # Where it is missing, the stock tool makes it 0 for every process.
@@ -91,12 +94,15 @@ def _prepare_training(stock_merge: Callable, cfg: Config,
     # The stock tool's default is True, with which a resumed run draws other
     # augmentations than one that was not stopped.
     cfg.train_dataloader.setdefault('persistent_workers', False)
+    if args.auto_scale_lr and cfg.get('auto_scale_lr') is None:
+        cfg.auto_scale_lr = {}  # for the stock tool to enable it
     cfg = stock_merge(cfg, args)
     _fit_loaders(cfg)
-    check_schedule(cfg)
+    check_auto_scale_lr(cfg)
+    check_num_classes(cfg, ('train_dataloader', 'val_dataloader'))
     check_data(cfg, ('train_dataloader', 'val_dataloader'))
-    check_class_counts(cfg, ('train_dataloader', 'val_dataloader'))
     name_classes(cfg)
+    check_schedule(cfg)
     check_pretrained(cfg)  # read even where it is then overwritten
     if get_device() == 'cpu':
         _use_cpu_amp(cfg)
@@ -121,7 +127,7 @@ def _prepare_test(stock_merge: Callable, cfg: Config,
     cfg = stock_merge(cfg, args)
     _fit_loaders(cfg)
     check_data(cfg, ('test_dataloader', ), args.checkpoint)
-    check_class_counts(cfg, ('test_dataloader', ))
+    check_num_classes(cfg, ('test_dataloader', ))
     name_classes(cfg)
     if _local_rank() == 0:
         check_weights(args.checkpoint, cfg)

@@ -9,9 +9,10 @@ from mmengine.registry import DATASETS as MMENGINE_DATASETS
 from mmengine.registry import HOOKS as MMENGINE_HOOKS
 from mmengine.registry import MODELS as MMENGINE_MODELS
 from mmengine.registry import OPTIM_WRAPPERS as MMENGINE_OPTIM_WRAPPERS
+from mmengine.registry import TRANSFORMS as MMENGINE_TRANSFORMS
 from mmengine.registry import Registry
 
-__all__ = ['DATASETS', 'HOOKS', 'MODELS', 'OPTIM_WRAPPERS']
+__all__ = ['DATASETS', 'HOOKS', 'MODELS', 'OPTIM_WRAPPERS', 'TRANSFORMS']
 
 
 def _child(parent: Registry, location: str) -> Registry:
@@ -26,3 +27,4 @@ MODELS = _child(MMENGINE_MODELS, 'models')
 DATASETS = _child(MMENGINE_DATASETS, 'datasets')
 HOOKS = _child(MMENGINE_HOOKS, 'engine')
 OPTIM_WRAPPERS = _child(MMENGINE_OPTIM_WRAPPERS, 'engine')
+TRANSFORMS = _child(MMENGINE_TRANSFORMS, 'datasets')

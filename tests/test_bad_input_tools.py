@@ -7,10 +7,13 @@ from os import path as osp
 
 import pytest
 import torch
+from mmengine.config import Config
 from PIL import Image
 from tiny_run import listing, make_config, make_images, train, write_config
 
 from poslabel_mm import launch
+from poslabel_mm.engine.precheck_schedule import (_iterations_per_epoch,
+                                                  check_schedule)
 
 ROOT = osp.dirname(osp.dirname(osp.realpath(__file__)))
 
@@ -155,6 +158,83 @@ def test_more_processes_than_gpus(fails, folder, config, monkeypatch):
     assert '2 processes were asked for' in line and '1 GPUs' in line
 
 
+# -------------------------------------------------------------------- options
+
+MIXUP = "model.update(train_cfg=dict(augments=[dict(type='Mixup', alpha=0.8)]))\n"
+
+
+def _advised(line):
+    return line.rpartition('--cfg-options ')[2].split()
+
+
+def _works(monkeypatch, *argv):
+    monkeypatch.setattr(sys, 'argv', ['train.py', *map(str, argv)])
+    monkeypatch.setenv('LOCAL_RANK', '0')
+    monkeypatch.setenv('POSLABEL_MM_RESUME_COMMAND', '')
+    launch.train()
+
+
+@pytest.mark.parametrize('options', [
+    ['--auto-scale-lr'],
+    ['--cfg-options', 'auto_scale_lr.enable=True'],
+    ['--auto-scale-lr', '--cfg-options', 'auto_scale_lr.base_batch_size=0'],
+])
+def test_auto_scale_lr_without_a_batch_size(fails, folder, config, monkeypatch,
+                                            options):
+    argv = config, '--work-dir', folder / 'new'
+    line = fails(launch.train, *argv, *options)
+    assert 'auto_scale_lr.base_batch_size is' in line
+    assert not (folder / 'new').exists()
+    advice = line.rpartition('--cfg-options ')[2].replace('=N', '=8')
+    _works(monkeypatch, *argv, '--auto-scale-lr', '--cfg-options', advice,
+           'train_cfg.max_epochs=1')
+    saved = torch.load(folder / 'new' / 'epoch_1.pth', weights_only=True)
+    group, = saved['optimizer']['param_groups']
+    assert group['initial_lr'] == 1e-2 * 4 / 8
+
+
+def test_auto_scale_lr_of_a_batch_sampler(fails, folder):
+    config = write_config(
+        folder, str(folder / 'train'), """
+train_dataloader.pop('batch_size')
+train_dataloader['batch_sampler'] = dict(type='BatchSampler', batch_size=4, drop_last=False)
+auto_scale_lr = dict(base_batch_size=8)
+""")
+    assert 'train_dataloader has no batch_size' in fails(
+        launch.train, config, '--work-dir', folder / 'new', '--auto-scale-lr')
+
+
+@pytest.mark.parametrize('text, option, named', [
+    (MIXUP, 'model.head.num_classes=5', 'data_preprocessor.num_classes'),
+    ('data_preprocessor.update(to_onehot=True)', 'model.head.num_classes=5',
+     'data_preprocessor.num_classes'),
+    ("data_preprocessor.update(batch_augments=dict(augments='Mixup'))",
+     'model.head.num_classes=5', 'data_preprocessor.num_classes'),
+    (MIXUP + 'model.update(data_preprocessor=data_preprocessor)',
+     'model.head.num_classes=5', 'model.data_preprocessor.num_classes'),
+    (MIXUP + "data_preprocessor.pop('num_classes')", 'log_level=ERROR',
+     'data_preprocessor.num_classes'),
+    ("model['head']['loss']['num_classes'] = 2", 'model.head.num_classes=5',
+     'model.head.loss.num_classes'),
+])
+def test_number_of_classes_that_was_left_behind(fails, folder, monkeypatch,
+                                                text, option, named):
+    config = write_config(folder, str(folder / 'train'), text)
+    argv = config, '--work-dir', folder / 'new', '--cfg-options', option
+    line = fails(launch.train, *argv)
+    assert 'model.head.num_classes is ' in line and f' {named} is ' in line
+    assert not (folder / 'new').exists()
+    monkeypatch.setattr('mmengine.runner.Runner.train', lambda runner: None)
+    if 'batch_augments' not in text:
+        _works(monkeypatch, *argv, *_advised(line))
+
+
+def test_number_of_classes_that_nothing_reads(folder, config, monkeypatch):
+    """Without one-hot labels MMPretrain does not look at it."""
+    _works(monkeypatch, config, '--work-dir', folder / 'new', '--cfg-options',
+           'data_preprocessor.num_classes=7', 'train_cfg.max_epochs=1')
+
+
 # ------------------------------------------------------------------- schedule
 
 SCHEDULE = """
@@ -166,6 +246,14 @@ param_scheduler = [
 train_cfg = dict(by_epoch=True, max_epochs=30)
 train_dataloader.update(batch_size=1)  # 12 iterations an epoch
 """
+BY_EPOCH = SCHEDULE.replace('convert_to_iter_based=True', 'by_epoch=True')
+BY_ITERATION = SCHEDULE.replace('convert_to_iter_based=True', 'by_epoch=False')
+THREE_PARTS = SCHEDULE.replace(
+    'T_max=27', 'T_max=20, end=23').replace('True)]', """True),
+    dict(type='ConstantLR', begin=23, factor=0.1,
+         convert_to_iter_based=True)]""")
+COUNTING = SCHEDULE.replace('by_epoch=True, max_epochs=30',
+                            'by_epoch=False, max_iters=2')
 
 
 @pytest.mark.parametrize('max_epochs', [1, 2])
@@ -174,15 +262,91 @@ def test_run_is_shorter_than_its_warmup(fails, folder, monkeypatch,
     config = write_config(folder, str(folder / 'train'), SCHEDULE)
     argv = [config, '--work-dir', folder / 'new', '--cfg-options']
     line = fails(launch.train, *argv, f'train_cfg.max_epochs={max_epochs}')
-    assert f'train_cfg.max_epochs={max_epochs}:' in line
-    assert 'param_scheduler.1 begins at 3' in line
+    assert f'train_cfg.max_epochs={max_epochs} and 12 iterations' in line
+    assert 'param_scheduler.1 begins at epoch 3' in line
     assert not (folder / 'new').exists()
     # What it advises works.
-    advice = line.rpartition('--cfg-options ')[2].split()
-    monkeypatch.setattr(sys, 'argv',
-                        ['train.py', *map(str, argv), *advice])
-    launch.train()
+    _works(monkeypatch, *argv, *_advised(line))
     assert (folder / 'new' / f'epoch_{max_epochs}.pth').exists()
+
+
+@pytest.fixture(scope='module')
+def more_images(tmp_path_factory):
+    return make_images(tmp_path_factory.mktemp('images') / 'train', 12)
+
+
+@pytest.mark.parametrize('schedule, batch_size, max_epochs, advised', [
+    # 8, 6, 3, 2 and 1 iterations an epoch.
+    (SCHEDULE, 3, 1, 'max_epochs=1 {0}.end=0.2 {1}.begin=0.2 {1}.T_max=0.8'),
+    (SCHEDULE, 4, 1, 'max_epochs=1 {0}.end=0.2 {1}.begin=0.2 {1}.T_max=0.8'),
+    (SCHEDULE, 8, 1, 'max_epochs=1 {0}.end=0.4 {1}.begin=0.4 {1}.T_max=0.6'),
+    (SCHEDULE, 12, 1, 'max_epochs=1 {0}.end=0.5 {1}.begin=0.5 {1}.T_max=0.5'),
+    (SCHEDULE, 24, 1, 'max_epochs=2 {0}.end=1 {1}.begin=1 {1}.T_max=1'),
+    (SCHEDULE, 24, 3, 'max_epochs=3 {0}.end=1 {1}.begin=1 {1}.T_max=2'),
+    (BY_EPOCH, 3, 1, 'max_epochs=2 {0}.end=1 {1}.begin=1 {1}.T_max=1'),
+    (BY_ITERATION, 12, 1, 'max_epochs=1 {0}.end=1 {1}.begin=1 {1}.T_max=1'),
+    (THREE_PARTS, 8, 1, 'max_epochs=1 {0}.end=0.4 {1}.begin=0.4 '
+     '{1}.end=0.7 {1}.T_max=0.3 {2}.begin=0.7'),
+    (THREE_PARTS, 24, 1, 'max_epochs=3 {0}.end=1 {1}.begin=1 {1}.end=2 '
+     '{1}.T_max=1 {2}.begin=2'),
+    (COUNTING, 8, None, 'max_iters=2 {0}.end=1 {1}.begin=1 {1}.T_max=1 '
+     '{0}.by_epoch=False {0}.convert_to_iter_based=False '
+     '{1}.by_epoch=False {1}.convert_to_iter_based=False'),
+])
+def test_advice_on_a_schedule_works(fails, folder, more_images, monkeypatch,
+                                    schedule, batch_size, max_epochs, advised):
+    schedule = schedule.replace('batch_size=1)', f'batch_size={batch_size})')
+    config = write_config(folder, more_images, schedule)
+    argv = [config, '--work-dir', folder / 'new', '--cfg-options']
+    asked = [f'train_cfg.max_epochs={max_epochs}'] if max_epochs else []
+    line = fails(launch.train, *argv, *asked, 'log_level=ERROR')
+    assert ' '.join(_advised(line)) == 'train_cfg.' + advised.format(
+        *(f'param_scheduler.{i}' for i in range(3)))
+    assert not (folder / 'new').exists()
+    built = []
+
+    def build(runner):
+        runner._train_loop = runner.build_train_loop(runner._train_loop)
+        runner.optim_wrapper = runner.build_optim_wrapper(runner.optim_wrapper)
+        built.extend(runner.build_param_scheduler(runner.param_schedulers))
+        for one, later in zip(built, built[1:]):
+            assert one.begin < one.end == later.begin < later.end
+
+    monkeypatch.setattr('mmengine.runner.Runner.train', build)
+    _works(monkeypatch, *argv, *_advised(line))
+    assert len(built) == schedule.count('type=')
+
+
+@pytest.mark.parametrize('batch_size', [3, 4, 8])
+def test_schedule_that_is_shorter_than_an_iteration(fails, folder, more_images,
+                                                    monkeypatch, batch_size):
+    """0.1 of 8, 6 or 3 iterations is none: MMEngine cuts to whole numbers."""
+    config = write_config(folder, more_images, SCHEDULE)
+    argv = [config, '--work-dir', folder / 'new', '--cfg-options',
+            f'train_dataloader.batch_size={batch_size}']
+    line = fails(launch.train, *argv, 'train_cfg.max_epochs=1',
+                 'param_scheduler.0.end=0.1', 'param_scheduler.1.begin=0.1',
+                 'param_scheduler.1.T_max=0.9')
+    assert (f'param_scheduler.0 begins at epoch 0 and ends at epoch 0.1, with '
+            f'train_cfg.max_epochs=1 and {24 // batch_size} iterations' in line)
+    assert not (folder / 'new').exists()
+    _works(monkeypatch, *argv, 'param_scheduler.0.end=0.1', *_advised(line))
+
+
+def test_schedule_counts_the_iterations_of_all_processes(folder, more_images,
+                                                         monkeypatch):
+    cfg = make_config(folder, more_images, 'new')
+    cfg.train_dataloader.batch_size = 3
+    for launcher, variable in (('none', 'WORLD_SIZE'), ('pytorch', 'WORLD_SIZE'),
+                               ('slurm', 'SLURM_NTASKS')):
+        monkeypatch.setenv(variable, '4')
+        cfg.launcher = launcher
+        assert _iterations_per_epoch(cfg) == (8 if launcher == 'none' else 2)
+
+
+def test_schedule_that_fits_does_not_read_the_data(folder):
+    config = write_config(folder, str(folder / 'nowhere'), SCHEDULE)
+    check_schedule(Config.fromfile(config))
 
 
 def test_schedule_in_iterations(fails, folder):
@@ -194,8 +358,8 @@ train_cfg = dict(by_epoch=False, max_iters=20)
 """)
     line = fails(launch.train, config, '--work-dir', folder / 'new')
     assert line.endswith(
-        'train_cfg.max_iters=20 param_scheduler.begin=2 '
-        'param_scheduler.T_max=18')
+        'train_cfg.max_iters=20 param_scheduler.begin=10 '
+        'param_scheduler.T_max=10')
     assert not (folder / 'new').exists()
 
 

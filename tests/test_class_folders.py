@@ -11,7 +11,7 @@ from tiny_run import make_images, write_config
 
 from poslabel_mm import UserError, config_path, launch
 from poslabel_mm.engine.class_folders import count_by_class, read_list
-from poslabel_mm.engine.precheck_classes import check_class_counts
+from poslabel_mm.engine.precheck_options import check_num_classes
 from poslabel_mm.engine.precheck_data import LOADERS, check_data, name_classes
 
 TRAINING = LOADERS[:2]
@@ -44,7 +44,7 @@ def refused(cfg, loaders=TRAINING, checkpoint=None):
     """The line that refuses the data of a config, None if none does."""
     try:
         check_data(cfg, loaders, checkpoint)
-        check_class_counts(cfg, loaders)
+        check_num_classes(cfg, loaders)
     except UserError as error:
         assert '\n' not in str(error)
         return str(error)

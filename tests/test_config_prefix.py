@@ -41,6 +41,41 @@ def test_mmpretrains_own_prefix_still_works(tmp_path):
     assert config.default_scope == 'mmpretrain'
 
 
+STAMPED = """
+_base_ = 'mmpretrain::mae/mae_vit-base-p16_8xb512-amp-coslr-400e_in1k.py'
+nested = [dict(inner=(dict(_scope_='mmpretrain'), ), other=dict(_scope_='mmdet'))]
+train_dataloader = dict(worker_init_fn=dict(type='worker_init_fn', _scope_='mmdet'))
+"""
+
+
+def _stamps(value):
+    if isinstance(value, dict):
+        yield from [value['_scope_']] if '_scope_' in value else []
+        value = value.values()
+    elif not isinstance(value, (list, tuple)):
+        return
+    for inner in value:
+        yield from _stamps(inner)
+
+
+def test_the_stamps_of_the_own_scope_are_taken_back(tmp_path):
+    path = tmp_path / 'mine.py'
+    path.write_text(STAMPED)
+    stock = Config.fromfile(str(path))
+    assert stock.train_dataloader.collate_fn._scope_ == 'mmpretrain'
+    with config_prefix.without_own_scope():
+        config = Config.fromfile(str(path))
+    assert list(_stamps(config.to_dict())) == ['mmdet'] and config.nested[0].other
+    assert config.train_dataloader.worker_init_fn == dict(type='worker_init_fn')
+    # Without a scope of its own the config needs them, and outside it keeps them.
+    path.write_text(STAMPED + 'default_scope = None\n')
+    with config_prefix.without_own_scope():
+        config = Config.fromfile(str(path))
+    assert 'mmpretrain' in _stamps(config.model.to_dict())
+    assert '_scope_' not in config.train_dataloader.collate_fn
+    assert list(_stamps(Config.fromfile(str(path)).to_dict())).count('mmpretrain') > 5
+
+
 def test_relative_bases_still_work(tmp_path):
     (tmp_path / 'base.py').write_text('value = 3\n')
     assert _inherit(tmp_path, "'./base.py'").value == 3

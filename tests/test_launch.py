@@ -9,6 +9,8 @@ import pytest
 import torch
 from mmengine.config import Config
 from mmengine.runner import Runner
+from mmpretrain import get_model
+from PIL import Image
 from tiny_run import RANDOM, make_config, make_images, train, weights, \
     write_config
 
@@ -204,6 +206,46 @@ def test_another_stock_tool_takes_a_config_by_name(monkeypatch, capsys):
     monkeypatch.setattr(sys, 'argv', list(sys.argv))
     launch.other_tool(['misc/print_config.py', 'vit-b_apl_in1k.py'])
     assert 'poslabel_mm.PositionalLabelClassifier' in capsys.readouterr().out
+
+
+@pytest.mark.parametrize('name, side', [('vit-tiny_apl_digits', 8), ('vit-tiny_fashion-mnist', 28),
+                                        ('vit-tiny_fashion-mnist', 40)])
+def test_cam_of_images_that_the_dataset_has_in_memory(tmp_path, monkeypatch, name, side):
+    pytest.importorskip('pytorch_grad_cam')
+    monkeypatch.setattr(sys, 'path', list(sys.path))
+    monkeypatch.setattr(sys, 'argv', list(sys.argv))
+    image, weights, out = (str(tmp_path / part) for part in ('a.png', 'a.pth', 'cam.png'))
+    make_images(tmp_path / 'images')
+    Image.open(tmp_path / 'images/a/0.png').resize((side, side)).save(image)
+    torch.save(get_model(name).state_dict(), weights)
+    launch.other_tool(['visualization/vis_cam.py', image, f'{name}.py', weights, '--vit-like',
+                       '--save-path', out])
+    size = 24 if 'digits' in name else 28
+    assert Image.open(out).size == (size, size)
+
+
+def test_another_stock_tool_reads_what_a_base_has_stamped(tmp_path, data, monkeypatch):
+    """It builds the loader, whose `collate_fn` is stamped by `mmpretrain::`."""
+    path = tmp_path / 'stamped.py'
+    path.write_text(f"""
+_base_ = 'mmpretrain::mae/mae_vit-base-p16_8xb512-amp-coslr-400e_in1k.py'
+train_dataloader = dict(batch_size=2, num_workers=0, persistent_workers=False, dataset=dict(
+    _delete_=True, type='CustomDataset', data_root={data!r},
+    pipeline=[dict(type='LoadImageFromFile'), dict(type='PackInputs')]))
+""")
+    tool = tmp_path / 'tool.py'
+    tool.write_text("""
+import sys
+from mmengine.config import Config
+from mmengine.runner import Runner
+cfg = Config.fromfile(sys.argv[1])
+batch = next(iter(Runner.build_dataloader(cfg.train_dataloader)))
+assert batch['inputs'].shape == (2, 3, 16, 16)
+""")
+    monkeypatch.setattr(launch, '_stock_tool', str)
+    monkeypatch.setattr(sys, 'path', list(sys.path))
+    monkeypatch.setattr(sys, 'argv', list(sys.argv))
+    launch.other_tool([str(tool), str(path)])
 
 
 def test_stopped_and_resumed_by_command_is_the_run_that_never_stopped(

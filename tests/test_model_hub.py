@@ -4,11 +4,14 @@ import warnings
 from pathlib import Path
 
 import mmpretrain
+import numpy as np
 import pytest
 import torch
 import yaml
 from mmengine.config import Config
+from mmpretrain import FeatureExtractor, ImageClassificationInferencer
 from mmpretrain.apis.model import ModelHub
+from PIL import Image
 
 from poslabel_mm import config_path, model_hub
 from poslabel_mm.models import PositionalLabelClassifier, PositionalLabelMAE
@@ -35,13 +38,15 @@ def test_metafile_lists_every_config_once():
         suffix = model['Name'].split('_')[-1]
         assert model['Metadata'] == {'Training Data': DATA[suffix]}
         assert 'Weights' not in model
+        tasks = [result['Task'] for result in model.get('Results', ())]
+        assert tasks == ['Image Classification'] * (not model['Name'].startswith('mae-'))
 
 
 def test_results_are_those_that_were_measured():
     """None of the paper's: nothing has been trained on its data here."""
     results = {
         model['Name']: model['Results'] for model in METAFILE['Models']
-        if 'Results' in model
+        if any(result['Metrics'] for result in model.get('Results', ()))
     }
     said = (ROOT / 'docs/digits.md').read_text('utf-8')
     for name, row in (('vit-tiny_digits', 'no labels'),
@@ -63,8 +68,9 @@ def test_list_models_knows_ours_and_mmpretrains():
     ours = {model['Name'] for model in METAFILE['Models']}
     assert ours <= set(mmpretrain.list_models())
     assert 'vit-b_apl_in1k' in mmpretrain.list_models('*apl*')
-    assert set(mmpretrain.list_models('vit-tiny_*digits', task='Image Classification')
-               ) == {'vit-tiny_digits', 'vit-tiny_apl_digits'}
+    classifiers = {name for name in ours if not name.startswith('mae-')}
+    assert ours & set(mmpretrain.list_models(task='Image Classification')) == classifiers
+    assert 'vit-b_apl_in1k' in ImageClassificationInferencer.list_models()
     assert 'vit-base-p16_32xb128-mae_in1k' in mmpretrain.list_models()
 
 
@@ -82,6 +88,22 @@ def test_get_model_builds_ours():
     assert model(torch.zeros(1, 3, 24, 24)).shape == (1, 10)
     model = mmpretrain.get_model('mae-vit-tiny_rpl_digits')
     assert type(model) is PositionalLabelMAE
+
+
+@pytest.mark.parametrize('name, side', [('vit-tiny_apl_digits', 8),
+                                        ('vit-tiny_fashion-mnist', 28),
+                                        ('vit-tiny_rpl_from-mae_digits', 8)])
+def test_the_inferencers_take_our_models_by_name(tmp_path, name, side):
+    image, weights = str(tmp_path / 'image.png'), str(tmp_path / 'weights.pth')
+    Image.fromarray(np.random.default_rng(0).integers(0, 256, (side, side), np.uint8)).save(image)
+    model = mmpretrain.get_model(name)
+    torch.save(model.state_dict(), weights)
+    result = mmpretrain.inference_model(name, image, pretrained=weights)
+    again, = ImageClassificationInferencer(name, pretrained=weights)(image)
+    assert np.array_equal(result['pred_scores'], again['pred_scores'])
+    assert result['pred_class'] == model._dataset_meta['classes'][result['pred_label']]
+    (features, ), = FeatureExtractor(name, pretrained=weights)(image)
+    assert features.shape == (64, )
 
 
 @pytest.fixture

@@ -268,6 +268,8 @@ def test_from_pretraining_to_accuracy_in_one_command(
      r'encoders differ: only .*tiny.py has layers.2.'),
     (['--pretraining', 'model.backbone.arch.num_layers=3'],
      r'encoders differ: only .*mae.py has layers.2.'),
+    (['--finetuning', 'model.head.loss.num_classes=5'],
+     r'head.num_classes is 2, but model.head.loss.num_classes is 5'),
     (['--pretraining', 'model.backbone.mask=0.5', 'model.neck'],
      'cannot be done with'),
     (['--finetuning', 'test_dataloader=None'], 'no test_dataloader'),

@@ -753,6 +753,7 @@ def test_a_tiny_config_is_its_row_but_small(data, names):
         for key, loader in tiny_loaders.items():
             ours, theirs = (value['dataset'].pop('pipeline') for value in (loader, loaders[key]))
             assert theirs.pop(0)['type'] == 'LoadImageFromFile'
+            assert ours.pop(0)['type'] == 'poslabel_mm.LoadMissingImage'
             for small, own in zip(ours, theirs, strict=True):
                 sizes = {k for k in ('scale', 'crop_size') if k in own}
                 assert all(small.pop(k) < own.pop(k) for k in sizes)

@@ -32,8 +32,8 @@ try:
     from poslabel_mm import UserError, config_path
     from poslabel_mm.child_processes import ChildProcesses
     from poslabel_mm.engine.hooks.last_saved import last_saved
-    from poslabel_mm.engine.precheck_classes import check_class_counts
     from poslabel_mm.engine.precheck_data import LOADERS, check_data
+    from poslabel_mm.engine.precheck_options import check_num_classes
 except ImportError as error:
     if error.name is not None:
         raise
@@ -84,8 +84,8 @@ def load(name: str, config: str, options: List[str], folder: Path) -> Step:
             ValueError) as error:
         raise UserError(f'{name} cannot be done with {config} '
                         f'{" ".join(options)}: {error}') from error
+    check_num_classes(cfg, LOADERS)
     check_data(cfg, LOADERS)
-    check_class_counts(cfg, LOADERS)
     return Step(name, osp.abspath(config), options, folder, cfg)
 
 

@@ -1,7 +1,11 @@
 # The digits, half of them to train on and half of them to test.
 _base_ = './digits_train.py'
 
-test_pipeline = [_base_.show_at_24_px, dict(type='PackInputs')]
+test_pipeline = [
+    dict(type='poslabel_mm.LoadMissingImage'),  # of a tool that shows one file
+    _base_.show_at_24_px,
+    dict(type='PackInputs'),
+]
 
 val_dataloader = dict(
     batch_size=128,

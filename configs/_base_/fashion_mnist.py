@@ -10,7 +10,13 @@ train_pipeline = [
     dict(type='RandomFlip', prob=0.5, direction='horizontal'),
     dict(type='PackInputs'),
 ]
-test_pipeline = [dict(type='PackInputs')]
+# For an image of the test set the first two do nothing: they are for tools that
+# show the model one file.
+test_pipeline = [
+    dict(type='poslabel_mm.LoadMissingImage'),
+    dict(type='Resize', scale=28),
+    dict(type='PackInputs'),
+]
 
 # The images are in memory and small: workers would cost more than they give.
 loader = dict(num_workers=0, persistent_workers=False)

@@ -48,5 +48,6 @@ train_cfg = dict(by_epoch=True, max_epochs=epochs, val_interval=10)
 val_cfg = dict()
 test_cfg = dict()
 
+auto_scale_lr = dict(base_batch_size=32)
 default_hooks = dict(logger=dict(interval=10))
 randomness = dict(seed=0)

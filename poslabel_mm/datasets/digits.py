@@ -20,7 +20,8 @@ class Digits(BaseDataset):
     of the seed that a run trains with.
 
     The images are in memory, as ``img`` of shape (8, 8, 3), uint8 with white
-    ink on black, so a pipeline begins without ``LoadImageFromFile``.
+    ink on black, so a pipeline begins without ``LoadImageFromFile``, or with
+    ``poslabel_mm.LoadMissingImage`` for tools that show the model one file.
 
     Args:
         split (str): 'train' or 'test'. Defaults to 'train'.

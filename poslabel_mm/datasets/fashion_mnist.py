@@ -24,7 +24,8 @@ class FashionMNIST(StockFashionMNIST):
     dataset has downloaded will do.
 
     An image is ``img`` of shape (28, 28, 3), uint8 with the garment light on
-    black, so a pipeline begins without ``LoadImageFromFile``.
+    black, so a pipeline begins without ``LoadImageFromFile``, or with
+    ``poslabel_mm.LoadMissingImage`` for tools that show the model one file.
 
     Args:
         data_root (str): The folder to look in first. Defaults to

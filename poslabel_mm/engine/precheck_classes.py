@@ -11,6 +11,7 @@ from poslabel_mm import config_prefix
 from poslabel_mm.dataset_sources import SOURCES, Source
 from poslabel_mm.errors import UserError
 from .class_folders import is_no_class
+from .precheck_options import counted_classes
 
 HEAD = 'model.head.num_classes'
 
@@ -101,73 +102,10 @@ def check_classes(cfg: Config, datasets: List[Labels], loaders: Tuple[str, ...])
                 'from 0, or set ' + _count_options(cfg, loaders, max(dataset.labels) + 1))
 
 
-def check_class_counts(cfg: Config, loaders: Tuple[str, ...]) -> None:
-    """Check that the options that count classes agree with the head's.
-
-    Args:
-        cfg (Config): A complete config.
-        loaders (tuple[str]): Which of its data loaders are used.
-
-    Raises:
-        UserError: Naming the options that do not, and their values.
-    """
-    head = _head_classes(cfg)
-    if head is None:
-        return
-    wrong = {key: value for key, value in _other_counts(cfg, loaders) if value != head}
-    if wrong:
-        values = ' and '.join(f'{key}={value}' for key, value in wrong.items())
-        raise UserError(
-            f'{values} {"does" if len(wrong) == 1 else "do"} not go with {HEAD}={head}: set '
-            f'--cfg-options {" ".join(f"{key}={head}" for key in wrong)}')
-    for key, topk in _topks(cfg, loaders):
-        if topk > head:
-            raise UserError(f'{key} asks for the best {topk} of {head} classes ({HEAD}): set '
-                            f'--cfg-options {key}=1')
-
-
 def _head_classes(cfg: Config) -> Optional[int]:
     head = (cfg.get('model') or {}).get('head')
     count = head.get('num_classes') if isinstance(head, dict) else None
     return count if isinstance(count, int) and count > 0 else None
-
-
-def _other_counts(cfg: Config, loaders: Tuple[str, ...]) -> Iterator[Tuple[str, Optional[int]]]:
-    """The options besides the head's that have to be the number of classes."""
-    model = cfg.model
-    loss = model.head.get('loss')
-    if isinstance(loss, dict) and loss.get('num_classes') is not None:
-        yield 'model.head.loss.num_classes', loss['num_classes']
-    if 'train_dataloader' in loaders:
-        inside = model.get('data_preprocessor') is not None
-        key = 'model.data_preprocessor' if inside else 'data_preprocessor'
-        preprocessor = (model if inside else cfg).get('data_preprocessor') or {}
-        # Nothing else reads it.
-        if (model.get('train_cfg') or {}).get('augments') or preprocessor.get('to_onehot'):
-            yield f'{key}.num_classes', preprocessor.get('num_classes')
-    for key, metric in _metrics(cfg, loaders):
-        if metric.get('num_classes') is not None:
-            yield f'{key}.num_classes', metric['num_classes']
-
-
-def _topks(cfg: Config, loaders: Tuple[str, ...]) -> Iterator[Tuple[str, int]]:
-    for key, metric in _metrics(cfg, loaders):
-        topk = metric.get('topk')
-        if isinstance(topk, int):
-            yield f'{key}.topk', topk
-        elif topk:
-            yield f'{key}.topk', max(topk)
-
-
-def _metrics(cfg: Config, loaders: Tuple[str, ...]) -> Iterator[Tuple[str, dict]]:
-    for loader in loaders:
-        key = loader.replace('_dataloader', '_evaluator')
-        evaluator = cfg.get(key)
-        if isinstance(evaluator, dict):
-            yield key, evaluator
-        elif isinstance(evaluator, (list, tuple)):
-            yield from ((f'{key}.{i}', metric) for i, metric in enumerate(evaluator)
-                        if isinstance(metric, dict))
 
 
 def _is_a(cfg: Config, base: str) -> bool:
@@ -256,7 +194,7 @@ def _wrong_number(cfg: Config, dataset: Labels, loaders: Tuple[str, ...],
 
 def _count_options(cfg: Config, loaders: Tuple[str, ...], count: int) -> str:
     """The options that make a model of so many classes."""
-    keys = [HEAD] + [key for key, value in _other_counts(cfg, loaders) if value != count]
+    keys = [HEAD] + [key for key, value in counted_classes(cfg, loaders) if value != count]
     return '--cfg-options ' + ' '.join(f'{key}={count}' for key in keys)
 
 

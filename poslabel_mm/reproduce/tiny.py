@@ -106,7 +106,9 @@ def _pipeline(transforms: List[dict], size: float) -> List[dict]:
         for key in 'scale', 'crop_size':
             if key in transform:
                 transform[key] = round(transform[key] * size)
-    return [t for t in transforms if t['type'] != 'LoadImageFromFile']
+        if transform['type'] == 'LoadImageFromFile':
+            transform['type'] = 'poslabel_mm.LoadMissingImage'
+    return transforms
 
 
 def _schedule(leaf: Config, epochs: int) -> List[dict]:

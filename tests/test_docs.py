@@ -1,0 +1,370 @@
+"""Every snippet and every command of the README and of docs/ works as it is typed.
+
+A config trains one step, prepared by ``tools/train.py``, through its own data loader: on a few
+images in ImageNet's place, with one block a stage. A command is run by bash with stand-ins for
+Python and the other programs; what they are told is then read by the tools' own parsers.
+A snippet or a command that no rule here takes makes a test fail.
+"""
+import ast
+import functools
+import importlib.util
+import os
+import re
+import subprocess
+import sys
+from pathlib import Path
+from typing import NamedTuple
+
+import mmpretrain
+import numpy as np
+import pytest
+import torch
+from mmengine.config import Config
+from mmengine.runner import Runner
+from PIL import Image
+
+from poslabel_mm import UserError, __main__, config_path, launch
+from poslabel_mm.engine.precheck_options import check_auto_scale_lr, check_num_classes
+
+ROOT = Path(__file__).resolve().parents[1]
+PAGES = [ROOT / 'README.md', *sorted((ROOT / 'docs').glob('*.md'))]
+
+
+class Snippet(NamedTuple):
+    page: str
+    language: str  # of a fenced block; 'command' of a command within a sentence
+    text: str
+
+    def __str__(self) -> str:
+        return f'{self.page}:{self.text.strip().splitlines()[0]}'
+
+
+COMMAND = re.compile(r'(\w+=\S* )*(python|bash|pip|apt-get|tools/\S+\.sh) ')
+
+
+def snippets(page: Path) -> list[Snippet]:
+    text = page.read_text('utf-8')
+    blocks = re.findall(r'^```([^\n]*)\n(.*?)^```', text, re.M | re.S)
+    plain = re.sub(r'^```.*?^```', '', text, flags=re.M | re.S)
+    spans = [' '.join(span.split()) for paragraph in plain.split('\n\n')
+             for span in re.findall(r'`([^`]+)`', paragraph)]
+    return [Snippet(page.name, language, code) for language, code in blocks] + [
+        Snippet(page.name, 'command', span) for span in dict.fromkeys(spans)
+        if COMMAND.match(span)]
+
+
+ALL = [snippet for page in PAGES for snippet in snippets(page)]
+PYTHON = [snippet for snippet in ALL if snippet.language == 'python']
+COMMANDS = [snippet for snippet in ALL if snippet.language in ('bash', 'command')]
+
+
+def test_no_snippet_is_left_out():
+    assert {snippet.language for snippet in ALL} == {'python', 'bash', 'command', 'bibtex'}
+    fences = sum(page.read_text('utf-8').count('\n```') for page in PAGES)
+    assert fences == 2 * sum(snippet.language != 'command' for snippet in ALL)
+
+
+# ------------------------------------------------------------------- configs
+
+
+@pytest.fixture(scope='module')
+def images(tmp_path_factory):
+    """A folder that has few images where ImageNet is looked for."""
+    folder = tmp_path_factory.mktemp('documented')
+    rng = np.random.default_rng(0)
+    (folder / 'data/imagenet/meta').mkdir(parents=True)
+    for split in 'train', 'val':
+        (folder / 'data/imagenet' / split).mkdir()
+        for i in range(4):
+            pixels = rng.integers(0, 256, (256, 256, 3), dtype=np.uint8)
+            Image.fromarray(pixels).save(folder / f'data/imagenet/{split}/{i}.JPEG')
+        (folder / f'data/imagenet/meta/{split}.txt').write_text(
+            ''.join(f'{i}.JPEG {i}\n' for i in range(4)))
+    return folder
+
+
+@pytest.fixture
+def step(images, monkeypatch):
+    """Trains a config for one step; returns the Runner and what it logged."""
+    stepped = []
+
+    def one_step(runner: Runner) -> None:
+        optim_wrapper = runner.build_optim_wrapper(runner.cfg.optim_wrapper)
+        batch = next(iter(runner.build_dataloader(runner.cfg.train_dataloader)))
+        losses = runner.model.train_step(batch, optim_wrapper)
+        if runner.cfg.get('val_dataloader'):
+            batch = next(iter(runner.build_dataloader(runner.cfg.val_dataloader)))
+            assert len(runner.model.val_step(batch)) == 2
+        stepped.append((runner, losses))
+
+    def call(config: str):
+        (images / 'my_config.py').write_text(config)
+        (images / 'shallow.py').write_text(shallow(Config.fromfile('my_config.py')))
+        monkeypatch.setattr(Runner, 'train', one_step)
+        monkeypatch.setenv('LOCAL_RANK', '0')
+        monkeypatch.setenv('POSLABEL_MM_RESUME_COMMAND', '')
+        monkeypatch.setattr(sys, 'argv', ['train.py', 'shallow.py'])
+        launch.train()
+        (runner, losses), = stepped
+        assert losses and all(torch.isfinite(loss).all() for loss in losses.values())
+        return runner, losses
+
+    monkeypatch.chdir(images)
+    return call
+
+
+def shallow(cfg: Config) -> str:
+    """A config's child with one block a stage, and two images a batch."""
+    model = {}
+    arch, kind = cfg.model.backbone.get('arch'), cfg.model.backbone.type
+    if arch in ('b', 'base'):
+        model['backbone'] = dict(arch=dict(
+            _delete_=True, embed_dims=128, depths=[1] * 4, num_heads=[4, 8, 16, 32],
+        ) if kind == 'SwinTransformer' else dict(
+            _delete_=True, embed_dims=768, num_layers=1, num_heads=12, feedforward_channels=16))
+    if (cfg.model.get('neck') or {}).get('type') == 'MAEPretrainDecoder':
+        model['neck'] = dict(decoder_depth=1, decoder_embed_dim=16, decoder_num_heads=2)
+    lines = [f'{loader} = dict(batch_size=2, num_workers=0)'
+             for loader in ('train_dataloader', 'val_dataloader') if cfg.get(loader)]
+    return '\n'.join(["_base_ = './my_config.py'", f'model = {model}', *lines])
+
+
+# What a fragment is put into: the README's first config.
+FIRST = next(snippet.text for snippet in PYTHON if snippet.page == 'README.md')
+
+SIMCLR = """
+_base_ = 'mmpretrain::simclr/simclr_resnet50_8xb32-coslr-200e_in1k.py'
+model = dict(
+    type='poslabel_mm.PositionalLabelSimCLR',
+    backbone=dict(
+        _delete_=True, type='VisionTransformer', img_size=224, patch_size=16,
+        arch=dict(embed_dims=16, num_layers=1, num_heads=2, feedforward_channels=16),
+        out_type='avg_featmap'),
+    neck=dict(in_channels=16, hid_channels=16, with_avg_pool=False),
+    pos_head=dict(type='poslabel_mm.PositionalLabelHead', in_channels=16, grid_size=14))
+# Without its ColorJitter, which mmcv-lite 2.2 cannot do under NumPy 2.
+view = [dict(type='RandomResizedCrop', scale=224)]
+train_dataloader = dict(dataset=dict(pipeline=[
+    dict(type='LoadImageFromFile'),
+    dict(type='MultiView', num_views=2, transforms=[view]),
+    dict(type='PackInputs')]))
+"""
+
+
+def names(text: str) -> set[str]:
+    return {node.targets[0].id for node in ast.parse(text).body if isinstance(node, ast.Assign)}
+
+
+@pytest.mark.parametrize('snippet', PYTHON, ids=str)
+def test_python(snippet, step):
+    text = snippet.text
+    if 'poslabel_mm.mmselfsup' in text:
+        # tests/test_mmselfsup.py trains it under MMSelfSup; here it is MMPretrain's.
+        own = (ROOT / 'poslabel_mm/mmselfsup.py').read_text('utf-8')
+        for name in re.findall(r"type='(\w+)'", text):
+            assert f'class {name}(' in own
+            text = text.replace(f"'{name}'", f"'poslabel_mm.{name}'")
+        base = next(other.text for other in PYTHON if other.page == snippet.page)
+        text = base.splitlines()[0] + '\n' + text.partition('\n')[2]
+        assert set(step(text)[1]) >= {'loss_recon', 'loss_apl'}
+    elif text.count('_base_ =') > 1:
+        # One line or another.
+        for line in text.strip().splitlines():
+            path = Path('one_of_them.py')
+            path.write_text(line)
+            assert Config.fromfile(str(path)).model.type.startswith('poslabel_mm.')
+        step(line)
+    elif '_base_' in names(text):
+        runner, losses = step(text)
+        assert 'loss_apl' in losses
+    elif names(text) == {'pos_head'}:
+        assert 'loss_apl' in step(f'{FIRST}\nmodel.update(\n{text})')[1]
+    elif names(text) == {'custom_hooks', 'default_hooks'}:
+        runner, _ = step(f'{FIRST}\n{text}')
+        hooks = {type(hook).__name__ for hook in runner.hooks}
+        assert hooks >= {'EpochSeedHook', 'NonFiniteLossHook', 'StopSignalHook',
+                         'AtomicCheckpointHook'}
+    elif 'class PositionalLabelSimCLR' in text:
+        from poslabel_mm.registry import MODELS
+        exec(text, {'__name__': __name__})
+        try:
+            assert 'loss_apl' in step(SIMCLR)[1]
+        finally:
+            del MODELS.module_dict['PositionalLabelSimCLR']
+    else:
+        pytest.fail(f'no test knows how to run this snippet:\n{text}')
+
+
+# ------------------------------------------------------------------ commands
+
+
+# Says what it was told. A script that starts Python is run.
+PROGRAM = r"""#!/bin/sh
+case "$(basename "$0") $1" in
+    bash\ */dist_*.sh | bash\ */slurm_*.sh) exec /bin/bash "$@";;
+    python\ -c) echo "$STOCK_PACKAGE";;
+esac
+{ printf '%s\n' "$(basename "$0")" "$@"; echo ----; } >> "$TOLD"
+"""
+PROGRAMS = 'python', 'bash', 'pip', 'apt-get', 'tar', 'srun'
+
+
+@pytest.fixture(scope='module')
+def desk(images, tmp_path_factory):
+    """A folder with this checkout's files, `my_config.py`, images and the programs."""
+    folder = tmp_path_factory.mktemp('desk')
+    for path in ROOT.iterdir():
+        if path.name not in ('data', 'work_dirs') and not path.name.startswith('.'):
+            (folder / path.name).symlink_to(path)
+    (folder / 'data').symlink_to(images / 'data')
+    (folder / 'my_config.py').write_text(FIRST)
+    programs = folder / 'programs'
+    programs.mkdir()
+    for name in PROGRAMS:
+        (programs / name).write_text(PROGRAM)
+        (programs / name).chmod(0o755)
+    return folder
+
+
+@pytest.mark.parametrize('snippet', COMMANDS, ids=str)
+def test_command(snippet, desk, tmp_path, monkeypatch):
+    told = tmp_path / 'told'
+    told.touch()
+    monkeypatch.chdir(desk)
+    # Without the user's own: a program that has no stand-in is not found.
+    path = f'{desk / "programs"}{os.pathsep}{minimal_path(tmp_path)}'
+    done = subprocess.run(
+        ['/bin/bash', '-euc', snippet.text], capture_output=True, text=True,
+        env=dict(PATH=path, TOLD=str(told), STOCK_PACKAGE=mmpretrain.__path__[0]))
+    assert done.returncode == 0, done.stderr
+    calls = [call.splitlines() for call in told.read_text().split('----\n') if call]
+    assert calls
+    for call in dict.fromkeys(map(tuple, calls)):
+        check(*call)
+
+
+def minimal_path(tmp_path) -> Path:
+    """What the scripts of tools/ call, and nothing else."""
+    folder = tmp_path / 'bin'
+    folder.mkdir()
+    for name in 'sh', 'env', 'dirname', 'basename':
+        target = next(path for path in (Path('/usr/bin', name), Path('/bin', name))
+                      if path.exists())
+        (folder / name).symlink_to(target)
+    return folder
+
+
+def check(program: str, *arguments: str) -> None:
+    """Would the program do what it is told?"""
+    if program == 'srun':
+        check(*(word for word in arguments[arguments.index('python'):] if word != '-u'))
+    elif program == 'python':
+        check_python(*arguments)
+    elif program == 'bash':
+        assert Path(arguments[0]).is_file(), arguments[0]
+    elif program == 'pip':
+        option, package = arguments[1:]
+        assert (arguments[0], option) == ('install', '-e')
+        setup = (ROOT / 'setup.py').read_text('utf-8')
+        known = re.findall(r"^        '(\w+)': \[", setup, re.M) + ['onedl', 'openmmlab']
+        assert set(re.findall(r'\w+', package)) <= set(known)
+    else:
+        # Of other packages, and their own to keep.
+        assert (program, arguments[0]) in {('apt-get', 'install'), ('tar', 'xf')}
+
+
+def check_python(*arguments: str) -> None:
+    if arguments[0] == '-c':
+        compile(arguments[1], '-c', 'exec')
+    elif arguments[0] == '-m':
+        assert arguments[1] == 'poslabel_mm'
+        with pytest.MonkeyPatch.context() as patch:
+            patch.setattr(sys, 'argv', list(arguments[1:]))
+            __main__.main()
+    else:
+        path = Path(arguments[0])
+        assert path.is_file(), path
+        rule = RULES.get(path.name)
+        assert rule is not None, f'no test knows what {path} takes'
+        with pytest.MonkeyPatch.context() as patch:
+            patch.setattr(sys, 'argv', [str(word) for word in arguments])
+            patch.setattr(sys, 'path', [str(ROOT / 'tools'), *sys.path])
+            patch.setenv('LOCAL_RANK', '0')
+            rule(path, *arguments[1:])
+
+
+@functools.cache
+def tool(path: Path):
+    spec = importlib.util.spec_from_file_location(f'documented_{path.stem}', path)
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
+
+
+def stock(path: Path, *_: str) -> None:
+    """`tools/train.py` and `tools/test.py`: MMPretrain's options and ours."""
+    module = tool(Path(launch._stock_tool(path.name)))
+    args = launch._checked_arguments(module.parse_args)()
+    cfg = Config.fromfile(args.config)
+    launch._check_options(cfg, args)
+    cfg = module.merge_args(cfg, args)
+    if path.name == 'train.py':
+        check_auto_scale_lr(cfg)
+        check_num_classes(cfg, ('train_dataloader', ))
+    else:
+        assert args.checkpoint.startswith(f'work_dirs/{Path(args.config).stem}/epoch_')
+
+
+def torchrun(path: Path, processes: str, *command: str) -> None:
+    assert int(processes) > 0
+    check_python(*command)
+
+
+def parsed(path: Path, *_: str):
+    return tool(path.resolve()).parse_args()
+
+
+def chain(path: Path, *_: str) -> None:
+    args = parsed(path)
+    for name, options in ((args.pretraining, args.pretraining_options),
+                          (args.finetuning, args.finetuning_options)):
+        cfg = Config.fromfile(config_path(Path(name).name))
+        cfg.merge_from_dict(dict(option.split('=') for option in options))
+
+
+def reproduce(path: Path, *_: str) -> None:
+    args = parsed(path)
+    module = tool(path.resolve())
+    module.select(module.load_paper(args.manifest), args.table, args.row, args.figure)
+
+
+def benchmark(path: Path, *_: str) -> None:
+    args = parsed(path)
+    for name in [args.baseline, *args.configs] if args.command == 'step' else []:
+        tool(path.resolve()).load(name)
+    for file in args.csv if args.command == 'table' else []:
+        assert Path(file).is_file()
+
+
+def converter(path: Path, *arguments: str) -> None:
+    """Its source is not here, and it says so: the options were understood."""
+    with pytest.raises(UserError):
+        tool(path.resolve()).main(list(arguments))
+
+
+def other(path: Path, name: str, *arguments: str) -> None:
+    module = tool(Path(launch._stock_tool(name)))
+    sys.argv[:] = [name, *(launch._known_config(word) or word for word in arguments)]
+    assert Path(module.parse_args().config).is_file()
+
+
+def as_it_is(path: Path, *arguments: str) -> None:
+    assert not arguments
+
+
+RULES = {
+    'train.py': stock, 'test.py': stock, 'torchrun.py': torchrun,
+    'pretrain_finetune.py': chain, 'reproduce.py': reproduce, 'benchmark.py': benchmark,
+    'quickstart.py': parsed, 'mmpretrain_tool.py': other, 'test_backbones.py': as_it_is,
+    'imagenet.py': converter, 'mini_imagenet.py': converter, 'caltech256.py': converter,
+}
