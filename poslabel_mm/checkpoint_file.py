@@ -8,6 +8,7 @@ from typing import Any
 
 import torch
 
+from .compat import allow_plain_values
 from .errors import UserError
 
 ZIP = b'PK\x03\x04'
@@ -35,6 +36,8 @@ def read(path: str, map_location: Any = None, mmap: bool = False) -> Any:
     what = _other_kind(head)
     if what is not None:
         raise UserError(f'checkpoint {path} cannot be read: it is {what}')
+    # timm, among others, takes back what it has in common with us.
+    allow_plain_values()
     try:
         return torch.load(
             file,

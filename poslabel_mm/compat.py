@@ -4,6 +4,7 @@ One function per cause; each says when it may be removed. :func:`apply` runs
 them all, and running them again changes nothing.
 """
 import functools
+import importlib
 import importlib.metadata
 import os
 import pickle
@@ -181,8 +182,8 @@ def refuse_code_in_checkpoints() -> None:
     """Keep MMEngine's and MMPretrain's loaders from running a pickle's code.
 
     Cause: ``load_url`` asks torch to trust the file; OneDL's loader does so
-    once a file cannot be read safely; timm before 1.0.20, DeepSpeed and
-    ColossalAI do. Neither stack names the file that is damaged. Remove when
+    once a file cannot be read safely; some versions of timm, DeepSpeed and
+    ColossalAI always do. Neither stack names the file that is damaged. Remove when
     all read weights alone. Files that a user reads with ``torch.load`` are the
     user's own affair, and torch's ``TORCH_FORCE_NO_WEIGHTS_ONLY_LOAD=1`` still
     trusts every file.
@@ -196,13 +197,17 @@ def refuse_code_in_checkpoints() -> None:
         checkpoint._safe_torch_load = _safe_torch_load
     checkpoint.load_url = dl_utils.load_url = _load_url
     for strategy in ColossalAIStrategy, DeepSpeedStrategy:
-        _force_weights_only(strategy, 'load_checkpoint')
-        _force_weights_only(strategy, 'resume')
+        force_weights_only(strategy, 'load_checkpoint')
+        force_weights_only(strategy, 'resume')
     try:
-        from mmpretrain.models import TIMMBackbone
+        from mmpretrain.registry import MODELS
     except ImportError:
         return
-    _force_weights_only(TIMMBackbone, '__init__')
+    guard = 'poslabel_mm.timm_guard'
+    if MODELS._imported:
+        importlib.import_module(guard)
+    elif guard not in MODELS._locations:
+        MODELS._locations.append(guard)
 
 
 # MMEngine logs what follows `load_from_` in the name.
@@ -222,8 +227,10 @@ def _safe_torch_load(file: Any, map_location: Any = None,
         return read(os.fspath(file), map_location)
     try:
         return torch.load(file, map_location, weights_only=weights_only)
-    except pickle.UnpicklingError as error:
-        raise unreadable('just fetched', error) from error
+    except (OSError, MemoryError):
+        raise
+    except Exception as error:
+        raise unreadable('that was fetched', error) from error
 
 
 def _load_url(url: str, *args, **kwargs) -> Any:
@@ -248,7 +255,7 @@ def _trusts_all_files() -> bool:
 _forcing = threading.RLock()
 
 
-def _force_weights_only(owner: type, name: str) -> None:
+def force_weights_only(owner: type, name: str) -> None:
     """Have a method's ``torch.load`` read weights alone, whatever it asks."""
     stock = getattr(owner, name)
     if hasattr(stock, 'forces_weights_only'):

@@ -305,8 +305,8 @@ def test_a_finetuned_model_is_not_paired_with_another_pretraining(
 @pytest.mark.parametrize('checkpoint, message', [
     ('', 'no checkpoint is named'),
     ('nowhere.pth', 'nowhere.pth does not exist'),
-    ('smaller.pth', 'smaller.pth is not of backbone: .* patch_embed.projection'
-     '.weight is of another size; name another with .*checkpoint=FILE'),
+    ('smaller.pth', 'smaller.pth is not of backbone: .* of another size are '
+     'patch_embed.projection.weight; name another with .*checkpoint=FILE'),
     ('other.pth', "other.pth has nothing under the prefix 'backbone.': its "
      'keys begin with fc;'),
 ])

@@ -17,6 +17,7 @@ from mmengine.registry import MODELS, init_default_scope
 from torch import nn
 
 from poslabel_mm.errors import UserError
+from .foreign_keys import whose_keys
 from .hooks.last_saved import last_saved
 from .weights_gate import (INIT_PREFIX, Checkpoint, check_averaged, check_same,
                            check_scored, check_start, compare_below,
@@ -228,10 +229,13 @@ def _check_resumable(checkpoint: Checkpoint, cfg: Config) -> None:
                             and 'iter' in meta):
         lacking = ['meta.epoch']
     if lacking:
+        said = f'cannot be resumed: it has no {", ".join(lacking)}'
+        whose = whose_keys(content)
+        if whose:
+            raise UserError(f'checkpoint {path} {said}; {whose}')
         raise UserError(
-            f'checkpoint {path} cannot be resumed: it has no '
-            f'{", ".join(lacking)}. To start a new run from its weights, use '
-            f'--cfg-options load_from={path} without --resume')
+            f'checkpoint {path} {said}. To start a new run from its weights, '
+            f'use --cfg-options load_from={path} without --resume')
     model = _build_model(cfg)
     with _way_out('Resume with the config that it was trained with, or use '
                   'another --work-dir'):

@@ -73,10 +73,11 @@ class Differences:
 
     def __str__(self) -> str:
         said = [f'it lacks {some(self.missing)}'] if self.missing else []
-        said += [f'it has {some(self.unexpected)}, for which the model has no place'
-                 ] if self.unexpected else []
-        said += [f'{some(self.resized)} is of another size'] if self.resized else []
-        return ' and '.join(said)
+        if self.unexpected:
+            said.append(f'it has {some(self.unexpected)}, for which the model has no place')
+        if self.resized:
+            said.append(f'of another size are {some(self.resized)}')
+        return '; '.join(said)
 
 
 def open_checkpoint(path: str) -> Checkpoint:
