@@ -87,7 +87,7 @@ def check_load_from(cfg: Config) -> None:
         UserError: If it is unreadable, or of no use to the model.
     """
     path = cfg.get('load_from')
-    if not path or _is_address(path) or _is_sharded(path, cfg):
+    if path is None or _is_address(path) or _is_sharded(path, cfg):
         return
     way_out = 'name another with --cfg-options load_from=FILE'
     with _way_out(way_out):

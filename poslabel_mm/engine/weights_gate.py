@@ -276,8 +276,8 @@ def _of_model(model: nn.Module, differences: Differences) -> Differences:
         if not own or own <= missing and name != 'backbone':
             continue
         filled = True
-        if name in ('head', 'pos_head'):
-            continue
+        if name.endswith('head'):
+            continue  # of other classes or positions, a detector's too
         of_part = _of_part(part, f'{name}.', differences)
         remaining.missing.extend(of_part.missing)
         remaining.unexpected.extend(of_part.unexpected)
