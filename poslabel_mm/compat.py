@@ -4,20 +4,19 @@ One function per cause; each says when it may be removed. :func:`apply` runs
 them all, and running them again changes nothing.
 """
 import functools
+import importlib
 import importlib.metadata
 import os
-import os.path as osp
 import pickle
-import re
 import sys
+import threading
 from typing import Any, Callable, Dict, List, Mapping, Optional
 
-from .errors import UserError
 from .stacks import ALTERNATIVES, STACKS
 
 __all__ = [
-    'apply', 'check_stack', 'refuse_code_in_checkpoints', 'mend_torchvision',
-    'allow_history_buffers', 'load_local_checkpoints_safely', 'mend_grad_cam'
+    'apply', 'check_stack', 'mend_torchvision', 'allow_plain_values',
+    'refuse_code_in_checkpoints', 'mend_grad_cam'
 ]
 
 
@@ -28,10 +27,9 @@ def apply() -> None:
         ImportError: If the stack is missing, doubled or out of range.
     """
     check_stack(installed_versions())
-    refuse_code_in_checkpoints()
     mend_torchvision()
-    allow_history_buffers()
-    load_local_checkpoints_safely()
+    allow_plain_values()
+    refuse_code_in_checkpoints()
 
 
 def installed_versions() -> Dict[str, str]:
@@ -107,17 +105,6 @@ def _install_command(stack: str) -> str:
     return f'pip install {" ".join(wanted)}'
 
 
-def refuse_code_in_checkpoints() -> None:
-    """Keep every ``torch.load`` from running code that a pickle carries.
-
-    Cause: OneDL's loader falls back to ``weights_only=False``. Remove when
-    MMEngine's loaders never do. A user who trusts a file can still say so with
-    torch's own ``TORCH_FORCE_NO_WEIGHTS_ONLY_LOAD=1``.
-    """
-    if 'TORCH_FORCE_NO_WEIGHTS_ONLY_LOAD' not in os.environ:
-        os.environ['TORCH_FORCE_WEIGHTS_ONLY_LOAD'] = '1'
-
-
 _torchvision_schemas: Optional[Any] = None
 
 
@@ -159,21 +146,24 @@ def _history_buffer_method(owner: type, name: str) -> Any:
     return getattr(owner, name)
 
 
-def allow_history_buffers() -> None:
-    """Let MMEngine's own checkpoints pass torch's weights-only loader.
+def allow_plain_values() -> None:
+    """Let what checkpoints hold beside weights pass torch's safe loader.
 
-    Cause: a checkpoint for resuming holds the log as HistoryBuffers, numpy
-    arrays, and (``getattr``) the buffers' statistics methods. OpenMMLab's
-    MMEngine allows none of them; OneDL's allows all of ``getattr``. Remove
-    when MMEngine saves plain data.
+    Cause: MMEngine's checkpoints for resuming hold the log as HistoryBuffers,
+    numpy arrays, and (``getattr``) the buffers' statistics methods. OpenMMLab's
+    MMEngine allows none of them; OneDL's allows all of ``getattr``. MAE's and
+    timm's hold their arguments as a Namespace. Remove when all save plain
+    data.
     """
+    import argparse
+
     import numpy as np
     import torch
     from mmengine.logging import HistoryBuffer
 
     allowed = [
         HistoryBuffer, (_history_buffer_method, 'builtins.getattr'), np.ndarray,
-        np.dtype
+        np.dtype, slice, argparse.Namespace
     ]
     allowed += {
         type(np.dtype(kind))
@@ -188,79 +178,107 @@ def allow_history_buffers() -> None:
     torch.serialization.add_safe_globals(allowed)
 
 
-def load_local_checkpoints_safely() -> None:
-    """Have MMEngine read checkpoint files through :func:`load_from_local`.
+def refuse_code_in_checkpoints() -> None:
+    """Keep MMEngine's and MMPretrain's loaders from running a pickle's code.
 
-    Cause: OneDL's loader answers a file it cannot read safely by reading it
-    unsafely, and neither stack's names the file that is damaged. Remove when
-    both refuse with the file's name.
+    Cause: ``load_url`` asks torch to trust the file; OneDL's loader does so
+    once a file cannot be read safely; some versions of timm, DeepSpeed and
+    ColossalAI always do. Neither stack names the file that is damaged. Remove when
+    all read weights alone. Files that a user reads with ``torch.load`` are the
+    user's own affair, and torch's ``TORCH_FORCE_NO_WEIGHTS_ONLY_LOAD=1`` still
+    trusts every file.
     """
-    from mmengine.runner import CheckpointLoader
+    from mmengine._strategy import ColossalAIStrategy, DeepSpeedStrategy
+    from mmengine.runner import CheckpointLoader, checkpoint
+    from mmengine.utils import dl_utils
     CheckpointLoader.register_scheme('', load_from_local, force=True)
+    checkpoint.load_from_local = load_from_local
+    if hasattr(checkpoint, '_safe_torch_load'):
+        checkpoint._safe_torch_load = _safe_torch_load
+    checkpoint.load_url = dl_utils.load_url = _load_url
+    for strategy in ColossalAIStrategy, DeepSpeedStrategy:
+        force_weights_only(strategy, 'load_checkpoint')
+        force_weights_only(strategy, 'resume')
+    try:
+        from mmpretrain.registry import MODELS
+    except ImportError:
+        return
+    guard = 'poslabel_mm.timm_guard'
+    if MODELS._imported:
+        importlib.import_module(guard)
+    elif guard not in MODELS._locations:
+        MODELS._locations.append(guard)
 
 
 # MMEngine logs what follows `load_from_` in the name.
-def load_from_local(filename: str,
-                    map_location: Any = None,
-                    mmap: bool = False) -> Any:
-    """Load a checkpoint file, without running code that it may carry.
+def load_from_local(filename: str, map_location: Any = None) -> Any:
+    """MMEngine's loader of local files, by :func:`checkpoint_file.read`."""
+    from .checkpoint_file import read
+    return read(filename, map_location)
 
-    Args:
-        filename (str): Path of the file; ``~`` is expanded.
-        map_location: As for :func:`torch.load`.
-        mmap (bool): Leave tensors on the disk until they are used, if the file
-            is of the format that allows it. Defaults to False.
 
-    Returns:
-        Any: What the file holds.
-
-    Raises:
-        UserError: If the file does not exist, is damaged or no checkpoint, or
-            would run code.
-    """
+def _safe_torch_load(file: Any, map_location: Any = None,
+                     weights_only: Optional[bool] = None) -> Any:
+    """OneDL's function of that name, without its second, unsafe try."""
     import torch
-    path = osp.expanduser(filename)
-    if not osp.isfile(path):
-        raise UserError(f'checkpoint {filename} does not exist')
+
+    from .checkpoint_file import read, unreadable
+    if isinstance(file, (str, os.PathLike)) and weights_only is None:
+        return read(os.fspath(file), map_location)
     try:
-        with open(path, 'rb') as file:
-            mmap = mmap and file.read(4) == b'PK\x03\x04'
-        content = torch.load(path, map_location=map_location, mmap=mmap)
+        return torch.load(file, map_location, weights_only=weights_only)
+    except (OSError, MemoryError):
+        raise
     except Exception as error:
-        code = re.search(r'GLOBAL (\S+)', str(error))
-        if code:
-            raise UserError(
-                f'checkpoint {filename} refused: it holds {code[1]}, which '
-                'could run code; if you trust its source, set '
-                'TORCH_FORCE_NO_WEIGHTS_ONLY_LOAD=1') from error
-        reason = re.search(r'WeightsUnpickler error: (.+)|(.+)', str(error))
-        said = (reason[1] or reason[2]).rstrip('. ') if reason else 'empty'
-        raise UserError(f'checkpoint {filename} cannot be read, it is damaged '
-                        f'or no checkpoint: {said}') from error
-    keep_grids_of_encodings(content)
-    return content
+        raise unreadable('that was fetched', error) from error
 
 
-def keep_grids_of_encodings(checkpoint: Any) -> None:
-    """Have loaded positional encodings themselves tell their patch grid.
+def _load_url(url: str, *args, **kwargs) -> Any:
+    """torch's function of that name, which trusts the file by default."""
+    from torch.hub import load_state_dict_from_url
 
-    Cause: where MMEngine cuts a prefix off the keys of a state dict (``init_cfg``
-    with ``prefix``), it makes a new one, without the metadata that holds the
-    grids (:mod:`poslabel_mm.models.backbones.encoding_grid`). Remove when it
-    keeps them.
+    from .checkpoint_file import unreadable
+    try:
+        return load_state_dict_from_url(
+            url, *args, **{**kwargs, 'weights_only': not _trusts_all_files()})
+    except OSError:
+        raise  # of the network or the cache folder
+    except Exception as error:
+        raise unreadable(url, error) from error
 
-    Args:
-        checkpoint (Any): What a file holds; changed in place if it is a
-            checkpoint whose encodings tell their grid.
-    """
-    if not isinstance(checkpoint, dict):
+
+def _trusts_all_files() -> bool:
+    return os.environ.get('TORCH_FORCE_NO_WEIGHTS_ONLY_LOAD',
+                          '').lower() in ('1', 'y', 'yes', 'true')
+
+
+_forcing = threading.RLock()
+
+
+def force_weights_only(owner: type, name: str) -> None:
+    """Have a method's ``torch.load`` read weights alone, whatever it asks."""
+    stock = getattr(owner, name)
+    if hasattr(stock, 'forces_weights_only'):
         return
-    state_dict = checkpoint.get('state_dict', checkpoint)
-    for prefix, metadata in getattr(state_dict, '_metadata', {}).items():
-        for name, grid_shape in metadata.get('grid_shapes', {}).items():
-            encoding = state_dict.get(f'{prefix}.{name}' if prefix else name)
-            if encoding is not None:
-                encoding.grid_shape = grid_shape
+    variable = 'TORCH_FORCE_WEIGHTS_ONLY_LOAD'
+
+    @functools.wraps(stock)
+    def forced(*args, **kwargs):
+        if _trusts_all_files():
+            return stock(*args, **kwargs)
+        with _forcing:
+            before = os.environ.get(variable)
+            os.environ[variable] = '1'
+            try:
+                return stock(*args, **kwargs)
+            finally:
+                if before is None:
+                    del os.environ[variable]
+                else:
+                    os.environ[variable] = before
+
+    forced.forces_weights_only = True
+    setattr(owner, name, forced)
 
 
 def mend_grad_cam() -> None:

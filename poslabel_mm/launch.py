@@ -27,8 +27,8 @@ from .compat import mend_grad_cam
 from .config_prefix import config_path, without_own_scope
 from .engine.cpu_distributed import start_gloo
 from .engine.hooks.stop_signal_hook import stop_status
-from .engine.precheck_checkpoint import (check_pretrained, check_resume,
-                                         check_weights)
+from .engine.precheck_checkpoint import (check_load_from, check_pretrained,
+                                         check_resume, check_weights)
 from .engine.precheck_data import check_data, name_classes
 from .engine.precheck_options import check_auto_scale_lr, check_num_classes
 from .engine.precheck_schedule import check_schedule
@@ -103,15 +103,15 @@ def _prepare_training(stock_merge: Callable, cfg: Config,
     check_data(cfg, ('train_dataloader', 'val_dataloader'))
     name_classes(cfg)
     check_schedule(cfg)
-    check_pretrained(cfg)  # read even where it is then overwritten
     if get_device() == 'cpu':
         _use_cpu_amp(cfg)
-    if not cfg.get('resume'):
-        if cfg.get('load_from'):
-            _check_file(cfg.load_from)
-    elif _local_rank() == 0:
-        # Reads a checkpoint and builds the model: once on a machine is enough.
-        check_resume(cfg)
+    if _local_rank() == 0:
+        # Reads checkpoints and builds the model: once on a machine is enough.
+        check_pretrained(cfg)  # read even where it is then overwritten
+        if cfg.get('resume'):
+            check_resume(cfg)
+        else:
+            check_load_from(cfg)
     _prepare_processes(cfg)
     return cfg
 
@@ -263,11 +263,6 @@ def _check_options(cfg: Config, args: argparse.Namespace) -> None:
         reason = error.args[0] if error.args else error
         raise UserError(f'--cfg-options {text} does not fit {args.config}: '
                         f'{reason}') from error
-
-
-def _check_file(path: str) -> None:
-    if '://' not in path and not osp.isfile(osp.expanduser(path)):
-        raise UserError(f'checkpoint {path} (load_from) does not exist')
 
 
 def _resume_command(argv: List[str]) -> str:

@@ -280,8 +280,8 @@ def test_a_part_of_imagenet_with_a_model_of_as_many_classes(tmp_path, config, nu
             f'data_preprocessor.num_classes={num_classes} for a model of as many') in line
     cfg.merge_from_dict({'model.head.num_classes': num_classes})
     assert refused(cfg, LOADERS) == (
-        f'data_preprocessor.num_classes=1000 does not go with model.head.num_classes='
-        f'{num_classes}: set --cfg-options data_preprocessor.num_classes={num_classes}')
+        f'model.head.num_classes is {num_classes}, but data_preprocessor.num_classes is 1000: '
+        f'change them together, --cfg-options data_preprocessor.num_classes={num_classes}')
     cfg.merge_from_dict({'data_preprocessor.num_classes': num_classes})
     assert refused(cfg, LOADERS) is None
     name_classes(cfg)
@@ -330,12 +330,12 @@ def test_counts_of_classes_that_do_not_follow_the_head(sides):
     augmented = {'model.train_cfg': dict(augments=[dict(type='Mixup', alpha=0.8)])}
     other = {'data_preprocessor.num_classes': 2}
     assert refused(config_of(sides, **other)) is None  # nothing reads it
-    assert 'data_preprocessor.num_classes=2 does not go with model.head.num_classes=3' in (
+    assert 'model.head.num_classes is 3, but data_preprocessor.num_classes is 2' in (
         refused(config_of(sides, **other, **augmented)))
     assert refused(config_of(sides, **augmented)) is None
     line = refused(config_of(sides, **other, **augmented, **{'model.head.loss.num_classes': 2}))
-    assert line.endswith('do not go with model.head.num_classes=3: set --cfg-options '
-                         'model.head.loss.num_classes=3 data_preprocessor.num_classes=3')
+    assert line.endswith('change them together, --cfg-options data_preprocessor.num_classes=3 '
+                         'model.head.loss.num_classes=3')
     assert refused(config_of(sides, **{'val_evaluator.topk': (1, 5)})) == (
         'val_evaluator.topk asks for the best 5 of 3 classes (model.head.num_classes): set '
         '--cfg-options val_evaluator.topk=1')

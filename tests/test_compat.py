@@ -1,18 +1,26 @@
+import argparse
 import io
+import locale
 import os
 import pickle
+import shutil
 import subprocess
 import sys
+import tarfile
+from functools import partial
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
 import torch
+from mmengine.config import Config
 from mmengine.logging import HistoryBuffer
-from mmengine.runner import CheckpointLoader
+from mmengine.runner import CheckpointLoader, Runner
 from mmengine.runner.checkpoint import load_checkpoint
 
-from poslabel_mm import UserError, compat
+from poslabel_mm import UserError, checkpoint_file, compat
+from poslabel_mm.engine.hooks.last_saved import last_saved, write_last_saved
 
 ROOT = Path(__file__).resolve().parents[1]
 
@@ -124,33 +132,178 @@ class _Runs:
         return self.call
 
 
-def test_checkpoint_with_code_is_refused(tmp_path):
+def _legacy(content, path):
+    torch.save(content, path, _use_new_zipfile_serialization=False)
+
+
+def _tar(content, path):
+    """As torch wrote before 0.1.10."""
+    with tarfile.open(path, 'w') as archive:
+        for name in 'sys_info', 'storages', 'tensors', 'pickle':
+            data = pickle.dumps(content)
+            info = tarfile.TarInfo(name)
+            info.size = len(data)
+            archive.addfile(info, io.BytesIO(data))
+
+
+def _bare(content, path):
+    path.write_bytes(pickle.dumps(content))
+
+
+def _by_address(prefix, folder, monkeypatch):
+    """An address whose file, in a cache or of a client, is in a folder."""
+    # Where downloads are kept.
+    monkeypatch.setattr(torch.hub, 'get_dir', lambda: str(folder))
+    (folder / 'checkpoints').mkdir()
+    shutil.copy(folder / 'evil.pth', folder / 'checkpoints')
+    url = 'https://download.openmmlab.com/evil.pth'
+    checkpoint = sys.modules['mmengine.runner.checkpoint']
+    monkeypatch.setattr(checkpoint, 'get_mmcls_models', lambda: {'evil': url})
+    monkeypatch.setattr(checkpoint, 'get_torchvision_models', lambda: {'evil': url})
+    monkeypatch.setattr(checkpoint, '_get_mmengine_home', lambda: str(folder))
+    monkeypatch.setattr(checkpoint, 'get_external_models',
+                        lambda: {'evil': url, 'local': 'evil.pth'})
+    client = SimpleNamespace(get=lambda path: (folder / 'evil.pth').read_bytes())
+    monkeypatch.setattr(checkpoint, 'get_file_backend', lambda *args, **kwargs: client)
+    model = SimpleNamespace(name='evil.pth', download=lambda path: shutil.copy(
+        folder / 'evil.pth', path))
+    monkeypatch.setitem(sys.modules, 'pavi', SimpleNamespace(
+        modelcloud=SimpleNamespace(get=lambda path: model)))
+    return url if prefix == 'https://' else f'{prefix}evil'
+
+
+def _init_cfg(path, **options):
+    from mmpretrain.models import GlobalAveragePooling, ImageClassifier, LeNet5
+    ImageClassifier(LeNet5(), GlobalAveragePooling(), init_cfg=dict(
+        type='Pretrained', checkpoint=path, **options)).init_weights()
+
+
+def _get_model(path):
+    from mmpretrain import get_model
+    get_model(Config(dict(model=dict(
+        type='ImageClassifier', head=None, backbone=dict(type='LeNet5')))), pretrained=path)
+
+
+def _inferencer(path):
+    from mmpretrain import ImageClassificationInferencer
+    ImageClassificationInferencer(Config(dict(model=dict(
+        type='ImageClassifier', head=None, backbone=dict(type='LeNet5')))), pretrained=path)
+
+
+def _runner(path):
+    runner = SimpleNamespace(model=torch.nn.Linear(1, 1), call_hook=lambda *args, **kwargs: None)
+    Runner.load_checkpoint(runner, path)
+
+
+def _timm(path):
+    pytest.importorskip('timm')
+    from mmpretrain.registry import MODELS
+    MODELS.build(dict(
+        type='TIMMBackbone', model_name='vit_tiny_patch16_224', checkpoint_path=path, img_size=16,
+        patch_size=8, embed_dim=8, depth=1, num_heads=1))
+
+
+WAYS = dict(
+    loader=CheckpointLoader.load_checkpoint, load_checkpoint=lambda path: load_checkpoint(
+        torch.nn.Linear(1, 1), path),
+    stock_function=lambda path: sys.modules['mmengine.runner.checkpoint'].load_from_local(
+        path, 'cpu'),
+    init_cfg=_init_cfg, init_cfg_prefix=partial(_init_cfg, prefix='backbone.'),
+    get_model=_get_model, inferencer=_inferencer, runner=_runner, timm=_timm)
+
+
+@pytest.mark.parametrize('save', [torch.save, _legacy, _tar, _bare])
+@pytest.mark.parametrize('way', WAYS)
+def test_no_way_in_runs_code(tmp_path, save, way):
     path, trace = tmp_path / 'evil.pth', tmp_path / 'ran'
-    torch.save({'state_dict': {}, 'x': _Runs(os.mkdir, str(trace))}, path)
-    with pytest.raises(UserError) as caught:
-        CheckpointLoader.load_checkpoint(str(path))
-    message = str(caught.value)
-    assert f'checkpoint {path} refused' in message
-    assert 'mkdir' in message
-    assert '\n' not in message
-    # Also where a caller asks torch outright to trust the file.
+    save({'state_dict': {}, 'x': _Runs(os.mkdir, str(trace))}, path)
+    with pytest.raises(Exception) as caught:
+        WAYS[way](str(path))
+    assert not trace.exists()
+    if way != 'timm':
+        assert isinstance(caught.value, UserError)
+        assert f'checkpoint {path} ' in str(caught.value)
+        assert 'mkdir' in str(caught.value) or save in (_tar, _bare)
+        assert '\n' not in str(caught.value) and 'weights_only' not in str(caught.value)
+
+
+@pytest.mark.parametrize('save', [torch.save, _legacy, _tar])
+@pytest.mark.parametrize('prefix', [
+    'https://', 'torchvision://', 'modelzoo://', 'mmcls://', 'open-mmlab://', 'openmmlab://',
+    'pavi://', 's3://', 'local'
+])
+def test_no_address_runs_code(tmp_path, monkeypatch, save, prefix):
+    trace = tmp_path / 'ran'
+    save({'state_dict': {}, 'x': _Runs(os.mkdir, str(trace))}, tmp_path / 'evil.pth')
+    address = _by_address(prefix, tmp_path, monkeypatch)
+    if prefix == 'local':
+        address = 'openmmlab://local'
+    with pytest.raises(Exception):
+        CheckpointLoader.load_checkpoint(address)
+    assert not trace.exists()
+    # A harmless file gets through, so that it was this one that was refused.
+    for folder in tmp_path, tmp_path / 'checkpoints':
+        torch.save({'state_dict': {'backbone.weight': torch.ones(1)}}, folder / 'evil.pth')
+    assert 'state_dict' in CheckpointLoader.load_checkpoint(address)
+
+
+def test_no_address_repeats_the_advice_to_load_unsafely(tmp_path, monkeypatch):
+    torch.save({'x': _Runs(os.mkdir, str(tmp_path / 'ran'))}, tmp_path / 'evil.pth')
+    with pytest.raises(UserError, match='evil.pth refused: it holds .*mkdir, which could'):
+        CheckpointLoader.load_checkpoint(_by_address('https://', tmp_path, monkeypatch))
+
+
+def test_what_a_user_reads_with_torch_is_the_users_affair(tmp_path):
+    path, trace = tmp_path / 'mine.pth', tmp_path / 'ran'
+    torch.save({'x': _Runs(os.mkdir, str(trace))}, path)
+    assert 'TORCH_FORCE_WEIGHTS_ONLY_LOAD' not in os.environ
     with pytest.raises(pickle.UnpicklingError):
-        torch.load(path, weights_only=False)
-    # And through what models and runners call.
-    with pytest.raises(UserError):
-        load_checkpoint(torch.nn.Linear(1, 1), str(path))
+        torch.load(path)
+    assert not trace.exists()
+    torch.load(path, weights_only=False)
+    assert trace.exists()
+
+
+def test_other_loaders_are_forced_while_they_load(tmp_path):
+    path, trace = tmp_path / 'evil.pth', tmp_path / 'ran'
+    torch.save({'x': _Runs(os.mkdir, str(trace))}, path)
+
+    class Strategy:
+
+        def resume(self):
+            return torch.load(path, weights_only=False)
+
+    for _ in range(2):
+        compat.force_weights_only(Strategy, 'resume')
+    with pytest.raises(pickle.UnpicklingError):
+        Strategy().resume()
+    assert 'TORCH_FORCE_WEIGHTS_ONLY_LOAD' not in os.environ and not trace.exists()
+
+
+def test_timm_is_forced_whatever_its_version(tmp_path, monkeypatch):
+    helpers = pytest.importorskip('timm.models._helpers')
+    path, trace = tmp_path / 'evil.pth', tmp_path / 'ran'
+    torch.save({'x': _Runs(os.mkdir, str(trace))}, path)
+    monkeypatch.setattr(helpers, 'load_state_dict', lambda path, *args, **kwargs: torch.load(
+        path, weights_only=False))
+    with pytest.raises(pickle.UnpicklingError):
+        _timm(str(path))
     assert not trace.exists()
 
 
 def test_a_trusted_file_can_still_be_loaded(tmp_path, monkeypatch):
-    path, trace = tmp_path / 'trusted.pth', tmp_path / 'ran'
+    path, trace = tmp_path / 'evil.pth', tmp_path / 'ran'
     torch.save({'x': _Runs(os.mkdir, str(trace))}, path)
-    monkeypatch.delenv('TORCH_FORCE_WEIGHTS_ONLY_LOAD')
     monkeypatch.setenv('TORCH_FORCE_NO_WEIGHTS_ONLY_LOAD', '1')
-    compat.refuse_code_in_checkpoints()
-    with pytest.warns(UserWarning, match='TORCH_FORCE_NO_WEIGHTS_ONLY_LOAD'):
-        CheckpointLoader.load_checkpoint(str(path))
-    assert trace.exists()
+    for address in str(path), _by_address('https://', tmp_path, monkeypatch):
+        CheckpointLoader.load_checkpoint(address)
+        trace.rmdir()
+
+
+def test_arguments_of_other_codes_are_plain_values(tmp_path):
+    path = str(tmp_path / 'mae.pth')
+    torch.save({'model': {}, 'args': argparse.Namespace(lr=0.1)}, path)
+    assert CheckpointLoader.load_checkpoint(path)['args'].lr == 0.1
 
 
 def _resumable():
@@ -240,6 +393,34 @@ def test_tensors_stay_on_the_disk_where_the_format_allows(
     monkeypatch.setattr(
         torch, 'load',
         lambda *args, **kwargs: asked.append(kwargs) or load(*args, **kwargs))
-    loaded = compat.load_from_local(path, 'cpu', mmap=True)
+    loaded = checkpoint_file.read(path, 'cpu', mmap=True)
     assert asked[0]['mmap'] is zipped
     assert torch.equal(loaded['state_dict']['weight'], torch.ones(2))
+
+
+def test_a_path_that_is_not_utf8_is_read(tmp_path, monkeypatch):
+    path = str(tmp_path / 'arbéit.pth')
+    torch.save(_resumable(), path)
+    # As under a latin-1 locale; torch would look for the name in UTF-8.
+    monkeypatch.setattr(os, 'fsencode', lambda name: name.encode('latin-1'))
+    asked, load = [], torch.load
+    monkeypatch.setattr(
+        torch, 'load',
+        lambda *args, **kwargs: asked.append(kwargs) or load(*args, **kwargs))
+    checkpoint_file.read(path, 'cpu', mmap=True)
+    assert asked[0]['mmap'] is False
+
+
+@pytest.mark.parametrize('encoding', ['utf-8', 'iso8859-1', 'cp1252'])
+def test_last_checkpoint_is_in_the_encoding_that_mmengine_reads(
+        tmp_path, monkeypatch, encoding):
+    monkeypatch.setattr(locale, 'getpreferredencoding', lambda *args: encoding)
+    # What Python makes of a byte that is no text is kept, too.
+    names = ['/é/epoch_1.pth']
+    if encoding == 'utf-8':
+        names.append('/\udcff/epoch_1.pth')
+    for name in names:
+        write_last_saved(name, str(tmp_path))
+        assert last_saved(str(tmp_path)) == name
+    write_last_saved('/é', str(tmp_path))
+    assert (tmp_path / 'last_checkpoint').read_text(encoding) == '/é'

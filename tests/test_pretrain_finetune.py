@@ -307,8 +307,10 @@ def test_a_finetuned_model_is_not_paired_with_another_pretraining(
 @pytest.mark.parametrize('checkpoint, message', [
     ('', 'no checkpoint is named'),
     ('nowhere.pth', 'nowhere.pth does not exist'),
-    ('smaller.pth', 'smaller.pth is not of this model: patch_embed'),
-    ('other.pth', "other.pth has nothing of backbone .*'backbone.'"),
+    ('smaller.pth', 'smaller.pth is not of backbone: .* of another size are '
+     'patch_embed.projection.weight; name another with .*checkpoint=FILE'),
+    ('other.pth', "other.pth has nothing under the prefix 'backbone.': its "
+     'keys begin with fc;'),
 ])
 def test_training_from_an_unfit_checkpoint_is_refused(
         configs, tmp_path, monkeypatch, capfd, checkpoint, message):

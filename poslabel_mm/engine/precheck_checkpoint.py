@@ -1,30 +1,29 @@
-"""What is wrong with a checkpoint, found before a run touches its work dir."""
+"""What is wrong with a checkpoint, found before a run touches its work dir.
+
+Each way in, ``load_from``, ``init_cfg``, ``--resume`` and testing, goes through
+:mod:`.weights_gate`.
+"""
 import copy
 import os.path as osp
-import re
 from contextlib import contextmanager
 from glob import escape, glob
-from typing import Iterator, List, Optional, Tuple
+from typing import Iterator, Optional, Tuple
 
 from mmengine.config import Config
 from mmengine.logging import MMLogger
+from mmengine.model import PretrainedInit
 from mmengine.optim import OptimWrapperDict, build_optim_wrapper
 from mmengine.registry import MODELS, init_default_scope
 from torch import nn
 
-from poslabel_mm.compat import load_from_local
 from poslabel_mm.errors import UserError
+from .foreign_keys import whose_keys
 from .hooks.last_saved import last_saved
+from .weights_gate import (INIT_PREFIX, Checkpoint, check_averaged, check_same,
+                           check_scored, check_start, compare_below,
+                           compare_whole, open_checkpoint, some)
 
 RESUME_KEYS = ('state_dict', 'optimizer', 'meta', 'message_hub')
-
-
-def _load(path: str) -> dict:
-    content = load_from_local(path, 'cpu', mmap=True)
-    if not isinstance(content, dict):
-        raise UserError(f'{path} is no checkpoint of a model: it holds a '
-                        f'{type(content).__name__}, not a dict')
-    return content
 
 
 def check_resume(cfg: Config) -> None:
@@ -40,22 +39,24 @@ def check_resume(cfg: Config) -> None:
     """
     path = cfg.get('load_from')
     if path is not None:
-        if '://' not in path:
-            _check_resumable(path, cfg)
+        if not _is_address(path) and not _is_sharded(path, cfg):
+            _check_resumable(_open_to_resume(path), cfg)
         return
     path = last_saved(cfg.work_dir)
     if path is None:
         if not osp.isfile(osp.join(cfg.work_dir, 'last_checkpoint')):
             return  # nothing was saved: MMEngine starts anew
         path = osp.join(cfg.work_dir, 'last_checkpoint')
+    if _is_sharded(path, cfg):
+        return
     try:
-        content = _load(path)
+        checkpoint = _open_to_resume(path)
     except UserError as error:
         older = _newest_intact(cfg.work_dir, but=path)
         way_out = f'--resume {older}' if older else (
             'start again in another --work-dir')
         raise UserError(f'{error}; go on with: {way_out}') from None
-    _check_resumable(path, cfg, content)
+    _check_resumable(checkpoint, cfg)
 
 
 def check_weights(path: str, cfg: Config) -> None:
@@ -66,24 +67,48 @@ def check_weights(path: str, cfg: Config) -> None:
         cfg (Config): A config with that model.
 
     Raises:
-        UserError: If it is unreadable, or other than position heads the
-            model has parameters that it lacks.
+        UserError: If it is unreadable, or other than in position heads the
+            model is not the one that it holds.
     """
-    if '://' in path:
+    if _is_address(path):
         return
-    content = _load(path)
-    missing, _ = _mismatches(path, content.get('state_dict', content),
-                             _build_model(cfg))
-    missing = [key for key in missing if not key.startswith('pos_head.')]
-    if missing:
-        raise UserError(f'checkpoint {path} is not of this model: it lacks '
-                        f'{_some(missing)}. Is it the right config?')
+    checkpoint = open_checkpoint(path)
+    with _way_out('Is it the right config?'):
+        check_scored(checkpoint, compare_whole(checkpoint, _build_model(cfg)))
+
+
+def check_load_from(cfg: Config) -> None:
+    """Check the checkpoint that a new run takes its weights from.
+
+    Args:
+        cfg (Config): A training config, with ``load_from`` or without.
+
+    Raises:
+        UserError: If it is unreadable, or of no use to the model.
+    """
+    path = cfg.get('load_from')
+    if path is None or _is_address(path) or _is_sharded(path, cfg):
+        return
+    way_out = 'name another with --cfg-options load_from=FILE'
+    with _way_out(way_out):
+        checkpoint = open_checkpoint(path)
+    model = _build_model(cfg)
+    of_backbone = {
+        key[len('backbone.'):]
+        for key in model.state_dict() if key.startswith('backbone.')
+    }
+    if 2 * len(of_backbone.intersection(checkpoint.weights)) > len(of_backbone):
+        way_out = ('for the weights of a backbone alone, leave load_from out: '
+                   '--cfg-options model.backbone.init_cfg.type=Pretrained '
+                   f'model.backbone.init_cfg.checkpoint={path}')
+    with _way_out(way_out):
+        check_start(checkpoint, model, compare_whole(checkpoint, model), '')
 
 
 def check_pretrained(cfg: Config) -> None:
     """Check the checkpoints that parts of a model are initialised from.
 
-    MMEngine logs weights of another size and trains without them.
+    MMEngine logs what does not fit and trains without it.
 
     Args:
         cfg (Config): A training config.
@@ -92,70 +117,129 @@ def check_pretrained(cfg: Config) -> None:
         UserError: If an ``init_cfg`` of type ``Pretrained`` names no readable
             checkpoint, or none that fits its part of the model.
     """
-    found = list(_pretrained_parts(cfg.get('model'), ()))
-    model = _build_model(cfg) if found else None
-    for part, init_cfg in found:
-        key = '.'.join(('model', *part, 'init_cfg', 'checkpoint'))
-        path = init_cfg.get('checkpoint') or ''
-        if '://' in path:
-            continue
-        if not osp.isfile(osp.expanduser(path)):
-            what = f'checkpoint {path} does not exist' if path else (
-                'no checkpoint is named to start from')
-            raise UserError(f'{what}: train that model first, or name another '
-                            f'with --cfg-options {key}=FILE')
-        content = _load(path)
-        prefix = init_cfg.get('prefix') or ''
-        if prefix and not prefix.endswith('.'):
-            prefix += '.'
-        state_dict = {
-            name[len(prefix):]: value
-            for name, value in content.get('state_dict', content).items()
-            if name.startswith(prefix)
-        }
-        module = model.get_submodule('.'.join(part))
-        missing, _ = _mismatches(path, state_dict, module)
-        if len(missing) == len(module.state_dict()):
-            raise UserError(
-                f'checkpoint {path} has nothing of {".".join(part) or "this"} '
-                f'under the prefix {prefix!r}; name another with '
-                f'--cfg-options {key}=FILE')
-
-
-def _pretrained_parts(node, part: Tuple[str, ...]
-                      ) -> Iterator[Tuple[Tuple[str, ...], dict]]:
-    if not isinstance(node, dict):
+    if not any(_is_pretrained(key, value)
+               for key, value in _items(cfg.get('model'), 'model')):
         return
-    init_cfg = node.get('init_cfg')
-    if isinstance(init_cfg, dict) and init_cfg.get('type') == 'Pretrained':
-        yield part, init_cfg
-    for key, value in node.items():
-        if key != 'init_cfg':
-            yield from _pretrained_parts(value, part + (key, ))
+    stock = PretrainedInit.__call__
+    # Some parts load theirs while they are built.
+    PretrainedInit.__call__ = lambda init, module: _check_part(
+        init, module, cfg)
+    try:
+        model = _build_model(cfg)
+    finally:
+        PretrainedInit.__call__ = stock
+    for name, module in model.named_modules():
+        if getattr(module, 'is_init', False):
+            continue
+        init_cfgs = getattr(module, 'init_cfg', None) or []
+        for init_cfg in ([init_cfgs] if isinstance(init_cfgs, dict)
+                         else init_cfgs):
+            if init_cfg.get('type') in ('Pretrained', PretrainedInit):
+                options = {k: v for k, v in init_cfg.items() if k != 'type'}
+                options.setdefault('checkpoint', '')
+                _check_part(PretrainedInit(**options), module, cfg, name)
 
 
-def _check_resumable(path: str,
-                     cfg: Config,
-                     content: Optional[dict] = None) -> None:
-    content = _load(path) if content is None else content
+def _check_part(init: PretrainedInit, module: nn.Module, cfg: Config,
+                name: Optional[str] = None) -> None:
+    path = init.checkpoint or ''
+    if _is_address(path):
+        return
+    key = next((key for key, value in _items(cfg.model, 'model')
+                if value == init.checkpoint and _names_checkpoint(key)),
+               'model.init_cfg.checkpoint')
+    if name is None:
+        name = '.'.join(key.split('.')[1:-2]) or 'a part'
+    way_out = f'name another with --cfg-options {key}=FILE'
+    if not path:
+        raise UserError('no checkpoint is named to start from: train that '
+                        f'model first, or {way_out}')
+    if not osp.exists(osp.expanduser(path)):
+        raise UserError(f'checkpoint {path} does not exist: train that model '
+                        f'first, or {way_out}')
+    with _way_out(way_out):
+        checkpoint = open_checkpoint(path)
+    prefix_key = key.rpartition('.')[0] + '.prefix'
+    last = name.rpartition('.')[2] + '.'
+    if init.prefix == '':
+        way_out = (f"MMEngine takes '' for '.': leave {prefix_key} out, or "
+                   f'name what the keys begin with')
+    elif init.prefix is None and name and any(
+            weight.startswith(last) for weight in checkpoint.weights):
+        way_out = f'its keys begin with {last}: set {prefix_key}={last}'
+    with _way_out(way_out):
+        if init.prefix is None:
+            differences = compare_whole(checkpoint, module, INIT_PREFIX)
+        else:
+            differences = compare_below(checkpoint, module, init.prefix)
+        check_start(checkpoint, module, differences, name)
+
+
+def _is_pretrained(key: str, value) -> bool:
+    return (key.endswith('.type') and value in ('Pretrained', PretrainedInit)
+            or key.endswith('.pretrained') and isinstance(value, str))
+
+
+def _names_checkpoint(key: str) -> bool:
+    return key.endswith(('.checkpoint', '.pretrained'))
+
+
+def _items(node, key: str) -> Iterator[Tuple[str, object]]:
+    """Every key of a config with its value, as --cfg-options takes it."""
+    if isinstance(node, dict):
+        for name, value in node.items():
+            yield from _items(value, f'{key}.{name}')
+    elif isinstance(node, (list, tuple)):
+        for index, value in enumerate(node):
+            yield from _items(value, f'{key}.{index}')
+    else:
+        yield key, node
+
+
+def _is_address(path: str) -> bool:
+    return '://' in path
+
+
+def _is_sharded(path: str, cfg: Config) -> bool:
+    """Whether the strategy of a FlexibleRunner reads it, a folder."""
+    return 'runner_type' in cfg and osp.isdir(path)
+
+
+@contextmanager
+def _way_out(text: str) -> Iterator[None]:
+    """Ends an error with what to do."""
+    try:
+        yield
+    except UserError as error:
+        mark = '.' if text[0].isupper() else ';'
+        raise UserError(f'{error}{mark} {text}') from error
+
+
+def _open_to_resume(path: str) -> Checkpoint:
+    checkpoint = open_checkpoint(path)
+    check_averaged(checkpoint)
+    return checkpoint
+
+
+def _check_resumable(checkpoint: Checkpoint, cfg: Config) -> None:
+    path, content = checkpoint.path, checkpoint.content
     lacking = [key for key in RESUME_KEYS if key not in content]
     meta = content.get('meta')
     if not lacking and not (isinstance(meta, dict) and 'epoch' in meta
                             and 'iter' in meta):
         lacking = ['meta.epoch']
     if lacking:
+        said = f'cannot be resumed: it has no {", ".join(lacking)}'
+        whose = whose_keys(content)
+        if whose:
+            raise UserError(f'checkpoint {path} {said}; {whose}')
         raise UserError(
-            f'checkpoint {path} cannot be resumed: it has no '
-            f'{", ".join(lacking)}. To start a new run from its weights, use '
-            f'--cfg-options load_from={path} without --resume')
+            f'checkpoint {path} {said}. To start a new run from its weights, '
+            f'use --cfg-options load_from={path} without --resume')
     model = _build_model(cfg)
-    missing, unexpected = _mismatches(path, content['state_dict'], model)
-    if missing or unexpected:
-        parts = [f'it lacks {_some(missing)}'] if missing else []
-        parts += [f'it has {_some(unexpected)}'] if unexpected else []
-        raise UserError(f'checkpoint {path} is not of this model: '
-                        f'{" and ".join(parts)}. Resume with the config that '
-                        'it was trained with, or use another --work-dir')
+    with _way_out('Resume with the config that it was trained with, or use '
+                  'another --work-dir'):
+        check_same(checkpoint, compare_whole(checkpoint, model))
     _check_optimizer(path, content['optimizer'], model, cfg)
 
 
@@ -184,7 +268,7 @@ def _check_optimizer(path: str, saved: dict, model: nn.Module,
         lacking = set().union(*(
             before.difference(group)
             for before, group in zip(options, optimizer.param_groups)))
-        reason = f'it has no {_some(sorted(lacking))}' if lacking else None
+        reason = f'it has no {some(sorted(lacking))}' if lacking else None
     if reason is not None:
         raise UserError(
             f'checkpoint {path} is not of this optimizer '
@@ -216,39 +300,15 @@ def _build_model(cfg: Config) -> nn.Module:
     return MODELS.build(model_cfg)
 
 
-def _mismatches(path: str, state_dict: dict,
-                model: nn.Module) -> Tuple[List[str], List[str]]:
-    """Missing and unexpected keys, after the model's own adaptations."""
-    state_dict = {
-        re.sub(r'^module\.', '', key): value
-        for key, value in state_dict.items()
-    }
-    try:
-        result = model.load_state_dict(state_dict, strict=False)
-    except Exception as error:
-        # A size mismatch (RuntimeError), or a model's own hook giving up.
-        sizes = re.findall(r'size mismatch for (.+?)(?:\.$|\.\n|\. *\t|$)',
-                           str(error), re.MULTILINE)
-        reason = _some(sizes) if sizes else str(error).splitlines()[0]
-        raise UserError(f'checkpoint {path} is not of this model: '
-                        f'{reason}') from None
-    return list(result.missing_keys), list(result.unexpected_keys)
-
-
 def _newest_intact(work_dir: str, but: str) -> Optional[str]:
     candidates = glob(osp.join(escape(work_dir), '*.pth'))
     for path in sorted(candidates, key=osp.getmtime, reverse=True):
         if osp.abspath(path) == osp.abspath(but):
             continue
         try:
-            content = _load(path)
+            content = _open_to_resume(path).content
         except UserError:
             continue
         if all(key in content for key in RESUME_KEYS):
             return path
     return None
-
-
-def _some(names: List[str], most: int = 3) -> str:
-    more = len(names) - most
-    return ', '.join(names[:most]) + (f' and {more} more' if more > 0 else '')

@@ -1,11 +1,9 @@
-import os.path as osp
-
 from mmengine.dist import is_main_process
 from mmengine.hooks import CheckpointHook
 
-from poslabel_mm.engine.atomic_file import (AtomicLocalBackend,
-                                            write_atomically)
+from poslabel_mm.engine.atomic_file import AtomicLocalBackend
 from poslabel_mm.registry import HOOKS
+from .last_saved import write_last_saved
 
 
 @HOOKS.register_module()
@@ -57,8 +55,7 @@ class AtomicCheckpointHook(CheckpointHook):
 
         if not is_main_process():
             return
-        write_atomically(self.last_ckpt.encode(),
-                         osp.join(runner.work_dir, 'last_checkpoint'))
+        write_last_saved(self.last_ckpt, runner.work_dir)
         if outdated is not None:
             path = self.file_backend.join_path(
                 self.out_dir, self.filename_tmpl.format(outdated))

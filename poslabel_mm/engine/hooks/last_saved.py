@@ -1,5 +1,8 @@
+import locale
 import os.path as osp
 from typing import Optional
+
+from poslabel_mm.engine.atomic_file import write_atomically
 
 
 def last_saved(work_dir: str) -> Optional[str]:
@@ -14,5 +17,23 @@ def last_saved(work_dir: str) -> Optional[str]:
     pointer = osp.join(work_dir, 'last_checkpoint')
     if not osp.isfile(pointer):
         return None
-    with open(pointer) as file:
+    with open(pointer, **_encoding()) as file:
         return file.read().strip() or None
+
+
+def write_last_saved(checkpoint: str, work_dir: str) -> None:
+    """Name a checkpoint in ``last_checkpoint``, all at once.
+
+    Args:
+        checkpoint (str): Its path.
+        work_dir (str): The run's work dir.
+    """
+    write_atomically(
+        checkpoint.encode(**_encoding()), osp.join(work_dir, 'last_checkpoint'))
+
+
+def _encoding() -> dict:
+    # MMEngine reads the file in the locale's encoding. A path may hold bytes
+    # that are no text in it.
+    return dict(encoding=locale.getpreferredencoding(False),
+                errors='surrogateescape')
