@@ -13,6 +13,7 @@ from poslabel_mm.labels import GridShape
 from poslabel_mm.masked_tokens import built_grid, built_image_size
 from poslabel_mm.models.backbones.positional_encoding import (
     PositionalEncodingChoice, fill_sincos)
+from poslabel_mm.token_sources import unwrapped
 
 
 # In place of the encoders that want a square.
@@ -43,6 +44,7 @@ def lay_grid(backbone: nn.Module, neck: Optional[nn.Module],
             f'{H}x{W}: set model.neck.num_patches={H * W}')
     if H == W:
         return
+    backbone = unwrapped(backbone)
     if not isinstance(backbone, PositionalEncodingChoice):
         stock = type(backbone).__name__
         ours = _OF_ANY_GRID.get(stock)

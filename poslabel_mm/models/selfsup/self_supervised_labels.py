@@ -6,7 +6,7 @@ from mmpretrain.structures import DataSample
 from torch import Tensor
 
 from poslabel_mm.models.position_heads import PositionHeads
-from poslabel_mm.tokens import PatchTokens
+from poslabel_mm.tokens import PatchTokens, check_gradient
 
 
 class SelfSupervisedLabels(PositionHeads):
@@ -124,6 +124,7 @@ class SelfSupervisedLabels(PositionHeads):
     def _on_pass(self, _backbone, inputs, outputs) -> None:
         if self._passes is None:
             return
+        check_gradient(self.backbone)
         patch_tokens = self.read_tokens(inputs, outputs)
         if self.normalise:
             tokens = patch_tokens.tokens
