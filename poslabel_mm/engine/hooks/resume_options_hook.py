@@ -1,3 +1,4 @@
+import ast
 import copy
 import inspect
 import math
@@ -58,6 +59,10 @@ class ResumeOptionsHook(Hook):
                 saved.append(optimizer['base_param_settings'])
             if len(saved) != len(wrapper.param_groups):
                 continue  # torch refuses it by name
+            if _follows_validation(schedulers) and _optimizer(
+                    checkpoint['meta'].get('cfg', '')) != _optimizer(
+                        runner.cfg.pretty_text):
+                raise _cannot_repeat()
             rebuilt = not _same([_settings(state) for state in states], [
                 _settings(scheduler.state_dict()) for scheduler in schedulers
             ])
@@ -92,6 +97,27 @@ def _parts(runner, checkpoint: dict) -> Iterator[tuple]:
         yield (wrapper, schedulers or [], checkpoint['optimizer'],
                checkpoint.get('param_schedulers') or [],
                lambda new: checkpoint.update(param_schedulers=new))
+
+
+def _follows_validation(schedulers: list) -> bool:
+    return any(getattr(scheduler, 'need_val_args', False) for scheduler in schedulers)
+
+
+def _cannot_repeat() -> UserError:
+    return UserError(
+        'the learning rate or its schedule is not the one of the checkpoint, and it follows the '
+        'validation results, which a resumed run cannot repeat: resume with the optimizer and the '
+        'param_scheduler that the run began with, or start a new run from its weights '
+        '(load_from=FILE without --resume)')
+
+
+def _optimizer(config: str) -> str | None:
+    """What a config's text says of the optimizer: such a schedule keeps no base value."""
+    for node in ast.parse(config).body:
+        if isinstance(node, ast.Assign) and ast.unparse(node.targets[0]) == 'optim_wrapper':
+            return next((ast.unparse(keyword.value) for keyword in getattr(
+                node.value, 'keywords', ()) if keyword.arg == 'optimizer'), None)
+    return None
 
 
 def _settings(state: dict) -> dict:
@@ -146,12 +172,8 @@ def _text(value: Any) -> str:
 
 def _repeat(runner, wrapper: OptimWrapper, schedulers: list, meta: dict) -> None:
     """Step schedulers that are at the start to where a checkpoint was saved."""
-    if any(getattr(scheduler, 'need_val_args', False) for scheduler in schedulers):
-        raise UserError(
-            'the schedule is not the one of the checkpoint, and it follows the validation results, '
-            'which a resumed run cannot repeat: resume with the learning rate and the '
-            'param_scheduler that the run began with, or start a new run from its weights '
-            '(load_from=FILE without --resume)')
+    if _follows_validation(schedulers):
+        raise _cannot_repeat()
     epoch, iteration = meta['epoch'], meta['iter']
     by_epoch = isinstance(runner.train_loop, EpochBasedTrainLoop)
     length = len(runner.train_dataloader)
