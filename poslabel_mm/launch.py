@@ -31,6 +31,7 @@ from .engine.precheck_checkpoint import (check_load_from, check_pretrained,
                                          check_resume, check_weights)
 from .engine.precheck_data import check_data, name_classes
 from .engine.precheck_options import check_auto_scale_lr, check_num_classes
+from .engine.precheck_resume_options import resume_with_options
 from .engine.precheck_schedule import check_schedule
 from .errors import UserError
 
@@ -69,7 +70,26 @@ def other_tool(argv: List[str]) -> None:
         sys.argv = [path] + [_known_config(arg) or arg for arg in argv[1:]]
         # Tools import their neighbours.
         sys.path.insert(0, osp.dirname(path))
-        runpy.run_path(path, run_name='__main__')
+        if osp.basename(path) == 'vis_scheduler.py':
+            _plot_schedule(_load_module(path))
+        else:
+            runpy.run_path(path, run_name='__main__')
+
+
+def _plot_schedule(tool: ModuleType) -> None:
+    """Run the stock ``vis_scheduler.py`` on any config, without a GPU too."""
+    simulate_train = tool.simulate_train
+
+    def simulate(data_loader, cfg: Config, *args) -> dict:
+        if get_device() == 'cpu':
+            _use_cpu_amp(cfg)
+        return simulate_train(data_loader, cfg, *args)
+
+    tool.simulate_train = simulate
+    # Its model of one layer, which layer-wise decay asks for its depth. In the
+    # last of all layers the learning rate is the config's.
+    tool.SimpleModel.get_layer_depth = lambda self, *args: (0, 1)
+    tool.main()
 
 
 def _run(name: str, prepare: Callable) -> None:
@@ -112,6 +132,8 @@ def _prepare_training(stock_merge: Callable, cfg: Config,
             check_resume(cfg)
         else:
             check_load_from(cfg)
+    if cfg.get('resume'):
+        resume_with_options(cfg)
     _prepare_processes(cfg)
     return cfg
 

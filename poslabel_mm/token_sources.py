@@ -253,6 +253,24 @@ def _of_class(backbone: nn.Module, table: dict):
             return table[cls.__name__]
 
 
+# What runs a backbone as it is, and the attribute that has it.
+WRAPPERS = {'LoRAModel': 'module', 'OptimizedModule': '_orig_mod'}
+
+
+def unwrapped(backbone: nn.Module) -> nn.Module:
+    """The backbone inside of MMPretrain's ``LoRAModel``, or compiled.
+
+    Args:
+        backbone (nn.Module): A backbone, wrapped or not.
+
+    Returns:
+        nn.Module: The backbone itself.
+    """
+    while (name := _of_class(backbone, WRAPPERS)) is not None:
+        backbone = getattr(backbone, name)
+    return backbone
+
+
 def token_source(backbone: nn.Module,
                  stage: Optional[int] = None) -> TokenSource:
     """Where to read the patch tokens of a backbone.

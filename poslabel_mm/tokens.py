@@ -2,14 +2,17 @@
 
 Shape letters: B batch, n tokens of an image, C channels, (H, W) patch grid.
 """
+import sys
 from typing import NamedTuple, Optional
 
+import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
+from torch.utils.checkpoint import CheckpointFunction
 
 from .errors import UserError
 from .labels import GridShape
-from .token_sources import token_source
+from .token_sources import token_source, unwrapped
 
 
 class PatchTokens(NamedTuple):
@@ -24,6 +27,36 @@ class PatchTokens(NamedTuple):
     tokens: Tensor
     grid_shape: GridShape
     indices: Optional[Tensor] = None
+
+
+def check_gradient(backbone: nn.Module, with_grad: bool) -> None:
+    """Refuse tokens that a re-entrant activation checkpoint computes.
+
+    It runs its part of the model without gradient, and once more in the
+    backward pass: what is read on the way would train nothing. Where tokens
+    have no gradient because nothing is to be trained, nothing is refused.
+
+    Args:
+        backbone (nn.Module): Whose tokens are being read.
+        with_grad (bool): Whether gradients were enabled where reading began.
+
+    Raises:
+        UserError: If called inside of such a checkpoint.
+    """
+    if not with_grad or torch.is_grad_enabled() or not any(
+            parameter.requires_grad for parameter in backbone.parameters()):
+        return
+    frame = sys._getframe()
+    while frame is not None:
+        if frame.f_code is CheckpointFunction.forward.__code__:
+            raise UserError(
+                f'the tokens of {type(backbone).__name__} are computed inside '
+                'a re-entrant activation checkpoint, where they have no '
+                'gradient: the position heads would train nothing. Name its '
+                'single blocks in activation_checkpointing instead of what '
+                'is around them; in torch.utils.checkpoint set '
+                'use_reentrant=False')
+        frame = frame.f_back
 
 
 class PatchTokenReader:
@@ -41,24 +74,30 @@ class PatchTokenReader:
 
     Reading happens only inside ``with reader:``, so nothing is kept alive
     in evaluation or while a checkpointed forward pass is run a second time.
+    Any number of readers may read one backbone.
 
     Args:
-        backbone (nn.Module): The backbone to read from.
+        backbone (nn.Module): The backbone to read from. Of one that is wrapped,
+            as by MMPretrain's ``LoRAModel``, what is inside is read.
         stage (int, optional): Read this stage's tokens, counted from 0.
             Defaults to None, the last tokens.
 
     Raises:
         UserError: If the backbone is known to have no patch grid, or no such
             stage.
+
+    While reading it raises a UserError of :func:`check_gradient`, and of a
+    number of tokens that is not the grid's.
     """
 
     def __init__(self, backbone: nn.Module,
                  stage: Optional[int] = None) -> None:
-        self.backbone = backbone
+        self.backbone = backbone = unwrapped(backbone)
         self.source = token_source(backbone, stage)
-        self._reading = False
+        self._reading = self._with_grad = False
         self._grid_shape: Optional[GridShape] = None
         self._patch_tokens: Optional[PatchTokens] = None
+        self._next = None
         # Bound methods of this object, not closures: a deep copy of the model
         # (EMA) must end up with a reader of its own.
         if isinstance(self.source.grid, str):
@@ -67,10 +106,13 @@ class PatchTokenReader:
         backbone.get_submodule(self.source.tokens).register_forward_hook(
             self._on_tokens)
         if not self.source.tokens and hasattr(backbone, '_format_output'):
+            # Another reader's, if there is one: it reads after this one.
+            self._next = vars(backbone).get('_format_output')
             backbone._format_output = self._format_output
 
     def __enter__(self) -> 'PatchTokenReader':
         self._reading = True
+        self._with_grad = torch.is_grad_enabled()
         self._grid_shape = self._patch_tokens = None
         return self
 
@@ -101,6 +143,8 @@ class PatchTokenReader:
         if self._reading:
             # ViT-SAM's tokens are a feature map and come alone.
             self._see(tokens, args[0] if args else None)
+        if self._next is not None:
+            return self._next(tokens, *args)
         cls = type(self.backbone)
         return cls._format_output(self.backbone, tokens, *args)
 
@@ -134,6 +178,7 @@ class PatchTokenReader:
     def _see(self, tokens, grid_shape: Optional[GridShape]) -> None:
         if not isinstance(tokens, Tensor):
             return
+        check_gradient(self.backbone, self._with_grad)
         if tokens.dim() == 4:
             if not self.source.channels_last:
                 tokens = tokens.permute(0, 2, 3, 1)

@@ -573,3 +573,36 @@ model.update(
     pos_head=dict(
         type='poslabel_mm.PositionalLabelHead', in_channels=16, grid_size=4))
 """
+
+
+# ---------------------------------------------- a schedule that the checkpoint is not of
+
+
+def test_a_longer_run_with_a_schedule_of_the_old_length(fails, folder, monkeypatch):
+    """One line, before anything is made; what it says can be typed."""
+    fixed = ("param_scheduler = [dict(type='LinearLR', end=1), "
+             "dict(type='CosineAnnealingLR', begin=1, end=2, T_max=1)]\n")
+    config = write_config(folder, str(folder / 'train'), fixed)
+    work_dir = folder / 'run'
+    before = listing(work_dir)
+    arguments = config, '--work-dir', work_dir, '--resume', '--cfg-options'
+    line = fails(launch.train, *arguments, 'train_cfg.max_epochs=4')
+    advised = ('train_cfg.max_epochs=4 param_scheduler.1.end=4 param_scheduler.1.T_max=3')
+    assert 'max_epochs is 4, and was 2' in line and line.endswith(f'--cfg-options {advised}')
+    assert listing(work_dir) == before
+    monkeypatch.setattr(sys, 'argv', ['train.py', *map(str, arguments), *advised.split()])
+    launch.train()
+    schedulers = torch.load(work_dir / 'epoch_4.pth', weights_only=True)['param_schedulers']
+    assert (schedulers[1]['end'], schedulers[1]['T_max']) == (4, 3)
+
+
+def test_a_resume_takes_the_hook_for_its_options(folder, config, monkeypatch):
+    """A stock config is resumed with its own options as well."""
+    with open(config, 'a') as file:
+        file.write('custom_hooks = []\n')
+    monkeypatch.setattr(sys, 'argv', ['train.py', config, '--work-dir', str(folder / 'run'),
+                                      '--resume', '--cfg-options', 'train_cfg.max_epochs=3',
+                                      'optim_wrapper.optimizer.weight_decay=0.3'])
+    launch.train()
+    saved = torch.load(folder / 'run' / 'epoch_3.pth', weights_only=True)
+    assert saved['optimizer']['param_groups'][0]['weight_decay'] == 0.3

@@ -1,5 +1,7 @@
 """What the hooks save, refuse to save and leave behind."""
 import os
+import re
+import shlex
 import signal
 import threading
 from types import SimpleNamespace
@@ -181,12 +183,96 @@ def test_nan_stops_before_it_is_saved(tmp_path, data, iteration, message):
     assert _checkpoints(tmp_path) == {'epoch_1.pth'}
 
 
+@pytest.mark.parametrize('average', ['before', 'after'])
+def test_nan_weights_behind_their_average_are_not_saved(tmp_path, data, average):
+    """EMAHook puts the average where the weights were, whichever hook comes first."""
+    cfg = make_config(tmp_path, data, 'run')
+    # Updated once in a hundred iterations: it stays finite.
+    ema = dict(type='EMAHook', interval=100)
+    cfg.custom_hooks = [ema] * (average == 'before') + cfg.custom_hooks + [ema] * (
+        average == 'after')
+    with pytest.raises(UserError, match='the weights backbone.cls_token became NaN'):
+        _train_with(cfg, 2 * ITERATIONS - 1, _poison)
+    assert _checkpoints(tmp_path) == {'epoch_1.pth'}
+
+
+def _poison_optimizer(runner):
+    state = next(iter(runner.optim_wrapper.optimizer.state.values()))
+    state['exp_avg_sq'].fill_(float('inf'))
+
+
+def _poison_buffer(runner):
+    runner.model.head.running_var.fill_(float('nan'))
+
+
+@pytest.mark.parametrize('poison, message', [
+    (_poison_optimizer, r'the optimizer state state\.0\.exp_avg_sq became'),
+    (_poison_buffer, r'the weights head\.running_var became'),
+])
+def test_all_that_is_saved_is_finite(tmp_path, data, poison, message):
+    runner = Runner.from_cfg(make_config(tmp_path, data, 'run'))
+    runner.model.head.register_buffer('running_var', torch.ones(2))
+    # On purpose, as in a mask of attention.
+    runner.model.head.register_buffer('mask', torch.tensor([0., -torch.inf]))
+    runner.register_hook(At(2 * ITERATIONS - 1, poison), priority='VERY_HIGH')
+    with pytest.raises(UserError, match=message):
+        runner.train()
+    assert _checkpoints(tmp_path) == {'epoch_1.pth'}
+
+
+def test_the_last_good_checkpoint_is_good(tmp_path, data):
+    def poison(runner):
+        path = tmp_path / 'run' / 'epoch_2.pth'
+        content = torch.load(path, weights_only=True)
+        content['state_dict']['backbone.cls_token'].fill_(float('nan'))
+        torch.save(content, path)
+        _poison(runner)
+
+    cfg = make_config(tmp_path, data, 'run')
+    with pytest.raises(UserError) as caught:
+        _train_with(cfg, 2 * ITERATIONS, poison)
+    good = tmp_path / 'run' / 'epoch_1.pth'
+    assert f'The last good checkpoint is {good};' in str(caught.value)
+    assert f'--resume {good} --cfg-options' in str(caught.value)
+
+
+def test_without_a_good_checkpoint_it_says_so(tmp_path, data):
+    cfg = make_config(tmp_path, data, 'run')
+    with pytest.raises(UserError, match='No checkpoint had been saved'):
+        _train_with(cfg, 0, _poison)
+    work_dir = tmp_path / 'run'
+    (work_dir / 'epoch_1.pth').write_bytes(b'')
+    (work_dir / 'last_checkpoint').write_text(str(work_dir / 'epoch_1.pth'))
+    with pytest.raises(UserError, match='No good checkpoint is left.*another --work-dir'):
+        _train_with(cfg, 0, _poison)
+
+
+@pytest.mark.parametrize('typed, advised', [
+    ('python train.py "a b.py" --resume',
+     'python train.py "a b.py" --resume --cfg-options optim_wrapper.optimizer.lr=0.001'),
+    ('train.py c.py --cfg-options optim_wrapper.optimizer.lr=0.01 a=1 --resume',
+     'train.py c.py --cfg-options optim_wrapper.optimizer.lr=0.001 a=1 --resume'),
+    ('python tools/reproduce.py paper.yml',
+     'the same training command with --resume --cfg-options optim_wrapper.optimizer.lr=0.001'),
+])
+def test_nan_advises_what_can_be_typed(tmp_path, data, monkeypatch, typed, advised):
+    monkeypatch.setenv('POSLABEL_MM_RESUME_COMMAND', typed)
+    cfg = make_config(tmp_path, data, 'run')
+    with pytest.raises(UserError) as caught:
+        _train_with(cfg, 0, _poison)
+    said = re.search('learning rate: (.*); or with optim_wrapper.clip_grad.max_norm=1.0$',
+                     str(caught.value))
+    assert said[1] == advised
+    assert shlex.split(said[1])
+
+
 def test_overflows_that_a_loss_scaler_skips_are_no_end(tmp_path):
     buffer = SimpleNamespace(current=lambda: float('inf'))
     runner = SimpleNamespace(
         iter=0,
         epoch=0,
         work_dir=str(tmp_path),
+        cfg=dict(),
         optim_wrapper=SimpleNamespace(loss_scaler=None),
         message_hub=SimpleNamespace(log_scalars={'train/loss': buffer}))
     hook = NonFiniteLossHook()

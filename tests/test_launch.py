@@ -77,7 +77,8 @@ def test_configs_hold_the_runtime_hooks():
     cfg = Config.fromfile(launch._find_config('vit-b_apl_in1k.py'))
     assert cfg.default_hooks.checkpoint.type.endswith('AtomicCheckpointHook')
     assert [hook.type.split('.')[1] for hook in cfg.custom_hooks
-            ] == ['EpochSeedHook', 'NonFiniteLossHook', 'StopSignalHook']
+            ] == ['EpochSeedHook', 'NonFiniteLossHook', 'StopSignalHook',
+                  'ResumeOptionsHook']
     assert '_scope_' not in cfg.visualizer
 
 
@@ -246,6 +247,29 @@ assert batch['inputs'].shape == (2, 3, 16, 16)
     monkeypatch.setattr(sys, 'path', list(sys.path))
     monkeypatch.setattr(sys, 'argv', list(sys.argv))
     launch.other_tool([str(tool), str(path)])
+
+
+@pytest.mark.parametrize('config', [
+    'vit-tiny_apl_digits.py',
+    'mae-vit-b_apl_in1k.py',  # mixed precision
+    'vit-b_apl_from-mae_in1k.py',  # a learning rate for every layer
+])
+def test_the_schedule_of_any_config_can_be_plotted(tmp_path, monkeypatch, capsys, config):
+    pyplot = pytest.importorskip('matplotlib.pyplot')
+    pyplot.switch_backend('Agg')
+    monkeypatch.setattr(sys, 'path', list(sys.path))
+    monkeypatch.setattr(sys, 'argv', list(sys.argv))
+    path = tmp_path / 'schedule.png'
+    base = Config.fromfile(launch._find_config(config))
+    launch.other_tool([
+        'visualization/vis_scheduler.py', config, '-d', str(base.train_dataloader.batch_size),
+        '--not-show', '-s', str(path), '--cfg-options', f'work_dir={tmp_path}'
+    ])
+    rates, = (line.get_ydata() for line in pyplot.gca().get_lines())
+    assert len(rates) == base.train_cfg.max_epochs
+    assert max(rates) == pytest.approx(base.optim_wrapper.optimizer.lr, rel=1e-2)
+    assert path.stat().st_size > 0
+    pyplot.close('all')
 
 
 def test_stopped_and_resumed_by_command_is_the_run_that_never_stopped(

@@ -375,8 +375,84 @@ def test_compile(drawn, autocast):
 def test_differentiating_twice_is_an_error():
     problem = Problem()
     loss, _ = problem()
+    grad, = torch.autograd.grad(loss, problem.query, create_graph=True)
+    # A penalty on the gradient, whose share would otherwise silently be zero.
     with pytest.raises(RuntimeError, match='cannot be differentiated twice'):
-        torch.autograd.grad(loss, problem.query, create_graph=True)
+        (loss + grad.norm()).backward()
+
+
+# -------------------------------------------------------------------------- torch.func
+
+
+def mean_loss(problem, function):
+    """The loss alone, as a function of queries, keys and the weights of ``problem``."""
+    arguments = *problem.codes, problem.fc1, [problem.fc2, problem.classifier]
+
+    class Loss(nn.Module):
+
+        def __init__(self):
+            super().__init__()
+            self.problem = problem
+
+        def forward(self, query, key):
+            return function(query, key, *arguments)[0]
+
+    loss = Loss()
+
+    def call(query, key, weights):
+        return torch.func.functional_call(loss, weights, (query, key))
+
+    weights = {name: value.detach() for name, value in loss.named_parameters()}
+    for name in ('problem.query', 'problem.key'):
+        del weights[name]
+    return call, weights
+
+
+TRANSFORMS = dict(
+    grad=lambda f, q, k, w: torch.func.grad(f, (0, 1, 2))(q[0], k[0], w),
+    jacrev=lambda f, q, k, w: torch.func.jacrev(f, (0, 2))(q[0], k[0], w),
+    # Gradients of every sample, of weights that all share.
+    vmap_of_grad=lambda f, q, k, w: torch.func.vmap(
+        torch.func.grad(f, (0, 2)), in_dims=(0, None, None))(q, k[0], w),
+    grad_of_vmap=lambda f, q, k, w: torch.func.grad(
+        lambda *a: torch.func.vmap(f, in_dims=(0, 0, None))(*a).square().sum(), (0, 1, 2))(
+            q, k, w))
+
+
+@pytest.mark.parametrize('transform', TRANSFORMS)
+def test_torch_func(transform):
+    problem = Problem()
+    query = torch.stack([problem.query, 2 * problem.query, problem.query + 1]).detach()
+    key = torch.stack([problem.key, problem.key - 1, problem.key / 2]).detach()
+    got, expected = (
+        TRANSFORMS[transform](loss, query, key, weights)
+        for loss, weights in (mean_loss(problem, f) for f in (pairwise_cross_entropy, written_out)))
+    torch.testing.assert_close(got, expected, **EXACT)
+
+
+def test_a_batched_loss_has_the_gradient_of_ordinary_leaves():
+    problem = Problem()
+    grads = []
+    for function in pairwise_cross_entropy, written_out:
+        loss, weights = mean_loss(problem, function)
+        query = torch.stack([problem.query, 2 * problem.query]).detach().requires_grad_()
+        losses = torch.func.vmap(loss, in_dims=(0, None, None))(query, problem.key.detach(), weights)
+        losses.square().sum().backward()
+        grads.append(query.grad)
+    torch.testing.assert_close(*grads, **EXACT)
+
+
+@pytest.mark.parametrize('transform, message', [
+    (lambda f, x: torch.func.grad(lambda y: torch.func.grad(f)(y).norm())(x), 'twice'),
+    (lambda f, x: torch.func.jacrev(torch.func.jacrev(f))(x), 'twice'),
+    (lambda f, x: torch.func.jvp(f, (x, ), (x, )), 'forward-mode .* use reverse mode'),
+    (lambda f, x: torch.func.hessian(f)(x), 'forward-mode .* use reverse mode'),
+], ids=['grad of grad', 'jacrev of jacrev', 'jvp', 'hessian'])
+def test_what_torch_func_cannot_do_says_so(transform, message):
+    problem = Problem()
+    loss, weights = mean_loss(problem, pairwise_cross_entropy)
+    with pytest.raises(RuntimeError, match=message):
+        transform(lambda query: loss(query, problem.key.detach(), weights), problem.query.detach())
 
 
 def test_bad_shapes_are_named():

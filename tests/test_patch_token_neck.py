@@ -5,7 +5,9 @@ import pytest
 import torch
 import torch.nn.functional as F
 from backbones import OTHERS, TRANSFORMERS, WITHOUT_GRID
-from models import apl_head, batch, build, tiny_vit
+from mmengine.runner.activation_checkpointing import \
+    turn_on_activation_checkpointing
+from models import apl_head, batch, build, classifier, tiny_vit
 
 from poslabel_mm.errors import UserError
 from poslabel_mm.models import PatchTokenNeck
@@ -276,3 +278,62 @@ def test_a_backbone_without_a_grid_is_refused_when_the_model_is_built(name):
 def test_the_same_backbone_without_scores_shows_its_feature_map():
     model = build(dict(type='LeNet5'))
     assert token_source(model) == TokenSource()
+
+
+# ------------------------------------------------- MMEngine's activation_checkpointing
+
+
+@pytest.mark.parametrize('modules, stage, refused', [
+    (['stages.1'], 1, True),
+    (['stages.1.blocks.0'], 1, False),
+    (['stages.1'], 2, False),
+    (['stages.1'], 0, False),
+])
+def test_tokens_inside_of_a_reentrant_checkpoint_are_refused(modules, stage, refused):
+    """It runs without gradient: they would train nothing. Its advice works."""
+    model = build(case('TinyViT')['model']['backbone'])
+    turn_on_activation_checkpointing(model, modules)
+    reader = PatchTokenReader(model, stage)
+    images = batch(2, 64, 64)[0]
+    if refused:
+        with pytest.raises(UserError, match='TinyViT .* re-entrant activation checkpoint.*blocks'):
+            with reader:
+                model(images)
+        model.requires_grad_(False)  # a probe of frozen tokens
+    with reader:
+        model(images)
+    tokens = reader.take().tokens
+    assert tokens.requires_grad is not refused
+    if not refused:
+        tokens.square().sum().backward()
+        assert next(model.parameters()).grad.any()
+
+
+def test_a_whole_vit_in_a_reentrant_checkpoint_is_refused():
+    images, samples = batch()
+    model = build(classifier(apl_head()))
+    turn_on_activation_checkpointing(model, ['backbone'])
+    with pytest.raises(UserError, match='VisionTransformer .* re-entrant'):
+        model.loss(images, samples)
+    with torch.no_grad():  # of a validation
+        model.loss(images, samples)
+
+
+@pytest.mark.parametrize('stage', [0, 2])
+def test_a_stage_of_a_wrapped_backbone(stage):
+    cfg = case('SwinTransformer')['model']['backbone']
+    model = build(
+        dict(type='LoRAModel', module=cfg, rank=2, targets=[dict(type='qkv')]), training=False)
+    reader = PatchTokenReader(model, stage)
+    images = batch(2, 64, 64)[0]
+    with reader:
+        model(images)
+    tokens = reader.take()
+    plain = PatchTokenReader(model.module, stage)
+    with plain:
+        model.module(images)
+    assert tokens.grid_shape == (16 // 2**stage, 16 // 2**stage)
+    assert torch.equal(tokens.tokens, plain.take().tokens)
+    tokens.tokens.sum().backward()
+    blocks = model.module.stages[stage].blocks
+    assert blocks[0].attn.w_msa.qkv.lora_up.weight.grad is not None

@@ -64,7 +64,7 @@ def test_runs_can_be_stopped_and_gone_on_with(pretraining, finetuning):
         hooks = {hook.type for hook in cfg.custom_hooks}
         assert hooks == {
             'poslabel_mm.EpochSeedHook', 'poslabel_mm.NonFiniteLossHook',
-            'poslabel_mm.StopSignalHook'
+            'poslabel_mm.StopSignalHook', 'poslabel_mm.ResumeOptionsHook'
         }
         checkpoint = cfg.default_hooks.checkpoint
         assert checkpoint.type == 'poslabel_mm.AtomicCheckpointHook'

@@ -4,10 +4,12 @@ import shutil
 
 import pytest
 import torch
+from mmengine.hooks import Hook
 from mmengine.runner import Runner
 from tiny_run import RANDOM, make_config, make_images, train, weights
 
 from poslabel_mm.engine import EpochSeedHook
+from poslabel_mm.errors import UserError
 
 EPOCHS = 3
 
@@ -111,3 +113,112 @@ def test_iteration_based_loop_is_warned_of_and_draws_anew(tmp_path, data,
         hook.before_train_epoch(runner)
         drawn.append(torch.rand(1).item())
     assert drawn[0] != drawn[1] == drawn[2]
+
+
+# ------------------------------------------------- the config's options and schedule
+
+
+class Rates(Hook):
+    """Learning rates and weight decays of every iteration, of the first group."""
+
+    def __init__(self):
+        self.seen = []
+
+    def before_train_iter(self, runner, *args, **kwargs):
+        group = runner.optim_wrapper.param_groups[0]
+        self.seen.append((group['lr'], group['weight_decay'], group['betas'][0]))
+
+
+SCHEDULE = [
+    dict(type='LinearLR', start_factor=0.1, end=1, convert_to_iter_based=True),
+    dict(type='CosineAnnealingLR', begin=1, eta_min=1e-6),
+    dict(type='LinearParamScheduler', param_name='weight_decay', start_factor=0.5, by_epoch=False),
+    dict(type='LinearMomentum', start_factor=0.9, end=2),
+]
+
+
+def _runner(tmp_path, data, name, resume=None, param_scheduler=None, **options):
+    """A runner, ready to train, and what records its rates."""
+    cfg = make_config(tmp_path, data, name, log_level='WARNING', **options)
+    cfg.param_scheduler = param_scheduler or cfg.param_scheduler
+    if param_scheduler == 'none':
+        cfg.param_scheduler = None
+    if resume is not None:
+        cfg.resume, cfg.load_from = True, str(resume)
+    runner = Runner.from_cfg(cfg)
+    rates = Rates()
+    runner.register_hook(rates)
+    return runner, rates
+
+
+def _rates(*args, **kwargs):
+    runner, rates = _runner(*args, **kwargs)
+    runner.train()
+    return rates.seen
+
+
+# Four groups alike and others that are not, as MMEngine makes them.
+GROUPS = {'optim_wrapper.optimizer.weight_decay': 0.05,
+          'optim_wrapper.paramwise_cfg': dict(norm_decay_mult=0., bias_decay_mult=0.)}
+
+
+@pytest.fixture(scope='module')
+def scheduled(tmp_path_factory, data):
+    """The checkpoint after the second of three epochs."""
+    folder = tmp_path_factory.mktemp('scheduled')
+    _rates(folder, data, 'run', param_scheduler=SCHEDULE, **GROUPS)
+    return folder / 'run' / 'epoch_2.pth'
+
+
+@pytest.mark.parametrize('changed', [
+    {'optim_wrapper.optimizer.lr': 1e-5},
+    {'train_cfg.max_epochs': 6},
+    {'optim_wrapper.optimizer.weight_decay': 0.3},
+    {'train_dataloader.batch_size': 2},
+    {'train_cfg.max_epochs': 4, 'param_scheduler': SCHEDULE[:1]},
+    {'param_scheduler': 'none'},
+    {'auto_scale_lr': dict(base_batch_size=1, enable=True)},
+], ids=lambda options: '+'.join(options))
+def test_a_resumed_run_has_the_schedule_of_its_config(tmp_path, data, scheduled, changed):
+    """From where it goes on, that of a run which had it from its start."""
+    options = {'param_scheduler': SCHEDULE, **GROUPS, **changed}
+    fresh = _rates(tmp_path, data, 'fresh', **options)
+    resumed = _rates(tmp_path, data, 'resumed', scheduled, **options)
+    epochs = options.get('train_cfg.max_epochs', EPOCHS)
+    assert len(resumed) == len(fresh) * (epochs - 2) // epochs
+    assert resumed == [pytest.approx(rates) for rates in fresh[-len(resumed):]]
+
+
+def test_an_option_without_a_schedule_is_the_configs(tmp_path, data, caplog):
+    _rates(tmp_path, data, 'before')
+    before = tmp_path / 'before' / 'epoch_2.pth'
+    options = {'optim_wrapper.optimizer.weight_decay': 0.3,
+               'optim_wrapper.optimizer.betas': (0.8, 0.99)}
+    fresh = _rates(tmp_path, data, 'fresh', **options)
+    runner, rates = _runner(tmp_path, data, 'resumed', before, **options)
+    runner.logger.addHandler(caplog.handler)
+    runner.train()
+    assert rates.seen == fresh[-3:]
+    assert 'weight_decay 0.3 (was 0.01)' in caplog.text
+    assert 'betas (0.8, 0.99) (was (0.9, 0.999))' in caplog.text
+    assert 'the schedule is' not in caplog.text
+
+
+def test_what_agrees_is_resumed_without_a_word(tmp_path, data, scheduled, caplog):
+    options = {'param_scheduler': SCHEDULE, **GROUPS}
+    runner, rates = _runner(tmp_path, data, 'resumed', scheduled, **options)
+    runner.logger.addHandler(caplog.handler)
+    runner.train()
+    saved = torch.load(scheduled, weights_only=True)['optimizer']['param_groups'][0]
+    assert rates.seen[0] == (saved['lr'], saved['weight_decay'], saved['betas'][0])
+    assert 'resumed with' not in caplog.text
+
+
+def test_a_schedule_that_follows_the_validation_is_not_made_anew(tmp_path, data):
+    plateau = dict(type='ReduceOnPlateauLR', monitor='loss')
+    _rates(tmp_path, data, 'before', param_scheduler=plateau)
+    before = tmp_path / 'before' / 'epoch_2.pth'
+    assert _rates(tmp_path, data, 'same', before, param_scheduler=plateau)
+    with pytest.raises(UserError, match='follows the validation results'):
+        _rates(tmp_path, data, 'other', before, param_scheduler=plateau,
+               **{'optim_wrapper.optimizer.lr': 1e-5})

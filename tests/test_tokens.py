@@ -5,6 +5,7 @@ import pytest
 import torch
 from backbones import OTHERS, TRANSFORMERS
 from models import apl_head, batch, build, classifier, tiny_vit
+from selfsup_models import mae_hivit
 
 from poslabel_mm.errors import UserError
 from poslabel_mm.tokens import PatchTokenReader
@@ -244,3 +245,53 @@ def test_the_last_tokens_are_those_of_the_last_output(name, last):
         torch.testing.assert_close(got, out, atol=1e-4, rtol=1e-4)
         torch.testing.assert_close(
             tokens, torch.nn.functional.layer_norm(raw, raw.shape[-1:]))
+
+
+# ---------------------------------------------------------- wrapped and shared backbones
+
+
+def lora(backbone):
+    return dict(type='LoRAModel', module=backbone, rank=2, targets=[dict(type='qkv')])
+
+
+def test_a_wrapped_backbone_shows_what_it_wraps():
+    images, samples = batch()
+    model = build(classifier(apl_head(), lora(tiny_vit())))
+    # Before it has learned anything, LoRA changes nothing.
+    losses = model.loss(images, samples)
+    reader = PatchTokenReader(model.backbone.module)
+    with reader:
+        model.backbone(images)
+    expected = model.pos_head.loss(reader.take())
+    assert torch.equal(losses['loss_apl'], expected['loss_apl'])
+    losses['loss_apl'].backward()
+    trained = {name for name, p in model.backbone.named_parameters() if p.grad is not None}
+    assert trained == {name for name, p in model.backbone.named_parameters() if '.lora_' in name}
+
+
+def test_a_compiled_backbone_is_read_inside():
+    model = backbone()
+    assert PatchTokenReader(torch.compile(model, backend='eager')).backbone is model
+
+
+def test_a_wrapped_encoder_without_a_final_norm_is_normalised():
+    encoder = dict(mae_hivit()['backbone'], type='MAEHiViT')
+    plain, wrapped = (
+        build(mae_hivit() | dict(backbone=cfg, type='poslabel_mm.PositionalLabelMAE', pos_head=None))
+        for cfg in (encoder, lora(encoder)))
+    assert plain.normalise is wrapped.normalise is True
+
+
+@pytest.mark.parametrize('clone', [lambda model: model, copy.deepcopy])
+def test_two_models_read_one_backbone(clone):
+    images, samples = batch()
+    first = build(classifier(apl_head()))
+    expected = first.loss(images, samples)['loss_apl']
+    second = build(classifier(apl_head(), first.backbone))
+    second.pos_head.load_state_dict(first.pos_head.state_dict())
+    for model in clone(first), clone(second), first:
+        assert torch.equal(model.loss(images, samples)['loss_apl'], expected)
+    outer, inner = PatchTokenReader(first.backbone), PatchTokenReader(first.backbone)
+    with outer, inner:
+        first.backbone(images)
+    assert torch.equal(outer.take().tokens, inner.take().tokens)

@@ -3,4 +3,5 @@ custom_hooks = [
     dict(type='poslabel_mm.EpochSeedHook'),
     dict(type='poslabel_mm.NonFiniteLossHook'),
     dict(type='poslabel_mm.StopSignalHook'),
+    dict(type='poslabel_mm.ResumeOptionsHook'),
 ]

@@ -7,7 +7,7 @@ from typing import Dict, Iterator, List, Optional, Tuple
 from mmengine.config import Config
 from mmengine.registry import DATASETS, init_default_scope
 
-from poslabel_mm.compat import load_from_local
+from poslabel_mm.checkpoint_file import read
 from poslabel_mm.dataset_sources import IMAGENET
 from poslabel_mm.errors import UserError
 from .class_folders import class_names, count_by_class, count_images, read_list
@@ -213,7 +213,7 @@ def _labels_in(checkpoint: Optional[str], cfg: Config, datasets: List[Labels]) -
             or any(place.is_custom and place.names for place in places)):
         return []  # names from the config need not be in the order of the folders
     try:
-        content = load_from_local(checkpoint, 'cpu', mmap=True)
+        content = read(checkpoint, 'cpu', mmap=True)
         names = content['meta']['dataset_meta']['classes']
         label_of = {str(name): label for label, name in enumerate(names)}
     except (UserError, KeyError, TypeError, IndexError):

@@ -1,9 +1,10 @@
 from .atomic_checkpoint_hook import AtomicCheckpointHook
 from .epoch_seed_hook import EpochSeedHook
 from .nonfinite_loss_hook import NonFiniteLossHook
+from .resume_options_hook import ResumeOptionsHook
 from .stop_signal_hook import StopSignalHook
 
 __all__ = [
     'AtomicCheckpointHook', 'EpochSeedHook', 'NonFiniteLossHook',
-    'StopSignalHook'
+    'ResumeOptionsHook', 'StopSignalHook'
 ]

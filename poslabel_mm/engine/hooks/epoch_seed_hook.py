@@ -57,11 +57,12 @@ class EpochSeedHook(Hook):
     def before_train(self, runner) -> None:
         loader = runner.train_dataloader
         self._keep_sampler_seed(runner, loader)
-        init_fn = loader.worker_init_fn
+        # MMPretrain's vis_scheduler trains without data: its loader is a list.
+        init_fn = getattr(loader, 'worker_init_fn', None)
         if getattr(init_fn, 'func', None) is mmengine_worker_init_fn:
             quiet = init_fn.keywords.get('disable_subprocess_warning', False)
             loader.worker_init_fn = partial(seed_worker, quiet=quiet)
-        if loader.num_workers > 0 and loader.persistent_workers:
+        if getattr(loader, 'persistent_workers', False):
             runner.logger.warning(
                 'train_dataloader has persistent_workers=True: a resumed run '
                 'will not repeat the augmentation of one that was not '
@@ -86,9 +87,10 @@ class EpochSeedHook(Hook):
         The sampler is built before a checkpoint is read. Without a seed in the
         config it would shuffle with a fresh one after a resume.
         """
-        sampler = loader.sampler
+        sampler = getattr(loader, 'sampler', None)
         if not hasattr(sampler, 'seed'):
-            sampler = getattr(loader.batch_sampler, 'sampler', sampler)
+            batch_sampler = getattr(loader, 'batch_sampler', None)
+            sampler = getattr(batch_sampler, 'sampler', sampler)
         if getattr(sampler, 'seed', None) is None:
             return
         info = runner.message_hub.runtime_info

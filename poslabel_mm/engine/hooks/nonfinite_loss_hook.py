@@ -1,17 +1,28 @@
+import os
+import os.path as osp
+import re
+from glob import escape, glob
 from math import isfinite
 from typing import Optional
 
 import torch
 from mmengine.dist import all_reduce, get_world_size, is_main_process
 from mmengine.hooks import Hook
+from mmengine.model import is_model_wrapper
 
+from poslabel_mm.checkpoint_file import read
 from poslabel_mm.errors import UserError
 from poslabel_mm.registry import HOOKS
 from .last_saved import last_saved
+from .nonfinite_state import constant_infinities, nonfinite_entry
 
 # A loss scaler skips the step of a batch that overflowed in float16 and goes
 # on: only a run of them means that the weights are lost.
 SKIPPED_STEPS = 20
+
+# By which the learning rate is divided in what is advised.
+LOWER = 10
+LR = 'optim_wrapper.optimizer.lr'
 
 
 @HOOKS.register_module()
@@ -20,7 +31,8 @@ class NonFiniteLossHook(Hook):
 
     It reads the numbers that MMEngine has just fetched for its log, so it
     costs no synchronisation of its own. What is about to be saved is looked
-    at once more: gradients can overflow where the loss did not.
+    at once more (weights, their average, buffers, optimizer state): gradients
+    can overflow where the loss did not.
 
     Args:
         interval (int): In distributed training, the iterations after which
@@ -28,12 +40,20 @@ class NonFiniteLossHook(Hook):
             also do at the end of every epoch. Defaults to 50.
     """
 
-    priority = 'NORMAL'
+    # After EMAHook, which exchanges weights in a checkpoint for their average,
+    # and before the checkpoint hook.
+    priority = 'LOW'
 
     def __init__(self, interval: int = 50) -> None:
         self.interval = interval
         self._streak = 0
         self._found: Optional[str] = None
+        self._constants: dict = {}
+
+    def before_train(self, runner) -> None:
+        model = runner.model
+        self._constants = constant_infinities(
+            model.module if is_model_wrapper(model) else model)
 
     def after_train_iter(self,
                          runner,
@@ -60,15 +80,10 @@ class NonFiniteLossHook(Hook):
         self._stop_together(runner)
 
     def before_save_checkpoint(self, runner, checkpoint: dict) -> None:
-        parameters = {
-            name.removeprefix('module.')
-            for name, _ in runner.model.named_parameters()
-        }
-        for name, value in checkpoint['state_dict'].items():
-            if name in parameters and not torch.isfinite(value).all():
-                raise UserError(
-                    f'the weights {name} became NaN or infinite by iteration '
-                    f'{runner.iter}. {self._way_out(runner)}')
+        entry = nonfinite_entry(checkpoint, self._constants)
+        if entry is not None:
+            raise UserError(f'{entry} became NaN or infinite by iteration '
+                            f'{runner.iter}. {self._way_out(runner)}')
 
     def _stop_together(self, runner) -> None:
         seen = torch.tensor(float(self._found is not None))
@@ -81,11 +96,55 @@ class NonFiniteLossHook(Hook):
         found = self._found or 'a loss became NaN or infinite on another rank'
         raise UserError(f'{found}. {self._way_out(runner)}')
 
-    @staticmethod
-    def _way_out(runner) -> str:
+    def _way_out(self, runner) -> str:
+        cfg = runner.cfg.get('optim_wrapper') or {}
+        options = [option for option in (
+            # With one already, or without gradients in float16, no cure.
+            'optim_wrapper.clip_grad.max_norm=1.0' if 'clip_grad' not in cfg
+            else '', 'no --amp' if 'Amp' in str(cfg.get('type')) else '')
+            if option]
+        others = f'; or with {" or ".join(options)}' if options else ''
+        lr = (cfg.get('optimizer') or {}).get('lr')
+        lower = f'{LR}={lr / LOWER:g}' if lr else f'{LR}=...'
+
         saved = last_saved(runner.work_dir)
-        kept = f'The last good checkpoint is {saved}' if saved else (
+        good = self._last_good(runner.work_dir, saved)
+        if saved is not None and good is None:
+            return (f'No good checkpoint is left, {saved} is not finite or '
+                    'cannot be read: start again in another --work-dir with a '
+                    f'lower learning rate, --cfg-options {lower}{others}')
+        kept = f'The last good checkpoint is {good}' if good else (
             'No checkpoint had been saved')
-        return (f'{kept}; go on with a lower learning rate '
-                '(--cfg-options optim_wrapper.optimizer.lr=...), with '
-                'optim_wrapper.clip_grad.max_norm=1.0, or without --amp')
+        path = '' if good == saved else good
+        return (f'{kept}; to go on with a lower learning rate: '
+                f'{_command(path, lower)}{others}')
+
+    def _last_good(self, work_dir: str, saved: Optional[str]) -> Optional[str]:
+        """The newest checkpoint in which all is finite, the last one first."""
+        if saved is None or '://' in saved:
+            return saved  # of a storage: was looked at when it was saved
+        paths = glob(osp.join(escape(work_dir), '*.pth'))
+        for path in [saved, *sorted(paths, key=osp.getmtime, reverse=True)]:
+            try:
+                content = read(path, 'cpu', mmap=True)
+            except UserError:
+                continue
+            if isinstance(content, dict) and 'optimizer' in content and (
+                    nonfinite_entry(content, self._constants) is None):
+                return path
+        return None
+
+
+def _command(path: Optional[str], option: str) -> str:
+    """What to type to resume from a path with one more ``--cfg-options``."""
+    command = os.environ.get('POSLABEL_MM_RESUME_COMMAND', '')
+    if not command.endswith(' --resume'):
+        # Of scripts whose options are others than those of train.py.
+        command = 'the same training command with --resume'
+    if path:
+        command += f' {path}'
+    command = re.sub(rf' {re.escape(LR)}=\S+', '', command)
+    if ' --cfg-options ' not in command:
+        return f'{command} --cfg-options {option}'
+    # Of two --cfg-options the last alone would count.
+    return command.replace(' --cfg-options ', f' --cfg-options {option} ', 1)

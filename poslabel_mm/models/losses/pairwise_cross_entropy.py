@@ -69,7 +69,8 @@ def pairwise_cross_entropy(query: Tensor,
 
     Raises:
         ValueError: If there is no pair, or shapes or dtypes do not agree.
-        RuntimeError: On differentiating twice: the gradients are constants to autograd.
+        RuntimeError: On differentiating twice, or in forward mode. ``torch.func.grad``, ``vjp``,
+            ``jacrev`` and ``vmap`` work.
     """
     _check_shapes(query, key, query_code, key_code, pair_linear, linears, key_index)
     dtype = _dtype_of_products(query, key, [pair_linear, *linears])
@@ -145,36 +146,77 @@ def _fold(linears: Sequence[nn.Linear]) -> List[Tensor]:
 def _apply(linears, *args):
     # Left out of a compiled graph: tracing would unroll the loop over chunks, and have the fold's
     # backward pass run under autocast.
-    return _PairwiseCrossEntropy.apply(*args, *_fold(linears))
+    *options, query, key, weight, bias = args
+    return _differentiable(options, [query, key, weight, bias, *_fold(linears)])[:2]
+
+
+def _differentiable(options, tensors, needed=None):
+    """Apply the function, with the gradients of those tensors that autograd asks for, or more."""
+    _, with_grad, *_ = options
+    needs_grad = [with_grad and tensor.requires_grad for tensor in tensors]
+    if needed is not None:
+        needs_grad = [a or b for a, b in zip(needs_grad, needed)]
+    return _PairwiseCrossEntropy.apply(needs_grad, *options, *tensors)
 
 
 class _PairwiseCrossEntropy(torch.autograd.Function):
-    """Computes its gradients in the forward pass; backward only scales them."""
+    """Computes its gradients in the forward pass; backward only scales them.
+
+    They are outputs, as ``torch.func`` has it: loss, accuracy, and each tensor's gradient or None.
+    """
 
     @staticmethod
-    def forward(ctx, dtype, with_grad, query_code, key_code, key_index, pairs_per_chunk, *tensors):
-        needs_grad = [with_grad and needs for needs in ctx.needs_input_grad[6:]]
+    def forward(needs_grad, dtype, with_grad, query_code, key_code, key_index, pairs_per_chunk,
+                *tensors):
         with torch.autocast(tensors[0].device.type, enabled=False):
             loss, accuracy, grads = _loss_and_grads(
                 query_code, key_code, key_index, pairs_per_chunk,
                 *[tensor.to(dtype) for tensor in tensors],
                 need_pairs=any(needs_grad[:4]), need_linears=any(needs_grad[4:]))
-        ctx.dtypes = [tensor.dtype for tensor in tensors]
-        ctx.save_for_backward(*[grad if needs else None for grad, needs in zip(grads, needs_grad)])
-        ctx.mark_non_differentiable(accuracy)
-        return loss, accuracy
+        return (loss, accuracy,
+                *[grad if needs else None for grad, needs in zip(grads, needs_grad)])
 
     @staticmethod
-    def backward(ctx, grad_loss, _):
-        if torch.is_grad_enabled():
+    def setup_context(ctx, inputs, output):
+        needs_grad, tensors = inputs[0], inputs[7:]
+        _, accuracy, *grads = output
+        ctx.dtypes = [tensor.dtype for tensor in tensors]
+        ctx.save_for_backward(*[grad if needs else None
+                                for grad, needs in zip(grads, needs_grad)])
+        ctx.mark_non_differentiable(accuracy)
+        ctx.set_materialize_grads(False)
+
+    @staticmethod
+    def backward(ctx, grad_loss, _, *grads_of_grads):
+        if any(grad is not None for grad in grads_of_grads):
             raise RuntimeError(
-                'pairwise_cross_entropy cannot be differentiated twice, as its gradients are '
-                'computed in the forward pass: call backward without create_graph=True')
+                'pairwise_cross_entropy cannot be differentiated twice: its gradients are computed '
+                'in the forward pass')
         grads = [
-            None if grad is None else (grad * grad_loss).to(dtype)
+            None if grad is None or grad_loss is None else (grad * grad_loss).to(dtype)
             for grad, dtype in zip(ctx.saved_tensors, ctx.dtypes)
         ]
-        return None, None, None, None, None, None, *grads
+        return None, None, None, None, None, None, None, *grads
+
+    @staticmethod
+    def jvp(ctx, *tangents):
+        raise RuntimeError('pairwise_cross_entropy has no forward-mode derivative: use reverse '
+                           'mode (backward, torch.func.grad, torch.func.jacrev)')
+
+    @staticmethod
+    def vmap(info, in_dims, needs_grad, *args):
+        """One call for each: the memory bound is that of one, as is the speed."""
+        def select(argument, dim, i):
+            return argument if dim is None else argument.select(dim, i)
+
+        in_dims = in_dims[1:]
+        results = []
+        for i in range(info.batch_size):
+            chosen = [select(*pair, i) for pair in zip(args, in_dims)]
+            results.append(_differentiable(chosen[:6], chosen[6:], needs_grad))
+        outputs = [None if values[0] is None else torch.stack(values)
+                   for values in zip(*results)]
+        return tuple(outputs), tuple(None if value is None else 0 for value in outputs)
 
 
 def _loss_and_grads(query_code, key_code, key_index, pairs_per_chunk, query, key, pair_weight,

@@ -7,6 +7,7 @@ from poslabel_mm.labels import num_absolute
 from poslabel_mm.masked_tokens import (built_grid, check_image_size,
                                        check_mask_ratio, shuffled_indices,
                                        tells_grid)
+from poslabel_mm.token_sources import unwrapped
 from poslabel_mm.tokens import PatchTokens
 from .non_square_grid import lay_grid
 from .self_supervised_labels import SelfSupervisedLabels
@@ -34,8 +35,9 @@ class MaskedLabels(SelfSupervisedLabels):
 
     def __init__(self, *args, **kwargs) -> None:
         super().__init__(*args, **kwargs)
-        self.normalise = not getattr(self.backbone, 'final_norm',
-                                     not isinstance(self.backbone, HiViT))
+        encoder = unwrapped(self.backbone)
+        self.normalise = not getattr(encoder, 'final_norm',
+                                     not isinstance(encoder, HiViT))
         if self.pos_head is not None and self.draws_masks:
             check_mask_ratio(self.backbone.mask_ratio,
                              num_absolute(built_grid(self.backbone)))

@@ -16,6 +16,7 @@ from poslabel_mm.masked_tokens import (built_grid, built_image_size,
 from poslabel_mm.models.backbones.encoding_grid import keep_grid
 from poslabel_mm.models.backbones.positional_encoding import (
     PositionalEncodingChoice, fill_sincos)
+from poslabel_mm.token_sources import unwrapped
 
 
 # In place of the encoders that want a square.
@@ -40,7 +41,8 @@ def lay_grid(backbone: nn.Module, neck: Optional[nn.Module],
             patches.
     """
     H, W = grid_shape = built_grid(backbone)
-    if H != W and not isinstance(backbone, PositionalEncodingChoice):
+    encoder = unwrapped(backbone)
+    if H != W and not isinstance(encoder, PositionalEncodingChoice):
         stock = type(backbone).__name__
         ours = _OF_ANY_GRID.get(stock)
         raise UserError(

@@ -1,12 +1,13 @@
 from contextlib import contextmanager
 from typing import Dict, Iterator, List, Optional, Union
 
+import torch
 import torch.nn.functional as F
 from mmpretrain.structures import DataSample
 from torch import Tensor
 
 from poslabel_mm.models.position_heads import PositionHeads
-from poslabel_mm.tokens import PatchTokens
+from poslabel_mm.tokens import PatchTokens, check_gradient
 
 
 class SelfSupervisedLabels(PositionHeads):
@@ -116,6 +117,7 @@ class SelfSupervisedLabels(PositionHeads):
     @contextmanager
     def _reading(self) -> Iterator[List[PatchTokens]]:
         self._passes = passes = []
+        self._with_grad = torch.is_grad_enabled()
         try:
             yield passes
         finally:
@@ -124,6 +126,7 @@ class SelfSupervisedLabels(PositionHeads):
     def _on_pass(self, _backbone, inputs, outputs) -> None:
         if self._passes is None:
             return
+        check_gradient(self.backbone, self._with_grad)
         patch_tokens = self.read_tokens(inputs, outputs)
         if self.normalise:
             tokens = patch_tokens.tokens
