@@ -46,12 +46,11 @@ def _linear(channels):
         type='LinearClsHead', num_classes=NUM_CLASSES, in_channels=channels)
 
 
-def _case(channels, size=64, lr=3e-3, neck=None, head=None, **backbone):
+def _case(channels, size=64, neck=None, head=None, **backbone):
     """Backbone and head of a stock classifier, its tokens' width, its input."""
     return dict(
         channels=channels,
         size=size,
-        lr=lr,
         model=dict(
             backbone=backbone,
             neck=neck,
@@ -140,7 +139,6 @@ TRANSFORMERS = dict(
     LeViT=_case(
         384,
         size=128,
-        lr=1e-2,
         head=dict(
             type='LeViTClsHead',
             num_classes=NUM_CLASSES,
@@ -275,3 +273,5 @@ FIXED_SIZE = dict(
 # They cannot be built for anything but a square: LeViT and NesT know one side
 # alone, EfficientFormer has the biases of a square of `resolution`.
 SQUARE = ('LeViT', 'EfficientFormer', 'TIMMBackbone, NesT')
+# They compute a Fourier encoding in float32, whatever the model's dtype.
+FLOAT32 = ('XCiT', 'EdgeNeXt')

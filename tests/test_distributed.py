@@ -20,11 +20,7 @@ LAUNCHER = osp.join(ROOT, 'tools', 'dist_train.sh')
 def _run(*command, **env):
     return subprocess.run(
         [str(part) for part in command],
-        env={
-            **os.environ, 'PYTHON': sys.executable,
-            'OMP_NUM_THREADS': '1',
-            **env
-        },
+        env={**os.environ, 'PYTHON': sys.executable, **env},
         capture_output=True,
         text=True)
 
@@ -77,11 +73,13 @@ def test_processes_draw_different_pairs_and_the_same_ones_again(tmp_path):
         cfg.custom_hooks = [h for h in cfg.custom_hooks if 'EpochSeed' not in h.type]
         cfg.custom_hooks.append(dict(type='DrawsHook', path=str(path)))
         cfg.custom_imports = dict(imports=['draws_hook'])
-        config = tmp_path / f'{name}.py'
-        cfg.dump(config)
-        run = _run(LAUNCHER, config, 2, PYTHONPATH=str(tmp_path))
-        assert run.returncode == 0, run.stderr
-        draws.append(json.loads(path.read_text()))
+        cfg.dump(tmp_path / f'{name}.py')
+    # Forks of one process, for six would import the stack.
+    run = _run(sys.executable, '-c', FORKS, tmp_path / 'first.py', tmp_path / 'again.py',
+               PYTHONPATH=os.pathsep.join([str(tmp_path), ROOT]))
+    assert run.returncode == 0, run.stderr
+    for name in 'first', 'again':
+        draws.append(json.loads((tmp_path / f'{name}.json').read_text()))
         trained.append(weights(tmp_path / name / 'epoch_2.pth'))
     rank_0, rank_1 = draws[0]
     seen = [str(draw) for draw in rank_0 + rank_1]
@@ -147,6 +145,30 @@ class MeanLossHook(Hook):
     def after_train(self, runner):
         if runner.rank == 0:
             json.dump(self.losses, open(self.path, 'w'))
+"""
+
+FORKS = """
+import multiprocessing, os, socket, sys
+from poslabel_mm import launch
+import mmpretrain.models
+
+def train(rank, config, port):
+    os.environ.update(RANK=str(rank), LOCAL_RANK=str(rank), WORLD_SIZE='2', LOCAL_WORLD_SIZE='2',
+                      MASTER_ADDR='127.0.0.1', MASTER_PORT=str(port))
+    sys.argv = ['train.py', config, '--launcher', 'pytorch']
+    launch.train()
+
+for config in sys.argv[1:]:
+    with socket.socket() as probe:
+        probe.bind(('127.0.0.1', 0))
+        port = probe.getsockname()[1]
+    processes = [multiprocessing.get_context('fork').Process(
+        target=train, args=(rank, config, port)) for rank in range(2)]
+    for process in processes:
+        process.start()
+    for process in processes:
+        process.join()
+        assert process.exitcode == 0
 """
 
 DRAWS_HOOK = """

@@ -284,10 +284,7 @@ def test_stopped_and_resumed_by_command_is_the_run_that_never_stopped(
     cfg.work_dir = None
     cfg.dump(folder / 'tiny.py')
     (folder / 'stopper.py').write_text(STOPPER)
-    env = {
-        **os.environ, 'PYTHONPATH': str(folder),
-        'OMP_NUM_THREADS': '1'
-    }
+    env = {**os.environ, 'PYTHONPATH': str(folder)}
     env.pop('POSLABEL_MM_RESUME_COMMAND', None)
     stopped = subprocess.run(
         [sys.executable,

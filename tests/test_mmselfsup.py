@@ -90,7 +90,7 @@ def train(python, tmp_path, name, algorithm, encoder, epochs=2, side=(16, 16),
     code = ('import os.path as osp, mmselfsup, poslabel_mm; '
             'print(osp.dirname(mmselfsup.__file__))')
     env = os.environ | dict(
-        PYTHONPATH=str(ROOT), OMP_NUM_THREADS='1', CUDA_VISIBLE_DEVICES='')
+        PYTHONPATH=str(ROOT), CUDA_VISIBLE_DEVICES='')
     where = subprocess.run([python, '-c', code], env=env, check=True,
                            capture_output=True, text=True).stdout.split()[-1]
     done = subprocess.run([

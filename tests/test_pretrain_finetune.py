@@ -343,7 +343,7 @@ def test_a_signal_is_passed_on_and_the_status_passed_back(
         'import pathlib, signal, sys, time\n'
         'signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))\n'
         f'pathlib.Path({str(tmp_path)!r}, "began").touch()\n'
-        'time.sleep(20)\n')
+        'time.sleep(600)\n')
     monkeypatch.setattr(tool, 'ROOT', tmp_path)
 
     def stop():

@@ -72,16 +72,26 @@ def test_the_pair_is_the_query_then_the_key():
 
 
 def test_learns_the_relations_and_says_how_many():
-    head = RelativePositionalLabelHead(16, (2, 3), query_channels='all', key_channels='all')
-    patch_tokens = PatchTokens(torch.eye(6, 16)[None], (2, 3))
-    optimizer = torch.optim.Adam(head.parameters(), lr=0.01)
-    first = head.loss(patch_tokens)
-    for _ in range(300):
-        optimizer.zero_grad()
-        out = head.loss(patch_tokens)
-        out['loss_rpl'].backward()
-        optimizer.step()
-    assert out['rpl_acc'] == 100 and first['rpl_acc'] < 50
+    """Its classifier is solved for, with more features than there are pairs."""
+    head = RelativePositionalLabelHead(
+        16, (2, 3), query_channels='all', key_channels='all', hidden_channels=64,
+        init_cfg=dict(type='Xavier', layer='Linear')).double()
+    head.init_weights()
+    tokens = torch.eye(6, 16, dtype=torch.float64)[None]
+    patch_tokens = PatchTokens(tokens, (2, 3))
+    labels = relative_labels((2, 3)).flatten()
+    with torch.no_grad():
+        pairs = torch.cat([tokens[:, :, None].expand(-1, -1, 6, -1),
+                           tokens[:, None].expand(-1, 6, -1, -1)], dim=-1)
+        features = head.fc2(F.gelu(head.fc1(pairs))).flatten(0, 2)
+        head.classifier.weight.zero_()
+        head.classifier.bias.copy_(F.one_hot(labels[0], 15))  # no move at all
+        assert head.loss(patch_tokens)['rpl_acc'] == pytest.approx(100 / 6)
+        wanted = 9. * F.one_hot(labels, 15).double()
+        head.classifier.weight.copy_(torch.linalg.lstsq(features, wanted).solution.T)
+        head.classifier.bias.zero_()
+    out = head.loss(patch_tokens)
+    assert out['rpl_acc'] == 100 and out['loss_rpl'] < 0.01
     assert out['rpl_acc'] == written_out(head, patch_tokens)['rpl_acc']
 
 

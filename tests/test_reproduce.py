@@ -514,7 +514,7 @@ def test_a_signal_is_passed_on_to_every_child(tmp_path, capfd, passed_on, status
     script = ('import pathlib, signal, sys, time\n'
               'signal.signal(signal.SIGINT, lambda *_: sys.exit(7))\n'
               'signal.signal(signal.SIGTERM, lambda *_: sys.exit(9))\n'
-              'pathlib.Path(sys.argv[1]).touch()\ntime.sleep(20)\n')
+              'pathlib.Path(sys.argv[1]).touch()\ntime.sleep(600)\n')
     handlers = [signal.getsignal(s) for s in (signal.SIGINT, signal.SIGTERM)]
     statuses = []
     try:
@@ -532,7 +532,7 @@ def test_a_signal_is_passed_on_to_every_child(tmp_path, capfd, passed_on, status
             fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)  # the children hold it
         os.kill(os.getpid(), signal.SIGTERM)
         for thread in threads:
-            thread.join(10)
+            thread.join()
         assert statuses == [status] * 2 and children.told == signal.SIGTERM
         assert capfd.readouterr().err == '\nstopping ...\n'
         assert children.run(['false'], {}, []) == 128 + signal.SIGTERM  # not begun
