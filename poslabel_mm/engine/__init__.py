@@ -1,9 +1,10 @@
 from .atomic_file import AtomicLocalBackend, write_atomically
 from .cpu_amp_optim_wrapper import CPUAmpOptimWrapper
-from .hooks import (AtomicCheckpointHook, EpochSeedHook, NonFiniteLossHook,
-                    StopSignalHook)
+from .hooks import (AtomicCheckpointHook, EpochSeedHook, EqualBatchesHook,
+                    NonFiniteLossHook, StopSignalHook)
 
 __all__ = [
     'AtomicCheckpointHook', 'AtomicLocalBackend', 'CPUAmpOptimWrapper',
-    'EpochSeedHook', 'NonFiniteLossHook', 'StopSignalHook', 'write_atomically'
+    'EpochSeedHook', 'EqualBatchesHook', 'NonFiniteLossHook', 'StopSignalHook',
+    'write_atomically'
 ]

@@ -1,9 +1,11 @@
 from .atomic_checkpoint_hook import AtomicCheckpointHook
 from .epoch_seed_hook import EpochSeedHook
+from .equal_batches_hook import EqualBatchesHook
 from .nonfinite_loss_hook import NonFiniteLossHook
 from .stop_signal_hook import StopSignalHook
 
 __all__ = [
-    'AtomicCheckpointHook', 'EpochSeedHook', 'NonFiniteLossHook',
+    'AtomicCheckpointHook', 'EpochSeedHook', 'EqualBatchesHook',
+    'NonFiniteLossHook',
     'StopSignalHook'
 ]
