@@ -34,7 +34,7 @@ from .engine.precheck_checkpoint import (check_pretrained, check_resume,
                                          check_weights)
 from .engine.precheck_data import check_data
 from .engine.precheck_schedule import check_schedule
-from .engine.unwritable import check_writable
+from .engine.unwritable import check_writable, make_folder
 from .engine.work_dir import WorkDir
 from .errors import UserError
 from .parent_process import follow_parent, forked_children_follow
@@ -119,9 +119,11 @@ def _prepare_training(stock_merge: Callable, cfg: Config,
     elif _local_rank() == 0:
         # Reads a checkpoint and builds the model: once on a machine is enough.
         check_resume(cfg)
-    check_launcher(cfg.launcher)
+    _check_processes(cfg)
     if _rank(cfg) == 0:
         _work_dir.claim(cfg.work_dir)
+    else:
+        _work_dir.use(cfg.work_dir)
     if cfg.launcher != 'none':
         cfg.custom_hooks = [*(cfg.get('custom_hooks') or ()),
                             dict(type='poslabel_mm.EqualBatchesHook')]
@@ -145,9 +147,10 @@ def _prepare_test(stock_merge: Callable, cfg: Config,
     if get_device() == 'cpu':
         # Built with the Runner, even where it is not used.
         _use_cpu_amp(cfg)
-    check_launcher(cfg.launcher)
+    _check_processes(cfg)
     if _rank(cfg) == 0:
-        _work_dir.use(cfg.work_dir)
+        make_folder(cfg.work_dir)
+    _work_dir.use(cfg.work_dir)
     _prepare_processes(cfg)
     return cfg
 
@@ -187,16 +190,19 @@ def _use_cpu_amp(cfg: Config) -> None:
             wrapper.pop(gpu_option, None)
 
 
+def _check_processes(cfg: Config) -> None:
+    if cfg.launcher == 'pytorch' and get_device() != 'cpu' and (
+            torch.cuda.is_available()):
+        asked = int(os.environ.get('LOCAL_WORLD_SIZE', 1))
+        if asked > torch.cuda.device_count():
+            raise UserError(f'{asked} processes were asked for, but this '
+                            f'machine has {torch.cuda.device_count()} GPUs')
+    check_launcher(cfg.launcher)
+
+
 def _prepare_processes(cfg: Config) -> None:
-    if cfg.launcher == 'none':
-        return
-    if get_device() == 'cpu':
+    if cfg.launcher != 'none' and get_device() == 'cpu':
         start_gloo(cfg)
-    elif cfg.launcher == 'pytorch' and torch.cuda.is_available() and int(
-            os.environ['LOCAL_WORLD_SIZE']) > torch.cuda.device_count():
-        raise UserError(
-            f'{os.environ["LOCAL_WORLD_SIZE"]} processes were asked for, but '
-            f'this machine has {torch.cuda.device_count()} GPUs')
 
 
 def _rank(cfg: Config) -> int:

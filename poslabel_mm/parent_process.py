@@ -33,9 +33,9 @@ def follow_parent(signum: int = signal.SIGTERM) -> None:
             which training ends cleanly.
     """
     pid = os.environ.pop(FOLLOWED, None)
-    if ELASTIC in os.environ:
+    if ELASTIC in os.environ and os.name == 'posix':
         pid, signum = pid or os.getppid(), signal.SIGKILL
-    if pid is not None:
+    if pid is not None and os.name == 'posix':
         _follow(int(pid), signum)
 
 

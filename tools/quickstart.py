@@ -47,6 +47,7 @@ PICTURED_PARTS = (0, 0.2, 0.3, 1)  # of the epochs
 
 try:
     from poslabel_mm import UserError
+    from poslabel_mm.engine.atomic_file import write_atomically
     from poslabel_mm.engine.folder_lock import lock_folder
     from poslabel_mm.engine.unwritable import write_error
     from poslabel_mm.parent_process import followed
@@ -197,9 +198,7 @@ def read_json(path: Path) -> dict:
 
 
 def write_json(path: Path, content: dict) -> None:
-    new = path.with_suffix('.new')
-    new.write_text(json.dumps(content, indent=1))
-    os.replace(new, path)
+    write_atomically(json.dumps(content, indent=1).encode(), path)
 
 
 class Display:

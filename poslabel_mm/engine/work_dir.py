@@ -6,6 +6,7 @@ from typing import IO
 from .folder_lock import is_inherited, lock_folder
 from .unwritable import make_folder, unwritable, write_error
 
+
 class WorkDir:
     """A work dir while a tool runs, and what went wrong with it.
 
@@ -29,15 +30,15 @@ class WorkDir:
         """
         if not is_inherited(folder):
             self._lock = lock_folder(folder)
+        make_folder(folder)
         self.use(folder)
 
     def use(self, folder: str) -> None:
-        """Write into a folder that others may write into as well.
+        """Write into a folder that another process has made and checked.
 
-        Raises:
-            UserError: If it cannot be written.
+        Args:
+            folder (str): What errors will be said to have happened in.
         """
-        make_folder(folder)
         self._folder = folder
         logging.FileHandler.handleError = _raise_unwritable
 
