@@ -93,7 +93,12 @@ def _is_alive(pid: int) -> bool:
         return False
     except PermissionError:
         pass
-    return True
+    try:
+        with open(f'/proc/{pid}/stat') as file:
+            state = file.read().rpartition(')')[2].split()[0]
+    except OSError:
+        return True  # another system than Linux
+    return state not in 'ZX'  # it has ended, and nobody has asked how
 
 
 def _watch(is_there: Callable[[int], bool], pid: int, signum: int) -> None:

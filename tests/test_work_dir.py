@@ -33,8 +33,11 @@ def in_child(function, *arguments):
 
 
 def wait_for(condition, *arguments):
-    while not condition(*arguments):
+    for _ in range(6000):  # fails rather than hangs
+        if condition(*arguments):
+            return
         time.sleep(0.01)
+    pytest.fail('what was waited for did not come')
 
 
 # --------------------------------------------------------------------- writers
@@ -241,9 +244,11 @@ def test_out_that_cannot_be_written(fails, folder, config, out, item, named):
 def test_out_where_no_file_can_be_written(fails, folder, config, refused):
     (folder / 'results').mkdir()
     refused(folder / 'results', errno.EROFS)
+    before = listing(folder)
     line = fails(launch.test, config, folder / 'run' / 'epoch_2.pth', '--work-dir',
                  folder / 'run', '--out', folder / 'results' / 'out.pkl')
     assert f'could not write {folder}/results/out.pkl (Read-only file system)' in line
+    assert listing(folder) == before  # it is not found out after the test
 
 
 def test_out_is_written_whole_or_not_at_all(fails, folder, config, monkeypatch):
