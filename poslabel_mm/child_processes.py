@@ -4,11 +4,13 @@ import signal
 import subprocess
 from typing import IO, List, Mapping, Optional, Set
 
+from .engine.folder_lock import hand_on
 from .errors import UserError
+from .parent_process import followed
 
 
 class ChildProcesses:
-    """Runs commands, and has them stop when this process is told to.
+    """Runs commands, and has them stop when this process is told to or is gone.
 
     SIGINT and SIGTERM are passed on to every command that is under way; how
     soon it ends is its own affair. :meth:`run` may be called from threads.
@@ -37,7 +39,8 @@ class ChildProcesses:
         Args:
             words (list[str]): The command.
             env (Mapping[str, str]): Added to this process's environment.
-            locks (list[IO]): Held until the last process of the command ends.
+            locks (list[IO]): Of folders that the command works in, held until
+                it has ended.
             out (IO, optional): Where its output goes. Defaults to this one's.
 
         Returns:
@@ -50,7 +53,7 @@ class ChildProcesses:
             return 128 + self.told
         try:
             process = subprocess.Popen(
-                words, env={**os.environ, **env}, stdout=out, stderr=out and subprocess.STDOUT,
+                words, env={**os.environ, **followed(), **hand_on(locks), **env}, stdout=out, stderr=out and subprocess.STDOUT,
                 stdin=subprocess.DEVNULL, pass_fds=[lock.fileno() for lock in locks],
                 start_new_session=True)  # Ctrl-C reaches this process alone
         except OSError as error:

@@ -9,23 +9,27 @@ import argparse
 import ast
 import copy
 import importlib.util
+import multiprocessing
 import os
 import os.path as osp
 import runpy
 import shlex
+import signal
 import sys
 import warnings
 from functools import partial, wraps
-from types import ModuleType
+from types import FrameType, ModuleType
 from typing import Callable, List, NoReturn, Optional
 
 import torch
 from mmengine.config import Config
 from mmengine.device import get_device
+from mmengine.fileio import register_backend
 
 from .compat import mend_grad_cam
 from .config_prefix import config_path, without_own_scope
-from .engine.cpu_distributed import start_gloo
+from .engine.atomic_file import AtomicLocalBackend
+from .engine.cpu_distributed import check_launcher, start_gloo
 from .engine.hooks.stop_signal_hook import stop_status
 from .engine.precheck_checkpoint import (check_load_from, check_pretrained,
                                          check_resume, check_weights)
@@ -33,10 +37,16 @@ from .engine.precheck_data import check_data, name_classes
 from .engine.precheck_options import check_auto_scale_lr, check_num_classes
 from .engine.precheck_resume_options import resume_with_options
 from .engine.precheck_schedule import check_schedule
+from .engine.unwritable import check_writable, make_folder
+from .engine.work_dir import WorkDir
 from .errors import UserError
+from .parent_process import follow_parent, forked_children_follow
 
+RANKS = dict(pytorch='RANK', slurm='SLURM_PROCID', mpi='OMPI_COMM_WORLD_RANK')
 LOCAL_RANKS = ('LOCAL_RANK', 'SLURM_LOCALID', 'OMPI_COMM_WORLD_LOCAL_RANK')
 
+
+_work_dir = WorkDir()
 
 # mmcv-lite has no compiled operators, and none is used here.
 warnings.filterwarnings('ignore', 'Fail to import ``MultiScaleDeformable')
@@ -94,6 +104,12 @@ def _plot_schedule(tool: ModuleType) -> None:
 
 def _run(name: str, prepare: Callable) -> None:
     with _Guard(), without_own_scope():
+        follow_parent()
+        forked_children_follow()
+        # Until training handles it, and all through a test.
+        signal.signal(signal.SIGINT, _leave_interrupted)
+        # What stock code writes is the old or the new file as well.
+        register_backend('local', AtomicLocalBackend, force=True, prefixes='')
         os.environ.setdefault('POSLABEL_MM_RESUME_COMMAND',
                               _resume_command(sys.argv))
         # Where it is missing, the stock tool makes it 0 for every process.
@@ -134,6 +150,14 @@ def _prepare_training(stock_merge: Callable, cfg: Config,
             check_load_from(cfg)
     if cfg.get('resume'):
         resume_with_options(cfg)
+    _check_processes(cfg)
+    if _rank(cfg) == 0:
+        _work_dir.claim(cfg.work_dir)
+    else:
+        _work_dir.use(cfg.work_dir)
+    if cfg.launcher != 'none':
+        cfg.custom_hooks = [*(cfg.get('custom_hooks') or ()),
+                            dict(type='poslabel_mm.EqualBatchesHook')]
     _prepare_processes(cfg)
     return cfg
 
@@ -141,8 +165,8 @@ def _prepare_training(stock_merge: Callable, cfg: Config,
 def _prepare_test(stock_merge: Callable, cfg: Config,
                   args: argparse.Namespace) -> Config:
     _check_options(cfg, args)
-    if args.out is not None and not osp.isdir(osp.dirname(args.out) or '.'):
-        raise UserError(f'the folder of --out {args.out} does not exist')
+    if args.out is not None:
+        _check_out(args.out, args.out_item)
     if cfg.get('test_dataloader') is None:
         raise UserError(f'{args.config} cannot be tested: it has no '
                         'test_dataloader')
@@ -156,8 +180,26 @@ def _prepare_test(stock_merge: Callable, cfg: Config,
     if get_device() == 'cpu':
         # Built with the Runner, even where it is not used.
         _use_cpu_amp(cfg)
+    _check_processes(cfg)
+    if _rank(cfg) == 0:
+        make_folder(cfg.work_dir)
+    _work_dir.use(cfg.work_dir)
     _prepare_processes(cfg)
     return cfg
+
+
+def _check_out(path: str, item: Optional[str]) -> None:
+    """Refuse before the test what could not be written after it."""
+    if not osp.isdir(osp.dirname(path) or '.'):
+        raise UserError(f'the folder of --out {path} does not exist')
+    kinds = ('.json', '.yaml', '.yml', '.pkl', '.pickle')
+    if item != 'metrics':
+        kinds = ('.pkl', '.pickle')
+    if not path.endswith(kinds):
+        raise UserError(f'--out {path} must end in {" or ".join(kinds)} for '
+                        f'--out-item {item or "pred"}')
+    if _local_rank() == 0:
+        check_writable(path)
 
 
 def _fit_loaders(cfg: Config) -> None:
@@ -181,16 +223,24 @@ def _use_cpu_amp(cfg: Config) -> None:
             wrapper.pop(gpu_option, None)
 
 
+def _check_processes(cfg: Config) -> None:
+    if cfg.launcher == 'pytorch' and get_device() != 'cpu' and (
+            torch.cuda.is_available()):
+        asked = int(os.environ.get('LOCAL_WORLD_SIZE', 1))
+        if asked > torch.cuda.device_count():
+            raise UserError(f'{asked} processes were asked for, but this '
+                            f'machine has {torch.cuda.device_count()} GPUs')
+    check_launcher(cfg.launcher)
+
+
 def _prepare_processes(cfg: Config) -> None:
-    if cfg.launcher == 'none':
-        return
-    if get_device() == 'cpu':
+    if cfg.launcher != 'none' and get_device() == 'cpu':
         start_gloo(cfg)
-    elif cfg.launcher == 'pytorch' and torch.cuda.is_available() and int(
-            os.environ['LOCAL_WORLD_SIZE']) > torch.cuda.device_count():
-        raise UserError(
-            f'{os.environ["LOCAL_WORLD_SIZE"]} processes were asked for, but '
-            f'this machine has {torch.cuda.device_count()} GPUs')
+
+
+def _rank(cfg: Config) -> int:
+    """This process's number among all, before they have joined."""
+    return 0 if cfg.launcher == 'none' else int(os.environ[RANKS[cfg.launcher]])
 
 
 def _local_rank() -> int:
@@ -395,9 +445,17 @@ class _Guard:
     """Turns a mistake into one line and exit status 1, without traceback."""
 
     def __enter__(self) -> '_Guard':
+        self.on_interrupt = signal.getsignal(signal.SIGINT)
         return self
 
     def __exit__(self, kind, error, traceback) -> None:
+        try:
+            self._explain(error)
+        finally:
+            signal.signal(signal.SIGINT, self.on_interrupt)
+            _work_dir.leave()
+
+    def _explain(self, error: Optional[BaseException]) -> None:
         if error is None or isinstance(error, SystemExit):
             return
         if isinstance(error, UserError):
@@ -408,7 +466,7 @@ class _Guard:
         if status is not None:
             self._leave(status)
         if isinstance(error, KeyboardInterrupt):
-            self._leave(130, 'interrupted before training began')
+            self._leave(130, 'interrupted')
         line = _one_line(error)
         if line is not None:
             self._leave(1, f'error: {line}')
@@ -418,6 +476,14 @@ class _Guard:
             print(line, file=sys.stderr, flush=True)
         sys.stdout.flush()
         raise SystemExit(status)
+
+
+def _leave_interrupted(signum: int, frame: Optional[FrameType]) -> None:
+    """Leave on Ctrl-C with nothing to be saved, wherever the code may be."""
+    # A worker that the terminal told as well has nothing to say.
+    if _local_rank() == 0 and multiprocessing.parent_process() is None:
+        os.write(2, b'interrupted\n')
+    os._exit(128 + signum)
 
 
 def _is_first_to_fail() -> bool:
@@ -452,6 +518,9 @@ def _one_line(error: BaseException) -> Optional[str]:
         return text  # a `_base_` that does not exist
     if isinstance(error, AssertionError) and 'number of subfolders' in text:
         return text  # CustomDataset: more or fewer classes than the config's
+    reason = _work_dir.reason(error)
+    if reason is not None:
+        return reason
     if 'gloo/transport' in text or 'Connection closed by peer' in text:
         return 'another process ended; its own message is above'
     return None

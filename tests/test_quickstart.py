@@ -104,16 +104,6 @@ def test_files_of_another_origin_are_left_alone(quickstart, tmp_path):
     assert (run.dir / 'thesis.tex').exists()
 
 
-def test_one_quickstart_at_a_time_in_a_folder(quickstart, tmp_path):
-    with quickstart.lock_work_dir(tmp_path):
-        with pytest.raises(UserError, match='another quickstart'):
-            quickstart.lock_work_dir(tmp_path)
-    quickstart.lock_work_dir(tmp_path).close()
-    with pytest.raises(UserError, match='cannot be used'):
-        (tmp_path / 'file').touch()
-        quickstart.lock_work_dir(tmp_path / 'file')
-
-
 def test_the_log_of_a_resumed_run_counts_every_step_once(quickstart, tmp_path):
     run = quickstart.Run('vit-tiny_apl_digits.py', 0, 3, tmp_path, False)
     for session, lines in {

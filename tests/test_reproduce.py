@@ -485,10 +485,10 @@ def test_two_cannot_work_in_one_folder(call, capsys):
     run = one_run()
     with run.claim():
         assert run.state().is_running
-        with pytest.raises(UserError, match=f'another process is at work in {run.folder}'):
+        with pytest.raises(UserError, match=f'process {os.getpid()} .* is at work in {run.folder}'):
             run.claim()
         assert call('--row', '1/pe-apl', *TINY) == 1
-    assert 'another process is at work' in capsys.readouterr().err
+    assert f'is at work in {run.folder}' in capsys.readouterr().err
     assert call.children.commands == [] and not run.state().is_running
     assert call('--row', '1/pe-apl', *TINY) == 0
 

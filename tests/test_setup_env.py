@@ -40,6 +40,16 @@ def test_unknown_stack(programs):
     _assert_one_line(_run('onedl2', path=programs), "'onedl2'", 'onedl or openmmlab')
 
 
+@pytest.mark.parametrize('script', ['quickstart.sh', 'run_tests.sh', 'setup_env.sh'])
+def test_as_the_wheel_ships_it(programs, tmp_path, script):
+    shutil.copytree(SCRIPT.parent, tmp_path / '.mim' / 'tools')
+    done = subprocess.run([shutil.which('bash'), tmp_path / '.mim' / 'tools' / script],
+                          env={'PATH': str(programs)}, capture_output=True, text=True)
+    _assert_one_line(done, f'{script} sets up an environment for a checkout',
+                     f'python {tmp_path}/.mim/tools/quickstart.py')
+    assert not done.stdout and not list(tmp_path.glob('.mim/.venv*'))
+
+
 def test_folder_with_something_else_in_it(programs, tmp_path):
     (tmp_path / 'mine').mkdir()
     (tmp_path / 'mine' / 'notes.txt').write_text('keep')

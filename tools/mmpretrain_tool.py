@@ -5,8 +5,14 @@
 
 Without arguments it lists the tools.
 """
+import os
 import os.path as osp
+import signal
 import sys
+
+# Until there is something to be stopped, Ctrl-C needs no traceback.
+if __name__ == '__main__':
+    signal.signal(signal.SIGINT, lambda *_: os._exit(130))
 
 # This checkout's package, from whatever directory the tool is called.
 sys.path.insert(0, osp.dirname(osp.dirname(osp.realpath(__file__))))

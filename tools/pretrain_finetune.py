@@ -9,7 +9,6 @@ tested. Every step is one of this project's tools, with its own log. Stop it
 and start it again with the same command: it goes on after the last epoch.
 """
 import argparse
-import fcntl
 import json
 import os
 import os.path as osp
@@ -31,6 +30,8 @@ try:
 
     from poslabel_mm import UserError, config_path
     from poslabel_mm.child_processes import ChildProcesses
+    from poslabel_mm.engine.atomic_file import write_atomically
+    from poslabel_mm.engine.folder_lock import lock_folder
     from poslabel_mm.engine.hooks.last_saved import last_saved
     from poslabel_mm.engine.precheck_data import LOADERS, check_data
     from poslabel_mm.engine.precheck_options import check_num_classes
@@ -201,22 +202,12 @@ def claim(work_dir: Path, steps: List[Step]) -> TextIO:
     Raises:
         UserError: If it is in use, or was begun with other settings.
     """
-    try:
-        work_dir.mkdir(parents=True, exist_ok=True)
-        lock = open(work_dir / 'lock', 'w')
-    except OSError as error:
-        raise UserError(f'--work-dir {work_dir} cannot be used: '
-                        f'{error.strerror}') from error
-    try:
-        fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except BlockingIOError:
-        raise UserError(f'another run is at work in {work_dir}: wait for it, '
-                        'or choose another --work-dir') from None
+    lock = lock_folder(work_dir)
     record = work_dir / 'settings.json'
     settings = {step.name: step.cfg.to_dict() for step in steps}
     text = json.dumps(settings, indent=1, default=str)
     if not record.is_file():
-        record.write_text(text)
+        write_atomically(text.encode(), record)
     elif record.read_text() != text:
         raise UserError(f'{work_dir} was begun with other configs or options: '
                         'repeat that command, or choose another --work-dir')

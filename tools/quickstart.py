@@ -7,7 +7,6 @@ then tested, and the results put in a table and a picture. Stop it and start it
 again with the same command: it goes on after the last epoch of every run.
 """
 import argparse
-import fcntl
 import hashlib
 import importlib.util
 import json
@@ -23,6 +22,10 @@ from contextlib import contextmanager, redirect_stderr, redirect_stdout
 from pathlib import Path
 from statistics import mean, stdev
 from typing import Dict, Iterator, List, Optional, TextIO, Union
+
+# Until there is something to be stopped, Ctrl-C needs no traceback.
+if __name__ == '__main__':
+    signal.signal(signal.SIGINT, lambda *_: os._exit(130))
 
 ROOT = Path(osp.realpath(__file__)).parent.parent
 # This checkout's package, from whatever directory the tool is called.
@@ -44,6 +47,10 @@ PICTURED_PARTS = (0, 0.2, 0.3, 1)  # of the epochs
 
 try:
     from poslabel_mm import UserError
+    from poslabel_mm.engine.atomic_file import write_atomically
+    from poslabel_mm.engine.folder_lock import lock_folder
+    from poslabel_mm.engine.unwritable import write_error
+    from poslabel_mm.parent_process import followed
 except ImportError as error:
     if error.name is not None:
         raise
@@ -113,6 +120,7 @@ class Run:
                     str(self.config), '--work-dir', str(self.dir), '--resume',
                     '--cfg-options', *self.options
                 ],
+                env={**os.environ, **followed()},
                 stdin=subprocess.DEVNULL, stdout=out,
                 stderr=subprocess.STDOUT,
                 pass_fds=[lock.fileno()],  # held until the last one ends
@@ -190,9 +198,7 @@ def read_json(path: Path) -> dict:
 
 
 def write_json(path: Path, content: dict) -> None:
-    new = path.with_suffix('.new')
-    new.write_text(json.dumps(content, indent=1))
-    os.replace(new, path)
+    write_atomically(json.dumps(content, indent=1).encode(), path)
 
 
 class Display:
@@ -575,28 +581,22 @@ def parse_args() -> argparse.Namespace:
     return args
 
 
-def lock_work_dir(work_dir: Path) -> TextIO:
-    """Keep a second quickstart out of the folder, while a run is in it."""
-    try:
-        work_dir.mkdir(parents=True, exist_ok=True)
-        lock = open(work_dir / 'lock', 'w')
-    except OSError as error:
-        raise UserError(
-            f'--work-dir {work_dir} cannot be used: {error.strerror}') from error
-    try:
-        fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except BlockingIOError:
-        raise UserError(f'another quickstart is at work in {work_dir}: wait for '
-                        'it, or choose another --work-dir') from None
-    return lock
-
-
 def interrupt(signum, frame) -> None:
     raise KeyboardInterrupt
 
 
 def main() -> None:
     args = parse_args()
+    try:
+        train_all(args)
+    except OSError as error:
+        reason = write_error(error, args.work_dir)
+        if reason is None:
+            raise
+        raise UserError(reason) from error
+
+
+def train_all(args: argparse.Namespace) -> None:
     missing = [name for module, name in NEEDED.items()
                if importlib.util.find_spec(module) is None]
     if missing:
@@ -607,7 +607,7 @@ def main() -> None:
     from rich.console import Console
     console = Console(file=sys.stdout)
     work_dir = args.work_dir.resolve()
-    lock = lock_work_dir(work_dir)
+    lock = lock_folder(work_dir)
     epochs = args.epochs or Config.fromfile(
         ROOT / 'configs' / BASELINE).train_cfg.max_epochs
     # Seed by seed, for the first rows of the table to be there early.
@@ -630,6 +630,7 @@ def main() -> None:
 
 if __name__ == '__main__':
     signal.signal(signal.SIGTERM, interrupt)
+    signal.signal(signal.SIGINT, signal.default_int_handler)
     try:
         main()
     except UserError as error:

@@ -35,6 +35,7 @@ try:
     from poslabel_mm import UserError, config_path
     from poslabel_mm.child_processes import ChildProcesses
     from poslabel_mm.engine.atomic_file import write_atomically
+    from poslabel_mm.engine.unwritable import make_folder, write_error
     from poslabel_mm.paper import list_manifests, load_paper
     from poslabel_mm.reproduce import results
     from poslabel_mm.reproduce.figures import draw
@@ -155,8 +156,10 @@ class Work:
                 ended, waiting = wait(waiting, PROGRESS_SECONDS, FIRST_COMPLETED)
                 for future in ended:
                     error = future.exception()
-                    if isinstance(error, UserError):
-                        failures[run_of[future]] = str(error)
+                    run = run_of[future]
+                    reason = write_error(error, run.folder)
+                    if isinstance(error, UserError) or reason is not None:
+                        failures[run] = reason or str(error)
                     elif error is not None and not isinstance(error, Stopped):
                         raise error
                 if self.children.told is None:
@@ -443,6 +446,7 @@ def main() -> int:
     if problems and not needed:
         say_failures(problems)
         return 1
+    make_folder(args.work_dir)
     if scale.data:
         say(f'tiny scale: small models on {scale.data}, {scale.epochs} epoch(s)')
     say(f'{len(needed)} of {len(runs)} runs to be done, in {osp.relpath(selection.parent)}')

@@ -8,6 +8,12 @@
 setup_env() {
     local stack=$1 root dir constraints stamp want python
     root=$(cd "$(dirname "${BASH_SOURCE[0]}")/.." && pwd)
+    if [ ! -f "$root/setup.py" ]; then
+        echo "error: ${0##*/} sets up an environment for a checkout of the repository, and" \
+            "$root is none: clone it, or use the environment that the package is installed in" \
+            "(python $root/tools/quickstart.py)" >&2
+        return 1
+    fi
     dir=${2:-}
     [ -n "$dir" ] || case $stack in
         onedl) dir=$root/.venv ;;

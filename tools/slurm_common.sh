@@ -11,6 +11,8 @@ in_slurm() {
     # No node has to have more than there are in all.
     gpus_per_node=${GPUS_PER_NODE:-$((gpus < 8 ? gpus : 8))}
     tools=$(cd "$(dirname "${BASH_SOURCE[0]}")" && pwd)
+    # The tasks are not this machine's processes: Slurm ends them with srun.
+    unset POSLABEL_MM_PARENT
     # shellcheck disable=SC2086  # SRUN_ARGS are several words
     exec srun -p "$1" \
         --job-name="$2" \

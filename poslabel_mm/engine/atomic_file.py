@@ -1,17 +1,25 @@
 """Files that are either the old or the new one, never half of one."""
 import os
 import os.path as osp
+import re
+import secrets
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Iterator, List, Optional, Union
+from typing import BinaryIO, Iterator, List, Optional, Union
 
 from mmengine.fileio import LocalBackend, register_backend
 
-from poslabel_mm.errors import UserError
+from .folder_lock import try_lock
+from .unwritable import unwritable
+
+TEMPORARY = re.compile(r'\..+\.[0-9a-f]{8}\.tmp')
 
 
 def write_atomically(data: bytes, path: Union[str, Path]) -> None:
     """Write a file so that an interrupt leaves the old one or the new one.
+
+    Several processes may write one path at a time: the last one's file is
+    there in the end, and at any moment it is the whole file of one of them.
 
     Args:
         data (bytes): The whole content.
@@ -22,23 +30,47 @@ def write_atomically(data: bytes, path: Union[str, Path]) -> None:
             that was at ``path`` before is untouched.
     """
     folder, name = osp.split(osp.abspath(path))
-    # One name per target: what a killed run left is overwritten by the next.
-    temporary = osp.join(folder, f'.{name}.tmp')
+    temporary = None
     try:
         os.makedirs(folder, exist_ok=True)
-        with open(temporary, 'wb') as file:
+        _sweep(folder, name)
+        with _open_locked(folder, name) as file:
+            temporary = file.name
             file.write(data)
             file.flush()
             os.fsync(file.fileno())
-        os.replace(temporary, path)
+            os.replace(temporary, path)
         _sync_folder(folder)
     except OSError as error:
-        if osp.exists(temporary):
+        if temporary is not None and osp.exists(temporary):
             os.remove(temporary)
-        raise UserError(
-            f'could not write {path} ({error.strerror or error}); earlier '
-            'files are untouched. Free some space or choose another '
-            '--work-dir, then resume') from error
+        raise unwritable(path, error) from error
+
+
+def _open_locked(folder: str, name: str) -> BinaryIO:
+    """Make a temporary file of one's own, locked while it is written."""
+    while True:
+        temporary = osp.join(folder, f'.{name}.{secrets.token_hex(4)}.tmp')
+        file = open(temporary, 'xb')
+        # Another process may have swept it before it was locked.
+        if try_lock(file) and osp.exists(temporary):
+            return file
+        file.close()
+
+
+def _sweep(folder: str, name: str) -> None:
+    """Remove what killed processes left behind: nobody holds their lock."""
+    for left in os.listdir(folder):
+        # The second is the name that earlier versions gave.
+        if not TEMPORARY.fullmatch(left) and left != f'.{name}.tmp':
+            continue
+        left = osp.join(folder, left)
+        try:
+            with open(left, 'rb') as file:
+                if try_lock(file):
+                    os.remove(left)
+        except OSError:
+            pass  # it has just been moved to its place, or is not ours
 
 
 def _sync_folder(folder: str) -> None:

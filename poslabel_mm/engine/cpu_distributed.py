@@ -5,6 +5,46 @@ import subprocess
 import torch.distributed
 from mmengine.config import Config
 
+from poslabel_mm.errors import UserError
+
+# What each launcher sets, and what tells a user how it is started.
+SET = {
+    'pytorch': ('RANK', 'WORLD_SIZE', 'LOCAL_RANK', 'MASTER_ADDR',
+                'MASTER_PORT'),
+    'slurm': ('SLURM_PROCID', 'SLURM_NTASKS'),
+    'mpi': ('OMPI_COMM_WORLD_RANK', 'OMPI_COMM_WORLD_SIZE',
+            'OMPI_COMM_WORLD_LOCAL_RANK', 'MASTER_ADDR'),
+}
+STARTED_BY = {
+    'pytorch': 'tools/dist_train.sh or tools/dist_test.sh',
+    'slurm': 'tools/slurm_train.sh or tools/slurm_test.sh',
+    'mpi': 'mpirun, with MASTER_ADDR set',
+}
+NUMBERS = ('RANK', 'WORLD_SIZE', 'PROCID', 'NTASKS', 'SIZE')
+
+
+def check_launcher(launcher: str) -> None:
+    """Check that a process was started by the launcher that it was told.
+
+    Args:
+        launcher (str): A config's ``launcher``.
+
+    Raises:
+        UserError: If what that launcher sets is missing, or is no number or
+            port where it must be one.
+    """
+    for name in SET.get(launcher, ()):
+        value = os.environ.get(name)
+        if value is None:
+            raise UserError(f'--launcher {launcher} needs {name}, which is '
+                            f'not set: start it with {STARTED_BY[launcher]}')
+        if name.endswith(NUMBERS) and not value.isdecimal():
+            raise UserError(f'{name}={value} is no whole number')
+    port = os.environ.get('MASTER_PORT', '29500')
+    if launcher != 'none' and not (port.isdecimal() and 0 < int(port) < 65536):
+        raise UserError(f'MASTER_PORT={port} is no port: take a number from '
+                        '1 to 65535')
+
 
 def start_gloo(cfg: Config) -> None:
     """Join the other processes through gloo, before the Runner is built.

@@ -1,7 +1,6 @@
 """One training run in a folder of its own, and what has been done of it."""
 import argparse
 import copy
-import fcntl
 import functools
 import importlib.metadata
 import json
@@ -17,6 +16,7 @@ from mmengine.config import Config, DictAction
 from poslabel_mm.compat import installed_versions
 from poslabel_mm.config_prefix import config_path
 from poslabel_mm.engine.atomic_file import write_atomically
+from poslabel_mm.engine.folder_lock import is_locked, lock_folder
 from poslabel_mm.engine.hooks.last_saved import last_saved
 from poslabel_mm.errors import UserError
 from .tiny import tiny_config
@@ -210,7 +210,7 @@ class Run:
         epoch = self._last_epoch()
         epochs = self.cfg.train_cfg.max_epochs if epoch else 0
         metrics = self._metrics() if epoch and epoch == epochs else None
-        return State(epoch, epochs, metrics, self._is_locked())
+        return State(epoch, epochs, metrics, is_locked(self.folder))
 
     # ------------------------------------------------------------ whose folder
 
@@ -306,16 +306,7 @@ class Run:
             UserError: If another process is at work in it, or it cannot be
                 written.
         """
-        try:
-            self.folder.mkdir(parents=True, exist_ok=True)
-            lock = open(self.folder / 'lock', 'a')
-        except OSError as error:
-            raise UserError(f'{self.folder} cannot be used: {error.strerror}') from error
-        try:
-            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            lock.close()
-            raise UserError(f'another process is at work in {self.folder}') from None
+        lock = lock_folder(self.folder)
         self.check_folder()  # again: another one may just have left it
         needs_timm = 'TIMMBackbone' in self.cfg.model.backbone.type
         record = dict(settings=self.settings(),
@@ -324,16 +315,6 @@ class Run:
         if self.config_text is not None:
             write_atomically(self.config_text.encode(), self.config_path)
         return lock
-
-    def _is_locked(self) -> bool:
-        try:
-            with open(self.folder / 'lock') as lock:
-                fcntl.flock(lock, fcntl.LOCK_SH | fcntl.LOCK_NB)
-        except BlockingIOError:
-            return True
-        except OSError:
-            return False
-        return False
 
     # -------------------------------------------------------------- afterwards
 

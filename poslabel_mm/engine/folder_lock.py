@@ -1,0 +1,119 @@
+"""A folder that one run works in at a time."""
+import json
+import os
+import os.path as osp
+import socket
+import weakref
+from pathlib import Path
+from typing import IO
+
+from poslabel_mm.errors import UserError
+from .unwritable import unwritable
+
+try:
+    import fcntl
+except ImportError:  # Windows has no locks that die with their owner
+    fcntl = None
+
+NAME = 'lock'
+# Folders that the process that started this one has locked, as a JSON list.
+INHERITED = 'POSLABEL_MM_LOCKED'
+
+
+def lock_folder(folder: str | Path) -> IO:
+    """Take a folder for this process and those that it starts.
+
+    The lock is the operating system's, on a file ``lock`` in the folder: it
+    ends with the last process that holds the file open, however that ends. The
+    file stays. It holds the number and the host of the process that came last.
+
+    Args:
+        folder (str | Path): Made if it is missing.
+
+    Returns:
+        IO: The open file; closing it gives the folder back.
+
+    Raises:
+        UserError: If another process works in it, or it cannot be written.
+    """
+    path = osp.join(folder, NAME)
+    lock = None
+    try:
+        os.makedirs(folder, exist_ok=True)
+        lock = open(path, 'a+')
+        if not try_lock(lock):
+            lock.seek(0)
+            owner = lock.read().strip() or 'another process'
+            raise UserError(f'{owner} is at work in {folder}: wait for it, or choose another '
+                            '--work-dir')
+        lock.truncate(0)
+        lock.write(f'process {os.getpid()} on {socket.gethostname()}')
+        lock.flush()
+    except OSError as error:
+        _give_back(lock)
+        raise unwritable(path, error) from error
+    except UserError:
+        lock.close()
+        raise
+    _held.add(lock)
+    return lock
+
+
+def _close_in_child() -> None:
+    """A loader's worker may live on for seconds when its parent is killed."""
+    for lock in list(_held):
+        lock.close()
+
+
+_held: weakref.WeakSet = weakref.WeakSet()
+if hasattr(os, 'register_at_fork'):
+    os.register_at_fork(after_in_child=_close_in_child)
+
+
+def _give_back(lock: IO | None) -> None:
+    try:
+        if lock is not None:
+            lock.close()
+    except OSError:
+        pass  # what could not be written cannot be flushed either
+
+
+def is_locked(folder: str | Path) -> bool:
+    """Whether a process works in a folder; nothing is changed."""
+    try:
+        with open(osp.join(folder, NAME)) as lock:
+            return not try_lock(lock, shared=True)
+    except OSError:
+        return False
+
+
+def is_inherited(folder: str | Path) -> bool:
+    """Whether the process that started this one has locked a folder for it."""
+    return osp.realpath(folder) in json.loads(os.environ.get(INHERITED, '[]'))
+
+
+def hand_on(locks: list[IO]) -> dict[str, str]:
+    """The environment of a process that works in folders locked by this one."""
+    return {INHERITED: json.dumps([osp.realpath(osp.dirname(lock.name)) for lock in locks])}
+
+
+def try_lock(file: IO, shared: bool = False) -> bool:
+    """Lock an open file, unless another process has.
+
+    Args:
+        file (IO): Locked until it is closed.
+        shared (bool): Leave it to others who also share it. Defaults to False.
+
+    Returns:
+        bool: False if another process has locked it. True where the file
+        system or the operating system has no locks.
+    """
+    if fcntl is None:
+        return True
+    try:
+        fcntl.flock(file, (fcntl.LOCK_SH if shared else fcntl.LOCK_EX) | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return False
+    except OSError:
+        return True
+    return True
