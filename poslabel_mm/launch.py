@@ -87,8 +87,8 @@ def _prepare_training(stock_merge: Callable, cfg: Config,
     if cfg.get('train_dataloader') is None:
         raise UserError(f'{args.config} is no training config: it has no '
                         'train_dataloader')
-    # The stock tool's default is True, with which a resumed run draws other
-    # augmentations than one that was not stopped.
+    # The stock tool's default is True, with which a run in a training loop
+    # other than MMEngine's draws other augmentations once it is resumed.
     cfg.train_dataloader.setdefault('persistent_workers', False)
     cfg = stock_merge(cfg, args)
     _fit_loaders(cfg)

@@ -24,6 +24,7 @@ try:
     from torch.distributed.elastic.multiprocessing.api import SignalException
     from torch.distributed.elastic.multiprocessing.errors import \
         ChildFailedError
+    from torch.distributed.launcher.api import LaunchConfig
 except ImportError as error:
     if error.name is not None:
         raise
@@ -55,6 +56,9 @@ def main(processes: int, command: list) -> int:
     for name in list(logging.root.manager.loggerDict):
         if name.startswith('torch.distributed.elastic'):
             logging.getLogger(name).setLevel(logging.CRITICAL)
+    # Slurm's warning is for the processes, as the other signals are.
+    passed_on = ['--signals-to-handle=SIGTERM,SIGINT,SIGHUP,SIGQUIT,SIGUSR1'
+                 ] if hasattr(LaunchConfig, 'signals_to_handle') else []
     try:
         run.main([
             f'--nproc-per-node={processes}',
@@ -62,6 +66,7 @@ def main(processes: int, command: list) -> int:
             f'--node-rank={env.get("NODE_RANK", 0)}',
             f'--master-addr={env.get("MASTER_ADDR", "127.0.0.1")}',
             f'--master-port={env.get("PORT") or free_port()}',
+            *passed_on,
             *command,
         ])
     except ChildFailedError as error:
