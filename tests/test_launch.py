@@ -233,11 +233,14 @@ def test_stopped_and_resumed_by_command_is_the_run_that_never_stopped(
     assert stopped.returncode == 143, stopped.stderr
     line, = (text for text in stopped.stderr.splitlines()
              if text.startswith('stopped by SIGTERM'))
+    saved = osp.join('work_dirs', 'tiny', 'epoch_2_iter_2.pth')
+    assert 'saved at iteration 2 of epoch 2 in ' in line and saved in line
     python, script, *argv = shlex.split(line.rpartition('to go on: ')[2])
     assert python == sys.executable and script.endswith('train.py')
 
     monkeypatch.chdir(folder)
     monkeypatch.syspath_prepend(folder)
+    _call(monkeypatch, launch.test, 'tiny.py', saved)
     _call(monkeypatch, launch.train, *argv)
     whole = weights(tmp_path / 'whole' / 'epoch_3.pth')
     resumed = weights(folder / 'work_dirs' / 'tiny' / 'epoch_3.pth')
