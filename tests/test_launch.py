@@ -2,6 +2,7 @@
 import os
 import os.path as osp
 import shlex
+import signal
 import subprocess
 import sys
 
@@ -204,6 +205,42 @@ def test_another_stock_tool_takes_a_config_by_name(monkeypatch, capsys):
     monkeypatch.setattr(sys, 'argv', list(sys.argv))
     launch.other_tool(['misc/print_config.py', 'vit-b_apl_in1k.py'])
     assert 'poslabel_mm.PositionalLabelClassifier' in capsys.readouterr().out
+
+
+def test_validation_killed_in_the_last_epoch_is_made_up_by_the_tool(
+        tmp_path, data, monkeypatch):
+    config = write_config(tmp_path, data, """
+val_dataloader, val_evaluator, val_cfg = test_dataloader, test_evaluator, dict()
+custom_hooks = [dict(type='poslabel_mm.EpochSeedHook'), dict(type='Killer')]
+custom_imports = dict(imports=['killer'])
+train_cfg.update(max_epochs=1)
+""")
+    (tmp_path / 'killer.py').write_text(KILLER)
+    argv = [config, '--work-dir', str(tmp_path / 'run'), '--resume']
+    killed = subprocess.run(
+        [sys.executable, osp.join(ROOT, 'tools', 'train.py'), *argv],
+        env={**os.environ, 'PYTHONPATH': str(tmp_path), 'OMP_NUM_THREADS': '1'})
+    assert killed.returncode == -signal.SIGKILL
+    monkeypatch.syspath_prepend(tmp_path)
+    _call(monkeypatch, launch.train, *argv)
+    logs = [path.read_text() for path in tmp_path.glob('run/*/vis_data/scalars.json')]
+    assert sum('accuracy/top1' in text for text in logs) == 1
+
+
+KILLER = """
+import os, signal
+from mmengine.hooks import Hook
+from mmengine.registry import HOOKS
+
+@HOOKS.register_module()
+class Killer(Hook):
+    def after_val_iter(self, runner, *args, **kwargs):
+        if runner.iter_of_start == 0:
+            os.kill(os.getpid(), signal.SIGKILL)
+
+    def before_train(self, runner):
+        runner.iter_of_start = runner.iter
+"""
 
 
 def test_stopped_and_resumed_by_command_is_the_run_that_never_stopped(

@@ -71,6 +71,7 @@ class AtomicCheckpointHook(CheckpointHook):
         super().before_train(runner)
         if self._gradients is not None:
             partial_gradients.restore(runner, self._gradients)
+            self._gradients = None
         info = runner.message_hub.runtime_info
         if _resumed_from_the_last(runner):
             self._saved = (runner.iter, info.get(VALIDATED))
@@ -83,12 +84,6 @@ class AtomicCheckpointHook(CheckpointHook):
                 # The run may go on in another folder than it began in.
                 if path not in kept and osp.dirname(path) == self.out_dir:
                     self._remove(path)
-
-    def before_train_iter(self,
-                          runner,
-                          batch_idx: int,
-                          data_batch=None) -> None:
-        self._gradients = None
 
     def after_train_iter(self,
                          runner,
@@ -104,8 +99,6 @@ class AtomicCheckpointHook(CheckpointHook):
             self.save_mid_epoch(runner, runner.epoch, runner.iter + 1)
 
     def after_train_epoch(self, runner) -> None:
-        if partial_gradients.are_pending(runner):
-            self._gradients = partial_gradients.gather(runner)
         super().after_train_epoch(runner)
         if self._is_due and isinstance(runner.train_loop, ResumableTrainLoop):
             self.save_mid_epoch(runner, runner.epoch + 1, runner.iter)
@@ -114,8 +107,10 @@ class AtomicCheckpointHook(CheckpointHook):
     def can_save(runner) -> bool:
         """Whether :meth:`save_mid_epoch` suits the iteration that has ended.
 
-        Accumulated gradients are saved at the end of an epoch only, and loops
-        other than :class:`ResumableTrainLoop` cannot begin in mid-epoch.
+        The gradients that are accumulated before an update are as large as
+        the model, in each process: they are saved only where a checkpoint
+        cannot wait. Loops other than :class:`ResumableTrainLoop` cannot begin
+        in mid-epoch.
         """
         return isinstance(runner.train_loop, ResumableTrainLoop
                           ) and not partial_gradients.are_pending(runner)
@@ -179,6 +174,8 @@ class AtomicCheckpointHook(CheckpointHook):
                meta: dict,
                by_epoch: bool = False) -> None:
         """Write a checkpoint, then the pointer to it."""
+        if partial_gradients.are_pending(runner):
+            self._gradients = partial_gradients.gather(runner)
         runner.save_checkpoint(
             self.out_dir,
             filename,
@@ -189,6 +186,7 @@ class AtomicCheckpointHook(CheckpointHook):
             by_epoch=by_epoch,
             backend_args=self.backend_args,
             **self.args)
+        self._gradients = None
         if is_main_process():
             write_atomically(
                 self._path(filename).encode(),
