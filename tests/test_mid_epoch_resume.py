@@ -235,7 +235,14 @@ def test_stopped_mae(tmp_path, data):
     assert_same_run(tmp_path / 'stopped', tmp_path / 'whole')
 
 
-def test_validation_that_was_killed_is_made_up(tmp_path, data):
+@pytest.fixture
+def always_better(monkeypatch):
+    """Every validation is the best one so far."""
+    rules = dict(greater=lambda new, old: True)
+    monkeypatch.setattr(AtomicCheckpointHook, 'rule_map', rules)
+
+
+def test_validation_that_was_killed_is_made_up(tmp_path, data, always_better):
     whole = run(config(tmp_path, data, 'whole'))
     scores = [entry['accuracy/top1'] for entry in logged(tmp_path / 'whole')
               if 'accuracy/top1' in entry]
@@ -250,9 +257,7 @@ def test_validation_that_was_killed_is_made_up(tmp_path, data):
 
 
 @pytest.mark.parametrize('outdated', ['epoch_1.pth', 'best_accuracy_top1_epoch_1.pth'])
-def test_what_a_killed_run_was_about_to_remove(tmp_path, data, monkeypatch, outdated):
-    always = lambda new, old: True  # noqa: E731
-    monkeypatch.setattr(AtomicCheckpointHook, 'rule_map', dict(greater=always))
+def test_what_a_killed_run_was_about_to_remove(tmp_path, data, always_better, outdated):
     run(config(tmp_path, data, 'whole'))
     remove = LocalBackend.remove
 
