@@ -127,8 +127,8 @@ def _prepare_training(stock_merge: Callable, cfg: Config,
     if cfg.get('train_dataloader') is None:
         raise UserError(f'{args.config} is no training config: it has no '
                         'train_dataloader')
-    # The stock tool's default is True, with which a resumed run draws other
-    # augmentations than one that was not stopped.
+    # The stock tool's default is True, with which a run in a training loop
+    # other than MMEngine's draws other augmentations once it is resumed.
     cfg.train_dataloader.setdefault('persistent_workers', False)
     if args.auto_scale_lr and cfg.get('auto_scale_lr') is None:
         cfg.auto_scale_lr = {}  # for the stock tool to enable it

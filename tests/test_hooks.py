@@ -287,7 +287,8 @@ def test_overflows_that_a_loss_scaler_skips_are_no_end(tmp_path):
 
 
 @pytest.mark.parametrize('signum, status', [(signal.SIGTERM, 143),
-                                            (signal.SIGINT, 130)])
+                                            (signal.SIGINT, 130),
+                                            (signal.SIGUSR1, 138)])
 def test_signal_ends_the_run_after_the_iteration(tmp_path, data, capfd,
                                                  monkeypatch, signum, status):
     monkeypatch.setenv('POSLABEL_MM_RESUME_COMMAND', 'train it --resume')
@@ -302,10 +303,10 @@ def test_signal_ends_the_run_after_the_iteration(tmp_path, data, capfd,
     assert left.value.code == status
     assert signal.getsignal(signum) is before
     assert len(recorder.losses) == ITERATIONS + 1
-    assert _checkpoints(tmp_path) == {'epoch_1.pth'}
+    assert _checkpoints(tmp_path) == {'epoch_1.pth', 'epoch_2_iter_1.pth'}
     said = capfd.readouterr().err.strip().splitlines()
     assert len(said) == 1 and signum.name in said[0]
-    assert str(tmp_path / 'run' / 'epoch_1.pth') in said[0]
+    assert str(tmp_path / 'run' / 'epoch_2_iter_1.pth') in said[0]
     assert said[0].endswith('train it --resume')
 
 

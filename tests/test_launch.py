@@ -2,6 +2,7 @@
 import os
 import os.path as osp
 import shlex
+import signal
 import subprocess
 import sys
 
@@ -272,6 +273,42 @@ def test_the_schedule_of_any_config_can_be_plotted(tmp_path, monkeypatch, capsys
     pyplot.close('all')
 
 
+def test_validation_killed_in_the_last_epoch_is_made_up_by_the_tool(
+        tmp_path, data, monkeypatch):
+    config = write_config(tmp_path, data, """
+val_dataloader, val_evaluator, val_cfg = test_dataloader, test_evaluator, dict()
+custom_hooks = [dict(type='poslabel_mm.EpochSeedHook'), dict(type='Killer')]
+custom_imports = dict(imports=['killer'])
+train_cfg.update(max_epochs=1)
+""")
+    (tmp_path / 'killer.py').write_text(KILLER)
+    argv = [config, '--work-dir', str(tmp_path / 'run'), '--resume']
+    killed = subprocess.run(
+        [sys.executable, osp.join(ROOT, 'tools', 'train.py'), *argv],
+        env={**os.environ, 'PYTHONPATH': str(tmp_path), 'OMP_NUM_THREADS': '1'})
+    assert killed.returncode == -signal.SIGKILL
+    monkeypatch.syspath_prepend(tmp_path)
+    _call(monkeypatch, launch.train, *argv)
+    logs = [path.read_text() for path in tmp_path.glob('run/*/vis_data/scalars.json')]
+    assert sum('accuracy/top1' in text for text in logs) == 1
+
+
+KILLER = """
+import os, signal
+from mmengine.hooks import Hook
+from mmengine.registry import HOOKS
+
+@HOOKS.register_module()
+class Killer(Hook):
+    def after_val_iter(self, runner, *args, **kwargs):
+        if runner.iter_of_start == 0:
+            os.kill(os.getpid(), signal.SIGKILL)
+
+    def before_train(self, runner):
+        runner.iter_of_start = runner.iter
+"""
+
+
 def test_stopped_and_resumed_by_command_is_the_run_that_never_stopped(
         tmp_path, data, monkeypatch):
     """The whole way, from a folder with a space, as a user would type it."""
@@ -296,11 +333,14 @@ def test_stopped_and_resumed_by_command_is_the_run_that_never_stopped(
     assert stopped.returncode == 143, stopped.stderr
     line, = (text for text in stopped.stderr.splitlines()
              if text.startswith('stopped by SIGTERM'))
+    saved = osp.join('work_dirs', 'tiny', 'epoch_2_iter_2.pth')
+    assert 'saved at iteration 2 of epoch 2 in ' in line and saved in line
     python, script, *argv = shlex.split(line.rpartition('to go on: ')[2])
     assert python == sys.executable and script.endswith('train.py')
 
     monkeypatch.chdir(folder)
     monkeypatch.syspath_prepend(folder)
+    _call(monkeypatch, launch.test, 'tiny.py', saved)
     _call(monkeypatch, launch.train, *argv)
     whole = weights(tmp_path / 'whole' / 'epoch_3.pth')
     resumed = weights(folder / 'work_dirs' / 'tiny' / 'epoch_3.pth')

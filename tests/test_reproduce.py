@@ -270,6 +270,22 @@ def test_a_run_is_not_gone_on_with_at_another_accumulation(call):
     assert 'optim_wrapper.accumulative_counts=2' in call.children.commands[0]
 
 
+def test_a_run_that_was_stopped_in_mid_epoch_counts_as_begun(call):
+    run = one_run(epochs=3)
+    run.claim().close()
+    train(run.folder, run.config, 1)
+    for saved, state, epochs in [('epoch_1_iter_2.pth', 'epoch 0 of 3', 0),
+                                 ('epoch_3_iter_2.pth', 'epoch 2 of 3', 2)]:
+        (run.folder / 'last_checkpoint').write_text(str(run.folder / saved))
+        assert str(run.state()) == state and run.state().epoch == epochs
+        assert not run.is_trained
+    (run.folder / 'last_checkpoint').write_text(str(run.folder / 'epoch_1_iter_2.pth'))
+    dumped = run.cfg.to_dict()
+    dumped['optim_wrapper']['accumulative_counts'] = 2
+    Config(dumped).dump(str(run.folder / run.config))
+    assert run.accumulation_so_far() == 2
+
+
 def test_slurm_is_sent_what_it_forwards(call):
     slurm = '--launcher', 'slurm', '--partition', 'p'
     call('--row', '1/pe', *TINY)

@@ -4,6 +4,10 @@
 # with the options of tools/train.py. GPUS is the total (8), GPUS_PER_NODE (8, or
 # all of fewer) and CPUS_PER_TASK (5) say how it is laid out, SRUN_ARGS go to
 # srun. Another Python: PYTHON.
+#
+# SRUN_ARGS=--signal=USR1@120 has the run saved and ended 2 minutes before its
+# time is over. In a script for sbatch, `#SBATCH --signal=USR1@120` does the
+# same; `B:USR1@120` tells the script alone, which would have to pass it on.
 set -eu
 
 # What the user has set, for the command to resume with.

@@ -31,6 +31,7 @@ try:
     from torch.distributed.elastic.multiprocessing.api import SignalException
     from torch.distributed.elastic.multiprocessing.errors import \
         ChildFailedError
+    from torch.distributed.launcher.api import LaunchConfig
 except ImportError as error:
     if error.name is not None:
         raise
@@ -97,6 +98,9 @@ def main(processes: int, command: list) -> int:
     for name in list(logging.root.manager.loggerDict):
         if name.startswith('torch.distributed.elastic'):
             logging.getLogger(name).setLevel(logging.CRITICAL)
+    # Slurm's warning is for the processes, as the other signals are.
+    passed_on = ['--signals-to-handle=SIGTERM,SIGINT,SIGHUP,SIGQUIT,SIGUSR1'
+                 ] if hasattr(LaunchConfig, 'signals_to_handle') else []
     try:
         run.main([
             f'--nproc-per-node={processes}',
@@ -104,6 +108,7 @@ def main(processes: int, command: list) -> int:
             f'--node-rank={node}',
             f'--master-addr={env.get("MASTER_ADDR") or "127.0.0.1"}',
             f'--master-port={port}',
+            *passed_on,
             *command,
         ])
     except ChildFailedError as error:

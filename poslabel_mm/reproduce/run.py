@@ -58,8 +58,8 @@ class State(NamedTuple):
     """What has been done of a run.
 
     Attributes:
-        epoch (int): The last one that was saved, 0 for none.
-        epochs (int): As many as there will be.
+        epoch (int): The last one that is complete in what was saved.
+        epochs (int): As many as there will be; 0 if nothing was saved.
         metrics (dict[str, float], optional): Of the test of the last epoch.
         is_running (bool): Somebody is at work in its folder.
     """
@@ -73,7 +73,7 @@ class State(NamedTuple):
             text = 'tested'
         elif self.epochs and self.epoch == self.epochs:
             text = 'trained'
-        elif self.epoch:
+        elif self.epochs:
             text = f'epoch {self.epoch} of {self.epochs}'
         else:
             text = '' if self.is_running else 'not started'
@@ -167,7 +167,7 @@ class Run:
     def accumulation_so_far(self) -> Optional[int]:
         """That of the training to be gone on with; None if there is none."""
         dumped = self.folder / self.config
-        if self.is_trained or not self._last_epoch() or not dumped.is_file():
+        if self.is_trained or not self._is_saved() or not dumped.is_file():
             return None
         return Config.fromfile(dumped).optim_wrapper.get('accumulative_counts', 1)
 
@@ -194,10 +194,17 @@ class Run:
         return self.is_trained and (
             not self.is_tested or self._metrics() is not None)
 
+    def _is_saved(self) -> bool:
+        return last_saved(str(self.folder)) is not None
+
     def _last_epoch(self) -> int:
+        """The last one that is complete in what was saved."""
         saved = last_saved(str(self.folder)) or ''
-        number = re.search(r'epoch_(\d+)\.pth$', saved)
-        return int(number[1]) if number else 0
+        number = re.search(r'epoch_(\d+)(_iter_\d+)?\.pth$', saved)
+        if number is None:
+            return 0
+        # epoch_3_iter_20.pth is of the third one, in which it was stopped.
+        return int(number[1]) - bool(number[2])
 
     def _metrics(self) -> Optional[Dict[str, float]]:
         try:
@@ -208,7 +215,7 @@ class Run:
     def state(self) -> State:
         """Read it from the folder; nothing is changed."""
         epoch = self._last_epoch()
-        epochs = self.cfg.train_cfg.max_epochs if epoch else 0
+        epochs = self.cfg.train_cfg.max_epochs if self._is_saved() else 0
         metrics = self._metrics() if epoch and epoch == epochs else None
         return State(epoch, epochs, metrics, is_locked(self.folder))
 
@@ -223,7 +230,7 @@ class Run:
         """
         if not self.folder.is_dir():
             return
-        if self._record() is not None and not self._last_epoch() and self._metrics() is None:
+        if self._record() is not None and not self._is_saved() and self._metrics() is None:
             return  # it ended before there was anything to go on from
         way_out = 'move it away, or choose another --work-dir'
         record = self._record()

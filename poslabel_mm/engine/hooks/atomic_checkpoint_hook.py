@@ -1,9 +1,25 @@
+import os.path as osp
+import re
+from typing import Optional
+
 from mmengine.dist import is_main_process
 from mmengine.hooks import CheckpointHook
 
 from poslabel_mm.engine.atomic_file import AtomicLocalBackend
+from poslabel_mm.engine.resumable_train_loop import (VALIDATED,
+                                                     ResumableTrainLoop)
 from poslabel_mm.registry import HOOKS
-from .last_saved import write_last_saved
+from . import partial_gradients
+from .last_saved import last_saved, write_last_saved
+
+MID_EPOCH = re.compile(r'epoch_\d+_iter_\d+\.pth')
+
+# In a checkpoint, if it was saved between two updates of the weights.
+GRADIENTS = 'partial_gradients'
+
+# In the message hub: what is to be removed once the checkpoint is written that
+# says so.
+OUTDATED = 'outdated_ckpts'
 
 
 @HOOKS.register_module()
@@ -15,33 +31,150 @@ class AtomicCheckpointHook(CheckpointHook):
     removed only when the one that replaces it is safe (MMEngine removes it
     first: with ``max_keep_ckpts=1`` an interrupt would lose everything).
 
+    It can also save in mid-epoch, for a run to go on at the next iteration
+    (:class:`~poslabel_mm.engine.resumable_train_loop.ResumableTrainLoop`).
+    There is one such file, ``epoch_2_iter_150.pth`` after 150 iterations of
+    the second epoch: the next checkpoint of any kind takes its place, and
+    ``max_keep_ckpts`` does not count it.
+
     Args:
+        mid_epoch_interval (int): Save in mid-epoch every so many iterations,
+            at the next one that updates the weights if gradients are
+            accumulated. Defaults to -1: only when the run is told to stop.
         **kwargs: The arguments of MMEngine's ``CheckpointHook``. With an
             ``out_dir`` that is not a local folder, or with ``backend_args``,
             that storage's own guarantees hold.
     """
 
-    def __init__(self, **kwargs) -> None:
+    def __init__(self, mid_epoch_interval: int = -1, **kwargs) -> None:
         super().__init__(**kwargs)
+        self.mid_epoch_interval = mid_epoch_interval
+        self._is_due = False
+        # Iterations and the last validation that the newest checkpoint has.
+        self._saved: tuple[int, Optional[int]] = (0, None)
+        self._outdated_best: list[str] = []
+        self._gradients: Optional[list[dict]] = None
         local = '://' not in str(self.out_dir or '')
         if local and not self.backend_args and not self.file_client_args:
             self.backend_args = dict(backend='poslabel_mm_atomic')
 
+    def after_load_checkpoint(self, runner, checkpoint: dict) -> None:
+        if runner._resume:
+            self._gradients = checkpoint.get(GRADIENTS)
+
+    def before_save_checkpoint(self, runner, checkpoint: dict) -> None:
+        if self._gradients is not None and 'optimizer' in checkpoint:
+            checkpoint[GRADIENTS] = self._gradients
+
+    def before_train(self, runner) -> None:
+        super().before_train(runner)
+        if self._gradients is not None:
+            partial_gradients.restore(runner, self._gradients)
+            self._gradients = None
+        info = runner.message_hub.runtime_info
+        if _resumed_from_the_last(runner):
+            self._saved = (runner.iter, info.get(VALIDATED))
+        # With it, a best score that is found before the first checkpoint of a
+        # resumed run is added to the one that it was resumed from.
+        self.last_ckpt = info.get('last_ckpt')
+        if is_main_process():
+            kept = self._best_checkpoints()
+            for path in info.get(OUTDATED, ()):
+                # The run may go on in another folder than it began in.
+                if path not in kept and osp.dirname(path) == self.out_dir:
+                    self._remove(path)
+
+    def after_train_iter(self,
+                         runner,
+                         batch_idx: int,
+                         data_batch=None,
+                         outputs: Optional[dict] = None) -> None:
+        super().after_train_iter(runner, batch_idx, data_batch, outputs)
+        if self.every_n_train_iters(runner, self.mid_epoch_interval):
+            self._is_due = True
+        # After the last one of an epoch there may be a checkpoint anyway.
+        if self._is_due and self.can_save(runner) and not self.end_of_epoch(
+                runner.train_dataloader, batch_idx):
+            self.save_mid_epoch(runner, runner.epoch, runner.iter + 1)
+
+    def after_train_epoch(self, runner) -> None:
+        super().after_train_epoch(runner)
+        if self._is_due and isinstance(runner.train_loop, ResumableTrainLoop):
+            self.save_mid_epoch(runner, runner.epoch + 1, runner.iter)
+
+    @staticmethod
+    def can_save(runner) -> bool:
+        """Whether :meth:`save_mid_epoch` suits the iteration that has ended.
+
+        The gradients that are accumulated before an update are as large as
+        the model, in each process: they are saved only where a checkpoint
+        cannot wait. Loops other than :class:`ResumableTrainLoop` cannot begin
+        in mid-epoch.
+        """
+        return isinstance(runner.train_loop, ResumableTrainLoop
+                          ) and not partial_gradients.are_pending(runner)
+
+    def has_saved(self, iterations: int) -> bool:
+        """Whether the newest checkpoint is of so many iterations."""
+        return self._saved[0] == iterations > 0
+
+    def save_mid_epoch(self, runner, epoch: int, iterations: int) -> None:
+        """Save what a resumed run goes on from, if that is not saved yet.
+
+        Args:
+            runner (Runner): The runner of the training process.
+            epoch (int): How many epochs are complete.
+            iterations (int): How many iterations are done, of all epochs.
+
+        Raises:
+            UserError: If it cannot be written; the last checkpoint is
+                untouched.
+        """
+        self._is_due = False
+        state = (iterations, runner.message_hub.runtime_info.get(VALIDATED))
+        if state == self._saved:
+            return
+        filename = f'epoch_{epoch + 1}_iter_{runner.train_loop.position}.pth'
+        self._write(runner, filename, dict(epoch=epoch, iter=iterations))
+        if is_main_process():
+            self._remove_mid_epoch(but=filename)
+
     def _save_checkpoint_with_step(self, runner, step: int,
                                    meta: dict) -> None:
-        outdated = None
+        self._is_due = False
+        outdated = []
         if self.max_keep_ckpts > 0:
             if step in self.keep_ckpt_ids:  # written anew, not to be removed
                 self.keep_ckpt_ids.remove(step)
             if len(self.keep_ckpt_ids) == self.max_keep_ckpts:
-                outdated = self.keep_ckpt_ids.popleft()
+                outdated.append(
+                    self._path(
+                        self.filename_tmpl.format(
+                            self.keep_ckpt_ids.popleft())))
             self.keep_ckpt_ids.append(step)
             runner.message_hub.update_info('keep_ckpt_ids',
                                            list(self.keep_ckpt_ids))
 
         filename = self.filename_tmpl.format(step)
-        self.last_ckpt = self.file_backend.join_path(self.out_dir, filename)
+        self.last_ckpt = self._path(filename)
         runner.message_hub.update_info('last_ckpt', self.last_ckpt)
+        # For a run that is killed before it has removed them.
+        runner.message_hub.update_info(OUTDATED,
+                                       outdated + self._outdated_best)
+        self._write(runner, filename, meta, self.by_epoch)
+        if is_main_process():
+            self._remove_mid_epoch()
+            for path in outdated:
+                self._remove(path)
+
+    def _write(self,
+               runner,
+               filename: str,
+               meta: dict,
+               by_epoch: bool = False) -> None:
+        """Write a checkpoint, then the pointer to it."""
+        if partial_gradients.are_pending(runner):
+            self._gradients = partial_gradients.gather(runner)
         runner.save_checkpoint(
             self.out_dir,
             filename,
@@ -49,32 +182,54 @@ class AtomicCheckpointHook(CheckpointHook):
             save_optimizer=self.save_optimizer,
             save_param_scheduler=self.save_param_scheduler,
             meta=meta,
-            by_epoch=self.by_epoch,
+            by_epoch=by_epoch,
             backend_args=self.backend_args,
             **self.args)
+        self._gradients = None
+        if is_main_process():
+            write_last_saved(self._path(filename), runner.work_dir)
+        self._saved = (meta['iter'],
+                       runner.message_hub.runtime_info.get(VALIDATED))
 
-        if not is_main_process():
-            return
-        write_last_saved(self.last_ckpt, runner.work_dir)
-        if outdated is not None:
-            path = self.file_backend.join_path(
-                self.out_dir, self.filename_tmpl.format(outdated))
-            if self.file_backend.isfile(path):
-                self.file_backend.remove(path)
-            elif self.file_backend.isdir(path):
-                # DeepSpeed's checkpoints are folders.
-                self.file_backend.rmtree(path)
+    def _path(self, filename: str) -> str:
+        return self.file_backend.join_path(self.out_dir, filename)
+
+    def _remove(self, path: str) -> None:
+        if self.file_backend.isfile(path):
+            self.file_backend.remove(path)
+        elif self.file_backend.isdir(path):
+            # DeepSpeed's checkpoints are folders.
+            self.file_backend.rmtree(path)
+
+    def _remove_mid_epoch(self, but: Optional[str] = None) -> None:
+        for name in list(self.file_backend.list_dir_or_file(self.out_dir)):
+            if MID_EPOCH.fullmatch(name) and name != but:
+                self._remove(self._path(name))
+
+    def _best_checkpoints(self) -> list:
+        if not self.save_best:
+            return []
+        if len(self.key_indicators) == 1:
+            return [self.best_ckpt_path]
+        return list(self.best_ckpt_path_dict.values())
 
     def _save_best_checkpoint(self, runner, metrics: dict) -> None:
         if not self.save_best or not isinstance(self.file_backend,
                                                 AtomicLocalBackend):
             return super()._save_best_checkpoint(runner, metrics)
         with self.file_backend.removals_postponed() as outdated:
+            self._outdated_best = outdated
             super()._save_best_checkpoint(runner, metrics)
             # The old and the new best one have one name if both are of one
             # epoch: then the old one has been replaced already.
-            if len(self.key_indicators) == 1:
-                best = [self.best_ckpt_path]
-            else:
-                best = self.best_ckpt_path_dict.values()
+            best = self._best_checkpoints()
             outdated[:] = [path for path in outdated if path not in best]
+        self._outdated_best = []
+
+
+def _resumed_from_the_last(runner) -> bool:
+    """Whether what the run was resumed from is what it would be again."""
+    saved = last_saved(runner.work_dir)
+    return runner.iter > 0 and saved is not None and (
+        runner._load_from is None
+        or osp.realpath(runner._load_from) == osp.realpath(saved))

@@ -1,29 +1,23 @@
-import random
+import signal
 import warnings
 from functools import partial
+from typing import Optional
 
-import numpy as np
 import torch
 from mmengine.dataset import worker_init_fn as mmengine_worker_init_fn
 from mmengine.dist import get_rank
 from mmengine.hooks import Hook
 from mmengine.runner import EpochBasedTrainLoop
 
+from poslabel_mm.engine.resumable_train_loop import ResumableTrainLoop
+from poslabel_mm.engine.seeding import STEP, seed_from
 from poslabel_mm.registry import HOOKS
 
 SAMPLER_SEED = 'train_sampler_seed'
 
 
-def seed_from(*entropy: int) -> None:
-    """Seed python, numpy and torch (every device) from some integers."""
-    words = np.random.SeedSequence(entropy).generate_state(3)
-    random.seed(int(words[0]))
-    np.random.seed(int(words[1]))
-    torch.manual_seed(int(words[2]))
-
-
 def seed_worker(worker_id: int, quiet: bool = False) -> None:
-    """Seed a loader's worker from the seed that torch drew for it.
+    """Prepare a loader's worker: its seed, and the signals it is to ignore.
 
     MMEngine's own function gives a worker the same seed every time it starts:
     workers that start anew each epoch would repeat their augmentations.
@@ -34,25 +28,36 @@ def seed_worker(worker_id: int, quiet: bool = False) -> None:
             ``disable_subprocess_warning`` of MMEngine asks for.
     """
     seed_from(torch.initial_seed())
+    if hasattr(signal, 'SIGUSR1'):
+        # Slurm warns every process of a job step; a worker would end of it.
+        signal.signal(signal.SIGUSR1, signal.SIG_IGN)
     if quiet and worker_id != 0:
         warnings.simplefilter('ignore')
 
 
 @HOOKS.register_module()
 class EpochSeedHook(Hook):
-    """Randomness that depends on (seed, epoch, rank) and on nothing before.
+    """Randomness that depends on what it is for and on nothing before.
 
-    A run that stopped after any epoch and was resumed then draws what it would
-    have drawn: drop path, Mixup, shuffling and augmentation, with any number
-    of workers, are those of a run that never stopped. On a CPU the weights are
-    equal bit for bit.
+    A training step (drop path, Mixup, masks, drawn pairs) draws from (seed,
+    epoch, iteration, rank), a sample's augmentation from (seed, epoch, index),
+    shuffling from (seed, epoch). A run that stopped after any iteration and
+    was resumed then draws what it would have drawn, with any number of
+    workers. On a CPU the weights are equal bit for bit.
 
-    It needs an epoch-based training loop, and workers that start anew each
-    epoch: ``persistent_workers=False``, which this project's tools set. It
-    warns where it has not.
+    MMEngine's epoch-based training loop is replaced by a
+    :class:`~poslabel_mm.engine.resumable_train_loop.ResumableTrainLoop`. With
+    another loop only what depends on the step and the epoch is repeated, and
+    the hook warns of it.
     """
 
     priority = 'VERY_HIGH'
+
+    def before_run(self, runner) -> None:
+        # Not the property: it would build the loop of a run that only tests.
+        loop = runner._train_loop
+        if type(loop) is EpochBasedTrainLoop:
+            runner._train_loop = ResumableTrainLoop.in_place_of(loop)
 
     def before_train(self, runner) -> None:
         loader = runner.train_dataloader
@@ -62,12 +67,15 @@ class EpochSeedHook(Hook):
         if getattr(init_fn, 'func', None) is mmengine_worker_init_fn:
             quiet = init_fn.keywords.get('disable_subprocess_warning', False)
             loader.worker_init_fn = partial(seed_worker, quiet=quiet)
+        loop = runner.train_loop
+        if isinstance(loop, ResumableTrainLoop):
+            return
         if getattr(loader, 'persistent_workers', False):
             runner.logger.warning(
                 'train_dataloader has persistent_workers=True: a resumed run '
                 'will not repeat the augmentation of one that was not '
                 'stopped; set persistent_workers=False for that')
-        if not isinstance(runner.train_loop, EpochBasedTrainLoop):
+        if not isinstance(loop, EpochBasedTrainLoop):
             runner.logger.warning(
                 'the training loop is not epoch-based: a resumed run will not '
                 'draw the random numbers of one that was not stopped; set '
@@ -79,6 +87,12 @@ class EpochSeedHook(Hook):
             # Comes once in such a loop: where it goes on, draw anew.
             entropy.append(runner.iter)
         seed_from(*entropy)
+
+    def before_train_iter(self,
+                          runner,
+                          batch_idx: int,
+                          data_batch: Optional[dict] = None) -> None:
+        seed_from(STEP, runner.seed, runner.epoch, batch_idx, get_rank())
 
     @staticmethod
     def _keep_sampler_seed(runner, loader) -> None:

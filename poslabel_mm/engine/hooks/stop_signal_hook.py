@@ -6,11 +6,19 @@ import time
 from typing import Optional
 
 import torch
-from mmengine.dist import all_reduce, is_main_process
+from mmengine.dist import all_reduce, barrier, is_main_process
 from mmengine.hooks import Hook
+from mmengine.runner import IterBasedTrainLoop
 
+from poslabel_mm.engine.resumable_train_loop import ResumableTrainLoop
 from poslabel_mm.registry import HOOKS
+from .atomic_checkpoint_hook import AtomicCheckpointHook
 from .last_saved import last_saved
+
+# SIGUSR1 is what Slurm is commonly asked to send before the time is over.
+SIGNALS = tuple(
+    getattr(signal, name) for name in ('SIGTERM', 'SIGINT', 'SIGUSR1')
+    if hasattr(signal, name))
 
 # Launchers pass a signal on to processes that the terminal has told already.
 SAME_SIGNAL_SECONDS = 1.0
@@ -25,6 +33,9 @@ class _Received:
     def forget(self, work_dir: Optional[str] = None) -> None:
         self.signum: Optional[int] = None
         self.work_dir = work_dir
+        # What was saved because of the signal, or why nothing was.
+        self.saved: Optional[str] = None
+        self.failure: Optional[str] = None
         self._pid = os.getpid()
         self._time = 0.0
 
@@ -37,6 +48,18 @@ class _Received:
             signal.signal(signum, signal.SIG_DFL)
             os.kill(os.getpid(), signum)
 
+    def left_behind(self) -> str:
+        """What there is to go on from, in words."""
+        saved = last_saved(self.work_dir)
+        if saved is None:
+            left = 'no checkpoint had been saved yet'
+        elif self.saved is not None:
+            left = f'saved {self.saved} in {saved}'
+        else:
+            left = (f'the last checkpoint is {saved}, what came after it will '
+                    'be repeated')
+        return left if self.failure is None else f'{self.failure}; {left}'
+
 
 _received = _Received()
 
@@ -45,20 +68,17 @@ def stop_status() -> Optional[int]:
     """Say, once, what a run left behind that was told to stop.
 
     Returns:
-        int | None: The exit status, 143 after SIGTERM and 130 after SIGINT;
-        None if no signal came during training.
+        int | None: The exit status, 128 + N after signal N (143 for SIGTERM,
+        130 for SIGINT); None if no signal came during training.
     """
     if _received.signum is None:
         return None
     if _received.work_dir is not None and is_main_process():
-        saved = last_saved(_received.work_dir)
-        left = (f'the last checkpoint is {saved}, what came after it will be '
-                'repeated' if saved else 'no checkpoint had been saved yet')
         resume = os.environ.get('POSLABEL_MM_RESUME_COMMAND',
                                 'the same command with --resume')
         print(
-            f'stopped by {signal.Signals(_received.signum).name}: {left}; '
-            f'to go on: {resume}',
+            f'stopped by {signal.Signals(_received.signum).name}: '
+            f'{_received.left_behind()}; to go on: {resume}',
             file=sys.stderr,
             flush=True)
     _received.work_dir = None
@@ -67,53 +87,129 @@ def stop_status() -> Optional[int]:
 
 @HOOKS.register_module()
 class StopSignalHook(Hook):
-    """Stops training cleanly on SIGTERM and SIGINT.
+    """Saves and stops on SIGTERM, SIGINT and SIGUSR1.
 
-    The iteration under way is finished (or, in the last one of an epoch, the
-    checkpoint and the validation), then all processes leave together with
-    status 143 or 130 and one line: what was saved last and how to go on.
-    Nothing is saved in mid-epoch: a resumed run starts after the last epoch
-    that was saved and is the run that never stopped (see
-    :class:`EpochSeedHook`). A second signal ends the process at once.
+    The iteration under way is finished, with accumulated gradients up to the
+    one that updates the weights. Then the run is saved in mid-epoch, and all
+    processes leave together with status 143, 130 or 138 and one line: what
+    was saved and how to go on. A resumed run goes on at the next iteration
+    and is the run that never stopped (see :class:`EpochSeedHook`). A second
+    signal ends the process at once.
+
+    If the epoch that is being validated was saved, the validation is left to
+    the resumed run; otherwise it is finished first.
+
+    It saves through :class:`AtomicCheckpointHook` and in MMEngine's
+    epoch-based loop as :class:`EpochSeedHook` resumes it. Without these, and
+    where the file cannot be written, the line names the last checkpoint.
     """
 
     priority = 'LOWEST'
 
     def __init__(self) -> None:
         self._previous: dict = {}
+        self._checkpoints: Optional[AtomicCheckpointHook] = None
 
     def before_train(self, runner) -> None:
         _received.forget(runner.work_dir)
+        self._checkpoints = next(
+            (hook for hook in getattr(runner, 'hooks', ())
+             if isinstance(hook, AtomicCheckpointHook)), None)
         # Python delivers signals to the main thread only.
         if threading.current_thread() is threading.main_thread():
-            for signum in (signal.SIGTERM, signal.SIGINT):
+            for signum in SIGNALS:
                 self._previous[signum] = signal.signal(signum,
                                                        _received.handle)
 
     def before_train_epoch(self, runner) -> None:
-        self._stop_together()
+        if self._agreed():
+            self._leave(runner, runner.epoch, runner.iter)
 
     def after_train_iter(self,
                          runner,
                          batch_idx: int,
                          data_batch=None,
                          outputs: Optional[dict] = None) -> None:
-        if not self.end_of_epoch(runner.train_dataloader, batch_idx):
-            self._stop_together()
+        # The last of an epoch is stopped after when the epoch was saved.
+        if not self.end_of_epoch(runner.train_dataloader,
+                                 batch_idx) and self._agreed():
+            if self._resumes_in_mid_epoch(
+                    runner) and not self._checkpoints.can_save(runner):
+                return  # gradients are accumulated: the next iteration
+            self._leave(runner, runner.epoch, runner.iter + 1)
+
+    def after_train_epoch(self, runner) -> None:
+        is_over = self.is_last_train_epoch(runner) and runner.val_loop is None
+        # Other loops would not make up for the validation that follows.
+        if self._resumes_in_mid_epoch(
+                runner) and not is_over and self._agreed():
+            self._leave(runner, runner.epoch + 1, runner.iter)
+
+    def after_val_iter(self,
+                       runner,
+                       batch_idx: int,
+                       data_batch=None,
+                       outputs=None) -> None:
+        # Each process for itself: they may validate on unequal numbers of
+        # batches, and nothing is to be saved.
+        if self._previous and _received.signum and self._resumes_in_mid_epoch(
+                runner) and self._checkpoints.has_saved(runner.iter):
+            _received.saved = _moment(runner, runner.epoch)
+            self._end()
 
     def after_train(self, runner) -> None:
         _received.forget()
         self._restore()
 
-    def _stop_together(self) -> None:
+    def _resumes_in_mid_epoch(self, runner) -> bool:
+        return self._checkpoints is not None and isinstance(
+            runner.train_loop, ResumableTrainLoop)
+
+    def _agreed(self) -> bool:
+        """Whether any process was told to stop."""
         agreed = torch.tensor(_received.signum or 0)
         all_reduce(agreed, op='max')
         if agreed:
             _received.signum = int(agreed)
-            self._restore()
-            raise SystemExit(stop_status())
+        return bool(agreed)
+
+    def _leave(self, runner, epoch: int, iterations: int) -> None:
+        try:
+            if iterations > 0:
+                self._save(runner, epoch, iterations)
+        except Exception as error:  # the stop goes on, whatever it is
+            _received.failure = ' '.join(str(error).split())
+        stop_status()
+        # A launcher kills the others when the first process ends.
+        barrier()
+        self._end()
+
+    def _save(self, runner, epoch: int, iterations: int) -> None:
+        if self._resumes_in_mid_epoch(runner):
+            self._checkpoints.save_mid_epoch(runner, epoch, iterations)
+            _received.saved = _moment(runner, epoch)
+        elif self._checkpoints is not None and isinstance(
+                runner.train_loop, IterBasedTrainLoop
+        ) and not self._checkpoints.by_epoch:
+            if not self._checkpoints.has_saved(iterations):
+                self._checkpoints._save_checkpoint_with_step(
+                    runner, iterations,
+                    dict(epoch=runner.epoch, iter=iterations))
+            _received.saved = f'at iteration {iterations}'
+
+    def _end(self) -> None:
+        self._restore()
+        raise SystemExit(stop_status())
 
     def _restore(self) -> None:
         for signum, handler in self._previous.items():
             signal.signal(signum, handler)
         self._previous = {}
+
+
+def _moment(runner, epoch: int) -> str:
+    """When in training, given how many epochs are complete."""
+    position = runner.train_loop.position
+    if position:
+        return f'at iteration {position} of epoch {epoch + 1}'
+    return f'at the end of epoch {epoch}'

@@ -47,9 +47,9 @@ class KeyDraw:
     """Draws keys from a random stream of its own.
 
     The stream is made of torch's seed and the rank, so that ranks draw different keys, a run that
-    is seeded anew each epoch (:class:`poslabel_mm.engine.EpochSeedHook`) draws after a resume what
-    it would have drawn, and nothing else in the run draws other numbers because of it. It begins
-    anew when the seed changes, not when the same one is set again.
+    is seeded anew for each step (:class:`poslabel_mm.engine.EpochSeedHook`) draws after a resume
+    what it would have drawn, and nothing else in the run draws other numbers because of it. It
+    begins anew when the seed changes, not when the same one is set again.
     """
 
     def __init__(self) -> None:
@@ -80,9 +80,11 @@ class KeyDraw:
                 'checkpoint the backbone alone, or take all pairs (pairs_per_token=None), whose '
                 'loss keeps no activations')
         seed = torch.initial_seed()
-        if seed != self._seed or self._generator.device != device:
-            self._seed = seed
+        if self._generator is None or self._generator.device != device:
             self._generator = torch.Generator(device)
+            self._seed = None
+        if seed != self._seed:
+            self._seed = seed
             # Mixed, not added: a CPU generator takes 32 bits of what it is given.
             words = np.random.SeedSequence((seed % 2**64, get_rank()))
             self._generator.manual_seed(int(words.generate_state(1)[0]))

@@ -1,0 +1,100 @@
+"""Random numbers that depend on what they are for, and on nothing drawn before."""
+import hashlib
+import random
+import struct
+from collections import Counter
+from typing import Any, Iterable, Iterator, Sized
+
+import numpy as np
+import torch
+from mmengine.device import get_device
+from torch.utils.data import Dataset
+
+# The first part of a seed: what the numbers are for.
+STEP, SAMPLE = 'step', 'sample'
+
+
+def seed_from(*entropy: int | str) -> None:
+    """Seed python, numpy and torch, the device that is trained on included.
+
+    It costs some 10 us, where ``torch.manual_seed`` may take 1 ms: that writes down the stack for
+    every kind of device that has not been used yet.
+    """
+    seed = _seed_host(entropy)
+    device = get_device()
+    if device == 'cuda' and torch.cuda.is_initialized():
+        for generator in torch.cuda.default_generators:
+            generator.manual_seed(seed)
+    elif device != 'cpu':
+        torch.manual_seed(seed)
+
+
+def _seed_host(entropy: tuple[int | str, ...]) -> int:
+    text = ' '.join(map(str, entropy))
+    words = struct.unpack('<3I', hashlib.blake2b(text.encode(), digest_size=12).digest())
+    random.seed(words[0])
+    np.random.seed(words[1])
+    torch.default_generator.manual_seed(words[2])
+    return words[2]
+
+
+class SeededIndices:
+    """A sampler whose indices bring along the seed of their sample.
+
+    The seed is made of the run's seed, the epoch, the index, the rank, and how often the rank has
+    drawn that index in this epoch (samplers may repeat an image for it to be augmented anew). So a
+    sample is the same whichever worker loads it, and however many batches were skipped.
+
+    Args:
+        sampler (Iterable): Yields lists of indices if ``batched``, else indices.
+        batched (bool): Whether it is a loader's batch sampler.
+
+    Attributes:
+        entropy (tuple[int, ...]): Seed, epoch and rank: set it before each epoch.
+        skipped (int): How many items of the epoch are left out at its beginning.
+    """
+
+    def __init__(self, sampler: Iterable, batched: bool) -> None:
+        self.sampler = sampler
+        self.batched = batched
+        self.entropy: tuple[int, ...] = ()
+        self.skipped = 0
+
+    def __len__(self) -> int:
+        return len(self.sampler)
+
+    def __iter__(self) -> Iterator:
+        drawn: Counter = Counter()
+        entropy, skipped = self.entropy, self.skipped
+        for number, item in enumerate(self.sampler):
+            seeded = []
+            for index in item if self.batched else [item]:
+                key = str(index)
+                seeded.append((index, (SAMPLE, *entropy, key, drawn[key])))
+                drawn[key] += 1
+            if number >= skipped:
+                yield seeded if self.batched else seeded[0]
+
+
+class SeededSamples(Dataset):
+    """A dataset that seeds python, numpy and torch before it loads a sample.
+
+    Args:
+        dataset (Sized): The dataset, whose attributes it also has.
+    """
+
+    def __init__(self, dataset: Sized) -> None:
+        self.dataset = dataset
+
+    def __len__(self) -> int:
+        return len(self.dataset)
+
+    def __getitem__(self, seeded_index: tuple) -> Any:
+        index, entropy = seeded_index
+        _seed_host(entropy)  # a worker must not touch other devices
+        return self.dataset[index]
+
+    def __getattr__(self, name: str) -> Any:
+        if name == 'dataset' or name.startswith('__'):  # while it is unpickled
+            raise AttributeError(name)
+        return getattr(self.dataset, name)
