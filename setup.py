@@ -14,7 +14,7 @@ def constants(module):
 
 stacks = {
     name: [distribution + versions for distribution, versions in ranges.items()]
-    for name, ranges in constants('stacks')['STACKS'].items()
+    for name, ranges in constants('stack/stacks')['STACKS'].items()
 }
 
 readme = ROOT / 'README.md'

@@ -2,8 +2,8 @@
 import argparse
 import sys
 
-from .config_prefix import config_path, list_configs
-from .errors import UserError
+from poslabel_mm.stack.config_prefix import config_path, list_configs
+from poslabel_mm.errors import UserError
 
 
 def main() -> None:

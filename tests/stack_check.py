@@ -103,7 +103,7 @@ def accuracies(work_dir):
 
 
 def check(stack, folder):
-    from poslabel_mm import compat
+    from poslabel_mm.stack import compat
     found = compat.check_stack(compat.installed_versions())
     assert found == stack, f'this environment has the stack {found}'
 

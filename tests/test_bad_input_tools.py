@@ -11,8 +11,8 @@ from mmengine.config import Config
 from PIL import Image
 from tiny_run import listing, make_config, make_images, train, write_config
 
-from poslabel_mm import launch
-from poslabel_mm.engine.precheck_schedule import (_iterations_per_epoch,
+from poslabel_mm.launch import tools as launch
+from poslabel_mm.launch.checks.schedule import (_iterations_per_epoch,
                                                   check_schedule)
 
 ROOT = osp.dirname(osp.dirname(osp.realpath(__file__)))

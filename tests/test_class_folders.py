@@ -9,10 +9,11 @@ from mmengine.config import Config
 from mmpretrain.datasets import CustomDataset, build_dataset
 from tiny_run import make_images, write_config
 
-from poslabel_mm import UserError, config_path, launch
-from poslabel_mm.engine.class_folders import count_by_class, read_list
-from poslabel_mm.engine.precheck_options import check_num_classes
-from poslabel_mm.engine.precheck_data import LOADERS, check_data, name_classes
+from poslabel_mm import UserError, config_path
+from poslabel_mm.launch import tools as launch
+from poslabel_mm.datasets.class_folders import count_by_class, read_list
+from poslabel_mm.launch.checks.options import check_num_classes
+from poslabel_mm.launch.checks.data import LOADERS, check_data, name_classes
 
 TRAINING = LOADERS[:2]
 VALIDATION = """

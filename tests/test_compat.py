@@ -19,7 +19,9 @@ from mmengine.logging import HistoryBuffer
 from mmengine.runner import CheckpointLoader, Runner
 from mmengine.runner.checkpoint import load_checkpoint
 
-from poslabel_mm import UserError, checkpoint_file, compat
+from poslabel_mm import UserError
+from poslabel_mm.stack import checkpoint_file
+from poslabel_mm.stack import compat
 from poslabel_mm.engine.hooks.last_saved import last_saved, write_last_saved
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -110,7 +112,7 @@ def test_torchvision_without_its_library(tmp_path, library_loads):
     (package / 'ops.py').write_text(OPS)
     done = subprocess.run(
         [sys.executable, '-c',
-         'import poslabel_mm.compat as compat, torchvision\n'
+         'import poslabel_mm.stack.compat as compat, torchvision\n'
          'print(torchvision.__file__, torchvision.ops.torch is not None)\n'
          'print(compat._torchvision_schemas is None)'],
         capture_output=True, text=True,

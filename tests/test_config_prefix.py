@@ -7,7 +7,8 @@ import pytest
 from mmengine.config import Config
 
 import poslabel_mm
-from poslabel_mm import UserError, __main__, config_prefix
+from poslabel_mm import UserError, __main__
+from poslabel_mm.stack import config_prefix
 
 CONFIGS = Path(__file__).resolve().parents[1] / 'configs'
 

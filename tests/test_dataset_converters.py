@@ -17,8 +17,8 @@ from mmpretrain.datasets import build_dataset
 from PIL import Image
 
 from poslabel_mm import UserError
-from poslabel_mm import dataset_conversion as conversion
-from poslabel_mm.engine.precheck_classes import source_made_in
+from poslabel_mm.datasets import conversion as dataset_conversion
+from poslabel_mm.launch.checks.classes import source_made_in
 
 ROOT = Path(__file__).resolve().parents[1]
 TOOLS = ROOT / 'tools' / 'dataset_converters'

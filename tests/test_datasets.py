@@ -11,9 +11,10 @@ from mmpretrain.datasets import FashionMNIST as StockFashionMNIST
 from mmpretrain.datasets import build_dataset
 from tiny_run import make_images, write_config
 
-from poslabel_mm import UserError, config_path, launch
+from poslabel_mm import UserError, config_path
+from poslabel_mm.launch import tools as launch
 from poslabel_mm.datasets import FashionMNIST, fashion_mnist
-from poslabel_mm.engine.precheck_data import LOADERS, check_data
+from poslabel_mm.launch.checks.data import LOADERS, check_data
 
 BASES = osp.join(osp.dirname(config_path('vit-b_in1k.py')), '_base_')
 COUNTS = dict(train=7, t10k=5)

@@ -10,7 +10,7 @@ import pytest
 import torch
 from tiny_run import make_config, make_images, train, weights, write_config
 
-from poslabel_mm import launch
+from poslabel_mm.launch import tools as launch
 from poslabel_mm.errors import UserError
 
 ROOT = osp.dirname(osp.dirname(osp.realpath(__file__)))
@@ -149,7 +149,7 @@ class MeanLossHook(Hook):
 
 FORKS = """
 import multiprocessing, os, socket, sys
-from poslabel_mm import launch
+from poslabel_mm.launch import tools as launch
 import mmpretrain.models
 
 def train(rank, config, port):

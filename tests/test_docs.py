@@ -23,8 +23,9 @@ from mmengine.config import Config
 from mmengine.runner import Runner
 from PIL import Image
 
-from poslabel_mm import UserError, __main__, config_path, launch
-from poslabel_mm.engine.precheck_options import check_auto_scale_lr, check_num_classes
+from poslabel_mm import UserError, __main__, config_path
+from poslabel_mm.launch import tools as launch
+from poslabel_mm.launch.checks.options import check_auto_scale_lr, check_num_classes
 
 ROOT = Path(__file__).resolve().parents[1]
 PAGES = [ROOT / 'README.md', *sorted((ROOT / 'docs').glob('*.md'))]

@@ -4,7 +4,7 @@ import torch
 from models import apl_head, batch, build, classifier, tiny_vit
 
 from poslabel_mm.errors import UserError
-from poslabel_mm.labels import (absolute_labels, relative_labels,
+from poslabel_mm.tokens.labels import (absolute_labels, relative_labels,
                                 rescaled_positions)
 from poslabel_mm.registry import MODELS as OURS
 from poslabel_mm.tokens import PatchTokens

@@ -2,7 +2,7 @@ import pytest
 import torch
 
 from poslabel_mm.errors import UserError
-from poslabel_mm.labels import (absolute_labels, num_absolute, num_relative,
+from poslabel_mm.tokens.labels import (absolute_labels, num_absolute, num_relative,
                                 relative_codes, relative_labels, to_grid_shape)
 
 GRIDS = [(1, 1), (1, 5), (4, 1), (3, 3), (2, 5), (14, 14)]

@@ -15,7 +15,7 @@ from PIL import Image
 from tiny_run import RANDOM, make_config, make_images, train, weights, \
     write_config
 
-from poslabel_mm import launch
+from poslabel_mm.launch import tools as launch
 from poslabel_mm.engine import CPUAmpOptimWrapper
 
 ROOT = osp.dirname(osp.dirname(osp.realpath(__file__)))

@@ -18,7 +18,7 @@ from mmengine.runner import Runner
 from mmpretrain.datasets import CustomDataset
 from tiny_run import RANDOM, make_config, make_images
 
-from poslabel_mm.compat import load_from_local
+from poslabel_mm.stack.compat import load_from_local
 from poslabel_mm.engine import AtomicCheckpointHook, EpochSeedHook
 from poslabel_mm.engine.hooks.atomic_checkpoint_hook import OUTDATED
 from poslabel_mm.engine.resumable_train_loop import POSITION, VALIDATED

@@ -13,7 +13,8 @@ from mmpretrain import FeatureExtractor, ImageClassificationInferencer
 from mmpretrain.apis.model import ModelHub
 from PIL import Image
 
-from poslabel_mm import config_path, model_hub
+from poslabel_mm import config_path
+from poslabel_mm.stack import model_hub
 from poslabel_mm.models import PositionalLabelClassifier, PositionalLabelMAE
 
 ROOT = Path(__file__).resolve().parents[1]

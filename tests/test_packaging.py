@@ -13,7 +13,7 @@ import pytest
 from packaging.markers import default_environment
 from packaging.requirements import Requirement
 
-from poslabel_mm.stacks import STACKS
+from poslabel_mm.stack.stacks import STACKS
 from poslabel_mm.version import __version__
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -111,10 +111,10 @@ def test_installed_wheel_finds_its_own_configs(packed, tmp_path):
          'path = config_path("vit-b_apl_in1k")\n'
          'print(path)\n'
          'print(Config.fromfile(path).model.type)\n'
-         'from poslabel_mm.paper import load_paper\n'
+         'from poslabel_mm.experiments.manifest import load_paper\n'
          'print(load_paper().table(7).row("mae").paper["top1"])\n'
          'from modelindex.load_model_index import load\n'
-         'from poslabel_mm.model_hub import INDEX\n'
+         'from poslabel_mm.stack.model_hub import INDEX\n'
          'print(load(str(INDEX)).models[0].config)'],
         cwd=tmp_path, env={**os.environ, 'PYTHONPATH': str(tmp_path)},
         capture_output=True, text=True)

@@ -9,7 +9,7 @@ from torch import nn
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils.checkpoint import checkpoint
 
-from poslabel_mm.labels import num_relative, relative_codes
+from poslabel_mm.tokens.labels import num_relative, relative_codes
 from poslabel_mm.models.losses import draw_keys, pairwise_cross_entropy
 
 

@@ -23,8 +23,8 @@ from mmpretrain.structures import DataSample
 from PIL import Image
 
 from poslabel_mm import UserError
-from poslabel_mm.paper import list_manifests, load_paper
-from poslabel_mm.reproduce.results import paper_gain
+from poslabel_mm.experiments.manifest import list_manifests, load_paper
+from poslabel_mm.experiments.results import paper_gain
 
 CONFIGS = Path(__file__).resolve().parents[1] / 'configs'
 PAPER = load_paper()

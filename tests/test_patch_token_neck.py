@@ -11,7 +11,7 @@ from models import apl_head, batch, build, classifier, tiny_vit
 
 from poslabel_mm.errors import UserError
 from poslabel_mm.models import PatchTokenNeck
-from poslabel_mm.token_sources import TokenSource, token_source
+from poslabel_mm.tokens.sources import TokenSource, token_source
 from poslabel_mm.tokens import PatchTokenReader, PatchTokens
 
 CASES = TRANSFORMERS | OTHERS

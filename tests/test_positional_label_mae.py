@@ -14,8 +14,8 @@ from selfsup_models import (HEADS, PIXELS, VIT, decoder, hivit, images, mae,
 from torch import nn
 
 from poslabel_mm.errors import UserError
-from poslabel_mm.labels import num_absolute
-from poslabel_mm.masked_tokens import check_mask_ratio
+from poslabel_mm.tokens.labels import num_absolute
+from poslabel_mm.tokens.masked import check_mask_ratio
 from poslabel_mm.models import PositionalLabelMAE
 
 RATIOS = [0, 0.25, 0.5, 0.75, 0.9]

@@ -16,7 +16,8 @@ from mmengine.registry import MODELS
 from mmpretrain.structures import DataSample
 from tiny_run import make_images, weights, write_config
 
-from poslabel_mm import UserError, config_path, launch
+from poslabel_mm import UserError, config_path
+from poslabel_mm.launch import tools as launch
 
 ROOT = Path(__file__).resolve().parents[1]
 PAIRS = {

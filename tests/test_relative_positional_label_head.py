@@ -9,7 +9,7 @@ from torch import nn
 from torch.utils.checkpoint import checkpoint
 
 from poslabel_mm.errors import UserError
-from poslabel_mm.labels import relative_labels
+from poslabel_mm.tokens.labels import relative_labels
 from poslabel_mm.models import RelativePositionalLabelHead
 from poslabel_mm.tokens import PatchTokens
 

@@ -17,13 +17,15 @@ from mmengine.config import Config
 from mmpretrain.models import MAEViT
 
 from poslabel_mm import UserError, config_path
-from poslabel_mm.child_processes import ChildProcesses
+from poslabel_mm.launch.child_processes import ChildProcesses
 from poslabel_mm.models import PositionalLabelHead, RelativePositionalLabelHead
-from poslabel_mm.paper import load_paper
-from poslabel_mm.reproduce import figures, results, selection
-from poslabel_mm.reproduce.run import Run, Scale, first_difference, normal
-from poslabel_mm.reproduce.selection import Selection, options_folder, select
-from poslabel_mm.reproduce.tiny import tiny_config
+from poslabel_mm.experiments.manifest import load_paper
+from poslabel_mm.experiments import figures
+from poslabel_mm.experiments import results
+from poslabel_mm.experiments import selection
+from poslabel_mm.experiments.run import Run, Scale, first_difference, normal
+from poslabel_mm.experiments.selection import Selection, options_folder, select
+from poslabel_mm.experiments.tiny import tiny_config
 
 ROOT = Path(__file__).resolve().parents[1]
 PAPER = load_paper()
@@ -194,7 +196,7 @@ def shown(out):
 
 
 def test_dry_run_prints_the_commands_and_makes_nothing(call, capsys, tmp_path, monkeypatch):
-    from poslabel_mm.reproduce import launcher
+    from poslabel_mm.experiments import launcher
     monkeypatch.setattr(launcher, '_python', lambda: 'python')
     monkeypatch.chdir(ROOT)
     folder = tmp_path / 'runs'

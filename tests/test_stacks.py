@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from poslabel_mm import compat
+from poslabel_mm.stack import compat
 
 ROOT = Path(__file__).resolve().parents[1]
 

@@ -13,9 +13,10 @@ import torch
 from test_parent_process import ends
 from tiny_run import make_images, write_config
 
-from poslabel_mm import UserError, launch
+from poslabel_mm import UserError
+from poslabel_mm.launch import tools as launch
 from poslabel_mm.engine import EqualBatchesHook
-from poslabel_mm.engine.cpu_distributed import check_launcher
+from poslabel_mm.engine.cpu import check_launcher
 from poslabel_mm.engine.folder_lock import is_locked
 from poslabel_mm.engine.hooks import equal_batches_hook
 

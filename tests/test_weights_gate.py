@@ -9,8 +9,9 @@ from mmengine.config import Config
 from test_bad_input_tools import config, fails, folder, trained  # noqa: F401
 from tiny_run import listing
 
-from poslabel_mm import UserError, launch
-from poslabel_mm.engine.precheck_checkpoint import (_build_model, check_load_from,
+from poslabel_mm import UserError
+from poslabel_mm.launch import tools as launch
+from poslabel_mm.launch.checks.checkpoint import (_build_model, check_load_from,
                                                     check_pretrained, check_resume, check_weights)
 
 WAYS = 'load_from', 'backbone', 'model', 'resume', 'test'

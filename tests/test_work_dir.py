@@ -17,8 +17,10 @@ import torch
 from test_bad_input_tools import config, fails, folder, trained  # noqa: F401
 from tiny_run import listing
 
-from poslabel_mm import UserError, launch
-from poslabel_mm.engine import atomic_file, folder_lock, write_atomically
+from poslabel_mm import UserError
+from poslabel_mm.launch import tools as launch
+from poslabel_mm.engine import folder_lock, write_atomically
+from poslabel_mm.engine import files as atomic_file
 from poslabel_mm.engine.folder_lock import is_locked, lock_folder
 from poslabel_mm.engine.unwritable import check_writable, unwritable, write_error
 

@@ -278,7 +278,7 @@ def pair_loss(form: str, grid: int, batch_size: int, args: argparse.Namespace) -
             if reference is None:
                 loss = head.loss(PatchTokens(tokens, (grid, grid)))['loss_rpl']
             else:
-                codes = poslabel_mm.labels.relative_codes((grid, grid), device=args.device)
+                codes = poslabel_mm.tokens.labels.relative_codes((grid, grid), device=args.device)
                 loss, _ = reference(tokens[..., head.query_channels],
                                     tokens[..., head.key_channels], *codes, head.fc1,
                                     [head.fc2, head.classifier])

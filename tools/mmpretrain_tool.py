@@ -18,7 +18,7 @@ if __name__ == '__main__':
 sys.path.insert(0, osp.dirname(osp.dirname(osp.realpath(__file__))))
 
 try:
-    from poslabel_mm.launch import other_tool
+    from poslabel_mm.launch.tools import other_tool
 except ImportError as error:
     if error.name is not None:
         raise

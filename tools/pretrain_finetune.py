@@ -29,12 +29,12 @@ try:
     from mmengine.config import Config, DictAction
 
     from poslabel_mm import UserError, config_path
-    from poslabel_mm.child_processes import ChildProcesses
-    from poslabel_mm.engine.atomic_file import write_atomically
+    from poslabel_mm.launch.child_processes import ChildProcesses
+    from poslabel_mm.engine.files import write_atomically
     from poslabel_mm.engine.folder_lock import lock_folder
     from poslabel_mm.engine.hooks.last_saved import last_saved
-    from poslabel_mm.engine.precheck_data import LOADERS, check_data
-    from poslabel_mm.engine.precheck_options import check_num_classes
+    from poslabel_mm.launch.checks.data import LOADERS, check_data
+    from poslabel_mm.launch.checks.options import check_num_classes
 except ImportError as error:
     if error.name is not None:
         raise

@@ -47,10 +47,10 @@ PICTURED_PARTS = (0, 0.2, 0.3, 1)  # of the epochs
 
 try:
     from poslabel_mm import UserError
-    from poslabel_mm.engine.atomic_file import write_atomically
+    from poslabel_mm.engine.files import write_atomically
     from poslabel_mm.engine.folder_lock import lock_folder
     from poslabel_mm.engine.unwritable import write_error
-    from poslabel_mm.parent_process import followed
+    from poslabel_mm.launch.parent_process import followed
 except ImportError as error:
     if error.name is not None:
         raise

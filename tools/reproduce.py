@@ -33,17 +33,17 @@ sys.path.insert(0, str(ROOT))
 
 try:
     from poslabel_mm import UserError, config_path
-    from poslabel_mm.child_processes import ChildProcesses
-    from poslabel_mm.engine.atomic_file import write_atomically
+    from poslabel_mm.launch.child_processes import ChildProcesses
+    from poslabel_mm.engine.files import write_atomically
     from poslabel_mm.engine.unwritable import make_folder, write_error
-    from poslabel_mm.paper import list_manifests, load_paper
-    from poslabel_mm.reproduce import results
-    from poslabel_mm.reproduce.figures import draw
-    from poslabel_mm.reproduce.launcher import Launcher
-    from poslabel_mm.reproduce.listing import print_list
-    from poslabel_mm.reproduce.run import Run, Scale
-    from poslabel_mm.reproduce.selection import Selection, select
-    from poslabel_mm.reproduce.tiny import DATA
+    from poslabel_mm.experiments.manifest import list_manifests, load_paper
+    from poslabel_mm.experiments import results
+    from poslabel_mm.experiments.figures import draw
+    from poslabel_mm.experiments.launcher import Launcher
+    from poslabel_mm.experiments.listing import print_list
+    from poslabel_mm.experiments.run import Run, Scale
+    from poslabel_mm.experiments.selection import Selection, select
+    from poslabel_mm.experiments.tiny import DATA
 except ImportError as error:
     if error.name is not None:
         raise
@@ -103,7 +103,7 @@ def check_data_of(runs: List[Run]) -> None:
 def data_check():
     """`check_data`, whose import has MMPretrain print what it did not find."""
     with redirect_stdout(io.StringIO()):
-        from poslabel_mm.engine.precheck_data import check_data
+        from poslabel_mm.launch.checks.data import check_data
     return check_data
 
 

@@ -33,7 +33,7 @@ setup_env() {
     # Written last, so an interrupted install is taken up again.
     stamp=$dir/poslabel_mm.stamp
     want="$stack $root $(cat "$constraints" "$root/requirements/constraints-common.txt" \
-        "$root/setup.py" "$root/poslabel_mm/stacks.py" | cksum)"
+        "$root/setup.py" "$root/poslabel_mm/stack/stacks.py" | cksum)"
     if [ "$(cat "$stamp" 2>/dev/null)" = "$want" ] && "$dir/bin/python" -c '' 2>/dev/null; then
         PYTHON=$dir/bin/python
         return 0

@@ -17,7 +17,7 @@ if __name__ == '__main__':
 sys.path.insert(0, osp.dirname(osp.dirname(osp.realpath(__file__))))
 
 try:
-    from poslabel_mm.launch import test
+    from poslabel_mm.launch.tools import test
 except ImportError as error:
     if error.name is not None:
         raise

@@ -25,7 +25,7 @@ sys.path.insert(0, osp.dirname(osp.dirname(osp.realpath(__file__))))
 try:
     # Here for what the MM stack lacks to be said once, not by every process.
     from poslabel_mm import UserError
-    from poslabel_mm.parent_process import follow_parent, followed
+    from poslabel_mm.launch.parent_process import follow_parent, followed
     import torch
     from torch.distributed import DistNetworkError, run
     from torch.distributed.elastic.multiprocessing.api import SignalException

@@ -6,7 +6,7 @@ import numpy as np
 from mmpretrain.datasets import FashionMNIST as StockFashionMNIST
 from mmpretrain.datasets.mnist import read_sn3_pascalvincent_tensor
 
-from poslabel_mm.dataset_sources import FASHION_MNIST
+from poslabel_mm.datasets.sources import FASHION_MNIST
 from poslabel_mm.errors import UserError
 from poslabel_mm.registry import DATASETS
 

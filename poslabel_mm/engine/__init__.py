@@ -1,6 +1,6 @@
-from .atomic_file import AtomicLocalBackend, write_atomically
-from .cpu_amp_optim_wrapper import CPUAmpOptimWrapper
-from .hooks import (AtomicCheckpointHook, EpochSeedHook, EqualBatchesHook,
+from poslabel_mm.engine.files import AtomicLocalBackend, write_atomically
+from poslabel_mm.engine.cpu_amp_optim_wrapper import CPUAmpOptimWrapper
+from poslabel_mm.engine.hooks import (AtomicCheckpointHook, EpochSeedHook, EqualBatchesHook,
                     NonFiniteLossHook, ResumeOptionsHook, StopSignalHook)
 
 __all__ = [

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import IO
 
 from poslabel_mm.errors import UserError
-from .unwritable import unwritable
+from poslabel_mm.engine.unwritable import unwritable
 
 try:
     import fcntl

@@ -7,7 +7,7 @@ from mmengine.dist import get_rank
 from mmengine.runner import EpochBasedTrainLoop
 from torch.utils.data import DataLoader, IterableDataset
 
-from .seeding import SeededIndices, SeededSamples
+from poslabel_mm.engine.seeding import SeededIndices, SeededSamples
 
 # In the message hub, and so in every checkpoint: the batches of this epoch that the model was
 # trained on and the batches of an epoch; the last epoch that was validated.

@@ -3,8 +3,8 @@ import logging
 import sys
 from typing import IO
 
-from .folder_lock import is_inherited, lock_folder
-from .unwritable import make_folder, unwritable, write_error
+from poslabel_mm.engine.folder_lock import is_inherited, lock_folder
+from poslabel_mm.engine.unwritable import make_folder, unwritable, write_error
 
 
 class WorkDir:

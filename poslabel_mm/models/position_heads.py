@@ -6,7 +6,7 @@ from torch import Tensor, nn
 
 from poslabel_mm.errors import UserError
 from poslabel_mm.tokens import PatchTokens
-from .backbones.encoding_grid import keep_grid
+from poslabel_mm.models.backbones.encoding_grid import keep_grid
 
 
 class PositionHeads:

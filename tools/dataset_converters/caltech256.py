@@ -29,9 +29,9 @@ except ImportError as error:
     if error.name is not None:
         raise
     sys.exit(f'error: {error}')  # what the MM stack lacks
-from poslabel_mm.dataset_conversion import (Classes, Conversion,  # noqa: E402
+from poslabel_mm.datasets.conversion import (Classes, Conversion,  # noqa: E402
                                             Parser, list_folder, run_tool)
-from poslabel_mm.dataset_sources import CALTECH256  # noqa: E402
+from poslabel_mm.datasets.sources import CALTECH256  # noqa: E402
 
 ARCHIVE_FOLDER = '256_ObjectCategories'
 CLASS_FOLDER = re.compile(r'(\d{3})\..+')  # 001.ak47 to 257.clutter

@@ -27,11 +27,11 @@ except ImportError as error:
     if error.name is not None:
         raise
     sys.exit(f'error: {error}')  # what the MM stack lacks
-from poslabel_mm.dataset_conversion import (Parser, check_names,  # noqa: E402
+from poslabel_mm.datasets.conversion import (Parser, check_names,  # noqa: E402
                                             inspect_images, list_folder,
                                             progress, refuse_unreadable,
                                             run_tool)
-from poslabel_mm.dataset_sources import IMAGENET  # noqa: E402
+from poslabel_mm.datasets.sources import IMAGENET  # noqa: E402
 
 SIDES = ('train', 'val')
 Images = Dict[str, List[Path]]

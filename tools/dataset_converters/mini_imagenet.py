@@ -41,11 +41,11 @@ except ImportError as error:
     if error.name is not None:
         raise
     sys.exit(f'error: {error}')  # what the MM stack lacks
-from poslabel_mm.dataset_conversion import (IMAGE_EXTENSIONS,  # noqa: E402
+from poslabel_mm.datasets.conversion import (IMAGE_EXTENSIONS,  # noqa: E402
                                             Classes, Conversion, Parser,
                                             fault_of_name, list_folder,
                                             run_tool)
-from poslabel_mm.dataset_sources import MINI_IMAGENET  # noqa: E402
+from poslabel_mm.datasets.sources import MINI_IMAGENET  # noqa: E402
 
 SPLIT_FILES = ('train.csv', 'val.csv', 'test.csv')
 NUMBERED = re.compile(r'(n\d{8})(\d{8})\.jpg')

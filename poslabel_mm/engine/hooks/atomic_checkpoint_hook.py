@@ -5,12 +5,12 @@ from typing import Optional
 from mmengine.dist import is_main_process
 from mmengine.hooks import CheckpointHook
 
-from poslabel_mm.engine.atomic_file import AtomicLocalBackend
+from poslabel_mm.engine.files import AtomicLocalBackend
 from poslabel_mm.engine.resumable_train_loop import (VALIDATED,
                                                      ResumableTrainLoop)
 from poslabel_mm.registry import HOOKS
-from . import partial_gradients
-from .last_saved import last_saved, write_last_saved
+from poslabel_mm.engine.hooks import partial_gradients
+from poslabel_mm.engine.hooks.last_saved import last_saved, write_last_saved
 
 MID_EPOCH = re.compile(r'epoch_\d+_iter_\d+\.pth')
 

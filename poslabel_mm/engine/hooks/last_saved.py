@@ -2,7 +2,7 @@ import locale
 import os.path as osp
 from typing import Optional
 
-from poslabel_mm.engine.atomic_file import write_atomically
+from poslabel_mm.engine.files import write_atomically
 
 
 def last_saved(work_dir: str) -> Optional[str]:

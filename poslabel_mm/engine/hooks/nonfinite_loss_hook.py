@@ -10,11 +10,11 @@ from mmengine.dist import all_reduce, get_world_size, is_main_process
 from mmengine.hooks import Hook
 from mmengine.model import is_model_wrapper
 
-from poslabel_mm.checkpoint_file import read
+from poslabel_mm.stack.checkpoint_file import read
 from poslabel_mm.errors import UserError
 from poslabel_mm.registry import HOOKS
-from .last_saved import last_saved
-from .nonfinite_state import constant_infinities, nonfinite_entry
+from poslabel_mm.engine.hooks.last_saved import last_saved
+from poslabel_mm.engine.hooks.nonfinite_state import constant_infinities, nonfinite_entry
 
 # A loss scaler skips the step of a batch that overflowed in float16 and goes
 # on: only a run of them means that the weights are lost.

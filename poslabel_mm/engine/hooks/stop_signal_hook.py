@@ -12,8 +12,8 @@ from mmengine.runner import IterBasedTrainLoop
 
 from poslabel_mm.engine.resumable_train_loop import ResumableTrainLoop
 from poslabel_mm.registry import HOOKS
-from .atomic_checkpoint_hook import AtomicCheckpointHook
-from .last_saved import last_saved
+from poslabel_mm.engine.hooks.atomic_checkpoint_hook import AtomicCheckpointHook
+from poslabel_mm.engine.hooks.last_saved import last_saved
 
 # SIGUSR1 is what Slurm is commonly asked to send before the time is over.
 SIGNALS = tuple(

@@ -1,7 +1,7 @@
 from torch import nn
 
 from poslabel_mm.registry import MODELS
-from .positional_vit import PositionalVisionTransformer
+from poslabel_mm.models.backbones.positional_vit import PositionalVisionTransformer
 
 
 @MODELS.register_module()

@@ -15,10 +15,10 @@ from mmpretrain.models.utils import resize_pos_embed
 from torch import Tensor, nn
 
 from poslabel_mm.errors import UserError
-from poslabel_mm.labels import GridShape
-from poslabel_mm.masked_tokens import built_grid, tells_grid
+from poslabel_mm.tokens.labels import GridShape
+from poslabel_mm.tokens.masked import built_grid, tells_grid
 
-# Also read in poslabel_mm.compat.
+# Also read in poslabel_mm.stack.compat.
 METADATA_KEY = 'grid_shapes'
 
 

@@ -3,9 +3,9 @@ from mmpretrain.models.utils import build_2d_sincos_position_embedding
 from torch import Tensor
 
 from poslabel_mm.errors import UserError
-from poslabel_mm.labels import GridShape
-from poslabel_mm.masked_tokens import built_grid, check_image_size
-from .encoding_grid import keep_grid
+from poslabel_mm.tokens.labels import GridShape
+from poslabel_mm.tokens.masked import built_grid, check_image_size
+from poslabel_mm.models.backbones.encoding_grid import keep_grid
 
 POS_ENCODINGS = ('learned', 'sincos', 'learned_sincos', 'none')
 

@@ -3,9 +3,9 @@ from mmpretrain.models.selfsup import MAEHiViT
 from mmpretrain.models.utils import resize_pos_embed
 from torch import Tensor, nn
 
-from poslabel_mm.masked_tokens import built_grid
+from poslabel_mm.tokens.masked import built_grid
 from poslabel_mm.registry import MODELS
-from .positional_encoding import MaskedEncodingChoice
+from poslabel_mm.models.backbones.positional_encoding import MaskedEncodingChoice
 
 
 @MODELS.register_module()

@@ -3,7 +3,7 @@ from mmpretrain.models.selfsup import MAEViT
 from torch import nn
 
 from poslabel_mm.registry import MODELS
-from .positional_encoding import MaskedEncodingChoice
+from poslabel_mm.models.backbones.positional_encoding import MaskedEncodingChoice
 
 
 class MAEEncodingChoice(MaskedEncodingChoice):

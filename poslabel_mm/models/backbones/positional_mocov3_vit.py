@@ -2,7 +2,7 @@ from mmpretrain.models.selfsup import MoCoV3ViT
 from torch import nn
 
 from poslabel_mm.registry import MODELS
-from .positional_encoding import PositionalEncodingChoice
+from poslabel_mm.models.backbones.positional_encoding import PositionalEncodingChoice
 
 
 @MODELS.register_module()

@@ -9,8 +9,8 @@ from torch import Tensor, nn
 
 from poslabel_mm.errors import UserError
 from poslabel_mm.registry import MODELS
-from .encoding_grid import keep_grid
-from .relative_position_bias import resize_bias_table
+from poslabel_mm.models.backbones.encoding_grid import keep_grid
+from poslabel_mm.models.backbones.relative_position_bias import resize_bias_table
 
 POS_ENCODINGS = ('cpe', 'rpb', 'none')
 

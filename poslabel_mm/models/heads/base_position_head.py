@@ -5,7 +5,7 @@ from mmengine.model import BaseModule
 from torch import nn
 
 from poslabel_mm.errors import UserError
-from poslabel_mm.labels import (GridShape, rescaled_positions,
+from poslabel_mm.tokens.labels import (GridShape, rescaled_positions,
                                 to_grid_shape)
 from poslabel_mm.models.random_state import independent_random_state
 from poslabel_mm.tokens import PatchTokens

@@ -4,11 +4,11 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from poslabel_mm.labels import (GridShape, absolute_labels, num_absolute,
+from poslabel_mm.tokens.labels import (GridShape, absolute_labels, num_absolute,
                                 to_grid_shape)
 from poslabel_mm.registry import MODELS
 from poslabel_mm.tokens import PatchTokens
-from .base_position_head import (DEFAULT_INIT, BasePositionHead,
+from poslabel_mm.models.heads.base_position_head import (DEFAULT_INIT, BasePositionHead,
                                  half_channels)
 
 

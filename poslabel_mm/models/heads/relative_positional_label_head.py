@@ -5,12 +5,12 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from poslabel_mm.errors import UserError
-from poslabel_mm.labels import (GridShape, num_relative, relative_codes,
+from poslabel_mm.tokens.labels import (GridShape, num_relative, relative_codes,
                                 to_grid_shape)
 from poslabel_mm.models.losses import KeyDraw, pairwise_cross_entropy
 from poslabel_mm.registry import MODELS
 from poslabel_mm.tokens import PatchTokens
-from .base_position_head import (DEFAULT_INIT, BasePositionHead,
+from poslabel_mm.models.heads.base_position_head import (DEFAULT_INIT, BasePositionHead,
                                  half_channels)
 
 

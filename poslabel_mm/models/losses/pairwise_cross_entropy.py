@@ -52,7 +52,7 @@ def pairwise_cross_entropy(query: Tensor,
         key (Tensor): Shape (B, M, Dk).
         query_code (Tensor): Long, shape (N,), or (B, N) where images differ. The class of the
             pair (i, j) is ``query_code[i] + key_code[j]``, see
-            :func:`poslabel_mm.labels.relative_codes`; it must lie in [0, C), which is not looked
+            :func:`poslabel_mm.tokens.labels.relative_codes`; it must lie in [0, C), which is not looked
             at, as that would have a GPU wait: outside of it the loss is infinite or torch fails.
         key_code (Tensor): Long, shape (M,) or (B, M).
         pair_linear (nn.Linear): Dq + Dk to H, before the GELU.

@@ -3,14 +3,14 @@ from typing import Dict
 from mmpretrain.models.backbones import HiViT
 from torch import Tensor
 
-from poslabel_mm.labels import num_absolute
-from poslabel_mm.masked_tokens import (built_grid, check_image_size,
+from poslabel_mm.tokens.labels import num_absolute
+from poslabel_mm.tokens.masked import (built_grid, check_image_size,
                                        check_mask_ratio, shuffled_indices,
                                        tells_grid)
-from poslabel_mm.token_sources import unwrapped
+from poslabel_mm.tokens.sources import unwrapped
 from poslabel_mm.tokens import PatchTokens
-from .non_square_grid import lay_grid
-from .self_supervised_labels import SelfSupervisedLabels
+from poslabel_mm.models.selfsup.non_square_grid import lay_grid
+from poslabel_mm.models.selfsup.self_supervised_labels import SelfSupervisedLabels
 
 
 class MaskedLabels(SelfSupervisedLabels):

@@ -10,13 +10,13 @@ from mmengine.model import BaseModule
 from torch import Tensor, nn
 
 from poslabel_mm.errors import UserError
-from poslabel_mm.labels import GridShape
-from poslabel_mm.masked_tokens import (built_grid, built_image_size,
+from poslabel_mm.tokens.labels import GridShape
+from poslabel_mm.tokens.masked import (built_grid, built_image_size,
                                        built_patch_size)
 from poslabel_mm.models.backbones.encoding_grid import keep_grid
 from poslabel_mm.models.backbones.positional_encoding import (
     PositionalEncodingChoice, fill_sincos)
-from poslabel_mm.token_sources import unwrapped
+from poslabel_mm.tokens.sources import unwrapped
 
 
 # In place of the encoders that want a square.

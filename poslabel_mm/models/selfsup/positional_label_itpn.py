@@ -1,9 +1,9 @@
 from mmpretrain.models.selfsup import iTPN
 
-from poslabel_mm.masked_tokens import patch_grid, visible_tokens
+from poslabel_mm.tokens.masked import patch_grid, visible_tokens
 from poslabel_mm.registry import MODELS
 from poslabel_mm.tokens import PatchTokens
-from .masked_labels import ShuffledLabels
+from poslabel_mm.models.selfsup.masked_labels import ShuffledLabels
 
 
 @MODELS.register_module()

@@ -1,10 +1,10 @@
 from mmpretrain.models.selfsup import MILAN
 
-from poslabel_mm.masked_tokens import built_grid, tells_grid
+from poslabel_mm.tokens.masked import built_grid, tells_grid
 from poslabel_mm.registry import MODELS
 from poslabel_mm.tokens import PatchTokens
-from .masked_labels import MaskedLabels
-from .non_square_grid import lay_grid
+from poslabel_mm.models.selfsup.masked_labels import MaskedLabels
+from poslabel_mm.models.selfsup.non_square_grid import lay_grid
 
 
 @MODELS.register_module()

@@ -2,7 +2,7 @@ from contextlib import contextmanager
 from typing import Iterator, List
 
 from poslabel_mm.tokens import PatchTokenReader, PatchTokens
-from .self_supervised_labels import SelfSupervisedLabels
+from poslabel_mm.models.selfsup.self_supervised_labels import SelfSupervisedLabels
 
 
 class ViewLabels(SelfSupervisedLabels):

@@ -13,13 +13,13 @@ from typing import Any, Dict, Iterator, List, NamedTuple, Optional, TextIO, Tupl
 
 from mmengine.config import Config, DictAction
 
-from poslabel_mm.compat import installed_versions
-from poslabel_mm.config_prefix import config_path
-from poslabel_mm.engine.atomic_file import write_atomically
+from poslabel_mm.stack.compat import installed_versions
+from poslabel_mm.stack.config_prefix import config_path
+from poslabel_mm.engine.files import write_atomically
 from poslabel_mm.engine.folder_lock import is_locked, lock_folder
 from poslabel_mm.engine.hooks.last_saved import last_saved
 from poslabel_mm.errors import UserError
-from .tiny import tiny_config
+from poslabel_mm.experiments.tiny import tiny_config
 
 # What a machine needs, in options and configs, and no result depends on.
 MACHINE = ('data_root', 'num_workers', 'persistent_workers', 'pin_memory',

@@ -2,7 +2,7 @@
 
 Both provide the import names ``mmpretrain``, ``mmengine`` and ``mmcv``. Plain
 data, imported by nothing heavy: ``setup.py`` makes its extras from it and
-:mod:`poslabel_mm.compat` checks the environment against it.
+:mod:`poslabel_mm.stack.compat` checks the environment against it.
 """
 
 #: ``{extra of setup.py: {distribution: version range}}``.

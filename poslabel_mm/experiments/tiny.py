@@ -13,7 +13,7 @@ from typing import Any, Dict, List
 
 from mmengine.config import Config
 
-from poslabel_mm.config_prefix import PREFIX, config_path
+from poslabel_mm.stack.config_prefix import PREFIX, config_path
 from poslabel_mm.errors import UserError
 
 DATA = ('fashion_mnist', 'digits')

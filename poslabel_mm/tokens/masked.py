@@ -8,9 +8,9 @@ from typing import Tuple
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from .errors import UserError
-from .labels import GridShape, num_absolute
-from .tokens import PatchTokens
+from poslabel_mm.errors import UserError
+from poslabel_mm.tokens.labels import GridShape, num_absolute
+from poslabel_mm.tokens import PatchTokens
 
 
 def tells_grid(backbone: nn.Module) -> bool:

@@ -19,9 +19,9 @@ from mmengine.runner.checkpoint import _load_checkpoint_to_model, load_state_dic
 from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _NormBase
 
-from poslabel_mm.checkpoint_file import check_records, read
+from poslabel_mm.stack.checkpoint_file import check_records, read
 from poslabel_mm.errors import UserError
-from .foreign_keys import whose_keys
+from poslabel_mm.launch.checks.foreign_keys import whose_keys
 
 # A Runner and an `init_cfg` take them off differently.
 RUNNER_PREFIX = r'^module.'

@@ -8,8 +8,8 @@ from typing import Callable, Dict, NamedTuple, Optional, Union
 
 from torch import nn
 
-from .errors import UserError
-from .labels import GridShape
+from poslabel_mm.errors import UserError
+from poslabel_mm.tokens.labels import GridShape
 
 
 class TokenSource(NamedTuple):

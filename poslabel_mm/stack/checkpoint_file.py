@@ -8,8 +8,8 @@ from typing import Any
 
 import torch
 
-from .compat import allow_plain_values
-from .errors import UserError
+from poslabel_mm.stack.compat import allow_plain_values
+from poslabel_mm.errors import UserError
 
 ZIP = b'PK\x03\x04'
 CHUNK = 1 << 20

@@ -2,9 +2,9 @@
 import sys
 from typing import List, NamedTuple, Sequence
 
-from .results import accuracy, measure, paper_value, title
-from .run import Run
-from .selection import Selection
+from poslabel_mm.experiments.results import accuracy, measure, paper_value, title
+from poslabel_mm.experiments.run import Run
+from poslabel_mm.experiments.selection import Selection
 
 
 class Line(NamedTuple):

@@ -7,7 +7,7 @@ import functools
 import warnings
 from pathlib import Path
 
-INDEX = Path(__file__).parent / '.mim' / 'model-index.yml'
+INDEX = Path(__file__).parents[1] / '.mim' / 'model-index.yml'
 
 
 def install() -> None:

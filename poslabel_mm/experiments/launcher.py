@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Dict, List, NamedTuple, Optional
 
 from poslabel_mm.errors import UserError
-from .run import Run
+from poslabel_mm.experiments.run import Run
 
 BATCH = 'train_dataloader.batch_size'
 ACCUMULATION = 'optim_wrapper.accumulative_counts'

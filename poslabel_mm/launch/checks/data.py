@@ -7,11 +7,11 @@ from typing import Dict, Iterator, List, Optional, Tuple
 from mmengine.config import Config
 from mmengine.registry import DATASETS, init_default_scope
 
-from poslabel_mm.checkpoint_file import read
-from poslabel_mm.dataset_sources import IMAGENET
+from poslabel_mm.stack.checkpoint_file import read
+from poslabel_mm.datasets.sources import IMAGENET
 from poslabel_mm.errors import UserError
-from .class_folders import class_names, count_by_class, count_images, read_list
-from .precheck_classes import Labels, check_classes, source_named
+from poslabel_mm.datasets.class_folders import class_names, count_by_class, count_images, read_list
+from poslabel_mm.launch.checks.classes import Labels, check_classes, source_named
 
 Leaf = Tuple[str, dict]
 

@@ -10,9 +10,9 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.utils.checkpoint import CheckpointFunction
 
-from .errors import UserError
-from .labels import GridShape
-from .token_sources import token_source, unwrapped
+from poslabel_mm.errors import UserError
+from poslabel_mm.tokens.labels import GridShape
+from poslabel_mm.tokens.sources import token_source, unwrapped
 
 
 class PatchTokens(NamedTuple):
@@ -65,7 +65,7 @@ class PatchTokenReader:
     MMPretrain's plain transformers turn their last tokens into the configured
     ``out_type`` in ``_format_output(tokens, grid)``, the one place where both
     are at hand; hierarchical backbones return the tokens as a (B, C, H, W)
-    feature map; :mod:`poslabel_mm.token_sources` knows where the others keep
+    feature map; :mod:`poslabel_mm.tokens.sources` knows where the others keep
     them, and every stage's. The reader looks on there and changes nothing, so
     that the backbone's output, keys and cost stay the stock ones.
 

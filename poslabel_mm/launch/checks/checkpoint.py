@@ -17,9 +17,9 @@ from mmengine.registry import MODELS, init_default_scope
 from torch import nn
 
 from poslabel_mm.errors import UserError
-from .foreign_keys import whose_keys
-from .hooks.last_saved import last_saved
-from .weights_gate import (INIT_PREFIX, Checkpoint, check_averaged, check_same,
+from poslabel_mm.launch.checks.foreign_keys import whose_keys
+from poslabel_mm.engine.hooks.last_saved import last_saved
+from poslabel_mm.launch.checks.weights_gate import (INIT_PREFIX, Checkpoint, check_averaged, check_same,
                            check_scored, check_start, compare_below,
                            compare_whole, open_checkpoint, some)
 

@@ -26,21 +26,21 @@ from mmengine.config import Config
 from mmengine.device import get_device
 from mmengine.fileio import register_backend
 
-from .compat import mend_grad_cam
-from .config_prefix import config_path, without_own_scope
-from .engine.atomic_file import AtomicLocalBackend
-from .engine.cpu_distributed import check_launcher, start_gloo
-from .engine.hooks.stop_signal_hook import stop_status
-from .engine.precheck_checkpoint import (check_load_from, check_pretrained,
+from poslabel_mm.stack.compat import mend_grad_cam
+from poslabel_mm.stack.config_prefix import config_path, without_own_scope
+from poslabel_mm.engine.files import AtomicLocalBackend
+from poslabel_mm.engine.cpu import check_launcher, start_gloo
+from poslabel_mm.engine.hooks.stop_signal_hook import stop_status
+from poslabel_mm.launch.checks.checkpoint import (check_load_from, check_pretrained,
                                          check_resume, check_weights)
-from .engine.precheck_data import check_data, name_classes
-from .engine.precheck_options import check_auto_scale_lr, check_num_classes
-from .engine.precheck_resume_options import resume_with_options
-from .engine.precheck_schedule import check_schedule
-from .engine.unwritable import check_writable, make_folder
-from .engine.work_dir import WorkDir
-from .errors import UserError
-from .parent_process import follow_parent, forked_children_follow
+from poslabel_mm.launch.checks.data import check_data, name_classes
+from poslabel_mm.launch.checks.options import check_auto_scale_lr, check_num_classes
+from poslabel_mm.launch.checks.resume_options import resume_with_options
+from poslabel_mm.launch.checks.schedule import check_schedule
+from poslabel_mm.engine.unwritable import check_writable, make_folder
+from poslabel_mm.engine.work_dir import WorkDir
+from poslabel_mm.errors import UserError
+from poslabel_mm.launch.parent_process import follow_parent, forked_children_follow
 
 RANKS = dict(pytorch='RANK', slurm='SLURM_PROCID', mpi='OMPI_COMM_WORLD_RANK')
 LOCAL_RANKS = ('LOCAL_RANK', 'SLURM_LOCALID', 'OMPI_COMM_WORLD_LOCAL_RANK')

@@ -9,8 +9,8 @@ from typing import Any, Dict, List, Optional, Tuple, Union
 
 import yaml
 
-from .config_prefix import ROOT
-from .errors import UserError
+from poslabel_mm.stack.config_prefix import ROOT
+from poslabel_mm.errors import UserError
 
 __all__ = ['Dataset', 'Figure', 'Paper', 'Row', 'Table', 'list_manifests', 'load_paper']
 

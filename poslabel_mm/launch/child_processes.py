@@ -4,9 +4,9 @@ import signal
 import subprocess
 from typing import IO, List, Mapping, Optional, Set
 
-from .engine.folder_lock import hand_on
-from .errors import UserError
-from .parent_process import followed
+from poslabel_mm.engine.folder_lock import hand_on
+from poslabel_mm.errors import UserError
+from poslabel_mm.launch.parent_process import followed
 
 
 class ChildProcesses:

@@ -6,8 +6,8 @@ from pathlib import Path
 from typing import Dict, Iterable, List, Optional, Sequence, Tuple
 
 from poslabel_mm.errors import UserError
-from poslabel_mm.paper import Figure, Paper, Row, Table
-from .run import MACHINE, Run, Scale
+from poslabel_mm.experiments.manifest import Figure, Paper, Row, Table
+from poslabel_mm.experiments.run import MACHINE, Run, Scale
 
 LONGEST_NAME = 80
 

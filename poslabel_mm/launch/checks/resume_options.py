@@ -3,9 +3,9 @@ import os.path as osp
 
 from mmengine.config import Config
 
-from poslabel_mm.checkpoint_file import read
+from poslabel_mm.stack.checkpoint_file import read
 from poslabel_mm.errors import UserError
-from .hooks.last_saved import last_saved
+from poslabel_mm.engine.hooks.last_saved import last_saved
 
 HOOK = 'poslabel_mm.ResumeOptionsHook'
 

@@ -7,11 +7,11 @@ from typing import Dict, FrozenSet, Iterator, List, NamedTuple, Optional, Tuple
 from mmengine.config import Config
 from mmengine.registry import MODELS
 
-from poslabel_mm import config_prefix
-from poslabel_mm.dataset_sources import SOURCES, Source
+from poslabel_mm.stack import config_prefix
+from poslabel_mm.datasets.sources import SOURCES, Source
 from poslabel_mm.errors import UserError
-from .class_folders import is_no_class
-from .precheck_options import counted_classes
+from poslabel_mm.datasets.class_folders import is_no_class
+from poslabel_mm.launch.checks.options import counted_classes
 
 HEAD = 'model.head.num_classes'
 

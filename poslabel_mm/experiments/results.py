@@ -6,9 +6,9 @@ from pathlib import Path
 from statistics import mean, stdev
 from typing import Dict, List, Sequence, Tuple
 
-from poslabel_mm.paper import Row, Table
-from .run import Run
-from .selection import Selection
+from poslabel_mm.experiments.manifest import Row, Table
+from poslabel_mm.experiments.run import Run
+from poslabel_mm.experiments.selection import Selection
 
 METRICS = {'top1': 'accuracy/top1', 'top5': 'accuracy/top5'}
 HEADER = ('row', 'config', 'paper, top-1 / top-5', 'measured top-1', 'measured top-5',

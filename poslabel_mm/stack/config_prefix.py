@@ -12,12 +12,12 @@ from typing import Any, Iterator, List
 
 from mmengine.config import Config
 
-from .errors import UserError
+from poslabel_mm.errors import UserError
 
 PREFIX = 'poslabel_mm::'
 
 # A link to the checkout's configs/, or the wheel's copy of them.
-ROOT = (Path(__file__).parent / '.mim' / 'configs').resolve()
+ROOT = (Path(__file__).parents[1] / '.mim' / 'configs').resolve()
 
 
 def list_configs() -> List[str]:

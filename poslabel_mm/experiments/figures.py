@@ -7,12 +7,12 @@ from pathlib import Path
 from statistics import mean, stdev
 from typing import Dict, List, NamedTuple, Optional, Sequence, Tuple
 
-from poslabel_mm.engine.atomic_file import write_atomically
+from poslabel_mm.engine.files import write_atomically
 from poslabel_mm.errors import UserError
-from poslabel_mm.paper import Figure
-from .results import title
-from .run import Run
-from .selection import Selection
+from poslabel_mm.experiments.manifest import Figure
+from poslabel_mm.experiments.results import title
+from poslabel_mm.experiments.run import Run
+from poslabel_mm.experiments.selection import Selection
 
 TITLE_WIDTH = 52  # characters, of an image of 6.4 inches
 POSITION_LOSSES = ('loss_apl', 'loss_rpl')

@@ -9,8 +9,8 @@ from typing import BinaryIO, Iterator, List, Optional, Union
 
 from mmengine.fileio import LocalBackend, register_backend
 
-from .folder_lock import try_lock
-from .unwritable import unwritable
+from poslabel_mm.engine.folder_lock import try_lock
+from poslabel_mm.engine.unwritable import unwritable
 
 TEMPORARY = re.compile(r'\..+\.[0-9a-f]{8}\.tmp')
 

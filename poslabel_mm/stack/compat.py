@@ -12,7 +12,7 @@ import sys
 import threading
 from typing import Any, Callable, Dict, List, Mapping, Optional
 
-from .stacks import ALTERNATIVES, STACKS
+from poslabel_mm.stack.stacks import ALTERNATIVES, STACKS
 
 __all__ = [
     'apply', 'check_stack', 'mend_torchvision', 'allow_plain_values',
@@ -59,7 +59,7 @@ def check_stack(installed: Mapping[str, str]) -> str:
         installed (Mapping[str, str]): Version of each distribution present.
 
     Returns:
-        str: A key of :data:`poslabel_mm.stacks.STACKS`.
+        str: A key of :data:`poslabel_mm.stack.stacks.STACKS`.
 
     Raises:
         ImportError: If neither stack is installed, or both are, or a
@@ -203,7 +203,7 @@ def refuse_code_in_checkpoints() -> None:
         from mmpretrain.registry import MODELS
     except ImportError:
         return
-    guard = 'poslabel_mm.timm_guard'
+    guard = 'poslabel_mm.stack.timm_guard'
     if MODELS._imported:
         importlib.import_module(guard)
     elif guard not in MODELS._locations:
@@ -213,7 +213,7 @@ def refuse_code_in_checkpoints() -> None:
 # MMEngine logs what follows `load_from_` in the name.
 def load_from_local(filename: str, map_location: Any = None) -> Any:
     """MMEngine's loader of local files, by :func:`checkpoint_file.read`."""
-    from .checkpoint_file import read
+    from poslabel_mm.stack.checkpoint_file import read
     return read(filename, map_location)
 
 
@@ -222,7 +222,7 @@ def _safe_torch_load(file: Any, map_location: Any = None,
     """OneDL's function of that name, without its second, unsafe try."""
     import torch
 
-    from .checkpoint_file import read, unreadable
+    from poslabel_mm.stack.checkpoint_file import read, unreadable
     if isinstance(file, (str, os.PathLike)) and weights_only is None:
         return read(os.fspath(file), map_location)
     try:
@@ -237,7 +237,7 @@ def _load_url(url: str, *args, **kwargs) -> Any:
     """torch's function of that name, which trusts the file by default."""
     from torch.hub import load_state_dict_from_url
 
-    from .checkpoint_file import unreadable
+    from poslabel_mm.stack.checkpoint_file import unreadable
     try:
         return load_state_dict_from_url(
             url, *args, **{**kwargs, 'weights_only': not _trusts_all_files()})

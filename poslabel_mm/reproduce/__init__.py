@@ -1,1 +1,0 @@
-"""The paper's experiments as runs, and tables and figures from their folders."""

@@ -1,0 +1,142 @@
+"""Absolute and relative positional labels of a patch grid.
+
+Pure tensor functions, torch only. Shape letters: H, W the patch grid; N = H·W
+its patches in row-major order; B the batch; n the patches of an image that are
+present (all N of them, or the visible ones of a masked image).
+"""
+from typing import Optional, Tuple, Union
+
+import torch
+from torch import Tensor
+
+from poslabel_mm.errors import UserError
+
+GridShape = Tuple[int, int]
+
+
+def to_grid_shape(grid: Union[int, GridShape]) -> GridShape:
+    """Read a grid size as ``(H, W)``; an int is a square grid.
+
+    Raises:
+        UserError: If it is not one or two positive integers.
+    """
+    shape = tuple(grid) if isinstance(grid, (tuple, list)) else (grid, grid)
+    if len(shape) != 2 or any(type(side) is not int or side < 1
+                              for side in shape):
+        raise UserError('a patch grid is a positive int or a pair (H, W) of '
+                        f'them, got {grid!r}')
+    return shape
+
+
+def num_absolute(grid_shape: GridShape) -> int:
+    """Number of absolute labels, H·W (c in Eq. 4; 196 at 14×14)."""
+    H, W = grid_shape
+    return H * W
+
+
+def num_relative(grid_shape: GridShape) -> int:
+    """Number of relative labels, (2H−1)(2W−1) (729 at 14×14)."""
+    H, W = grid_shape
+    return (2 * H - 1) * (2 * W - 1)
+
+
+def absolute_labels(grid_shape: GridShape,
+                    indices: Optional[Tensor] = None,
+                    device: Union[str, torch.device, None] = None) -> Tensor:
+    """Absolute positional labels y_i = row·W + col (Sec. 3.1).
+
+    Args:
+        grid_shape (tuple[int, int]): The patch grid (H, W).
+        indices (Tensor, optional): Which patches are present, int64 of shape
+            (B, n) with values in [0, N). Defaults to None, all N in order.
+        device (torch.device | str, optional): Where to make the labels.
+            Defaults to the device of ``indices``, or torch's default.
+
+    Returns:
+        Tensor: int64 labels in [0, N), of shape (N,), or (B, n) with indices.
+    """
+    if indices is None:
+        return torch.arange(num_absolute(grid_shape), device=device)
+    return indices.to(device=device or indices.device, dtype=torch.int64)
+
+
+def relative_labels(grid_shape: GridShape,
+                    indices: Optional[Tensor] = None,
+                    device: Union[str, torch.device, None] = None) -> Tensor:
+    """Relative positional labels of all ordered pairs (Sec. 3.2, Eq. 9).
+
+    Swin's one-dimensional relative position index,
+    y_ij = (row_i − row_j + H − 1)·(2W − 1) + (col_i − col_j + W − 1).
+
+    Args:
+        grid_shape (tuple[int, int]): The patch grid (H, W).
+        indices (Tensor, optional): Which patches are present, int64 of shape
+            (B, n) with values in [0, N). Defaults to None, all N in order.
+        device (torch.device | str, optional): Where to make the labels.
+            Defaults to the device of ``indices``, or torch's default.
+
+    Returns:
+        Tensor: int64 labels in [0, (2H−1)(2W−1)), of shape (N, N), or
+        (B, n, n) with indices. Entry [i, j] is patch i as seen from patch j.
+    """
+    query, key = relative_codes(grid_shape, indices, device)
+    return query.unsqueeze(-1) + key.unsqueeze(-2)
+
+
+def relative_codes(grid_shape: GridShape,
+                   indices: Optional[Tensor] = None,
+                   device: Union[str, torch.device, None] = None
+                   ) -> Tuple[Tensor, Tensor]:
+    """What each patch of a pair adds to the relative label of the pair.
+
+    The label is linear in the two places, so that y_ij = query_i + key_j: the
+    labels of all pairs in the memory of one row.
+
+    Args:
+        grid_shape (tuple[int, int]): The patch grid (H, W).
+        indices (Tensor, optional): Which patches are present, int64 of shape
+            (B, n) with values in [0, N). Defaults to None, all N in order.
+        device (torch.device | str, optional): Where to make the codes.
+            Defaults to the device of ``indices``, or torch's default.
+
+    Returns:
+        tuple[Tensor, Tensor]: int64 query and key codes, each of shape (N,),
+        or (B, n) with indices.
+    """
+    H, W = grid_shape
+    place = absolute_labels(grid_shape, indices, device)
+    row = place.div(W, rounding_mode='floor')
+    code = row * (2 * W - 1) + (place - row * W)
+    centre = (H - 1) * (2 * W - 1) + (W - 1)  # the label of offset (0, 0)
+    return code + centre, -code
+
+
+def rescaled_positions(grid_shape: GridShape,
+                       target_shape: GridShape,
+                       indices: Optional[Tensor] = None,
+                       device: Union[str, torch.device, None] = None
+                       ) -> Tensor:
+    """Places of another grid that the patches' centres fall into.
+
+    Row ⌊(row + ½) · H_target / H⌋, and the same for columns.
+
+    Args:
+        grid_shape (tuple[int, int]): The patch grid (H, W).
+        target_shape (tuple[int, int]): The grid to map into.
+        indices (Tensor, optional): Which patches are present, int64 of shape
+            (B, n) with values in [0, N). Defaults to None, all N in order.
+        device (torch.device | str, optional): Where to make the result.
+            Defaults to the device of ``indices``, or torch's default.
+
+    Returns:
+        Tensor: int64 places in the flattened target grid, of shape (N,), or
+        (B, n) with indices.
+    """
+    (H, W), (H_target, W_target) = grid_shape, target_shape
+    place = absolute_labels(grid_shape, indices, device)
+    row = place.div(W, rounding_mode='floor')
+    col = place - row * W
+    # In whole numbers: a centre on a border must not depend on rounding.
+    row = ((2 * row + 1) * H_target).div(2 * H, rounding_mode='floor')
+    col = ((2 * col + 1) * W_target).div(2 * W, rounding_mode='floor')
+    return row * W_target + col
