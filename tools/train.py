@@ -4,24 +4,13 @@
 
 CONFIG is a path or the name of a shipped config (``vit-b_apl_in1k.py``).
 """
-import os
-import os.path as osp
-import signal
 import sys
-
-# Until there is something to be stopped, Ctrl-C needs no traceback.
-if __name__ == '__main__':
-    signal.signal(signal.SIGINT, lambda *_: os._exit(130))
+from pathlib import Path
 
 # This checkout's package, from whatever directory the tool is called.
-sys.path.insert(0, osp.dirname(osp.dirname(osp.realpath(__file__))))
+sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
-try:
-    from poslabel_mm.launch.tools import train
-except ImportError as error:
-    if error.name is not None:
-        raise
-    sys.exit(f'error: {error}')  # what the MM stack lacks
+from poslabel_mm.cli import main  # noqa: E402
 
 if __name__ == '__main__':
-    train()
+    sys.exit(main(['train', *sys.argv[1:]]))

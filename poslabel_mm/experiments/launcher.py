@@ -9,7 +9,10 @@ from typing import Dict, List, NamedTuple, Optional
 
 from poslabel_mm.errors import UserError
 from poslabel_mm.experiments.run import Run
+from poslabel_mm.stack.config_prefix import ROOT
 
+# Beside the configs, in a checkout and in a wheel.
+TOOLS = ROOT.parent / 'tools'
 BATCH = 'train_dataloader.batch_size'
 ACCUMULATION = 'optim_wrapper.accumulative_counts'
 

@@ -40,8 +40,9 @@ class Row:
     Attributes:
         id (str): Unique in its table.
         name (str): What the paper calls it.
-        config (str): File name of the config that is trained and tested.
-        recipe (str): Key of :attr:`Paper.recipes`; the table's by default.
+        config (str): The config that is trained and tested: the name of a shipped one, or
+            the path of another.
+        recipe (str): Key of :attr:`Paper.recipes`; the table's by default, empty without any.
         paper (Dict[str, float]): Reported accuracy in percent, ``top1`` and
             mostly ``top5``; empty for an experiment that is not the paper's.
         pretrain (str, optional): File name of the config whose last checkpoint
@@ -52,7 +53,7 @@ class Row:
     id: str
     name: str
     config: str
-    recipe: str
+    recipe: str = ''
     paper: Dict[str, float] = dataclasses.field(default_factory=dict)
     pretrain: Optional[str] = None
     baseline: Optional[str] = None
@@ -65,13 +66,13 @@ class Table:
     Attributes:
         id (int): Its number.
         title (str): What it compares.
-        data (Dataset): What its rows are trained and tested on.
         rows (Tuple[Row, ...]): In the paper's order.
+        data (Dataset, optional): What its rows are trained and tested on, if the file says.
     """
     id: int
     title: str
-    data: Dataset
     rows: Tuple[Row, ...]
+    data: Optional[Dataset] = None
 
     def row(self, id: str) -> Row:
         """The row of this id.
@@ -114,14 +115,14 @@ class Paper:
 
     Attributes:
         title (str): Heading of its results.
-        recipes (Dict[str, Dict[str, Any]]): What the paper says of training.
         tables (Tuple[Table, ...]): In the paper's order.
         figures (Tuple[Figure, ...]): Those that are made of runs.
+        recipes (Dict[str, Dict[str, Any]]): What the paper says of training.
     """
     title: str
-    recipes: Dict[str, Dict[str, Any]]
     tables: Tuple[Table, ...]
-    figures: Tuple[Figure, ...]
+    figures: Tuple[Figure, ...] = ()
+    recipes: Dict[str, Dict[str, Any]] = dataclasses.field(default_factory=dict)
 
     def table(self, id: int) -> Table:
         """The table of this number.
@@ -173,7 +174,8 @@ def load_paper(path: Union[str, Path, None] = None) -> Paper:
 
     Args:
         path (str | Path, optional): A file of the form of ``paper.yml``, its
-            configs beside it, or the name of a shipped one. Defaults to
+            configs beside it or shipped ones, or the name of a shipped
+            manifest. Only ``title`` and ``tables`` are required. Defaults to
             'paper'.
 
     Returns:
@@ -190,7 +192,11 @@ def load_paper(path: Union[str, Path, None] = None) -> Paper:
     try:
         content = yaml.safe_load(path.read_text('utf-8'))
     except OSError as error:
-        raise UserError(f'manifest {path} cannot be read: {error.strerror}') from error
+        hint = '' if path.suffix else (
+            f'; shipped manifests: {", ".join(list_manifests())}')
+        raise UserError(f'manifest {path} cannot be read: {error.strerror}{hint}') from error
+    except UnicodeDecodeError as error:
+        raise UserError(f'manifest {path} is no YAML: it is not text') from error
     except yaml.YAMLError as error:
         said = ' '.join(str(error).split())
         raise UserError(f'manifest {path} is no YAML: {said}') from error
@@ -204,7 +210,7 @@ def _paper(content: Any, folder: Path) -> Paper:
     paper = _make(Paper, content, 'the file', extra=('datasets', ))
     datasets = {
         id: _make(Dataset, _mapping(entry, f'dataset {id}'), f'dataset {id}', id=id)
-        for id, entry in _mapping(content.get('datasets'), 'datasets').items()
+        for id, entry in _mapping(content.get('datasets', {}), 'datasets').items()
     }
     recipes = _mapping(paper.recipes, 'recipes')
     tables = tuple(
@@ -213,32 +219,35 @@ def _paper(content: Any, folder: Path) -> Paper:
     figures = tuple(
         _figure(entry, folder)
         for entry in _unique(paper.figures, 'figures', 'figure'))
-    return dataclasses.replace(paper, tables=tables, figures=figures)
+    paper = dataclasses.replace(paper, tables=tables, figures=figures)
+    _check_labels(paper)
+    return paper
 
 
 def _table(entry: Dict[str, Any], datasets: Dict[str, Dataset],
            recipes: Dict[str, Any], folder: Path) -> Table:
     where = f'table {entry["id"]}'
     table = _make(Table, entry, where, extra=('recipe', ))
-    if table.data not in datasets:
+    if table.data is not None and table.data not in datasets:
         raise UserError(f'{where}: no dataset {table.data!r} is described; '
-                        f'there are {", ".join(datasets)}')
+                        f'there are {", ".join(datasets) or "none"}')
     entries = _unique(table.rows, f'{where}: rows', f'{where}: row')
     rows = []
     for entry_ in entries:
         at = f'{where}, row {entry_["id"]}'
-        row = _make(Row, {'recipe': entry.get('recipe'), **entry_}, at)
-        if row.recipe not in recipes:
+        row = _make(Row, {'recipe': entry.get('recipe', ''), **entry_}, at)
+        if row.recipe and row.recipe not in recipes:
             raise UserError(f'{at}: no recipe {row.recipe!r} is described; '
-                            f'there are {", ".join(recipes)}')
+                            f'there are {", ".join(recipes) or "none"}')
         if row.baseline == row.id or row.baseline not in (
                 None, *(other['id'] for other in entries)):
             raise UserError(f'{at}: its baseline {row.baseline!r} is no other '
                             'row of the table')
-        _check_configs([row.config, row.pretrain], at, folder)
         _mapping(row.paper, f'{at}: paper')
-        rows.append(row)
-    return dataclasses.replace(table, data=datasets[table.data], rows=tuple(rows))
+        rows.append(dataclasses.replace(
+            row, config=_find_config(row.config, at, folder),
+            pretrain=row.pretrain and _find_config(row.pretrain, at, folder)))
+    return dataclasses.replace(table, data=datasets.get(table.data), rows=tuple(rows))
 
 
 def _figure(entry: Dict[str, Any], folder: Path) -> Figure:
@@ -248,19 +257,36 @@ def _figure(entry: Dict[str, Any], folder: Path) -> Figure:
     if varied.get(figure.kind) != (bool(figure.option), bool(figure.values)):
         raise UserError(f"{where}: kind is 'sweep', with option and values, or "
                         f"'curves', without, not {figure.kind!r}")
-    _check_configs(figure.configs, where, folder)
-    return dataclasses.replace(
-        figure, configs=tuple(figure.configs), values=tuple(figure.values))
+    configs = tuple(_find_config(name, where, folder) for name in figure.configs)
+    return dataclasses.replace(figure, configs=configs, values=tuple(figure.values))
 
 
-def _check_configs(names: Any, where: str, folder: Path) -> None:
-    for name in names:
-        if name is not None and not (folder / str(name)).is_file():
-            raise UserError(f'{where}: there is no config {name} in {folder}')
+def _find_config(name: Any, where: str, folder: Path) -> str:
+    """The name of a shipped config, or the path of one beside the manifest."""
+    shipped = (ROOT / str(name)).is_file()
+    if shipped and folder.resolve() == ROOT:
+        return str(name)
+    if (folder / str(name)).is_file():
+        return str(folder / str(name))
+    if not shipped:
+        raise UserError(f'{where}: there is no config {name} in {folder}, nor among the '
+                        'shipped ones')
+    return str(name)
+
+
+def _check_labels(paper: Paper) -> None:
+    """A run's folder is named after its config: two configs of one name would share it."""
+    paths: Dict[str, str] = {}
+    for config in paper.configs():
+        other = paths.setdefault(Path(config).stem, config)
+        if other != config:
+            raise UserError(f'{other} and {config} have one name: rename one')
 
 
 def _unique(entries: Any, where: str, kind: str) -> List[Dict[str, Any]]:
     """The mappings of a list, whose ids must all differ."""
+    if entries == ():
+        return []  # left out
     if not isinstance(entries, list):
         raise UserError(f'{where} must be a list')
     seen = set()

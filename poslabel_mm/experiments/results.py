@@ -30,10 +30,10 @@ def markdown(selection: Selection, seeds: Sequence[int]) -> str:
     for table, rows in tables.values():
         measured = {row.id: measure(selection, row, seeds) for row in table.rows}
         lines = [_line(table, row, measured) for row in rows]
-        data = table.data.title
+        data = table.data.title if table.data else ''
         if selection.scale.data:
             data = f'{selection.scale.data} in place of {data}'
-        parts.append(f'## Table {table.id}: {table.title} ({data})')
+        parts.append(f'## Table {table.id}: {table.title}' + (f' ({data})' if data else ''))
         parts.append(_grid(HEADER, lines))
         runs += [selection.row_run(row, seed) for row in rows for seed in measured[row.id]]
     parts.append(
@@ -117,7 +117,7 @@ def accuracy(by_seed: Dict[int, Dict[str, float]], metric: str = 'top1') -> str:
 
 def _line(table: Table, row: Row, measured: Dict[str, Dict[int, Dict[str, float]]]) -> List[str]:
     by_seed = measured[row.id]
-    config = f'`{row.config}`' if row.pretrain is None else f'`{row.pretrain}` → `{row.config}`'
+    config = ' → '.join(f'`{Path(name).name}`' for name in (row.pretrain, row.config) if name)
     return [row.name, config, paper_value(row), accuracy(by_seed), accuracy(by_seed, 'top5'),
             paper_gain(table, row), gain(row, measured), ', '.join(map(str, by_seed))]
 

@@ -7,7 +7,9 @@ from typing import Dict, Iterable, List, Optional, Sequence, Tuple
 
 from poslabel_mm.errors import UserError
 from poslabel_mm.experiments.manifest import Figure, Paper, Row, Table
-from poslabel_mm.experiments.run import MACHINE, Run, Scale
+from poslabel_mm.experiments.run import Run
+from poslabel_mm.experiments.settings import MACHINE
+from poslabel_mm.experiments.tiny import Scale
 
 LONGEST_NAME = 80
 
@@ -23,6 +25,7 @@ class Selection:
         scale (Scale): Their size.
         options (tuple[str, ...]): ``KEY=VALUE`` for every config.
         title (str): Heading of the results.
+        folder (str, optional): Name of the folder of these options. Made from them by default.
     """
     rows: Tuple[Tuple[Table, Row], ...]
     figures: Tuple[Figure, ...]
@@ -30,11 +33,13 @@ class Selection:
     scale: Scale = Scale()
     options: Tuple[str, ...] = ()
     title: str = ''
+    folder: str | None = None
 
     @property
     def parent(self) -> Path:
         """The folder of all runs of this scale and these options."""
-        return self.work_dir / self.scale.folder / options_folder(self.options)
+        folder = options_folder(self.options) if self.folder is None else self.folder
+        return self.work_dir / self.scale.folder / folder
 
     def row_run(self, row: Row, seed: int) -> Run:
         """A row at a seed; rows that share a config share the run."""

@@ -9,7 +9,7 @@ import copy
 import functools
 from pathlib import Path
 from pprint import pformat
-from typing import Any, Dict, List
+from typing import Any, Dict, List, NamedTuple, Optional
 
 from mmengine.config import Config
 
@@ -19,6 +19,25 @@ from poslabel_mm.errors import UserError
 DATA = ('fashion_mnist', 'digits')
 WARMUP = 0.25  # of the epochs; at the paper's 20 of 300 it would be no step
 LOADERS = ('train_dataloader', 'val_dataloader', 'test_dataloader')
+
+
+class Scale(NamedTuple):
+    """The size that everything is trained at.
+
+    Attributes:
+        data (str, optional): What the tiny form is trained on; None for the
+            paper's own size.
+        epochs (int): Of the tiny form.
+    """
+    data: Optional[str] = None
+    epochs: int = 1
+
+    @property
+    def folder(self) -> str:
+        """Of its runs, below the work dir."""
+        if self.data is None:
+            return ''
+        return f'tiny-{self.data}-{self.epochs}epochs'
 
 
 def tiny_config(name: str, data: str, epochs: int) -> str:

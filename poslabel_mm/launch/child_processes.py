@@ -29,8 +29,8 @@ class ChildProcesses:
         self.notice = notice
         self.told: Optional[int] = None
         self._running: Set[subprocess.Popen] = set()
-        for signum in signal.SIGINT, signal.SIGTERM:
-            signal.signal(signum, self._pass_on)
+        self._previous = {signum: signal.signal(signum, self._pass_on)
+                          for signum in (signal.SIGINT, signal.SIGTERM)}
 
     def run(self, words: List[str], env: Mapping[str, str], locks: List[IO],
             out: Optional[IO] = None) -> int:
@@ -64,6 +64,11 @@ class ChildProcesses:
         status = process.wait()
         self._running.discard(process)
         return status if status >= 0 else 128 - status
+
+    def restore(self) -> None:
+        """Take back the handling of signals, once there is nothing left to be run."""
+        for signum, handler in self._previous.items():
+            signal.signal(signum, handler)
 
     def _pass_on(self, signum: int, frame) -> None:
         first, self.told = self.told is None, signum

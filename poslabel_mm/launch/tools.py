@@ -18,6 +18,7 @@ import signal
 import sys
 import warnings
 from functools import partial, wraps
+from collections.abc import Sequence
 from types import FrameType, ModuleType
 from typing import Callable, List, NoReturn, Optional
 
@@ -50,6 +51,25 @@ _work_dir = WorkDir()
 
 # mmcv-lite has no compiled operators, and none is used here.
 warnings.filterwarnings('ignore', 'Fail to import ``MultiScaleDeformable')
+
+
+def train_main(argv: Sequence[str], prog: str) -> None:
+    """Run :func:`train`. MMPretrain's tool reads its arguments from ``sys.argv``."""
+    train()
+
+
+def test_main(argv: Sequence[str], prog: str) -> None:
+    """Run :func:`test`. MMPretrain's tool reads its arguments from ``sys.argv``."""
+    test()
+
+
+def tool_main(argv: Sequence[str], prog: str) -> None:
+    """Run :func:`other_tool` with these arguments."""
+    if argv[:1] in (['-h'], ['--help']):
+        print(f'usage: {prog} TOOL [ARGUMENTS]\n\nTOOL is one of\n  ' +
+              '\n  '.join(_stock_tools()))
+        return
+    other_tool(list(argv))
 
 
 def train() -> None:

@@ -21,15 +21,19 @@ __all__ = [
 
 
 def apply() -> None:
-    """Check the stack, then apply every cure.
+    """Apply every cure."""
+    mend_torchvision()
+    allow_plain_values()
+    refuse_code_in_checkpoints()
+
+
+def check_installed() -> None:
+    """Check the stack of this environment.
 
     Raises:
         ImportError: If the stack is missing, doubled or out of range.
     """
     check_stack(installed_versions())
-    mend_torchvision()
-    allow_plain_values()
-    refuse_code_in_checkpoints()
 
 
 def installed_versions() -> Dict[str, str]:

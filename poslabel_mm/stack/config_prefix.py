@@ -10,8 +10,6 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, Iterator, List
 
-from mmengine.config import Config
-
 from poslabel_mm.errors import UserError
 
 PREFIX = 'poslabel_mm::'
@@ -59,6 +57,7 @@ def config_path(name: str) -> str:
 
 def install() -> None:
     """Teach :class:`mmengine.config.Config` the prefix ``poslabel_mm::``."""
+    from mmengine.config import Config
     stock = Config._get_cfg_path
     if getattr(stock, 'prefix', None) == PREFIX:
         return

@@ -1,0 +1,130 @@
+"""The command ``poslabel``, also ``python -m poslabel_mm``.
+
+Every subcommand is a function ``main(argv, prog) -> exit status`` in a module that is imported
+only when the subcommand is called: help and lists answer at once.
+"""
+import argparse
+import importlib
+import os
+import os.path as osp
+import shlex
+import sys
+from collections.abc import Sequence
+from typing import NamedTuple
+
+from .errors import UserError
+from .version import __version__
+
+
+class Subcommand(NamedTuple):
+    """What ``poslabel --help`` says of a subcommand, and where it is.
+
+    Attributes:
+        help (str): One line.
+        function (str): ``module:function``.
+    """
+    help: str
+    function: str
+
+
+SUBCOMMANDS = {
+    'quickstart': Subcommand('train a small ViT on handwritten digits: a table and a picture',
+                             'poslabel_mm.experiments.quickstart:main'),
+    'train': Subcommand("train a config, with all options of MMPretrain's tools/train.py",
+                        'poslabel_mm.launch.tools:train_main'),
+    'test': Subcommand("test a checkpoint, with all options of MMPretrain's tools/test.py",
+                       'poslabel_mm.launch.tools:test_main'),
+    'tool': Subcommand("run another of MMPretrain's tools, such as "
+                       'analysis_tools/get_flops.py',
+                       'poslabel_mm.launch.tools:tool_main'),
+    'pretrain-finetune': Subcommand('a chain of two configs: pre-training, fine-tuning, test',
+                                    'poslabel_mm.experiments.chain:main'),
+    'reproduce': Subcommand("run the rows of the paper's tables, or of a study of your own",
+                            'poslabel_mm.experiments.command:main'),
+    'convert': Subcommand('bring a dataset into the layout that the configs read',
+                          'poslabel_mm.datasets.command:main'),
+    'list': Subcommand('the shipped configs', 'poslabel_mm.cli_configs:list_main'),
+    'config': Subcommand('the path of a shipped config, or a copy of it to edit',
+                         'poslabel_mm.cli_configs:config_main'),
+    'doctor': Subcommand('what is installed, what is wrong with it, and the command that mends it',
+                         'poslabel_mm.doctor:main'),
+}
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run the command.
+
+    Args:
+        argv (Sequence[str], optional): The subcommand and its arguments. Defaults to the
+            process's.
+
+    Returns:
+        int: The exit status.
+    """
+    argv = list(sys.argv[1:] if argv is None else argv)
+    try:
+        subcommand = _parse(argv)
+        if subcommand is None:
+            return 0
+        name, *arguments = argv
+        module, _, function = subcommand.function.partition(':')
+        typed = _typed_words(name)
+        if not typed[-1].endswith('.py'):
+            # For the line that says how to resume; a script's is in sys.argv.
+            os.environ.setdefault('POSLABEL_MM_COMMAND', shlex.join([*typed, *arguments]))
+            sys.argv = [' '.join(typed), *arguments]  # MMPretrain's tools read it
+        prog = osp.basename(sys.argv[0])
+        return getattr(importlib.import_module(module), function)(arguments, prog) or 0
+    except UserError as error:
+        return _fail(f'error: {" ".join(str(error).split())}', 1)
+    except ImportError as error:
+        if error.name is not None:
+            raise
+        return _fail(f'error: {error}', 1)  # what the MM stack lacks
+    except KeyboardInterrupt:
+        return _fail('interrupted', 130)
+    except BrokenPipeError:
+        # `| head`: nothing more can be written, not by the interpreter's last flush either.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 141
+
+
+def _typed_words(name: str) -> list[str]:
+    """How the subcommand was typed: by the console script, ``python -m`` or a script."""
+    script = sys.argv[0]
+    if osp.basename(script) == '__main__.py':
+        return ['python', '-m', 'poslabel_mm', name]
+    return ['python', script] if script.endswith('.py') else [osp.basename(script), name]
+
+
+def _parse(argv: Sequence[str]) -> Subcommand | None:
+    """The subcommand; None if help or version was printed."""
+    parser = argparse.ArgumentParser(
+        prog='poslabel', formatter_class=argparse.RawDescriptionHelpFormatter,
+        usage='%(prog)s COMMAND [ARGUMENTS]',
+        description='Positional labels for vision transformers: a plugin for MMPretrain.',
+        epilog='\n'.join([
+            'commands:',
+            *(f'  {name:<18} {command.help}' for name, command in SUBCOMMANDS.items()), '',
+            '`poslabel COMMAND --help` lists the arguments of a command.'
+        ]))
+    parser.add_argument('--version', action='version', version=f'poslabel_mm {__version__}')
+    if argv and argv[0] in SUBCOMMANDS:
+        return SUBCOMMANDS[argv[0]]
+    if argv and not argv[0].startswith('-'):
+        import difflib
+        close = difflib.get_close_matches(argv[0], SUBCOMMANDS, n=1)
+        hint = f'did you mean {close[0]}?' if close else f'choose from {", ".join(SUBCOMMANDS)}'
+        raise UserError(f'there is no command {argv[0]!r}: {hint}')
+    parser.parse_args(argv)
+    parser.print_help()
+    return None
+
+
+def _fail(line: str, status: int) -> int:
+    print(line, file=sys.stderr, flush=True)
+    return status
+
+
+if __name__ == '__main__':
+    sys.exit(main())

@@ -1,0 +1,84 @@
+"""Whether what lies in a run's folder is that run's own."""
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from mmengine.config import Config
+
+from poslabel_mm.engine.hooks.last_saved import last_saved
+from poslabel_mm.errors import UserError
+from poslabel_mm.experiments import logs
+from poslabel_mm.experiments.settings import EXPERIMENT, comparable_settings, first_difference
+
+if TYPE_CHECKING:
+    from poslabel_mm.experiments.run import Run
+
+
+def check_folder(run: 'Run') -> None:
+    """Make sure that what the folder holds is of this very run.
+
+    Raises:
+        UserError: If other settings made it, or its test or its
+            pre-training is not that of its checkpoint.
+    """
+    if not run.folder.is_dir():
+        return
+    if run.record() is not None and not run.is_saved() and run.metrics() is None:
+        return  # it ended before there was anything to go on from
+    way_out = 'move it away, or choose another --work-dir'
+    record = run.record()
+    if record is not None:
+        difference = first_difference(record['settings'], run.settings())
+    elif run.dumped.is_file():
+        difference = _difference_from_dumped(run)
+    elif any(p.name not in ('lock', 'config') for p in run.folder.iterdir()):
+        raise UserError(f'{run.folder} holds files of another origin: {way_out}')
+    else:
+        return
+    if difference:
+        raise UserError(f'{run.folder} was made with other settings, '
+                        f'{difference}: {way_out}')
+    _check_order(run, way_out)
+
+
+def check_checkpoint(run: 'Run') -> None:
+    """Make sure that the checkpoint that is needed next is still there.
+
+    Raises:
+        UserError: If a run has ended and its last checkpoint is gone.
+    """
+    before = run.pretraining if not run.is_trained else run
+    if before is not None and before.is_trained and not before.checkpoint.is_file():
+        raise UserError(f'{before.checkpoint} is gone, with which {run.name} is to go '
+                        f'on: put it back, or move {before.folder} away')
+
+
+def _check_order(run: 'Run', way_out: str) -> None:
+    if run.pretraining is not None and run.started():
+        start = run.pretraining.started()
+        if not run.is_trained and not run.pretraining.is_trained or (
+                start and start[0] > run.started()[0]):
+            raise UserError(
+                f'{run.folder} was trained from another pre-training than '
+                f'{run.pretraining.folder} has now: {way_out}')
+    if run.metrics() is None:
+        return
+    test = run.folder / 'test'
+    try:
+        tested = Path(Config.fromfile(test / run.dumped.name).load_from).name
+    except (OSError, AttributeError):
+        tested = 'an unknown checkpoint'
+    if tested != run.checkpoint.name or not run.is_trained:
+        saved = Path(last_saved(str(run.folder)) or 'none').name
+        raise UserError(f'{run.metrics_path} is the result of {tested}, but the last '
+                        f'checkpoint beside it is {saved}: remove that result')
+    if logs.started(test)[-1:] < run.started()[-1:]:
+        raise UserError(f'{run.metrics_path} is older than the last training in '
+                        f'{run.folder}: remove that result')
+
+
+def _difference_from_dumped(run: 'Run') -> str:
+    """Of a run that was started by hand, with the commands of a dry run."""
+    dumped = Config.fromfile(run.dumped).to_dict()
+    expected = {k: v for k, v in run.settings().items() if k in EXPERIMENT}
+    # Models add their own defaults to what they were given.
+    return first_difference(comparable_settings(dumped), expected, only_of_second=True)

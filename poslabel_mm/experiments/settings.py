@@ -1,0 +1,138 @@
+"""What makes a run the run that it is, and how two of them differ."""
+import argparse
+import copy
+import functools
+import importlib.metadata
+import os.path as osp
+import platform
+from collections.abc import Iterator
+from typing import Any
+
+from mmengine.config import Config, DictAction
+
+from poslabel_mm.errors import UserError
+from poslabel_mm.experiments.tiny import Scale, tiny_config
+from poslabel_mm.stack.compat import installed_versions
+from poslabel_mm.stack.config_prefix import config_path
+
+# What a machine or a person needs, in options and configs, and no result depends on.
+MACHINE = ('data_root', 'num_workers', 'persistent_workers', 'pin_memory',
+           'prefetch_factor', 'max_keep_ckpts')
+# Of a config that a run has left behind, what tells one experiment from another.
+EXPERIMENT = ('model', 'data_preprocessor', 'optim_wrapper', 'param_scheduler',
+              'train_cfg', 'randomness', 'train_dataloader', 'test_dataloader')
+# What the launcher or the chain sets for the machine at hand.
+LAUNCHED = ('batch_size', 'accumulative_counts', 'checkpoint', 'loss_scale', 'dtype', 'use_fsdp')
+AMP = ('AmpOptimWrapper', 'mmengine.AmpOptimWrapper',
+       'poslabel_mm.CPUAmpOptimWrapper')
+
+
+def find_config(name: str) -> str:
+    """Path of a config: a file of the user's own, or a shipped one by its name.
+
+    Raises:
+        UserError: If there is neither.
+    """
+    return name if osp.isfile(name) else config_path(name)
+
+
+@functools.lru_cache(maxsize=None)
+def plain_config(name: str, scale: Scale) -> Config:
+    """A config without options, at the size that it is run at. Not to be changed."""
+    if scale.data is None:
+        return Config.fromfile(find_config(name))
+    return Config.fromstring(tiny_config(name, *scale), '.py')
+
+
+def configured(name: str, scale: Scale, options: list[str]) -> Config:
+    """A config with options.
+
+    Args:
+        name (str): Name or path of the config.
+        scale (Scale): The size that it is run at.
+        options (list[str]): ``KEY=VALUE``, as for ``--cfg-options``.
+
+    Raises:
+        UserError: If the options do not fit the config.
+    """
+    cfg = copy.deepcopy(plain_config(name, scale))
+    parsed = argparse.Namespace(options=None)
+    try:
+        DictAction(['--options'], 'options')(None, parsed, options)
+        cfg.merge_from_dict(parsed.options)
+        cfg.train_cfg.max_epochs, cfg.model.backbone.type  # still there?
+    except (AssertionError, AttributeError, IndexError, KeyError, TypeError,
+            ValueError) as error:
+        raise UserError(f'{" ".join(options)} does not fit {name}: {error}') from error
+    return cfg
+
+
+def concerns_missing_loader(option: str, cfg: Config) -> bool:
+    """Whether an option of the machine concerns a loader that a config lacks."""
+    first, _, key = option.partition('=')[0].partition('.')
+    return key.rpartition('.')[2] in MACHINE and first.endswith('_dataloader') and (
+        cfg.get(first) is None)
+
+
+def versions(*distributions: str) -> dict[str, str]:
+    """Installed versions: this package, Python, the MM stack and more distributions."""
+    from poslabel_mm import __version__
+    found = dict(poslabel_mm=__version__, python=platform.python_version())
+    for name, version in installed_versions().items():
+        if 'mm' in name:
+            found[name] = version
+    for name in distributions:
+        try:
+            found[name] = importlib.metadata.version(name)
+        except importlib.metadata.PackageNotFoundError:
+            pass
+    return found
+
+
+def comparable_settings(value: Any) -> Any:
+    """Settings as they come back from JSON, without what belongs to the machine."""
+    if isinstance(value, dict):
+        return {
+            str(k): comparable_settings(v)
+            for k, v in value.items() if k not in MACHINE + LAUNCHED
+        }
+    if isinstance(value, (list, tuple)):
+        return [comparable_settings(v) for v in value]
+    if isinstance(value, str) and value in AMP:
+        return AMP[0]
+    return value if isinstance(value, (bool, int, float, str, type(None))) else str(value)
+
+
+def first_difference(found: Any, expected: Any, only_of_second: bool = False,
+                     key: str = '') -> str:
+    """Say where two settings differ first; empty if they do not.
+
+    Args:
+        found, expected: Results of :func:`comparable_settings`.
+        only_of_second (bool): Pass over what only ``found`` has.
+    """
+    if isinstance(found, dict) and isinstance(expected, dict):
+        for name in _keys(found, expected, only_of_second):
+            path = f'{key}.{name}' if key else name
+            if name not in found:
+                return f'without {path}'
+            if name not in expected:
+                return f'with {path}={found[name]!r}'
+            text = first_difference(found[name], expected[name], only_of_second, path)
+            if text:
+                return text
+        return ''
+    if isinstance(found, list) and isinstance(expected, list) and (
+            len(found) == len(expected)):
+        pairs = enumerate(zip(found, expected))
+        texts = (first_difference(a, b, only_of_second, f'{key}.{i}') for i, (a, b) in pairs)
+        return next(filter(None, texts), '')
+    if found == expected:
+        return ''
+    return f'{key}={found!r} and not {expected!r}'
+
+
+def _keys(found: dict, expected: dict, only_of_second: bool) -> Iterator[str]:
+    yield from expected
+    if not only_of_second:
+        yield from (name for name in found if name not in expected)
