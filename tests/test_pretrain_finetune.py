@@ -1,12 +1,8 @@
 """Pre-training and fine-tuning, their configs, and both in one command."""
-import importlib.util
 import json
 import re
 import shutil
-import signal
 import sys
-import threading
-import time
 from pathlib import Path
 
 import pytest
@@ -17,9 +13,9 @@ from mmpretrain.structures import DataSample
 from tiny_run import make_images, weights, write_config
 
 from poslabel_mm import UserError, config_path
+from poslabel_mm.experiments import chain
 from poslabel_mm.launch import tools as launch
 
-ROOT = Path(__file__).resolve().parents[1]
 PAIRS = {
     'mae-vit-b_in1k.py': 'vit-b_from-mae_in1k.py',
     'mae-vit-b_apl_in1k.py': 'vit-b_apl_from-mae_in1k.py',
@@ -145,33 +141,23 @@ def test_finetuned_tokens_are_normalised_before_the_head_reads_them():
 # ------------------------------------------------------------ the one command
 
 
-@pytest.fixture
-def tool(monkeypatch):
-    path = ROOT / 'tools' / 'pretrain_finetune.py'
-    spec = importlib.util.spec_from_file_location('pretrain_finetune', path)
-    module = importlib.util.module_from_spec(spec)
-    previous = signal.getsignal(signal.SIGINT)
-    spec.loader.exec_module(module)
-    signal.signal(signal.SIGINT, previous)
-    monkeypatch.setenv('LOCAL_RANK', '0')
-    monkeypatch.setenv('POSLABEL_MM_RESUME_COMMAND', '')
-    return module
-
-
 class HereAndNow:
     """Runs the tools in this process, and remembers which."""
 
     def __init__(self, monkeypatch):
         self.monkeypatch = monkeypatch
         self.tools = []
+        self.told = None
 
-    def __call__(self, gpus, lock):
+    def __call__(self, *arguments, **options):
         return self
 
-    def run(self, tool, *arguments):
+    def run(self, words, env, locks, out):
+        tool = Path(words[1]).name
         self.tools.append(tool)
-        self.monkeypatch.setattr(sys, 'argv', [tool, *arguments])
+        self.monkeypatch.setattr(sys, 'argv', words[1:])
         {'train.py': launch.train, 'test.py': launch.test}[tool]()
+        return 0
 
 
 PRETRAINING = """
@@ -219,23 +205,27 @@ def configs(tmp_path):
     return str(pretraining), finetuning
 
 
-def call(tool, monkeypatch, *argv):
-    process = HereAndNow(monkeypatch)
-    monkeypatch.setattr(tool, 'Process', process)
-    monkeypatch.setattr(sys, 'argv', ['pretrain_finetune.py', *map(str, argv)])
-    tool.main()
-    return process.tools
+@pytest.fixture
+def call(monkeypatch):
+    monkeypatch.setenv('LOCAL_RANK', '0')
+    monkeypatch.setenv('POSLABEL_MM_RESUME_COMMAND', '')
+
+    def call(*argv):
+        process = HereAndNow(monkeypatch)
+        monkeypatch.setattr(chain, 'ChildProcesses', process)
+        assert chain.main([str(argument) for argument in argv]) == 0
+        return process.tools
+
+    return call
 
 
-def test_from_pretraining_to_accuracy_in_one_command(
-        tool, configs, tmp_path, monkeypatch, capfd):
-    command = (*configs, '--work-dir', tmp_path / 'work', '--pretraining',
-               'model.backbone.mask_ratio=0.5')
-    assert call(tool, monkeypatch, *command) == [
-        'train.py', 'train.py', 'test.py']
+def test_from_pretraining_to_accuracy_in_one_command(call, configs, tmp_path, capfd):
+    work = tmp_path / 'work'
+    command = (*configs, '--work-dir', work, '--pretraining', 'model.backbone.mask_ratio=0.5')
+    assert call(*command) == ['train.py', 'train.py', 'test.py']
     assert 'accuracy/top1: ' in capfd.readouterr().out
-    pretrained = weights(tmp_path / 'work' / 'pretraining' / 'epoch_1.pth')
-    tuned = weights(tmp_path / 'work' / 'finetuning' / 'epoch_1.pth')
+    first, second = work / 'mae' / 'seed0', work / 'tiny' / 'seed0'
+    pretrained, tuned = (weights(folder / 'epoch_1.pth') for folder in (first, second))
     # One epoch of a small learning rate later, but not another drawing.
     for key in pretrained:
         if key.startswith('backbone.') and key in tuned:
@@ -245,21 +235,20 @@ def test_from_pretraining_to_accuracy_in_one_command(
     assert tuned['backbone.pos_embed'].abs().max() > 0.9  # the sincos one
 
     # What Figure 8 is drawn from.
-    logs = (tmp_path / 'work' / 'pretraining').glob('*/vis_data/scalars.json')
+    logs = first.glob('*/vis_data/scalars.json')
     entry = json.loads(next(logs).read_text().splitlines()[0])
     assert {'loss_recon', 'loss_apl', 'apl_acc', 'epoch'} <= set(entry)
-    dumped = Config.fromfile(tmp_path / 'work' / 'pretraining' / 'mae.py')
-    assert dumped.model.backbone.mask_ratio == 0.5
+    assert Config.fromfile(first / 'mae.py').model.backbone.mask_ratio == 0.5
 
     # All of it is done; without the last steps, they are done again.
-    assert call(tool, monkeypatch, *command) == []
-    (tmp_path / 'work' / 'metrics.json').unlink()
-    (tmp_path / 'work' / 'finetuning' / 'last_checkpoint').unlink()
-    assert call(tool, monkeypatch, *command) == ['train.py', 'test.py']
+    assert call(*command) == []
+    (second / 'metrics.json').unlink()
+    (second / 'last_checkpoint').unlink()
+    assert call(*command) == ['train.py', 'test.py']
 
-    with pytest.raises(UserError, match='begun with other configs or options: '
-                       'repeat .* or choose another --work-dir'):
-        call(tool, monkeypatch, *command[:-1], 'model.backbone.mask_ratio=0.25')
+    with pytest.raises(UserError, match='mae/seed0 was made with other settings, .*mask_ratio=0.5 '
+                       'and not 0.25: move it away, or choose another --work-dir'):
+        call(*command[:-1], 'model.backbone.mask_ratio=0.25')
 
 
 @pytest.mark.parametrize('options, message', [
@@ -272,37 +261,33 @@ def test_from_pretraining_to_accuracy_in_one_command(
     (['--finetuning', 'model.head.loss.num_classes=5'],
      r'head.num_classes is 2, but model.head.loss.num_classes is 5'),
     (['--pretraining', 'model.backbone.mask=0.5', 'model.neck'],
-     'cannot be done with'),
+     'options of .*mae.py are KEY=VALUE pairs, got model.neck'),
+    (['--pretraining', 'model.neck.patch_size.a=1'], 'does not fit .*mae.py'),
     (['--finetuning', 'test_dataloader=None'], 'no test_dataloader'),
 ])
 def test_what_cannot_work_is_said_before_anything_is_trained(
-        tool, configs, tmp_path, monkeypatch, options, message):
+        call, configs, tmp_path, options, message):
     with pytest.raises(UserError, match=message):
-        call(tool, monkeypatch, *configs, '--work-dir', tmp_path / 'work',
-             *options)
+        call(*configs, '--work-dir', tmp_path / 'work', *options)
     assert not (tmp_path / 'work').exists()
 
 
-@pytest.mark.parametrize('left', ['nothing', 'epoch_1.pth', 'an older one'])
-def test_a_finetuned_model_is_not_paired_with_another_pretraining(
-        tool, configs, tmp_path, monkeypatch, left):
-    """As after `rm -r work/pretraining`; nothing is trained, nothing lost."""
+@pytest.mark.parametrize('left', ['nothing', 'epoch_1.pth'])
+def test_a_finetuned_model_is_not_paired_with_another_pretraining(call, configs, tmp_path, left):
+    """As after `rm -r work/mae`; nothing is trained, nothing lost."""
     work = tmp_path / 'work'
-    pretraining, tuned = work / 'pretraining', work / 'finetuning'
-    for folder in pretraining, tuned:
-        folder.mkdir(parents=True)
-        (folder / 'epoch_1.pth').write_text('weights')
+    run = chain.chain_of(*configs, 0, work)
+    for one in run.pretraining, run:
+        one.claim().close()
+        (one.folder / '20260101_000000').mkdir()
+        one.checkpoint.write_text('weights')
     if left == 'nothing':
-        shutil.rmtree(pretraining)
-    elif left == 'an older one':
-        (pretraining / 'last_checkpoint').write_text(
-            str(pretraining / 'epoch_0.pth'))
-    message = (rf'{tuned} was trained from another pre-training .*: remove it, '
-               'or choose another --work-dir')
+        shutil.rmtree(run.pretraining.folder)
+    message = f'{run.folder} was trained from another pre-training than'
     for _ in range(2):
         with pytest.raises(UserError, match=message):
-            call(tool, monkeypatch, *configs, '--work-dir', work)
-    assert (tuned / 'epoch_1.pth').read_text() == 'weights'
+            call(*configs, '--work-dir', work)
+    assert run.checkpoint.read_text() == 'weights'
 
 
 @pytest.mark.parametrize('checkpoint, message', [
@@ -335,31 +320,3 @@ def test_training_from_an_unfit_checkpoint_is_refused(
               if line.startswith('error: ')]
     assert len(errors) == 1 and re.search(message, errors[0])
     assert not (tmp_path / 'work').exists()
-
-
-def test_a_signal_is_passed_on_and_the_status_passed_back(
-        tool, tmp_path, monkeypatch):
-    (tmp_path / 'tools').mkdir()
-    (tmp_path / 'tools' / 'train.py').write_text(
-        'import pathlib, signal, sys, time\n'
-        'signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))\n'
-        f'pathlib.Path({str(tmp_path)!r}, "began").touch()\n'
-        'time.sleep(600)\n')
-    monkeypatch.setattr(tool, 'ROOT', tmp_path)
-
-    def stop():
-        while not (tmp_path / 'began').exists():
-            time.sleep(0.05)
-        signal.pthread_kill(threading.main_thread().ident, signal.SIGTERM)
-
-    handlers = [signal.getsignal(s) for s in (signal.SIGINT, signal.SIGTERM)]
-    try:
-        with open(tmp_path / 'lock', 'w') as lock:
-            process = tool.Process(1, lock)
-            threading.Thread(target=stop, daemon=True).start()
-            with pytest.raises(SystemExit) as left:
-                process.run('train.py')
-    finally:
-        signal.signal(signal.SIGINT, handlers[0])
-        signal.signal(signal.SIGTERM, handlers[1])
-    assert left.value.code == 143

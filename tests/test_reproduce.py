@@ -1,7 +1,6 @@
 """tools/reproduce.py: what it would run, what it takes for done, what it reports."""
 import csv
 import fcntl
-import importlib.util
 import inspect
 import json
 import os
@@ -20,12 +19,14 @@ from poslabel_mm import UserError, config_path
 from poslabel_mm.launch.child_processes import ChildProcesses
 from poslabel_mm.models import PositionalLabelHead, RelativePositionalLabelHead
 from poslabel_mm.experiments.manifest import load_paper
-from poslabel_mm.experiments import figures
+from poslabel_mm.experiments import command, figures, progress
 from poslabel_mm.experiments import results
 from poslabel_mm.experiments import selection
-from poslabel_mm.experiments.run import Run, Scale, first_difference, normal
+from poslabel_mm.experiments.folder_check import check_checkpoint, check_folder
+from poslabel_mm.experiments.run import Run
+from poslabel_mm.experiments.settings import comparable_settings, first_difference
 from poslabel_mm.experiments.selection import Selection, options_folder, select
-from poslabel_mm.experiments.tiny import tiny_config
+from poslabel_mm.experiments.tiny import Scale, tiny_config
 
 ROOT = Path(__file__).resolve().parents[1]
 PAPER = load_paper()
@@ -35,14 +36,8 @@ FOLDER = Path('work_dirs/reproduce/tiny-digits-1epochs')
 
 @pytest.fixture
 def tool(monkeypatch, tmp_path):
-    path = ROOT / 'tools' / 'reproduce.py'
-    spec = importlib.util.spec_from_file_location('reproduce', path)
-    module = importlib.util.module_from_spec(spec)
-    previous = signal.getsignal(signal.SIGINT)
-    spec.loader.exec_module(module)
-    signal.signal(signal.SIGINT, previous)
     monkeypatch.chdir(tmp_path)
-    return module
+    return command
 
 
 @pytest.fixture
@@ -53,8 +48,9 @@ def call(tool, monkeypatch):
 
     def call(*argv):
         children.commands.clear()
-        monkeypatch.setattr(sys, 'argv', ['tools/reproduce.py', *map(str, argv)])
-        return tool.main()
+        argv = [str(argument) for argument in argv]
+        monkeypatch.setattr(sys, 'argv', ['tools/reproduce.py', *argv])
+        return tool.main(argv)
 
     call.children = children
     return call
@@ -298,12 +294,13 @@ def test_slurm_is_sent_what_it_forwards(call):
 
 def test_progress_is_said_when_it_changes(tool, capsys):
     run = one_run(epochs=3)
-    work = tool.Work(None, None, 1, 1)
-    work.active.append(run)
+    display = progress.Display([run])
+    display.begin(run)
     for epoch in 0, 0, 1, 1:
         if epoch and not run.folder.is_dir():
             train(run.folder, run.config, epoch)
-        work._say_progress()
+        display.update()
+        display.say_progress()
     lines = capsys.readouterr().out.splitlines()
     assert [line.partition('seed 0: ')[2] for line in lines] == [
         'in its first epoch', 'epoch 1 of 3']
@@ -391,7 +388,7 @@ def test_what_is_done_is_skipped_and_what_is_interrupted_gone_on_with(call, caps
     assert call(*arguments) == 0
     assert call.children.tools == ['train.py vit-b_apl_in1k.py', 'test.py vit-b_apl_in1k.py']
     assert '--resume' in call.children.commands[0]
-    assert 'training after epoch 2' in capsys.readouterr().out
+    assert 'training, resumed after epoch 2' in capsys.readouterr().out
     assert call(*arguments) == 0 and call.children.commands == []
     table = (begun.parent / 'results.md').read_text()
     assert '| +1.20 | +1.50 | 0 |' in table and 'TINY' in table
@@ -419,6 +416,7 @@ def test_a_failure_is_said_and_the_others_go_on(call, capsys):
 
 
 def test_without_timm_its_rows_are_named(call, capsys, monkeypatch):
+    import importlib.util
     found = importlib.util.find_spec
     monkeypatch.setattr(importlib.util, 'find_spec',
                         lambda name: None if name == 'timm' else found(name))
@@ -462,10 +460,10 @@ def test_a_folder_of_something_else_is_refused(call, capsys, change, message):
     before.claim().close()
     train(before.folder, before.config, 1, began='20251231_000000')
     run = done(one_run('vit-b_apl_from-mae_in1k.py', pretraining=before))
-    run.check_folder()
+    check_folder(run)
     change(run)
     with pytest.raises(UserError, match=message):
-        run.check_folder()
+        check_folder(run)
     assert call('--row', '7/mae-apl', *TINY) == 1
     assert call.children.commands == []
     line, = capsys.readouterr().err.splitlines()
@@ -480,14 +478,14 @@ def test_a_run_begun_by_hand_is_taken_over_if_it_is_the_same(tmp_path, monkeypat
     dumped['model']['train_cfg'] = dict(dumped['model'].get('train_cfg') or {}, extra=1)
     dumped['train_dataloader']['batch_size'] = 16  # of two processes
     Config(dumped).dump(str(run.folder / run.config))
-    run.check_folder()
+    check_folder(run)
     run.claim().close()
     assert run.is_done
     (run.folder / 'run.json').unlink()
     dumped['optim_wrapper']['optimizer']['lr'] = 0.5
     Config(dumped).dump(str(run.folder / run.config))
     with pytest.raises(UserError, match='optimizer.lr=0.5 and not 0.001'):
-        run.check_folder()
+        check_folder(run)
 
 
 def test_a_lost_checkpoint_is_named(call):
@@ -496,7 +494,7 @@ def test_a_lost_checkpoint_is_named(call):
     train(run.folder, run.config, 1)
     run.checkpoint.unlink()
     with pytest.raises(UserError, match='epoch_1.pth is gone'):
-        run.check_checkpoint()
+        check_checkpoint(run)
 
 
 def test_two_cannot_work_in_one_folder(call, capsys):
@@ -521,7 +519,7 @@ def test_stopping_says_how_to_go_on(call, capsys):
     call.children.run = stopped
     assert call('--row', '1/pe', '--row', '1/pe-apl', *TINY, '--jobs', 1) == 143
     err = capsys.readouterr().err
-    assert 'To go on: python tools/reproduce.py --row 1/pe --row 1/pe-apl' in err
+    assert 'To resume: python tools/reproduce.py --row 1/pe --row 1/pe-apl' in err
     assert 'error' not in err
     call.children.told, call.children.run = None, run
     assert call('--row', '1/pe', '--row', '1/pe-apl', *TINY) == 0
@@ -785,8 +783,8 @@ def test_a_tiny_config_is_its_row_but_small(data, names):
 
 
 def test_differences_are_named():
-    found = normal({'a': {'b': (1, 2)}, 'num_workers': 3})
-    assert first_difference(found, normal({'a': {'b': [1, 2]}, 'num_workers': 9})) == ''
+    found = comparable_settings({'a': {'b': (1, 2)}, 'num_workers': 3})
+    assert first_difference(found, comparable_settings({'a': {'b': [1, 2]}, 'num_workers': 9})) == ''
     assert first_difference(found, {'a': {'b': [1, 3]}}) == 'a.b.1=2 and not 3'
     assert first_difference(found, {'a': {}}) == 'with a.b=[1, 2]'
     assert first_difference(found, {'a': {}}, only_of_second=True) == ''

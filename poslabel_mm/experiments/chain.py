@@ -109,6 +109,9 @@ def main(argv: Sequence[str], prog: str = 'pretrain_finetune.py') -> int:
     finetuning = chain_of(args.pretraining, args.finetuning, args.seed, work_dir,
                           args.pretraining_options, args.finetuning_options)
     runs = [finetuning.pretraining, finetuning]
+    if finetuning.started() and not finetuning.pretraining.is_trained:
+        raise UserError(f'{finetuning.folder} was trained from another pre-training than the one '
+                        'to be done: move it away, or choose another --work-dir')
     problems = problems_of(runs)
     if problems:
         raise UserError(next(iter(problems.values())))

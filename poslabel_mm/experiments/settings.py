@@ -55,6 +55,9 @@ def configured(name: str, scale: Scale, options: list[str]) -> Config:
     Raises:
         UserError: If the options do not fit the config.
     """
+    wrong = [option for option in options if '=' not in option]
+    if wrong:
+        raise UserError(f'options of {name} are KEY=VALUE pairs, got {" ".join(wrong)}')
     cfg = copy.deepcopy(plain_config(name, scale))
     parsed = argparse.Namespace(options=None)
     try:
@@ -63,7 +66,8 @@ def configured(name: str, scale: Scale, options: list[str]) -> Config:
         cfg.train_cfg.max_epochs, cfg.model.backbone.type  # still there?
     except (AssertionError, AttributeError, IndexError, KeyError, TypeError,
             ValueError) as error:
-        raise UserError(f'{" ".join(options)} does not fit {name}: {error}') from error
+        told = [option for option in options if not option.startswith('randomness.seed=')]
+        raise UserError(f'{" ".join(told or options)} does not fit {name}: {error}') from error
     return cfg
 
 
