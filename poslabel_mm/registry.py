@@ -15,16 +15,16 @@ from mmengine.registry import Registry
 __all__ = ['DATASETS', 'HOOKS', 'MODELS', 'OPTIM_WRAPPERS', 'TRANSFORMS']
 
 
-def _child(parent: Registry, location: str) -> Registry:
+def _child(parent: Registry, *locations: str) -> Registry:
     return Registry(
         parent.name,
         parent=parent,
         scope='poslabel_mm',
-        locations=[f'poslabel_mm.{location}'])
+        locations=[f'poslabel_mm.{location}' for location in locations])
 
 
 MODELS = _child(MMENGINE_MODELS, 'models')
-DATASETS = _child(MMENGINE_DATASETS, 'datasets')
+DATASETS = _child(MMENGINE_DATASETS, 'datasets.digits', 'datasets.fashion_mnist')
 HOOKS = _child(MMENGINE_HOOKS, 'engine')
 OPTIM_WRAPPERS = _child(MMENGINE_OPTIM_WRAPPERS, 'engine')
 TRANSFORMS = _child(MMENGINE_TRANSFORMS, 'datasets')

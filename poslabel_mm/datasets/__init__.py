@@ -1,5 +1,17 @@
-from .digits import Digits
-from .fashion_mnist import FashionMNIST
-from .load_missing_image import LoadMissingImage
+"""Datasets of our own, and how others are brought into the layout that the configs read.
+
+:mod:`poslabel_mm.registry` names the modules of datasets: nothing is imported here, for
+:mod:`.sources` is read where the MM stack is not to be imported.
+"""
+import importlib
+
+_MODULES = {'Digits': 'digits', 'FashionMNIST': 'fashion_mnist',
+            'LoadMissingImage': 'load_missing_image'}
 
 __all__ = ['Digits', 'FashionMNIST', 'LoadMissingImage']
+
+
+def __getattr__(name: str):
+    if name not in _MODULES:
+        raise AttributeError(f'module {__name__!r} has no attribute {name!r}')
+    return getattr(importlib.import_module(f'{__name__}.{_MODULES[name]}'), name)

@@ -1,4 +1,4 @@
-"""Callbacks for the moment in which another module has been imported.
+"""What is to be done around the import of another module, whoever imports it.
 
 ``import poslabel_mm`` is to be fast, and the MM stack takes seconds to import: what has to be
 mended in it is mended when somebody imports it.
@@ -7,14 +7,15 @@ import importlib.abc
 import importlib.util
 import sys
 from collections.abc import Callable
+from contextlib import AbstractContextManager
 
 
 class _Finder(importlib.abc.MetaPathFinder):
-    """Finds a module as the finders after it do, and calls back once it is imported."""
+    """Finds a module as the finders after it do, and has its code run inside a context."""
 
-    def __init__(self, name: str, before: Callable[[], None] | None,
-                 after: Callable[[], None]) -> None:
-        self.name, self.before, self.after = name, before, after
+    def __init__(self, name: str, around: Callable[[], AbstractContextManager],
+                 before: Callable[[], None] | None) -> None:
+        self.name, self.around, self.before = name, around, before
 
     def find_spec(self, fullname, path=None, target=None):
         if fullname != self.name:
@@ -24,31 +25,32 @@ class _Finder(importlib.abc.MetaPathFinder):
         sys.meta_path.remove(self)  # the finders after it are asked, and only once
         spec = importlib.util.find_spec(fullname)
         if spec is not None and spec.loader is not None:
-            spec.loader.exec_module = self._calling_back(spec.loader.exec_module)
+            spec.loader.exec_module = self._in_context(spec.loader.exec_module)
         return spec
 
-    def _calling_back(self, exec_module: Callable) -> Callable:
+    def _in_context(self, exec_module: Callable) -> Callable:
 
-        def exec_and_call_back(module) -> None:
-            exec_module(module)
-            self.after()
+        def exec_in_context(module) -> None:
+            with self.around():
+                exec_module(module)
 
-        return exec_and_call_back
+        return exec_in_context
 
 
-def when_imported(name: str, after: Callable[[], None],
+def when_imported(name: str, around: Callable[[], AbstractContextManager],
                   before: Callable[[], None] | None = None) -> None:
-    """Call a function as soon as a module has been imported: at once if it has been already.
+    """Do something around the import of a module: at once if it has been imported already.
 
     Args:
         name (str): Full name of the module.
-        after (callable): Called once the module is there.
+        around (callable): Returns the context manager in which the module's code runs.
         before (callable, optional): Called before the module is looked for; what it raises
             ends the import.
     """
-    if name in sys.modules:
-        if before is not None:
-            before()
-        after()
-    else:
-        sys.meta_path.insert(0, _Finder(name, before, after))
+    if name not in sys.modules:
+        sys.meta_path.insert(0, _Finder(name, around, before))
+        return
+    if before is not None:
+        before()
+    with around():
+        pass

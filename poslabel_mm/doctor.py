@@ -1,0 +1,176 @@
+"""``poslabel doctor``: what is installed, what is wrong with it, and how to mend it.
+
+What can be said without importing torch is said first.
+"""
+import argparse
+import importlib.metadata
+import importlib.util
+import os.path as osp
+import platform
+import re
+import sys
+from collections.abc import Callable, Iterator, Sequence
+from pathlib import Path
+from typing import NamedTuple
+
+from .datasets.sources import SOURCES
+from .stack.compat import check_installed, installed_versions
+from .version import __version__
+
+#: Distributions that some tools or models need, and what for.
+OPTIONAL = {
+    'matplotlib': 'figures',
+    'scikit-learn': 'the digits, t-SNE and confusion matrices',
+    'grad-cam': "MMPretrain's vis_cam",
+    'timm': 'NesT',
+}
+EXTRAS = {'timm': 'nest'}
+
+
+class Finding(NamedTuple):
+    """A line of the report.
+
+    Attributes:
+        text (str): What was found.
+        mend (str): The command that mends it, or empty where nothing is wrong.
+        is_error (bool): Whether poslabel_mm cannot work like this.
+    """
+    text: str
+    mend: str = ''
+    is_error: bool = False
+
+    def __str__(self) -> str:
+        mark = 'error' if self.is_error else 'note ' if self.mend else 'ok   '
+        return f'{mark}  {self.text}' + (f'\n       {self.mend}' if self.mend else '')
+
+
+def find_stack() -> Iterator[Finding]:
+    """The MM stack: missing, doubled or out of range, and what goes with it."""
+    versions = installed_versions()
+    names = ', '.join(f'{name} {version}' for name, version in versions.items() if 'mm' in name)
+    try:
+        check_installed()
+    except ImportError as error:
+        problem, _, mend = str(error).rpartition(': ')
+        if 'pip uninstall' in problem:
+            problem, _, first = problem.rpartition(': ')
+            mend = f'{first} {mend}'
+        yield Finding(problem, mend, is_error=True)
+        return
+    yield Finding(f'MM stack: {names}')
+    if not _has_operators():
+        yield Finding('mmcv is without compiled operators: enough for classification and '
+                      'pre-training; detectors need them',
+                      "pip install 'mmcv>=2.0,<2.2' for your torch, or build onedl-mmcv")
+    setuptools = versions.get('setuptools', '0')
+    if 'mmengine' in versions and int(setuptools.partition('.')[0]) >= 82:
+        yield Finding(f'setuptools {setuptools} has no pkg_resources, which MMEngine imports',
+                      "pip install 'setuptools<82'", is_error=True)
+
+
+def _has_operators() -> bool:
+    spec = importlib.util.find_spec('mmcv')
+    return spec is not None and any(Path(folder).glob('_ext*')
+                                    for folder in spec.submodule_search_locations or ())
+
+
+def find_torch() -> Iterator[Finding]:
+    """torch and torchvision, and whether they were built for each other."""
+    versions = {}
+    for name in 'torch', 'torchvision':
+        try:
+            versions[name] = importlib.metadata.version(name)
+        except importlib.metadata.PackageNotFoundError:
+            yield Finding(f'{name} is missing', f'pip install {name}', is_error=True)
+    if len(versions) < 2:
+        return
+    builds = {name: _cuda_of(name) for name in versions}
+    yield Finding(', '.join(
+        f'{name} {version} ({"CUDA " + builds[name] if builds[name] else "CPU"})'
+        for name, version in versions.items()))
+    if builds['torchvision'] and not builds['torch']:
+        yield Finding('this torchvision was built for CUDA and this torch for the CPU: its '
+                      'compiled operators do not load. poslabel_mm does without them',
+                      'pip install the CPU builds of both, to have torchvision.ops too')
+
+
+def _cuda_of(package: str) -> str:
+    """The CUDA version that a package was built for, read without importing it."""
+    spec = importlib.util.find_spec(package)
+    if spec is None or not spec.submodule_search_locations:
+        return ''
+    path = Path(spec.submodule_search_locations[0]) / 'version.py'
+    match = path.is_file() and re.search(
+        r"^cuda(?:: [^=]+)? = ['\"]([\d.]+)['\"]", path.read_text('utf-8'), re.MULTILINE)
+    return match[1] if match else ''
+
+
+def find_optional() -> Iterator[Finding]:
+    """What some tools or models need beside the stack."""
+    for name, use in OPTIONAL.items():
+        try:
+            yield Finding(f'{name} {importlib.metadata.version(name)}: {use}')
+        except importlib.metadata.PackageNotFoundError:
+            extra = EXTRAS.get(name, 'tools')
+            yield Finding(f'{name} is missing: {use}', f"pip install 'poslabel_mm[{extra}]'")
+
+
+def find_data() -> Iterator[Finding]:
+    """Data folders that the configs read, below the current folder."""
+    for source in SOURCES:
+        if osp.isdir(source.folder):
+            yield Finding(f'{source.title} in {source.folder}')
+        else:
+            yield Finding(f'{source.title} is not in {source.folder}', source.advice)
+
+
+def find_devices() -> Iterator[Finding]:
+    """GPUs, as torch sees them. Takes seconds."""
+    try:
+        import torch
+    except Exception as error:
+        yield Finding(f'torch cannot be imported: {" ".join(str(error).split())}',
+                      'pip install --force-reinstall torch', is_error=True)
+        return
+    names = [torch.cuda.get_device_name(i) for i in range(torch.cuda.device_count())]
+    yield Finding(f'{len(names)} GPUs: {", ".join(names)}' if names else
+                  f'no GPU; {torch.get_num_threads()} CPU threads')
+    if not names and torch.version.cuda and osp.exists('/proc/driver/nvidia/version'):
+        yield Finding('there is an NVIDIA driver, but torch sees no GPU',
+                      'nvidia-smi; then a torch that was built for this driver')
+
+
+def find_imports() -> Iterator[Finding]:
+    """Whether the stack can be imported, with what poslabel_mm mends in it."""
+    try:
+        import mmpretrain
+
+        from . import models  # noqa: F401
+    except Exception as error:
+        yield Finding(f'the stack cannot be imported: {" ".join(str(error).split())}',
+                      'install it anew in a fresh environment', is_error=True)
+        return
+    yield Finding(f'mmpretrain {mmpretrain.__version__} and the models of poslabel_mm can be '
+                  'imported')
+
+
+CHECKS: tuple[Callable[[], Iterator[Finding]], ...] = (
+    find_stack, find_torch, find_optional, find_data, find_devices, find_imports)
+
+
+def main(argv: Sequence[str], prog: str = 'poslabel doctor') -> int:
+    """Print the report; returns 1 if poslabel_mm cannot work in this environment."""
+    parser = argparse.ArgumentParser(
+        prog=prog, description='What is installed, what is wrong with it, and the command that '
+        'mends it. Ends with status 1 if poslabel_mm cannot work in this environment.')
+    parser.parse_args(argv)
+    print(f'poslabel_mm {__version__}, Python {platform.python_version()}, {sys.executable}',
+          flush=True)
+    failed = False
+    for check in CHECKS:
+        if failed and check is find_imports:
+            break  # its cause has been told
+        for finding in check():
+            print(finding, flush=True)
+            failed = failed or finding.is_error
+    return int(failed)
