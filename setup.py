@@ -1,4 +1,5 @@
 """Packaging. Settings that are data are in pyproject.toml."""
+
 import runpy
 from pathlib import Path
 
@@ -21,8 +22,7 @@ readme = ROOT / 'README.md'
 setup(
     name='poslabel_mm',
     version=constants('version')['__version__'],
-    description='Positional labels for vision transformers, '
-    'a plugin for MMPretrain',
+    description='Positional labels for vision transformers, a plugin for MMPretrain',
     long_description=readme.read_text('utf-8') if readme.exists() else '',
     long_description_content_type='text/markdown',
     license='Apache-2.0',
@@ -31,8 +31,11 @@ setup(
     # Links to the checkout's configs and tools: real files once packed.
     package_data={
         'poslabel_mm': [
-            '.mim/*.yml', '.mim/configs/**/*.py', '.mim/configs/**/*.yml',
-            '.mim/tools/**/*.py', '.mim/tools/**/*.sh'
+            '.mim/*.yml',
+            '.mim/configs/**/*.py',
+            '.mim/configs/**/*.yml',
+            '.mim/tools/**/*.py',
+            '.mim/tools/**/*.sh',
         ]
     },
     # Neither MM stack: requiring one would overwrite a user's other one.
@@ -42,9 +45,13 @@ setup(
         # MMSelfSup 1.0 on the openmmlab stack; it has mmcls for a base, and
         # MMPretrain beside it for the position heads.
         'mmselfsup': [
-            'mmselfsup==1.0.0', 'mmcls==1.0.0rc6', 'mmcv-lite==2.0.1',
-            'attrs', 'mmpretrain>=1.2,<2', 'mmengine>=0.10.7,<1',
-            'setuptools<82'
+            'mmselfsup==1.0.0',
+            'mmcls==1.0.0rc6',
+            'mmcv-lite==2.0.1',
+            'attrs',
+            'mmpretrain>=1.2,<2',
+            'mmengine>=0.10.7,<1',
+            'setuptools<82',
         ],
         # The digits example and MMPretrain's analysis tools.
         'tools': [
@@ -52,9 +59,10 @@ setup(
             'matplotlib<3.11',
             'grad-cam',
             'pandas',
-            'scikit-learn>=1.5'
+            'scikit-learn>=1.5',
         ],
         # NesT, through MMPretrain's TIMMBackbone.
         'nest': ['timm>=1.0'],
         'test': ['pytest', 'pytest-xdist', 'scikit-learn>=1.5', 'setuptools>=77', 'timm>=1.0'],
-    })
+    },
+)

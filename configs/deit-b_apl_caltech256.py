@@ -5,6 +5,5 @@ _base_ = './deit-b_caltech256.py'
 
 model = dict(
     type='poslabel_mm.PositionalLabelClassifier',
-    pos_head=dict(
-        type='poslabel_mm.PositionalLabelHead', in_channels=768,
-        grid_size=14))
+    pos_head=dict(type='poslabel_mm.PositionalLabelHead', in_channels=768, grid_size=14),
+)

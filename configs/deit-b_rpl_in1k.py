@@ -5,6 +5,5 @@ _base_ = './deit-b_in1k.py'
 
 model = dict(
     type='poslabel_mm.PositionalLabelClassifier',
-    pos_head=dict(
-        type='poslabel_mm.RelativePositionalLabelHead', in_channels=768,
-        grid_size=14))
+    pos_head=dict(type='poslabel_mm.RelativePositionalLabelHead', in_channels=768, grid_size=14),
+)

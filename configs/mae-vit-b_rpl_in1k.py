@@ -8,7 +8,5 @@ _base_ = './mae-vit-b_in1k.py'
 model = dict(
     type='poslabel_mm.PositionalLabelMAE',
     backbone=dict(type='poslabel_mm.PositionalMAEViT', pos_encoding='none'),
-    pos_head=dict(
-        type='poslabel_mm.RelativePositionalLabelHead',
-        in_channels=768,
-        grid_size=14))
+    pos_head=dict(type='poslabel_mm.RelativePositionalLabelHead', in_channels=768, grid_size=14),
+)

@@ -6,5 +6,5 @@ _base_ = './mae-vit-tiny_digits.py'
 model = dict(
     type='poslabel_mm.PositionalLabelMAE',
     backbone=dict(type='poslabel_mm.PositionalMAEViT', pos_encoding='none'),
-    pos_head=dict(
-        type='poslabel_mm.PositionalLabelHead', in_channels=64, grid_size=6))
+    pos_head=dict(type='poslabel_mm.PositionalLabelHead', in_channels=64, grid_size=6),
+)

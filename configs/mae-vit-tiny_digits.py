@@ -7,12 +7,11 @@ model = dict(
     type='MAE',
     backbone=dict(
         type='MAEViT',
-        arch=dict(
-            embed_dims=64, num_layers=3, num_heads=4,
-            feedforward_channels=128),
+        arch=dict(embed_dims=64, num_layers=3, num_heads=4, feedforward_channels=128),
         img_size=24,
         patch_size=4,
-        mask_ratio=0.75),
+        mask_ratio=0.75,
+    ),
     neck=dict(
         type='MAEPretrainDecoder',
         num_patches=36,
@@ -20,24 +19,24 @@ model = dict(
         embed_dim=64,
         decoder_embed_dim=32,
         decoder_depth=1,
-        decoder_num_heads=4),
+        decoder_num_heads=4,
+    ),
     head=dict(
         type='MAEPretrainHead',
         norm_pix=True,
         patch_size=4,
-        loss=dict(type='PixelReconstructionLoss', criterion='L2')),
+        loss=dict(type='PixelReconstructionLoss', criterion='L2'),
+    ),
     init_cfg=[
         dict(type='Xavier', layer='Linear', distribution='uniform'),
-        dict(type='Constant', layer='LayerNorm', val=1.0, bias=0.0)
-    ])
+        dict(type='Constant', layer='LayerNorm', val=1.0, bias=0.0),
+    ],
+)
 
 # The digits' preprocessing, without classes.
 data_preprocessor = dict(
-    _delete_=True,
-    type='SelfSupDataPreprocessor',
-    mean=[78.] * 3,
-    std=[96.] * 3,
-    to_rgb=False)
+    _delete_=True, type='SelfSupDataPreprocessor', mean=[78.0] * 3, std=[96.0] * 3, to_rgb=False
+)
 train_dataloader = dict(collate_fn=dict(type='default_collate'))
 
 # 40 epochs of AdamW, 4 of them linear warm-up, then a cosine, step by step.
@@ -45,8 +44,7 @@ epochs = 40
 warmup_epochs = 4
 
 optim_wrapper = dict(
-    optimizer=dict(
-        type='AdamW', lr=2e-3, betas=(0.9, 0.95), weight_decay=0.05),
+    optimizer=dict(type='AdamW', lr=2e-3, betas=(0.9, 0.95), weight_decay=0.05),
     paramwise_cfg=dict(
         norm_decay_mult=0.0,
         bias_decay_mult=0.0,
@@ -54,20 +52,19 @@ optim_wrapper = dict(
             'pos_embed': dict(decay_mult=0.0),
             'mask_token': dict(decay_mult=0.0),
             'cls_token': dict(decay_mult=0.0),
-        }),
-    clip_grad=dict(max_norm=5.0))
+        },
+    ),
+    clip_grad=dict(max_norm=5.0),
+)
 param_scheduler = [
-    dict(
-        type='LinearLR',
-        start_factor=1e-2,
-        end=warmup_epochs,
-        convert_to_iter_based=True),
+    dict(type='LinearLR', start_factor=1e-2, end=warmup_epochs, convert_to_iter_based=True),
     dict(
         type='CosineAnnealingLR',
         begin=warmup_epochs,
         T_max=epochs - warmup_epochs,
         eta_min=1e-5,
-        convert_to_iter_based=True),
+        convert_to_iter_based=True,
+    ),
 ]
 
 train_cfg = dict(by_epoch=True, max_epochs=epochs)

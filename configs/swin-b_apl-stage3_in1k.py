@@ -11,6 +11,5 @@ _base_ = [
 model = dict(
     type='poslabel_mm.PositionalLabelClassifier',
     pos_neck=dict(type='poslabel_mm.PatchTokenNeck', stage=2),
-    pos_head=dict(
-        type='poslabel_mm.PositionalLabelHead', in_channels=512,
-        grid_size=14))
+    pos_head=dict(type='poslabel_mm.PositionalLabelHead', in_channels=512, grid_size=14),
+)

@@ -5,6 +5,5 @@ _base_ = './swin-b_in1k.py'
 
 model = dict(
     type='poslabel_mm.PositionalLabelClassifier',
-    pos_head=dict(
-        type='poslabel_mm.RelativePositionalLabelHead', in_channels=1024,
-        grid_size=14))
+    pos_head=dict(type='poslabel_mm.RelativePositionalLabelHead', in_channels=1024, grid_size=14),
+)

@@ -4,6 +4,5 @@ _base_ = './vit-b_384px_in1k.py'
 
 model = dict(
     type='poslabel_mm.PositionalLabelClassifier',
-    pos_head=dict(
-        type='poslabel_mm.PositionalLabelHead', in_channels=768,
-        grid_size=24))
+    pos_head=dict(type='poslabel_mm.PositionalLabelHead', in_channels=768, grid_size=24),
+)

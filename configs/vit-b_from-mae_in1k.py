@@ -6,7 +6,4 @@
 #       configs/vit-b_from-mae_in1k.py --gpus 8
 _base_ = './_base_/mae_finetune_in1k_100e.py'
 
-model = dict(
-    backbone=dict(
-        init_cfg=dict(
-            checkpoint='work_dirs/mae-vit-b_in1k/epoch_400.pth')))
+model = dict(backbone=dict(init_cfg=dict(checkpoint='work_dirs/mae-vit-b_in1k/epoch_400.pth')))

@@ -3,6 +3,4 @@
 #   tools/dist_train.sh configs/vit-b_nope_in1k.py 8
 _base_ = './vit-b_in1k.py'
 
-model = dict(
-    backbone=dict(
-        type='poslabel_mm.PositionalVisionTransformer', pos_encoding='none'))
+model = dict(backbone=dict(type='poslabel_mm.PositionalVisionTransformer', pos_encoding='none'))

@@ -9,9 +9,6 @@ _base_ = './vit-b_from-mae_in1k.py'
 
 model = dict(
     type='poslabel_mm.PositionalLabelClassifier',
-    backbone=dict(
-        init_cfg=dict(
-            checkpoint='work_dirs/mae-vit-b_rpl_in1k/epoch_400.pth')),
-    pos_head=dict(
-        type='poslabel_mm.RelativePositionalLabelHead', in_channels=768,
-        grid_size=14))
+    backbone=dict(init_cfg=dict(checkpoint='work_dirs/mae-vit-b_rpl_in1k/epoch_400.pth')),
+    pos_head=dict(type='poslabel_mm.RelativePositionalLabelHead', in_channels=768, grid_size=14),
+)

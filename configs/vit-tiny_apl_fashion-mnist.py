@@ -4,7 +4,5 @@ _base_ = './vit-tiny_fashion-mnist.py'
 
 model = dict(
     type='poslabel_mm.PositionalLabelClassifier',
-    pos_head=dict(
-        type='poslabel_mm.PositionalLabelHead',
-        in_channels=64,
-        grid_size=7))
+    pos_head=dict(type='poslabel_mm.PositionalLabelHead', in_channels=64, grid_size=7),
+)

@@ -6,8 +6,6 @@ _base_ = './vit-tiny_from-mae_digits.py'
 
 model = dict(
     type='poslabel_mm.PositionalLabelClassifier',
-    backbone=dict(
-        init_cfg=dict(
-            checkpoint='work_dirs/mae-vit-tiny_apl_digits/epoch_40.pth')),
-    pos_head=dict(
-        type='poslabel_mm.PositionalLabelHead', in_channels=64, grid_size=6))
+    backbone=dict(init_cfg=dict(checkpoint='work_dirs/mae-vit-tiny_apl_digits/epoch_40.pth')),
+    pos_head=dict(type='poslabel_mm.PositionalLabelHead', in_channels=64, grid_size=6),
+)

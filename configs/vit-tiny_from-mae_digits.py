@@ -13,4 +13,7 @@ model = dict(
         init_cfg=dict(
             type='Pretrained',
             checkpoint='work_dirs/mae-vit-tiny_digits/epoch_40.pth',
-            prefix='backbone.')))
+            prefix='backbone.',
+        ),
+    )
+)

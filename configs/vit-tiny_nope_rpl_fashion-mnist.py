@@ -5,7 +5,5 @@ _base_ = './vit-tiny_nope_fashion-mnist.py'
 
 model = dict(
     type='poslabel_mm.PositionalLabelClassifier',
-    pos_head=dict(
-        type='poslabel_mm.RelativePositionalLabelHead',
-        in_channels=64,
-        grid_size=7))
+    pos_head=dict(type='poslabel_mm.RelativePositionalLabelHead', in_channels=64, grid_size=7),
+)

@@ -3,6 +3,7 @@
 Importing it is cheap. What the MM stack needs before it can be used is done when the stack is
 imported, see :mod:`poslabel_mm.stack`.
 """
+
 from . import stack
 from .errors import UserError
 from .stack.config_prefix import config_path

@@ -1,4 +1,5 @@
 """``python -m poslabel_mm``: the command ``poslabel``."""
+
 import sys
 
 from .cli import main

@@ -3,11 +3,13 @@
 Every subcommand is a function ``main(argv, prog) -> exit status`` in a module that is imported
 only when the subcommand is called: help and lists answer at once.
 """
+
 import argparse
 import importlib
 import os
 import os.path as osp
 import shlex
+import signal
 import sys
 from collections.abc import Sequence
 from typing import NamedTuple
@@ -23,31 +25,49 @@ class Subcommand(NamedTuple):
         help (str): One line.
         function (str): ``module:function``.
     """
+
     help: str
     function: str
 
 
 SUBCOMMANDS = {
-    'quickstart': Subcommand('train a small ViT on handwritten digits: a table and a picture',
-                             'poslabel_mm.experiments.quickstart:main'),
-    'train': Subcommand("train a config, with all options of MMPretrain's tools/train.py",
-                        'poslabel_mm.launch.tools:train_main'),
-    'test': Subcommand("test a checkpoint, with all options of MMPretrain's tools/test.py",
-                       'poslabel_mm.launch.tools:test_main'),
-    'tool': Subcommand("run another of MMPretrain's tools, such as "
-                       'analysis_tools/get_flops.py',
-                       'poslabel_mm.launch.tools:tool_main'),
-    'pretrain-finetune': Subcommand('a chain of two configs: pre-training, fine-tuning, test',
-                                    'poslabel_mm.experiments.chain:main'),
-    'reproduce': Subcommand("run the rows of the paper's tables, or of a study of your own",
-                            'poslabel_mm.experiments.command:main'),
-    'convert': Subcommand('bring a dataset into the layout that the configs read',
-                          'poslabel_mm.datasets.command:main'),
+    'quickstart': Subcommand(
+        'train a small ViT on handwritten digits: a table and a picture',
+        'poslabel_mm.experiments.quickstart:main',
+    ),
+    'train': Subcommand(
+        "train a config, with all options of MMPretrain's tools/train.py",
+        'poslabel_mm.launch.tools:train_main',
+    ),
+    'test': Subcommand(
+        "test a checkpoint, with all options of MMPretrain's tools/test.py",
+        'poslabel_mm.launch.tools:test_main',
+    ),
+    'tool': Subcommand(
+        "run another of MMPretrain's tools, such as analysis_tools/get_flops.py",
+        'poslabel_mm.launch.tools:tool_main',
+    ),
+    'pretrain-finetune': Subcommand(
+        'a chain of two configs: pre-training, fine-tuning, test',
+        'poslabel_mm.experiments.chain:main',
+    ),
+    'reproduce': Subcommand(
+        "run the rows of the paper's tables, or of a study of your own",
+        'poslabel_mm.experiments.command:main',
+    ),
+    'convert': Subcommand(
+        'bring a dataset into the layout that the configs read',
+        'poslabel_mm.datasets.command:main',
+    ),
     'list': Subcommand('the shipped configs', 'poslabel_mm.cli_configs:list_main'),
-    'config': Subcommand('the path of a shipped config, or a copy of it to edit',
-                         'poslabel_mm.cli_configs:config_main'),
-    'doctor': Subcommand('what is installed, what is wrong with it, and the command that mends it',
-                         'poslabel_mm.doctor:main'),
+    'config': Subcommand(
+        'the path of a shipped config, or a copy of it to edit',
+        'poslabel_mm.cli_configs:config_main',
+    ),
+    'doctor': Subcommand(
+        'what is installed, what is wrong with it, and the command that mends it',
+        'poslabel_mm.doctor:main',
+    ),
 }
 
 
@@ -62,6 +82,8 @@ def main(argv: Sequence[str] | None = None) -> int:
         int: The exit status.
     """
     argv = list(sys.argv[1:] if argv is None else argv)
+    # Until there is something to be stopped, Ctrl-C needs no traceback.
+    previous = signal.signal(signal.SIGINT, lambda *_: os._exit(130))
     try:
         subcommand = _parse(argv)
         if subcommand is None:
@@ -81,12 +103,12 @@ def main(argv: Sequence[str] | None = None) -> int:
         if error.name is not None:
             raise
         return _fail(f'error: {error}', 1)  # what the MM stack lacks
-    except KeyboardInterrupt:
-        return _fail('interrupted', 130)
     except BrokenPipeError:
         # `| head`: nothing more can be written, not by the interpreter's last flush either.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 141
+    finally:
+        signal.signal(signal.SIGINT, previous)
 
 
 def _typed_words(name: str) -> list[str]:
@@ -100,19 +122,25 @@ def _typed_words(name: str) -> list[str]:
 def _parse(argv: Sequence[str]) -> Subcommand | None:
     """The subcommand; None if help or version was printed."""
     parser = argparse.ArgumentParser(
-        prog='poslabel', formatter_class=argparse.RawDescriptionHelpFormatter,
+        prog='poslabel',
+        formatter_class=argparse.RawDescriptionHelpFormatter,
         usage='%(prog)s COMMAND [ARGUMENTS]',
         description='Positional labels for vision transformers: a plugin for MMPretrain.',
-        epilog='\n'.join([
-            'commands:',
-            *(f'  {name:<18} {command.help}' for name, command in SUBCOMMANDS.items()), '',
-            '`poslabel COMMAND --help` lists the arguments of a command.'
-        ]))
+        epilog='\n'.join(
+            [
+                'commands:',
+                *(f'  {name:<18} {command.help}' for name, command in SUBCOMMANDS.items()),
+                '',
+                '`poslabel COMMAND --help` lists the arguments of a command.',
+            ]
+        ),
+    )
     parser.add_argument('--version', action='version', version=f'poslabel_mm {__version__}')
     if argv and argv[0] in SUBCOMMANDS:
         return SUBCOMMANDS[argv[0]]
     if argv and not argv[0].startswith('-'):
         import difflib
+
         close = difflib.get_close_matches(argv[0], SUBCOMMANDS, n=1)
         hint = f'did you mean {close[0]}?' if close else f'choose from {", ".join(SUBCOMMANDS)}'
         raise UserError(f'there is no command {argv[0]!r}: {hint}')

@@ -1,4 +1,5 @@
 """``poslabel list`` and ``poslabel config``: the shipped configs."""
+
 import argparse
 import ast
 import difflib
@@ -18,13 +19,17 @@ def list_main(argv: Sequence[str], prog: str = 'poslabel list') -> int:
         UserError: If no name matches.
     """
     parser = argparse.ArgumentParser(
-        prog=prog, description='The shipped configs, each with the first line of its header.')
-    parser.add_argument('pattern', nargs='?', default='*',
-                        help="such as '*_apl_*'; default: all of them")
+        prog=prog, description='The shipped configs, each with the first line of its header.'
+    )
+    parser.add_argument(
+        'pattern', nargs='?', default='*', help="such as '*_apl_*'; default: all of them"
+    )
     pattern = parser.parse_args(argv).pattern
-    names = [name for name in list_configs()
-             if fnmatch.fnmatch(name, pattern) or fnmatch.fnmatch(name.removesuffix('.py'),
-                                                                  pattern)]
+    names = [
+        name
+        for name in list_configs()
+        if fnmatch.fnmatch(name, pattern) or fnmatch.fnmatch(name.removesuffix('.py'), pattern)
+    ]
     if not names:
         close = difflib.get_close_matches(pattern, list_configs(), n=3, cutoff=0.5)
         hint = f': did you mean {" or ".join(close)}?' if close else ''
@@ -54,11 +59,15 @@ def config_main(argv: Sequence[str], prog: str = 'poslabel config') -> int:
         UserError: If there is no such config, or a file would be overwritten.
     """
     parser = argparse.ArgumentParser(
-        prog=prog, description='The path of a shipped config, for tools that take a path.')
+        prog=prog, description='The path of a shipped config, for tools that take a path.'
+    )
     parser.add_argument('name', help='such as vit-b_apl_in1k')
-    parser.add_argument('--copy', type=Path, metavar='DIR',
-                        help='copy the config into a folder, to be edited there; its bases stay '
-                        'the shipped ones')
+    parser.add_argument(
+        '--copy',
+        type=Path,
+        metavar='DIR',
+        help='copy the config into a folder, to be edited there; its bases stay the shipped ones',
+    )
     args = parser.parse_args(argv)
     source = config_path(args.name)
     print(source if args.copy is None else copy_config(Path(source), args.copy))
@@ -90,10 +99,17 @@ def copy_config(source: Path, folder: Path) -> Path:
 def _with_absolute_bases(source: Path) -> str:
     text = source.read_text('utf-8')
     here = source.parent.relative_to(ROOT).as_posix()
-    assigned = [node.value for node in ast.parse(text).body if isinstance(node, ast.Assign)
-                and getattr(node.targets[0], 'id', None) == '_base_']
-    names = [node.value for value in assigned for node in ast.walk(value)
-             if isinstance(node, ast.Constant) and '::' not in str(node.value)]
+    assigned = [
+        node.value
+        for node in ast.parse(text).body
+        if isinstance(node, ast.Assign) and getattr(node.targets[0], 'id', None) == '_base_'
+    ]
+    names = [
+        node.value
+        for value in assigned
+        for node in ast.walk(value)
+        if isinstance(node, ast.Constant) and '::' not in str(node.value)
+    ]
     for name in names:
         shipped = PREFIX + posixpath.normpath(posixpath.join(here, name))
         text = text.replace(repr(name), repr(shipped), 1)

@@ -2,6 +2,7 @@
 
 What can be said without importing torch is said first.
 """
+
 import argparse
 import importlib.metadata
 import importlib.util
@@ -35,6 +36,7 @@ class Finding(NamedTuple):
         mend (str): The command that mends it, or empty where nothing is wrong.
         is_error (bool): Whether poslabel_mm cannot work like this.
     """
+
     text: str
     mend: str = ''
     is_error: bool = False
@@ -59,19 +61,25 @@ def find_stack() -> Iterator[Finding]:
         return
     yield Finding(f'MM stack: {names}')
     if not _has_operators():
-        yield Finding('mmcv is without compiled operators: enough for classification and '
-                      'pre-training; detectors need them',
-                      "pip install 'mmcv>=2.0,<2.2' for your torch, or build onedl-mmcv")
+        yield Finding(
+            'mmcv is without compiled operators: enough for classification and '
+            'pre-training; detectors need them',
+            "pip install 'mmcv>=2.0,<2.2' for your torch, or build onedl-mmcv",
+        )
     setuptools = versions.get('setuptools', '0')
     if 'mmengine' in versions and int(setuptools.partition('.')[0]) >= 82:
-        yield Finding(f'setuptools {setuptools} has no pkg_resources, which MMEngine imports',
-                      "pip install 'setuptools<82'", is_error=True)
+        yield Finding(
+            f'setuptools {setuptools} has no pkg_resources, which MMEngine imports',
+            "pip install 'setuptools<82'",
+            is_error=True,
+        )
 
 
 def _has_operators() -> bool:
     spec = importlib.util.find_spec('mmcv')
-    return spec is not None and any(Path(folder).glob('_ext*')
-                                    for folder in spec.submodule_search_locations or ())
+    return spec is not None and any(
+        Path(folder).glob('_ext*') for folder in spec.submodule_search_locations or ()
+    )
 
 
 def find_torch() -> Iterator[Finding]:
@@ -85,13 +93,18 @@ def find_torch() -> Iterator[Finding]:
     if len(versions) < 2:
         return
     builds = {name: _cuda_of(name) for name in versions}
-    yield Finding(', '.join(
-        f'{name} {version} ({"CUDA " + builds[name] if builds[name] else "CPU"})'
-        for name, version in versions.items()))
+    yield Finding(
+        ', '.join(
+            f'{name} {version} ({"CUDA " + builds[name] if builds[name] else "CPU"})'
+            for name, version in versions.items()
+        )
+    )
     if builds['torchvision'] and not builds['torch']:
-        yield Finding('this torchvision was built for CUDA and this torch for the CPU: its '
-                      'compiled operators do not load. poslabel_mm does without them',
-                      'pip install the CPU builds of both, to have torchvision.ops too')
+        yield Finding(
+            'this torchvision was built for CUDA and this torch for the CPU: its '
+            'compiled operators do not load. poslabel_mm does without them',
+            'pip install the CPU builds of both, to have torchvision.ops too',
+        )
 
 
 def _cuda_of(package: str) -> str:
@@ -101,7 +114,8 @@ def _cuda_of(package: str) -> str:
         return ''
     path = Path(spec.submodule_search_locations[0]) / 'version.py'
     match = path.is_file() and re.search(
-        r"^cuda(?:: [^=]+)? = ['\"]([\d.]+)['\"]", path.read_text('utf-8'), re.MULTILINE)
+        r"^cuda(?:: [^=]+)? = ['\"]([\d.]+)['\"]", path.read_text('utf-8'), re.MULTILINE
+    )
     return match[1] if match else ''
 
 
@@ -129,15 +143,23 @@ def find_devices() -> Iterator[Finding]:
     try:
         import torch
     except Exception as error:
-        yield Finding(f'torch cannot be imported: {" ".join(str(error).split())}',
-                      'pip install --force-reinstall torch', is_error=True)
+        yield Finding(
+            f'torch cannot be imported: {" ".join(str(error).split())}',
+            'pip install --force-reinstall torch',
+            is_error=True,
+        )
         return
     names = [torch.cuda.get_device_name(i) for i in range(torch.cuda.device_count())]
-    yield Finding(f'{len(names)} GPUs: {", ".join(names)}' if names else
-                  f'no GPU; {torch.get_num_threads()} CPU threads')
+    yield Finding(
+        f'{len(names)} GPUs: {", ".join(names)}'
+        if names
+        else f'no GPU; {torch.get_num_threads()} CPU threads'
+    )
     if not names and torch.version.cuda and osp.exists('/proc/driver/nvidia/version'):
-        yield Finding('there is an NVIDIA driver, but torch sees no GPU',
-                      'nvidia-smi; then a torch that was built for this driver')
+        yield Finding(
+            'there is an NVIDIA driver, but torch sees no GPU',
+            'nvidia-smi; then a torch that was built for this driver',
+        )
 
 
 def find_imports() -> Iterator[Finding]:
@@ -147,25 +169,39 @@ def find_imports() -> Iterator[Finding]:
 
         from . import models  # noqa: F401
     except Exception as error:
-        yield Finding(f'the stack cannot be imported: {" ".join(str(error).split())}',
-                      'install it anew in a fresh environment', is_error=True)
+        yield Finding(
+            f'the stack cannot be imported: {" ".join(str(error).split())}',
+            'install it anew in a fresh environment',
+            is_error=True,
+        )
         return
-    yield Finding(f'mmpretrain {mmpretrain.__version__} and the models of poslabel_mm can be '
-                  'imported')
+    yield Finding(
+        f'mmpretrain {mmpretrain.__version__} and the models of poslabel_mm can be imported'
+    )
 
 
 CHECKS: tuple[Callable[[], Iterator[Finding]], ...] = (
-    find_stack, find_torch, find_optional, find_data, find_devices, find_imports)
+    find_stack,
+    find_torch,
+    find_optional,
+    find_data,
+    find_devices,
+    find_imports,
+)
 
 
 def main(argv: Sequence[str], prog: str = 'poslabel doctor') -> int:
     """Print the report; returns 1 if poslabel_mm cannot work in this environment."""
     parser = argparse.ArgumentParser(
-        prog=prog, description='What is installed, what is wrong with it, and the command that '
-        'mends it. Ends with status 1 if poslabel_mm cannot work in this environment.')
+        prog=prog,
+        description='What is installed, what is wrong with it, and the command that '
+        'mends it. Ends with status 1 if poslabel_mm cannot work in this environment.',
+    )
     parser.parse_args(argv)
-    print(f'poslabel_mm {__version__}, Python {platform.python_version()}, {sys.executable}',
-          flush=True)
+    print(
+        f'poslabel_mm {__version__}, Python {platform.python_version()}, {sys.executable}',
+        flush=True,
+    )
     failed = False
     for check in CHECKS:
         if failed and check is find_imports:

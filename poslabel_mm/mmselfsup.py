@@ -8,13 +8,14 @@
 
 The names are those of :mod:`poslabel_mm.models`, in MMSelfSup's registry.
 """
+
 from mmcls.models import TIMMBackbone, VisionTransformer
 from mmselfsup.models import MAE, MAEViT
 from mmselfsup.registry import MODELS
 
-from poslabel_mm.stack.compat import force_weights_only
 from poslabel_mm.models.backbones.positional_mae_vit import MAEEncodingChoice
 from poslabel_mm.models.selfsup.masked_labels import ShuffledLabels
+from poslabel_mm.stack.compat import force_weights_only
 
 force_weights_only(TIMMBackbone, '__init__')
 

@@ -5,6 +5,7 @@ Each is a child of MMEngine's *root* registry, so that
 without ``custom_imports``: the registry imports ``poslabel_mm.registry`` when
 it meets the prefix, and ``locations`` imports the modules on first use.
 """
+
 from mmengine.registry import DATASETS as MMENGINE_DATASETS
 from mmengine.registry import HOOKS as MMENGINE_HOOKS
 from mmengine.registry import MODELS as MMENGINE_MODELS
@@ -20,11 +21,12 @@ def _child(parent: Registry, *locations: str) -> Registry:
         parent.name,
         parent=parent,
         scope='poslabel_mm',
-        locations=[f'poslabel_mm.{location}' for location in locations])
+        locations=[f'poslabel_mm.{location}' for location in locations],
+    )
 
 
 MODELS = _child(MMENGINE_MODELS, 'models')
 DATASETS = _child(MMENGINE_DATASETS, 'datasets.digits', 'datasets.fashion_mnist')
 HOOKS = _child(MMENGINE_HOOKS, 'engine')
 OPTIM_WRAPPERS = _child(MMENGINE_OPTIM_WRAPPERS, 'engine')
-TRANSFORMS = _child(MMENGINE_TRANSFORMS, 'datasets')
+TRANSFORMS = _child(MMENGINE_TRANSFORMS, 'datasets.load_missing_image')

@@ -3,10 +3,11 @@
 `python tests/config_snapshot.py` writes tests/snapshots/configs.txt anew; the
 changes are then to be reviewed with the commit that makes them.
 """
+
 import ast
 import os.path as osp
 from pathlib import Path
-from typing import Any, Dict
+from typing import Any
 
 CONFIGS = Path(__file__).resolve().parents[1] / 'configs'
 FILE = Path(__file__).resolve().parent / 'snapshots' / 'configs.txt'
@@ -20,7 +21,7 @@ Written by `python tests/config_snapshot.py`.
 """
 
 
-def flatten(value: Any, key: str = '') -> Dict[str, str]:
+def flatten(value: Any, key: str = '') -> dict[str, str]:
     """``{'model.backbone.depths[0]': '2'}`` of a resolved config."""
     if isinstance(value, dict) and value:
         dot = '.' if key else ''
@@ -42,7 +43,7 @@ def parent(name: str) -> str:
     return ROOT_CONFIG
 
 
-def render(resolved: Dict[str, Dict[str, Any]]) -> str:
+def render(resolved: dict[str, dict[str, Any]]) -> str:
     """The snapshot of resolved configs, by file name."""
     flat = {name: flatten(config) for name, config in resolved.items()}
     parts = [HEADER]
@@ -53,22 +54,21 @@ def render(resolved: Dict[str, Dict[str, Any]]) -> str:
             title += f' of {parent(name)}'
             base = flat[parent(name)]
         lines = [f'- {key}' for key in sorted(set(base) - set(ours))]
-        lines += [
-            f'+ {key} = {ours[key]}' for key in sorted(ours)
-            if base.get(key) != ours[key]
-        ]
+        lines += [f'+ {key} = {ours[key]}' for key in sorted(ours) if base.get(key) != ours[key]]
         parts.append('\n'.join([title, *lines, '']))
     return '\n'.join(parts)
 
 
 def main() -> None:
-    import poslabel_mm  # noqa: F401  (before mmengine reads `poslabel_mm::`)
     from mmengine.config import Config
+
+    import poslabel_mm  # noqa: F401  (before mmengine reads `poslabel_mm::`)
+
     FILE.parent.mkdir(exist_ok=True)
-    FILE.write_text(render({
-        path.name: Config.fromfile(str(path)).to_dict()
-        for path in CONFIGS.glob('*.py')
-    }), 'utf-8')
+    FILE.write_text(
+        render({path.name: Config.fromfile(str(path)).to_dict() for path in CONFIGS.glob('*.py')}),
+        'utf-8',
+    )
 
 
 if __name__ == '__main__':

@@ -3,6 +3,7 @@
 `OMP_NUM_THREADS` sets another number of threads, in the processes too that
 tests start.
 """
+
 import functools
 import gc
 import logging
@@ -15,7 +16,6 @@ from mmengine.registry import DefaultScope
 
 import poslabel_mm  # noqa: F401  (before mmpretrain imports torchvision)
 
-
 # MMEngine prints every parameter that it initialises.
 MMLogger.get_instance('mmengine').setLevel(logging.WARNING)
 
@@ -24,6 +24,7 @@ MMLogger.get_instance('mmengine').setLevel(logging.WARNING)
 def read_metafiles_once():
     """For every `mmpretrain::` base MMEngine reads all of its 85: 0.3 s."""
     from mmengine.config import utils
+
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(utils, 'load', functools.cache(utils.load))
         yield
@@ -56,8 +57,7 @@ def mmpretrain_scope():
 def plain_dumps(monkeypatch):
     # Most of a tiny run's time is the layout of the config that it dumps.
     for module in 'yapf.yapflib.yapf_api', 'mmengine.config.config':
-        monkeypatch.setattr(
-            f'{module}.FormatCode', lambda text, **_: (text, True), raising=False)
+        monkeypatch.setattr(f'{module}.FormatCode', lambda text, **_: (text, True), raising=False)
 
 
 @pytest.fixture(autouse=True)

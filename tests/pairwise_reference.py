@@ -1,4 +1,5 @@
 """The relative loss written out: what the chunked one is tested and timed against."""
+
 import torch
 from torch.nn import functional as F
 
@@ -7,7 +8,8 @@ def written_out(query, key, query_code, key_code, pair_linear, linears, key_inde
     """Loss and accuracy with every pair and every logit in memory."""
     (B, N, _), M = query.shape, key.shape[1]
     pairs = torch.cat(
-        [query[:, :, None].expand(-1, -1, M, -1), key[:, None].expand(-1, N, -1, -1)], dim=-1)
+        [query[:, :, None].expand(-1, -1, M, -1), key[:, None].expand(-1, N, -1, -1)], dim=-1
+    )
     labels = (query_code[..., None] + key_code[..., None, :]).expand(B, N, M)
     if key_index is not None:
         pairs = pairs.gather(2, key_index[..., None].expand(-1, -1, -1, pairs.size(-1)))
@@ -24,7 +26,7 @@ def token_loop(query, key, query_code, key_code, pair_linear, linears):
     (B, N, _), M = query.shape, key.shape[1]
     pairs = None
     for i in range(N):
-        row = torch.cat([query[:, i:i + 1].expand(-1, M, -1), key], dim=-1)
+        row = torch.cat([query[:, i : i + 1].expand(-1, M, -1), key], dim=-1)
         pairs = row if pairs is None else torch.cat([pairs, row], dim=1)
     x = F.gelu(pair_linear(pairs))
     for linear in linears:

@@ -1,6 +1,7 @@
 """Tiny self-supervised algorithms, and the heads they are tried with."""
+
+from collections.abc import Callable
 from dataclasses import dataclass, field
-from typing import Callable, Tuple
 
 import torch
 from mmpretrain.registry import MODELS as MMPRETRAIN_MODELS
@@ -10,45 +11,48 @@ from torch import nn
 
 
 def rpl_head(**kwargs):
-    return apl_head(**kwargs) | dict(
-        type='poslabel_mm.RelativePositionalLabelHead')
+    return apl_head(**kwargs) | dict(type='poslabel_mm.RelativePositionalLabelHead')
 
 
 # Named by what they call their loss and accuracy: loss_apl, apl_acc.
 HEADS = {'apl': apl_head, 'rpl': rpl_head}
 
-ARCH = dict(
-    embed_dims=16, num_layers=2, num_heads=2, feedforward_channels=32)
+ARCH = dict(embed_dims=16, num_layers=2, num_heads=2, feedforward_channels=32)
 VIT = dict(arch=ARCH, img_size=16, patch_size=4)
 PIXELS = dict(type='PixelReconstructionLoss', criterion='L2')
-FEATURES = dict(
-    type='CosineSimilarityLoss', shift_factor=1.0, scale_factor=1.0)
+FEATURES = dict(type='CosineSimilarityLoss', shift_factor=1.0, scale_factor=1.0)
 
 
 def decoder(**kwargs):
-    return dict(
-        type='MAEPretrainDecoder',
-        num_patches=16,
-        patch_size=4,
-        embed_dim=16,
-        decoder_embed_dim=16,
-        decoder_depth=1,
-        decoder_num_heads=2) | kwargs
+    return (
+        dict(
+            type='MAEPretrainDecoder',
+            num_patches=16,
+            patch_size=4,
+            embed_dim=16,
+            decoder_embed_dim=16,
+            decoder_depth=1,
+            decoder_num_heads=2,
+        )
+        | kwargs
+    )
 
 
 def mae(backbone=None, **kwargs):
     """Config of MMPretrain's MAE on 16 px images, 4x4 patches."""
-    return dict(
-        type='MAE',
-        backbone=dict(type='MAEViT', mask_ratio=0.75) | VIT |
-        (backbone or dict()),
-        neck=decoder(),
-        head=dict(
-            type='MAEPretrainHead', norm_pix=True, patch_size=4, loss=PIXELS),
-        init_cfg=[
-            dict(type='Xavier', layer='Linear', distribution='uniform'),
-            dict(type='Constant', layer='LayerNorm', val=1.0, bias=0.0)
-        ]) | kwargs
+    return (
+        dict(
+            type='MAE',
+            backbone=dict(type='MAEViT', mask_ratio=0.75) | VIT | (backbone or dict()),
+            neck=decoder(),
+            head=dict(type='MAEPretrainHead', norm_pix=True, patch_size=4, loss=PIXELS),
+            init_cfg=[
+                dict(type='Xavier', layer='Linear', distribution='uniform'),
+                dict(type='Constant', layer='LayerNorm', val=1.0, bias=0.0),
+            ],
+        )
+        | kwargs
+    )
 
 
 class FakeCLIP(nn.Module):
@@ -133,11 +137,12 @@ class Algorithm:
         passes (int): How many views there are.
         loss (str): What the stock loss is called beside theirs.
     """
+
     cfg: Callable
     batch: Callable
     name: str
     channels: int = 16
-    grid: Tuple[int, int] = (4, 4)
+    grid: tuple[int, int] = (4, 4)
     visible: int = 4
     passes: int = 1
     loss: str = 'loss_recon'
@@ -146,8 +151,7 @@ class Algorithm:
     def build(self, pos_head=None, seed=0, training=True):
         cfg = self.cfg()
         if pos_head is not None:
-            cfg.update(
-                type=f'poslabel_mm.{self.name}', pos_head=pos_head)
+            cfg.update(type=f'poslabel_mm.{self.name}', pos_head=pos_head)
         torch.manual_seed(seed)
         model = MMPRETRAIN_MODELS.build(cfg)
         model.init_weights()
@@ -156,19 +160,22 @@ class Algorithm:
         return model.train(training)
 
     def head(self, kind, **kwargs):
-        return HEADS[kind](
-            in_channels=self.channels, grid_size=self.grid, **kwargs)
+        return HEADS[kind](in_channels=self.channels, grid_size=self.grid, **kwargs)
 
 
 def hivit(kind, **kwargs):
-    return dict(
-        type=kind,
-        # With fewer blocks in the last stage, stock HiViT takes one of the
-        # first two stages' for its output.
-        arch=dict(embed_dims=32, depths=[1, 1, 7], num_heads=2),
-        img_size=16,
-        patch_size=4,
-        inner_patches=4) | kwargs
+    return (
+        dict(
+            type=kind,
+            # With fewer blocks in the last stage, stock HiViT takes one of the
+            # first two stages' for its output.
+            arch=dict(embed_dims=32, depths=[1, 1, 7], num_heads=2),
+            img_size=16,
+            patch_size=4,
+            inner_patches=4,
+        )
+        | kwargs
+    )
 
 
 def mae_hivit():
@@ -183,17 +190,17 @@ def simmim():
         type='SimMIM',
         backbone=dict(
             type='SimMIMSwinTransformer',
-            arch=dict(
-                embed_dims=8, depths=[1, 1, 1, 1], num_heads=[1, 1, 2, 2]),
+            arch=dict(embed_dims=8, depths=[1, 1, 1, 1], num_heads=[1, 1, 2, 2]),
             img_size=128,
-            stage_cfgs=dict(block_cfgs=dict(window_size=4))),
-        neck=dict(
-            type='SimMIMLinearDecoder', in_channels=64, encoder_stride=32),
+            stage_cfgs=dict(block_cfgs=dict(window_size=4)),
+        ),
+        neck=dict(type='SimMIMLinearDecoder', in_channels=64, encoder_stride=32),
         head=dict(
             type='SimMIMHead',
             patch_size=4,
-            loss=dict(
-                type='PixelReconstructionLoss', criterion='L1', channel=3)))
+            loss=dict(type='PixelReconstructionLoss', criterion='L1', channel=3),
+        ),
+    )
 
 
 def mocov3():
@@ -207,7 +214,8 @@ def mocov3():
         with_last_bn_affine=False,
         with_last_bias=False,
         with_avg_pool=False,
-        norm_cfg=dict(type='BN1d'))
+        norm_cfg=dict(type='BN1d'),
+    )
     return dict(
         type='MoCoV3',
         base_momentum=0.01,
@@ -217,43 +225,42 @@ def mocov3():
             type='MoCoV3Head',
             predictor=neck | dict(in_channels=8),
             loss=dict(type='CrossEntropyLoss', loss_weight=0.4),
-            temperature=0.2))
+            temperature=0.2,
+        ),
+    )
 
 
 def mff():
     return mae() | dict(
-        type='MFF',
-        backbone=dict(type='MFFViT', mask_ratio=0.75, out_indices=[0, 1])
-        | VIT)
+        type='MFF', backbone=dict(type='MFFViT', mask_ratio=0.75, out_indices=[0, 1]) | VIT
+    )
 
 
 def eva():
     return mae() | dict(
-        type='EVA',
-        neck=decoder(predict_feature_dim=8),
-        head=dict(type='MIMHead', loss=FEATURES))
+        type='EVA', neck=decoder(predict_feature_dim=8), head=dict(type='MIMHead', loss=FEATURES)
+    )
 
 
 def milan():
     return eva() | dict(
         type='MILAN',
         backbone=dict(type='MILANViT', mask_ratio=0.75) | VIT,
-        neck=decoder(type='MILANPretrainDecoder', predict_feature_dim=8))
+        neck=decoder(type='MILANPretrainDecoder', predict_feature_dim=8),
+    )
 
 
 def beit():
     return dict(
         type='BEiT',
         backbone=dict(
-            type='BEiTPretrainViT',
-            final_norm=True,
-            layer_scale_init_value=0.1,
-            drop_path_rate=0.1) | VIT,
+            type='BEiTPretrainViT', final_norm=True, layer_scale_init_value=0.1, drop_path_rate=0.1
+        )
+        | VIT,
         head=dict(
-            type='BEiTV1Head',
-            embed_dims=16,
-            num_embed=8,
-            loss=dict(type='CrossEntropyLoss')))
+            type='BEiTV1Head', embed_dims=16, num_embed=8, loss=dict(type='CrossEntropyLoss')
+        ),
+    )
 
 
 def beitv2():
@@ -262,15 +269,12 @@ def beitv2():
     cfg['backbone'].update(final_norm=False, out_indices=[0, 1])
     return cfg | dict(
         neck=dict(
-            type='BEiTV2Neck',
-            num_layers=1,
-            early_layers=1,
-            backbone_arch=ARCH | dict(depth=2)),
+            type='BEiTV2Neck', num_layers=1, early_layers=1, backbone_arch=ARCH | dict(depth=2)
+        ),
         head=dict(
-            type='BEiTV2Head',
-            embed_dims=16,
-            num_embed=8,
-            loss=dict(type='CrossEntropyLoss')))
+            type='BEiTV2Head', embed_dims=16, num_embed=8, loss=dict(type='CrossEntropyLoss')
+        ),
+    )
 
 
 def maskfeat():
@@ -278,18 +282,16 @@ def maskfeat():
         type='MaskFeat',
         # Its targets want 14x14 patches.
         backbone=dict(type='MaskFeatViT', arch=ARCH, img_size=28, patch_size=2),
-        neck=dict(
-            type='LinearNeck', in_channels=16, out_channels=27, gap_dim=0),
+        neck=dict(type='LinearNeck', in_channels=16, out_channels=27, gap_dim=0),
         head=dict(type='MIMHead', loss=PIXELS),
-        target_generator=dict(
-            type='HOGGenerator', nbins=9, pool=2, gaussian_window=4))
+        target_generator=dict(type='HOGGenerator', nbins=9, pool=2, gaussian_window=4),
+    )
 
 
 def cae():
     return dict(
         type='CAE',
-        backbone=dict(type='CAEPretrainViT', layer_scale_init_value=0.1)
-        | VIT,
+        backbone=dict(type='CAEPretrainViT', layer_scale_init_value=0.1) | VIT,
         neck=dict(
             type='CAENeck',
             num_classes=8,
@@ -299,8 +301,10 @@ def cae():
             regressor_depth=1,
             decoder_depth=1,
             mlp_ratio=2,
-            layer_scale_init_value=0.1),
-        head=dict(type='CAEHead', loss=dict(type='CAELoss', lambd=2)))
+            layer_scale_init_value=0.1,
+        ),
+        head=dict(type='CAEHead', loss=dict(type='CAELoss', lambd=2)),
+    )
 
 
 def mixmim():
@@ -308,10 +312,10 @@ def mixmim():
         type='MixMIM',
         backbone=dict(
             type='MixMIMPretrainTransformer',
-            arch=dict(
-                embed_dims=8, depths=[1, 1, 1, 1], num_heads=[1, 1, 2, 2]),
+            arch=dict(embed_dims=8, depths=[1, 1, 1, 1], num_heads=[1, 1, 2, 2]),
             img_size=128,
-            window_size=[4, 4, 4, 4]),
+            window_size=[4, 4, 4, 4],
+        ),
         neck=dict(
             type='MixMIMPretrainDecoder',
             num_patches=16,
@@ -319,15 +323,16 @@ def mixmim():
             embed_dim=64,
             decoder_embed_dim=16,
             decoder_depth=1,
-            decoder_num_heads=2),
-        head=dict(type='MixMIMPretrainHead', norm_pix=True, loss=PIXELS))
+            decoder_num_heads=2,
+        ),
+        head=dict(type='MixMIMPretrainHead', norm_pix=True, loss=PIXELS),
+    )
 
 
 def itpn():
     return dict(
         type='iTPN',
-        backbone=hivit(
-            'iTPNHiViT', mask_ratio=0.75, reconstruction_type='pixel'),
+        backbone=hivit('iTPNHiViT', mask_ratio=0.75, reconstruction_type='pixel'),
         neck=dict(
             type='iTPNPretrainDecoder',
             num_patches=16,
@@ -336,13 +341,14 @@ def itpn():
             decoder_embed_dim=16,
             decoder_depth=1,
             decoder_num_heads=2,
-            mlp_ratio=2.,
+            mlp_ratio=2.0,
             reconstruction_type='pixel',
             fpn_dim=16,
             fpn_depth=1,
-            num_outs=3),
-        head=dict(
-            type='MAEPretrainHead', norm_pix=True, patch_size=4, loss=PIXELS))
+            num_outs=3,
+        ),
+        head=dict(type='MAEPretrainHead', norm_pix=True, patch_size=4, loss=PIXELS),
+    )
 
 
 def itpn_clip():
@@ -350,43 +356,46 @@ def itpn_clip():
     for part in 'backbone', 'neck':
         cfg[part]['reconstruction_type'] = 'clip'
     cfg['neck']['decoder_embed_dim'] = 32
-    return cfg | dict(
-        head=dict(
-            type='iTPNClipHead', embed_dims=32, num_embed=8, loss=FEATURES))
+    return cfg | dict(head=dict(type='iTPNClipHead', embed_dims=32, num_embed=8, loss=FEATURES))
 
 
 ALGORITHMS = {
     'MAE': Algorithm(mae, plain_batch, 'PositionalLabelMAE'),
-    'MAE-HiViT': Algorithm(
-        mae_hivit, plain_batch, 'PositionalLabelMAE', channels=32),
-    'SimMIM': Algorithm(
-        simmim, simmim_batch, 'PositionalLabelSimMIM', channels=64,
-        visible=7),
+    'MAE-HiViT': Algorithm(mae_hivit, plain_batch, 'PositionalLabelMAE', channels=32),
+    'SimMIM': Algorithm(simmim, simmim_batch, 'PositionalLabelSimMIM', channels=64, visible=7),
     'MoCo v3': Algorithm(
-        mocov3, view_batch, 'PositionalLabelMoCoV3', visible=16, passes=2,
-        loss='loss_view'),
+        mocov3, view_batch, 'PositionalLabelMoCoV3', visible=16, passes=2, loss='loss_view'
+    ),
     'MFF': Algorithm(mff, plain_batch, 'PositionalLabelMFF'),
-    'EVA': Algorithm(
-        eva, plain_batch, 'PositionalLabelEVA', targets=FakeCLIP),
-    'MILAN': Algorithm(
-        milan, plain_batch, 'PositionalLabelMILAN', targets=FakeCLIP),
+    'EVA': Algorithm(eva, plain_batch, 'PositionalLabelEVA', targets=FakeCLIP),
+    'MILAN': Algorithm(milan, plain_batch, 'PositionalLabelMILAN', targets=FakeCLIP),
     'BEiT': Algorithm(
-        beit, two_image_batch, 'PositionalLabelBEiT', visible=10,
-        targets=FakeTokenizer),
+        beit, two_image_batch, 'PositionalLabelBEiT', visible=10, targets=FakeTokenizer
+    ),
     'BEiT v2': Algorithm(
-        beitv2, two_image_batch, 'PositionalLabelBEiT', visible=10,
-        loss='loss_1', targets=FakeQuantiser),
+        beitv2,
+        two_image_batch,
+        'PositionalLabelBEiT',
+        visible=10,
+        loss='loss_1',
+        targets=FakeQuantiser,
+    ),
     'MaskFeat': Algorithm(
-        maskfeat, masked_batch, 'PositionalLabelMaskFeat', grid=(14, 14),
-        visible=10),
+        maskfeat, masked_batch, 'PositionalLabelMaskFeat', grid=(14, 14), visible=10
+    ),
     'CAE': Algorithm(
-        cae, two_image_batch, 'PositionalLabelCAE', visible=10,
-        targets=FakeTokenizer),
+        cae, two_image_batch, 'PositionalLabelCAE', visible=10, targets=FakeTokenizer
+    ),
     'MixMIM': Algorithm(
-        mixmim, lambda: plain_batch(128), 'PositionalLabelMixMIM',
-        channels=64, visible=16),
+        mixmim, lambda: plain_batch(128), 'PositionalLabelMixMIM', channels=64, visible=16
+    ),
     'iTPN': Algorithm(itpn, plain_batch, 'PositionalLabelITPN', channels=32),
     'iTPN-CLIP': Algorithm(
-        itpn_clip, two_image_batch, 'PositionalLabelITPN', channels=32,
-        visible=10, targets=FakeCLIP),
+        itpn_clip,
+        two_image_batch,
+        'PositionalLabelITPN',
+        channels=32,
+        visible=10,
+        targets=FakeCLIP,
+    ),
 }

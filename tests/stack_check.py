@@ -4,6 +4,7 @@
 
 It leaves its runs in FOLDER and exits with 0 only if every step held.
 """
+
 import json
 import multiprocessing
 import os
@@ -55,15 +56,19 @@ class Bomb:
         self.path = path
 
     def __reduce__(self):
-        return os.mkdir, (self.path, )
+        return os.mkdir, (self.path,)
 
 
 def tool(name, *args, folder):
     """Run a tool as a user would, from elsewhere than the checkout."""
     environment = {k: v for k, v in os.environ.items() if k != 'PYTHONPATH'}
     return subprocess.run(
-        [sys.executable, str(ROOT / 'tools' / name), *map(str, args)], cwd=folder,
-        env=environment, capture_output=True, text=True)
+        [sys.executable, str(ROOT / 'tools' / name), *map(str, args)],
+        cwd=folder,
+        env=environment,
+        capture_output=True,
+        text=True,
+    )
 
 
 def fork_tool(name, *args, folder):
@@ -71,13 +76,13 @@ def fork_tool(name, *args, folder):
     command = [str(ROOT / 'tools' / name), *map(str, args)]
     with tempfile.TemporaryFile('w+') as stdout, tempfile.TemporaryFile('w+') as stderr:
         process = multiprocessing.get_context('fork').Process(
-            target=_run_here, args=(command, folder, stdout.fileno(), stderr.fileno()))
+            target=_run_here, args=(command, folder, stdout.fileno(), stderr.fileno())
+        )
         process.start()
         process.join()
         stdout.seek(0)
         stderr.seek(0)
-        return subprocess.CompletedProcess(
-            command, process.exitcode, stdout.read(), stderr.read())
+        return subprocess.CompletedProcess(command, process.exitcode, stdout.read(), stderr.read())
 
 
 def _run_here(command, folder, stdout, stderr):
@@ -104,20 +109,24 @@ def accuracies(work_dir):
 
 def check(stack, folder):
     from poslabel_mm.stack import compat
+
     found = compat.check_stack(compat.installed_versions())
     assert found == stack, f'this environment has the stack {found}'
 
     import torch
+
     (folder / 'mine.py').write_text(CONFIG)
     whole, rest, tested = (folder / name for name in ('whole', 'rest', 'tested'))
     succeed('train.py', 'mine.py', '--work-dir', whole, folder=folder, tool=tool)
     print('trained two epochs of a config that inherits mmpretrain::', flush=True)
 
-    log = succeed('train.py', 'mine.py', '--work-dir', rest, '--resume', whole / 'epoch_1.pth',
-                  folder=folder)
+    log = succeed(
+        'train.py', 'mine.py', '--work-dir', rest, '--resume', whole / 'epoch_1.pth', folder=folder
+    )
     assert 'resumed epoch: 1' in log, log
-    weights = [torch.load(d / 'epoch_2.pth', map_location='cpu')['state_dict']
-               for d in (whole, rest)]
+    weights = [
+        torch.load(d / 'epoch_2.pth', map_location='cpu')['state_dict'] for d in (whole, rest)
+    ]
     assert weights[0].keys() == weights[1].keys()
     assert any(name.startswith('pos_head.') for name in weights[0])
     for name, weight in weights[0].items():
@@ -126,8 +135,12 @@ def check(stack, folder):
 
     succeed('test.py', 'mine.py', whole / 'epoch_2.pth', '--work-dir', tested, folder=folder)
     assert accuracies(tested) == accuracies(whole), (accuracies(tested), accuracies(whole))
-    print('tested the checkpoint: top-1 {} %, top-5 {} %, as at the end of training'.format(
-        *accuracies(tested)), flush=True)
+    print(
+        'tested the checkpoint: top-1 {} %, top-5 {} %, as at the end of training'.format(
+            *accuracies(tested)
+        ),
+        flush=True,
+    )
 
     bomb, trace = folder / 'bomb.pth', folder / 'went_off'
     torch.save({'state_dict': {}, 'payload': Bomb(str(trace))}, bomb)

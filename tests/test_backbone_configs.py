@@ -2,6 +2,7 @@
 
 One block a stage: widths, strides and grids do not depend on the depth.
 """
+
 from pathlib import Path
 
 import pytest
@@ -13,21 +14,20 @@ from poslabel_mm.models import PatchTokenNeck
 from poslabel_mm.tokens import PatchTokenReader
 
 CONFIGS = Path(__file__).resolve().parents[1] / 'configs'
-VIT = dict(
-    embed_dims=768, num_layers=1, num_heads=12, feedforward_channels=3072)
+VIT = dict(embed_dims=768, num_layers=1, num_heads=12, feedforward_channels=3072)
 ARCHS = {
-    'tiny': dict(
-        embed_dims=96, depths=[1, 1, 1, 1], num_heads=[3, 6, 12, 24]),
-    'base': dict(
-        embed_dims=128, depths=[1, 1, 1, 1], num_heads=[4, 8, 16, 32]),
+    'tiny': dict(embed_dims=96, depths=[1, 1, 1, 1], num_heads=[3, 6, 12, 24]),
+    'base': dict(embed_dims=128, depths=[1, 1, 1, 1], num_heads=[4, 8, 16, 32]),
     'b': VIT,
     'deit-base': VIT,
 }
 # Other data and flips, and MAE, leave the model or its tokens as they are.
 LABELLED = sorted(
-    path.stem for label in ('apl', 'rpl')
+    path.stem
+    for label in ('apl', 'rpl')
     for path in CONFIGS.glob(f'*_{label}[-_]*in1k.py')
-    if 'mae' not in path.stem and 'flip' not in path.stem)
+    if 'mae' not in path.stem and 'flip' not in path.stem
+)
 
 
 def load(name):
@@ -57,8 +57,8 @@ def test_heads_fit_the_tokens(name):
     assert grid_shape == (size // 16, size // 16)
     assert tokens.shape == (1, head.grid_size**2, head.in_channels)
     assert head.type == 'poslabel_mm.' + (
-        'RelativePositionalLabelHead' if '_rpl' in name
-        else 'PositionalLabelHead')
+        'RelativePositionalLabelHead' if '_rpl' in name else 'PositionalLabelHead'
+    )
     assert out.shape[1] == model.head.in_channels
 
 

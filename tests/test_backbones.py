@@ -4,6 +4,7 @@ The table in docs/backbones.md comes from here. Write it anew with
 
     PYTHONPATH=. python tests/test_backbones.py
 """
+
 import copy
 import functools
 import importlib.util
@@ -15,8 +16,16 @@ import poslabel_mm  # noqa: F401  isort: skip  (mends torchvision's import)
 import mmpretrain.models  # noqa: F401  (fills the registry)
 import pytest
 import torch
-from backbones import (FIXED_SIZE, FLOAT32, NO_TRANSFORMERS, OTHERS, SQUARE, TIMM,
-                       TRANSFORMERS, WITHOUT_GRID)
+from backbones import (
+    FIXED_SIZE,
+    FLOAT32,
+    NO_TRANSFORMERS,
+    OTHERS,
+    SQUARE,
+    TIMM,
+    TRANSFORMERS,
+    WITHOUT_GRID,
+)
 from mmengine.logging import MMLogger
 from mmengine.registry import DefaultScope
 from mmpretrain.registry import MODELS
@@ -31,17 +40,14 @@ CASES = TRANSFORMERS | OTHERS | TIMM
 PAGE = Path(__file__).resolve().parents[1] / 'docs' / 'backbones.md'
 HEADS = {
     short: name
-    for short, name in dict(
-        APL='PositionalLabelHead', RPL='RelativePositionalLabelHead').items()
+    for short, name in dict(APL='PositionalLabelHead', RPL='RelativePositionalLabelHead').items()
     if OURS.get(name)
 }
 
-needs_timm = pytest.mark.skipif(
-    importlib.util.find_spec('timm') is None, reason='needs timm')
-with_every_backbone = pytest.mark.parametrize('name', [
-    pytest.param(name, marks=needs_timm if name in TIMM else ())
-    for name in CASES
-])
+needs_timm = pytest.mark.skipif(importlib.util.find_spec('timm') is None, reason='needs timm')
+with_every_backbone = pytest.mark.parametrize(
+    'name', [pytest.param(name, marks=needs_timm if name in TIMM else ()) for name in CASES]
+)
 with_every_head = pytest.mark.parametrize('head', HEADS)
 
 
@@ -62,29 +68,31 @@ def grid_of(name):
     assert indices is None
     if reader.source.normalise:
         torch.testing.assert_close(
-            tokens.mean(-1), torch.zeros(tokens.shape[:2]), atol=1e-4, rtol=0)
+            tokens.mean(-1), torch.zeros(tokens.shape[:2]), atol=1e-4, rtol=0
+        )
         assert tokens.var(-1, unbiased=False).mean() > 0.9
     return grid_shape
 
 
 def stock(name, training=True, seed=0):
-    return build(dict(type='ImageClassifier', **case(name)['model']),
-                 seed=seed, training=training)
+    return build(dict(type='ImageClassifier', **case(name)['model']), seed=seed, training=training)
 
 
 def labelled(name, head='APL', training=True, seed=0, **kwargs):
     cfg = case(name)
-    pos_head = dict(
-        type=f'poslabel_mm.{HEADS[head]}',
-        in_channels=cfg['channels'],
-        grid_size=kwargs.pop('grid_size', None) or grid_of(name)) | kwargs
-    return build(
+    pos_head = (
         dict(
-            type='poslabel_mm.PositionalLabelClassifier',
-            pos_head=pos_head,
-            **cfg['model']),
+            type=f'poslabel_mm.{HEADS[head]}',
+            in_channels=cfg['channels'],
+            grid_size=kwargs.pop('grid_size', None) or grid_of(name),
+        )
+        | kwargs
+    )
+    return build(
+        dict(type='poslabel_mm.PositionalLabelClassifier', pos_head=pos_head, **cfg['model']),
         seed=seed,
-        training=training)
+        training=training,
+    )
 
 
 def inputs(name, size=2):
@@ -130,18 +138,14 @@ def coloured_patches(number, size, grid_shape, generator):
         the row and the column that it comes from, both from -1 to 1.
     """
     H, W = grid_shape
-    places = torch.cartesian_prod(
-        torch.linspace(-1, 1, H), torch.linspace(-1, 1, W))
-    places = torch.stack([
-        places[torch.randperm(H * W, generator=generator)]
-        for _ in range(number)
-    ])
+    places = torch.cartesian_prod(torch.linspace(-1, 1, H), torch.linspace(-1, 1, W))
+    places = torch.stack(
+        [places[torch.randperm(H * W, generator=generator)] for _ in range(number)]
+    )
     colours = torch.nn.functional.pad(places, (0, 1))
     images = colours.transpose(1, 2).unflatten(2, (H, W))
-    images = images.repeat_interleave(size[0] // H, 2).repeat_interleave(
-        size[1] // W, 3)
-    return images + 0.01 * torch.randn(
-        images.shape, generator=generator), places
+    images = images.repeat_interleave(size[0] // H, 2).repeat_interleave(size[1] // W, 3)
+    return images + 0.01 * torch.randn(images.shape, generator=generator), places
 
 
 def what_the_head_reads(head, tokens, places):
@@ -150,12 +154,14 @@ def what_the_head_reads(head, tokens, places):
     if isinstance(head, OURS.get(HEADS['APL'])):
         return tokens[..., head.channels].flatten(0, -2), places.flatten(0, -2)
     n = tokens.size(1)
-    pairs = torch.cat([
-        tokens[:, :, None, head.query_channels].expand(-1, -1, n, -1),
-        tokens[:, None, :, head.key_channels].expand(-1, n, -1, -1)
-    ], dim=-1)
-    return (pairs.flatten(0, -2),
-            (places[:, :, None] - places[:, None]).flatten(0, -2))
+    pairs = torch.cat(
+        [
+            tokens[:, :, None, head.query_channels].expand(-1, -1, n, -1),
+            tokens[:, None, :, head.key_channels].expand(-1, n, -1, -1),
+        ],
+        dim=-1,
+    )
+    return (pairs.flatten(0, -2), (places[:, :, None] - places[:, None]).flatten(0, -2))
 
 
 def explained(train, test):
@@ -195,7 +201,8 @@ def coloured_tokens(name):
     seen = []
     for rows in 480, 160:
         images, places = coloured_patches(
-            -(-rows // math.prod(grid_shape)), size, grid_shape, generator)
+            -(-rows // math.prod(grid_shape)), size, grid_shape, generator
+        )
         seen.append((tokens(images).tokens, places))
     return grid_shape, seen
 
@@ -234,8 +241,11 @@ def test_tokens_that_do_not_tell_it_are_found_out(name, head, breaking, monkeypa
             return torch.randn_like(tokens)
         return tokens.unflatten(1, grid_shape).transpose(1, 2).flatten(1, 2)
 
-    monkeypatch.setitem(globals(), 'coloured_tokens', lambda _: (
-        grid_shape, [(broken(tokens), places) for tokens, places in seen]))
+    monkeypatch.setitem(
+        globals(),
+        'coloured_tokens',
+        lambda _: (grid_shape, [(broken(tokens), places) for tokens, places in seen]),
+    )
     assert readable(name, head) < READABLE
 
 
@@ -248,9 +258,16 @@ def test_the_position_loss_trains_the_backbone(name, head):
     thousandth, does so: by 0.98 to 1.01 of that, in float64 and in float32.
     """
     # The default start, std 0.02, is for widths of hundreds of channels.
-    model = precise(name, labelled(
-        name, head, hidden_channels=64, feat_channels=64,
-        init_cfg=dict(type='Xavier', layer='Linear')))
+    model = precise(
+        name,
+        labelled(
+            name,
+            head,
+            hidden_channels=64,
+            feat_channels=64,
+            init_cfg=dict(type='Xavier', layer='Linear'),
+        ),
+    )
     images = inputs(name)[0].to(dtype_of(model)).requires_grad_()
 
     def loss():
@@ -295,10 +312,9 @@ def reactions(name, cfg, size, stage=None, seeds=3):
         h, w = height // H, width // W
         for i in range(H * W):
             top, left = i // W * h, i % W * w
-            images[i, :, top:top + h, left:left + w] = torch.randn(3, h, w)
+            images[i, :, top : top + h, left : left + w] = torch.randn(3, h, w)
         after = tokens(images).tokens
-        change = change + (after - before).double().norm(
-            dim=-1).clamp_min(1e-9).log()
+        change = change + (after - before).double().norm(dim=-1).clamp_min(1e-9).log()
     return change / seeds, (H, W)
 
 
@@ -325,8 +341,7 @@ def test_every_label_is_the_place_of_the_patch(name):
     change, grid_shape = reactions(name, cfg, size, stage)
     if stage is None:
         side = case(name)['size']
-        assert grid_shape == tuple(
-            n * length // side for n, length in zip(grid_of(name), size))
+        assert grid_shape == tuple(n * length // side for n, length in zip(grid_of(name), size))
     assert change.std() > 0.05
     assert places_told_by(change) == list(range(math.prod(grid_shape)))
 
@@ -337,8 +352,7 @@ def test_tokens_in_another_order_would_be_found_out(name, monkeypatch):
 
     def take_column_by_column(self):
         tokens, (H, W), _ = seen = take(self)
-        return seen._replace(tokens=tokens.unflatten(1, (H, W)).transpose(
-            1, 2).flatten(1, 2))
+        return seen._replace(tokens=tokens.unflatten(1, (H, W)).transpose(1, 2).flatten(1, 2))
 
     monkeypatch.setattr(PatchTokenReader, 'take', take_column_by_column)
     change, (H, W) = reactions(name, *not_square(name))
@@ -373,13 +387,11 @@ def test_outputs_and_keys_are_the_stock_classifiers(name, head):
     extra = [key for key in b.state_dict() if key not in a.state_dict()]
     assert len(extra) == 6 and all(k.startswith('pos_head.') for k in extra)
     # Swin v2 makes its coordinate tables anew rather than load them.
-    made_anew = stock(name).load_state_dict(
-        a.state_dict(), strict=False).missing_keys
+    made_anew = stock(name).load_state_dict(a.state_dict(), strict=False).missing_keys
     loaded = b.load_state_dict(a.state_dict(), strict=False)
     assert sorted(loaded.missing_keys) == sorted(made_anew + extra)
     assert not loaded.unexpected_keys
-    assert a.load_state_dict(b.state_dict(),
-                             strict=False).unexpected_keys == extra
+    assert a.load_state_dict(b.state_dict(), strict=False).unexpected_keys == extra
 
     def refuse(*_):
         raise AssertionError('the position head ran')
@@ -389,8 +401,9 @@ def test_outputs_and_keys_are_the_stock_classifiers(name, head):
     with torch.no_grad():
         got, expected = (flat(model(images)) for model in (b, a))
         assert all(map(torch.equal, got, expected))
-        for x, y in zip(b.predict(images, copy.deepcopy(samples)),
-                        a.predict(images, copy.deepcopy(samples))):
+        for x, y in zip(
+            b.predict(images, copy.deepcopy(samples)), a.predict(images, copy.deepcopy(samples))
+        ):
             assert torch.equal(x.pred_score, y.pred_score)
 
 
@@ -398,21 +411,24 @@ def test_outputs_and_keys_are_the_stock_classifiers(name, head):
 @with_every_backbone
 def test_weight_zero_is_the_stock_training_step(name, head):
     results = []
-    for model in (stock(name), labelled(name, head, loss_weight=0.)):
+    for model in (stock(name), labelled(name, head, loss_weight=0.0)):
         torch.manual_seed(3)  # for dropout
         losses = model.loss(*inputs(name))
         losses = {k: v for k, v in losses.items() if 'loss' in k}
         position = f'loss_{head.lower()}'
         assert losses.get(position, torch.zeros(())) == 0
         sum(losses.values()).backward()
-        results.append([sum(v for k, v in losses.items() if k != position)] + [
-            p.grad for key, p in model.named_parameters()
-            if not key.startswith('pos_head.')
-        ])
+        results.append(
+            [sum(v for k, v in losses.items() if k != position)]
+            + [p.grad for key, p in model.named_parameters() if not key.startswith('pos_head.')]
+        )
     for a, b in zip(*results):
         # A parameter that the class does not depend on gets a zero.
-        assert torch.equal(torch.zeros_like(b) if a is None else a, b) if (
-            b is not None) else a is None
+        assert (
+            torch.equal(torch.zeros_like(b) if a is None else a, b)
+            if (b is not None)
+            else a is None
+        )
 
 
 @with_every_backbone
@@ -424,8 +440,7 @@ def test_labels_follow_the_grid_not_the_batch(name):
         apart = [model.position_losses(i[None])['loss_apl'] for i in images]
     torch.testing.assert_close(together, sum(apart) / 3)
     H, W = grid_of(name)
-    with pytest.raises(
-            UserError, match=rf'{H}x{W} patch grid.*grid_size=\({H}, {W + 1}'):
+    with pytest.raises(UserError, match=rf'{H}x{W} patch grid.*grid_size=\({H}, {W + 1}'):
         labelled(name, grid_size=(H, W + 1)).loss(*inputs(name))
 
 
@@ -433,8 +448,7 @@ def test_every_backbone_of_the_registry_is_accounted_for():
     shipped = {
         name
         for name, cls in MODELS.module_dict.items()
-        if inspect.isclass(cls)
-        and cls.__module__.startswith('mmpretrain.models.backbones.')
+        if inspect.isclass(cls) and cls.__module__.startswith('mmpretrain.models.backbones.')
     }
     counted = [*TRANSFORMERS, *OTHERS, *NO_TRANSFORMERS, 'TIMMBackbone']
     assert len(counted) == len(set(counted))
@@ -461,11 +475,14 @@ def row_of_reason(name):
 
 
 def table():
-    return '\n'.join([
-        '| backbone | tokens read from | grid at 224 px | APL | RPL |',
-        '|---|---|---|---|---|', *map(row, CASES),
-        *map(row_of_reason, WITHOUT_GRID)
-    ])
+    return '\n'.join(
+        [
+            '| backbone | tokens read from | grid at 224 px | APL | RPL |',
+            '|---|---|---|---|---|',
+            *map(row, CASES),
+            *map(row_of_reason, WITHOUT_GRID),
+        ]
+    )
 
 
 def replace_table(page):
@@ -478,7 +495,8 @@ def replace_table(page):
 def test_the_table_in_the_docs_is_up_to_date():
     page = PAGE.read_text('utf-8')
     assert page == replace_table(page), (
-        'write it anew: PYTHONPATH=. python tests/test_backbones.py')
+        'write it anew: PYTHONPATH=. python tests/test_backbones.py'
+    )
 
 
 if __name__ == '__main__':

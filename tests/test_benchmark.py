@@ -1,4 +1,5 @@
 """The benchmark runs, and the README's tables are those of the CSVs."""
+
 import importlib.util
 import re
 import sys
@@ -35,8 +36,22 @@ def test_step_compares_two_configs(benchmark, monkeypatch, tmp_path, capsys):
     out = tmp_path / 'step.csv'
     small = 'vit-tiny_{}digits.py'
     for dtype in 'float32', 'bfloat16':
-        run(benchmark, monkeypatch, 'step', small.format(''), small.format('apl_'),
-            small.format('rpl_'), '--rounds', 2, '--device', 'cpu', '--dtype', dtype, '--out', out)
+        run(
+            benchmark,
+            monkeypatch,
+            'step',
+            small.format(''),
+            small.format('apl_'),
+            small.format('rpl_'),
+            '--rounds',
+            2,
+            '--device',
+            'cpu',
+            '--dtype',
+            dtype,
+            '--out',
+            out,
+        )
     table = benchmark.markdown([out])
     # What was measured in another dtype is a table of its own.
     assert table.count('| `vit-tiny_apl_digits` | 4 |') == 2
@@ -46,16 +61,31 @@ def test_step_compares_two_configs(benchmark, monkeypatch, tmp_path, capsys):
 
 def test_step_takes_a_self_supervised_config(benchmark, monkeypatch, tmp_path):
     out = tmp_path / 'step.csv'
-    run(benchmark, monkeypatch, 'step', 'mae-vit-tiny_digits.py', 'mae-vit-tiny_rpl_digits.py',
-        '--rounds', 1, '--device', 'cpu', '--out', out)
+    run(
+        benchmark,
+        monkeypatch,
+        'step',
+        'mae-vit-tiny_digits.py',
+        'mae-vit-tiny_rpl_digits.py',
+        '--rounds',
+        1,
+        '--device',
+        'cpu',
+        '--out',
+        out,
+    )
     assert '| `mae-vit-tiny_rpl_digits` | 4 |' in benchmark.markdown([out])
 
 
 def test_memory_on_a_gpu_has_a_column(benchmark):
-    row = dict.fromkeys(
-        ('device', 'threads', 'dtype', 'torch', 'options', 'round'), '') | dict(
-            baseline='vit', config='vit_rpl', batch_size='8', ratio='1.25',
-            baseline_peak_mib='1000', peak_mib='1450')
+    row = dict.fromkeys(('device', 'threads', 'dtype', 'torch', 'options', 'round'), '') | dict(
+        baseline='vit',
+        config='vit_rpl',
+        batch_size='8',
+        ratio='1.25',
+        baseline_peak_mib='1000',
+        peak_mib='1450',
+    )
     table = benchmark.steps_table([row])
     assert table.splitlines()[0].endswith('| more memory, MiB |')
     assert '| 1.250 | 1.250 to 1.250 | 1 | 450 |' in table
@@ -65,10 +95,30 @@ def test_pairs_compares_every_form(benchmark, monkeypatch, tmp_path, capsys):
     out = tmp_path / 'pairs.csv'
     # A process for each form would import the stack: one of them is enough.
     peak = benchmark.peak_of_a_process
-    monkeypatch.setattr(benchmark, 'peak_of_a_process', lambda form, *rest: (
-        peak(form, *rest) if form == 'exact' else ''))
-    run(benchmark, monkeypatch, 'pairs', '--grids', 3, '--batch-sizes', 1, '--rounds', 2,
-        '--forms', 'exact', 'written_out', 'products', '--device', 'cpu', '--out', out)
+    monkeypatch.setattr(
+        benchmark,
+        'peak_of_a_process',
+        lambda form, *rest: peak(form, *rest) if form == 'exact' else '',
+    )
+    run(
+        benchmark,
+        monkeypatch,
+        'pairs',
+        '--grids',
+        3,
+        '--batch-sizes',
+        1,
+        '--rounds',
+        2,
+        '--forms',
+        'exact',
+        'written_out',
+        'products',
+        '--device',
+        'cpu',
+        '--out',
+        out,
+    )
     rows = benchmark.markdown([out]).splitlines()
     assert [row.split(' | ')[2] for row in rows[2:5]] == ['exact', 'written out', 'products']
 

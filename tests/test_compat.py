@@ -20,52 +20,62 @@ from mmengine.runner import CheckpointLoader, Runner
 from mmengine.runner.checkpoint import load_checkpoint
 
 from poslabel_mm import UserError
-from poslabel_mm.stack import checkpoint_file
-from poslabel_mm.stack import compat
 from poslabel_mm.engine.hooks.last_saved import last_saved, write_last_saved
+from poslabel_mm.stack import checkpoint_file, compat
 
 ROOT = Path(__file__).resolve().parents[1]
 
-ONEDL = {
-    'onedl-mmpretrain': '1.3.6',
-    'onedl-mmengine': '0.10.12',
-    'onedl-mmcv': '2.3.6'
-}
+ONEDL = {'onedl-mmpretrain': '1.3.6', 'onedl-mmengine': '0.10.12', 'onedl-mmcv': '2.3.6'}
 OPENMMLAB = {
     'mmpretrain': '1.2.0',
     'mmengine': '0.10.7',
     'mmcv-lite': '2.2.0',
-    'setuptools': '79.0.1'
+    'setuptools': '79.0.1',
 }
 
 
-@pytest.mark.parametrize('installed, stack', [
-    (ONEDL, 'onedl'),
-    # Every environment has setuptools; only OpenMMLab's stack bounds it.
-    ({**ONEDL, 'setuptools': '84.2.1'}, 'onedl'),
-    (OPENMMLAB, 'openmmlab'),
-    ({'mmpretrain': '1.2.0', 'mmengine': '0.10.7', 'mmcv': '2.1.0',
-      'setuptools': '81.0.0'}, 'openmmlab'),
-])
+@pytest.mark.parametrize(
+    'installed, stack',
+    [
+        (ONEDL, 'onedl'),
+        # Every environment has setuptools; only OpenMMLab's stack bounds it.
+        ({**ONEDL, 'setuptools': '84.2.1'}, 'onedl'),
+        (OPENMMLAB, 'openmmlab'),
+        (
+            {'mmpretrain': '1.2.0', 'mmengine': '0.10.7', 'mmcv': '2.1.0', 'setuptools': '81.0.0'},
+            'openmmlab',
+        ),
+    ],
+)
 def test_stack_in_range(installed, stack):
     assert compat.check_stack(installed) == stack
 
 
-@pytest.mark.parametrize('installed, told', [
-    ({}, ['found none', "pip install 'onedl-mmpretrain>=1.3.6,<1.4'"]),
-    ({'setuptools': '84.2.1'}, ['found none']),
-    ({**ONEDL, 'mmengine': '0.10.7'},
-     ['two MM stacks', 'pip uninstall -y onedl-mmpretrain', 'mmengine']),
-    ({**ONEDL, 'onedl-mmpretrain': '1.4.0'},
-     ['onedl-mmpretrain 1.4.0 is not >=1.3.6,<1.4', "'onedl-mmcv>="]),
-    ({'onedl-mmpretrain': '1.3.6', 'onedl-mmcv': '2.3.6'},
-     ['onedl-mmengine is missing']),
-    ({**OPENMMLAB, 'mmengine': '0.10.4'},
-     ['mmengine 0.10.4 is not >=0.10.7,<1', "'mmcv-lite>="]),
-    ({**OPENMMLAB, 'setuptools': '82.0.0'}, ['setuptools 82.0.0 is not <82']),
-    ({'mmpretrain': '1.2.0', 'mmengine': '0.10.7', 'mmcv': '1.7.0',
-      'setuptools': '79.0.1'}, ['mmcv 1.7.0 is not']),
-])
+@pytest.mark.parametrize(
+    'installed, told',
+    [
+        ({}, ['found none', "pip install 'onedl-mmpretrain>=1.3.6,<1.4'"]),
+        ({'setuptools': '84.2.1'}, ['found none']),
+        (
+            {**ONEDL, 'mmengine': '0.10.7'},
+            ['two MM stacks', 'pip uninstall -y onedl-mmpretrain', 'mmengine'],
+        ),
+        (
+            {**ONEDL, 'onedl-mmpretrain': '1.4.0'},
+            ['onedl-mmpretrain 1.4.0 is not >=1.3.6,<1.4', "'onedl-mmcv>="],
+        ),
+        ({'onedl-mmpretrain': '1.3.6', 'onedl-mmcv': '2.3.6'}, ['onedl-mmengine is missing']),
+        (
+            {**OPENMMLAB, 'mmengine': '0.10.4'},
+            ['mmengine 0.10.4 is not >=0.10.7,<1', "'mmcv-lite>="],
+        ),
+        ({**OPENMMLAB, 'setuptools': '82.0.0'}, ['setuptools 82.0.0 is not <82']),
+        (
+            {'mmpretrain': '1.2.0', 'mmengine': '0.10.7', 'mmcv': '1.7.0', 'setuptools': '79.0.1'},
+            ['mmcv 1.7.0 is not'],
+        ),
+    ],
+)
 def test_stack_problem_is_one_line(installed, told):
     with pytest.raises(ImportError) as caught:
         compat.check_stack(installed)
@@ -78,12 +88,20 @@ def test_stack_problem_is_one_line(installed, told):
 def test_bare_python_is_told_what_to_install():
     # -I -S: no site-packages, hence neither a stack nor torch nor packaging.
     done = subprocess.run(
-        [sys.executable, '-I', '-S', '-c',
-         f'import sys; sys.path.insert(0, {str(ROOT)!r}); import poslabel_mm'],
-        capture_output=True, text=True)
+        [
+            sys.executable,
+            '-I',
+            '-S',
+            '-c',
+            f'import sys; sys.path.insert(0, {str(ROOT)!r}); import poslabel_mm',
+        ],
+        capture_output=True,
+        text=True,
+    )
     assert done.returncode == 1
     assert done.stderr.splitlines()[-1].startswith(
-        'ImportError: poslabel_mm needs MMPretrain and found none: pip install')
+        'ImportError: poslabel_mm needs MMPretrain and found none: pip install'
+    )
 
 
 # A package named torchvision that does what the real one does with its
@@ -107,16 +125,20 @@ for name in 'nms', 'qnms':
 def test_torchvision_without_its_library(tmp_path, library_loads):
     package = tmp_path / 'torchvision'
     package.mkdir()
-    (package / '__init__.py').write_text(
-        TORCHVISION.format(library_loads=library_loads))
+    (package / '__init__.py').write_text(TORCHVISION.format(library_loads=library_loads))
     (package / 'ops.py').write_text(OPS)
     done = subprocess.run(
-        [sys.executable, '-c',
-         'import poslabel_mm.stack.compat as compat, torchvision\n'
-         'print(torchvision.__file__, torchvision.ops.torch is not None)\n'
-         'print(compat._torchvision_schemas is None)'],
-        capture_output=True, text=True,
-        env={**os.environ, 'PYTHONPATH': f'{tmp_path}{os.pathsep}{ROOT}'})
+        [
+            sys.executable,
+            '-c',
+            'import poslabel_mm.stack.compat as compat, torchvision\n'
+            'print(torchvision.__file__, torchvision.ops.torch is not None)\n'
+            'print(compat._torchvision_schemas is None)',
+        ],
+        capture_output=True,
+        text=True,
+        env={**os.environ, 'PYTHONPATH': f'{tmp_path}{os.pathsep}{ROOT}'},
+    )
     assert done.returncode == 0, done.stderr
     imported, untouched = done.stdout.splitlines()
     assert imported == f'{package / "__init__.py"} True'
@@ -163,33 +185,46 @@ def _by_address(prefix, folder, monkeypatch):
     monkeypatch.setattr(checkpoint, 'get_mmcls_models', lambda: {'evil': url})
     monkeypatch.setattr(checkpoint, 'get_torchvision_models', lambda: {'evil': url})
     monkeypatch.setattr(checkpoint, '_get_mmengine_home', lambda: str(folder))
-    monkeypatch.setattr(checkpoint, 'get_external_models',
-                        lambda: {'evil': url, 'local': 'evil.pth'})
+    monkeypatch.setattr(
+        checkpoint, 'get_external_models', lambda: {'evil': url, 'local': 'evil.pth'}
+    )
     client = SimpleNamespace(get=lambda path: (folder / 'evil.pth').read_bytes())
     monkeypatch.setattr(checkpoint, 'get_file_backend', lambda *args, **kwargs: client)
-    model = SimpleNamespace(name='evil.pth', download=lambda path: shutil.copy(
-        folder / 'evil.pth', path))
-    monkeypatch.setitem(sys.modules, 'pavi', SimpleNamespace(
-        modelcloud=SimpleNamespace(get=lambda path: model)))
+    model = SimpleNamespace(
+        name='evil.pth', download=lambda path: shutil.copy(folder / 'evil.pth', path)
+    )
+    monkeypatch.setitem(
+        sys.modules, 'pavi', SimpleNamespace(modelcloud=SimpleNamespace(get=lambda path: model))
+    )
     return url if prefix == 'https://' else f'{prefix}evil'
 
 
 def _init_cfg(path, **options):
     from mmpretrain.models import GlobalAveragePooling, ImageClassifier, LeNet5
-    ImageClassifier(LeNet5(), GlobalAveragePooling(), init_cfg=dict(
-        type='Pretrained', checkpoint=path, **options)).init_weights()
+
+    ImageClassifier(
+        LeNet5(),
+        GlobalAveragePooling(),
+        init_cfg=dict(type='Pretrained', checkpoint=path, **options),
+    ).init_weights()
 
 
 def _get_model(path):
     from mmpretrain import get_model
-    get_model(Config(dict(model=dict(
-        type='ImageClassifier', head=None, backbone=dict(type='LeNet5')))), pretrained=path)
+
+    get_model(
+        Config(dict(model=dict(type='ImageClassifier', head=None, backbone=dict(type='LeNet5')))),
+        pretrained=path,
+    )
 
 
 def _inferencer(path):
     from mmpretrain import ImageClassificationInferencer
-    ImageClassificationInferencer(Config(dict(model=dict(
-        type='ImageClassifier', head=None, backbone=dict(type='LeNet5')))), pretrained=path)
+
+    ImageClassificationInferencer(
+        Config(dict(model=dict(type='ImageClassifier', head=None, backbone=dict(type='LeNet5')))),
+        pretrained=path,
+    )
 
 
 def _runner(path):
@@ -200,18 +235,34 @@ def _runner(path):
 def _timm(path):
     pytest.importorskip('timm')
     from mmpretrain.registry import MODELS
-    MODELS.build(dict(
-        type='TIMMBackbone', model_name='vit_tiny_patch16_224', checkpoint_path=path, img_size=16,
-        patch_size=8, embed_dim=8, depth=1, num_heads=1))
+
+    MODELS.build(
+        dict(
+            type='TIMMBackbone',
+            model_name='vit_tiny_patch16_224',
+            checkpoint_path=path,
+            img_size=16,
+            patch_size=8,
+            embed_dim=8,
+            depth=1,
+            num_heads=1,
+        )
+    )
 
 
 WAYS = dict(
-    loader=CheckpointLoader.load_checkpoint, load_checkpoint=lambda path: load_checkpoint(
-        torch.nn.Linear(1, 1), path),
+    loader=CheckpointLoader.load_checkpoint,
+    load_checkpoint=lambda path: load_checkpoint(torch.nn.Linear(1, 1), path),
     stock_function=lambda path: sys.modules['mmengine.runner.checkpoint'].load_from_local(
-        path, 'cpu'),
-    init_cfg=_init_cfg, init_cfg_prefix=partial(_init_cfg, prefix='backbone.'),
-    get_model=_get_model, inferencer=_inferencer, runner=_runner, timm=_timm)
+        path, 'cpu'
+    ),
+    init_cfg=_init_cfg,
+    init_cfg_prefix=partial(_init_cfg, prefix='backbone.'),
+    get_model=_get_model,
+    inferencer=_inferencer,
+    runner=_runner,
+    timm=_timm,
+)
 
 
 @pytest.mark.parametrize('save', [torch.save, _legacy, _tar, _bare])
@@ -230,17 +281,27 @@ def test_no_way_in_runs_code(tmp_path, save, way):
 
 
 @pytest.mark.parametrize('save', [torch.save, _legacy, _tar])
-@pytest.mark.parametrize('prefix', [
-    'https://', 'torchvision://', 'modelzoo://', 'mmcls://', 'open-mmlab://', 'openmmlab://',
-    'pavi://', 's3://', 'local'
-])
+@pytest.mark.parametrize(
+    'prefix',
+    [
+        'https://',
+        'torchvision://',
+        'modelzoo://',
+        'mmcls://',
+        'open-mmlab://',
+        'openmmlab://',
+        'pavi://',
+        's3://',
+        'local',
+    ],
+)
 def test_no_address_runs_code(tmp_path, monkeypatch, save, prefix):
     trace = tmp_path / 'ran'
     save({'state_dict': {}, 'x': _Runs(os.mkdir, str(trace))}, tmp_path / 'evil.pth')
     address = _by_address(prefix, tmp_path, monkeypatch)
     if prefix == 'local':
         address = 'openmmlab://local'
-    with pytest.raises(Exception):
+    with pytest.raises(Exception):  # noqa: B017  each way in has an error of its own
         CheckpointLoader.load_checkpoint(address)
     assert not trace.exists()
     # A harmless file gets through, so that it was this one that was refused.
@@ -271,7 +332,6 @@ def test_other_loaders_are_forced_while_they_load(tmp_path):
     torch.save({'x': _Runs(os.mkdir, str(trace))}, path)
 
     class Strategy:
-
         def resume(self):
             return torch.load(path, weights_only=False)
 
@@ -286,8 +346,11 @@ def test_timm_is_forced_whatever_its_version(tmp_path, monkeypatch):
     helpers = pytest.importorskip('timm.models._helpers')
     path, trace = tmp_path / 'evil.pth', tmp_path / 'ran'
     torch.save({'x': _Runs(os.mkdir, str(trace))}, path)
-    monkeypatch.setattr(helpers, 'load_state_dict', lambda path, *args, **kwargs: torch.load(
-        path, weights_only=False))
+    monkeypatch.setattr(
+        helpers,
+        'load_state_dict',
+        lambda path, *args, **kwargs: torch.load(path, weights_only=False),
+    )
     with pytest.raises(pickle.UnpicklingError):
         _timm(str(path))
     assert not trace.exists()
@@ -327,8 +390,7 @@ def test_checkpoint_for_resuming_loads(tmp_path):
     buffer = loaded['message_hub']['log_scalars']['train/loss']
     assert buffer.statistics('mean') == 2.5
     assert buffer.statistics('max') == 4.0
-    assert [a.tolist() for a in loaded['rng']] == [
-        a.tolist() for a in _resumable()['rng']]
+    assert [a.tolist() for a in loaded['rng']] == [a.tolist() for a in _resumable()['rng']]
     # MMPretrain's publish_model reads checkpoints with bare torch.load.
     assert torch.load(path)['lr'] == 0.1
 
@@ -345,11 +407,14 @@ def test_checkpoint_written_under_the_other_numpy_loads(tmp_path):
     assert CheckpointLoader.load_checkpoint(str(path))['lr'] == 0.1
 
 
-@pytest.mark.parametrize('owner, name', [
-    (HistoryBuffer, '__init__'),
-    (HistoryBuffer, 'register_statistics'),
-    (np.ndarray, 'tofile'),
-])
+@pytest.mark.parametrize(
+    'owner, name',
+    [
+        (HistoryBuffer, '__init__'),
+        (HistoryBuffer, 'register_statistics'),
+        (np.ndarray, 'tofile'),
+    ],
+)
 def test_getattr_yields_statistics_methods_only(tmp_path, owner, name):
     path = str(tmp_path / 'evil.pth')
     torch.save({'x': _Runs(getattr, owner, name)}, path)
@@ -363,10 +428,11 @@ def _truncated():
     return stored.getvalue()[:-400]
 
 
-@pytest.mark.parametrize('content', [
-    _truncated(), _truncated()[:1000], b'', b'\x00' * 300, b'not a checkpoint\n',
-    b'\x80\x02.'
-], ids=['tail', 'head', 'empty', 'zeros', 'text', 'pickle'])
+@pytest.mark.parametrize(
+    'content',
+    [_truncated(), _truncated()[:1000], b'', b'\x00' * 300, b'not a checkpoint\n', b'\x80\x02.'],
+    ids=['tail', 'head', 'empty', 'zeros', 'text', 'pickle'],
+)
 def test_damaged_checkpoint_is_named(tmp_path, content):
     path = tmp_path / 'broken.pth'
     path.write_bytes(content)
@@ -387,14 +453,13 @@ def test_applying_again_changes_nothing(tmp_path):
 
 
 @pytest.mark.parametrize('zipped', [True, False])
-def test_tensors_stay_on_the_disk_where_the_format_allows(
-        tmp_path, monkeypatch, zipped):
+def test_tensors_stay_on_the_disk_where_the_format_allows(tmp_path, monkeypatch, zipped):
     path = str(tmp_path / 'epoch_1.pth')
     torch.save(_resumable(), path, _use_new_zipfile_serialization=zipped)
     asked, load = [], torch.load
     monkeypatch.setattr(
-        torch, 'load',
-        lambda *args, **kwargs: asked.append(kwargs) or load(*args, **kwargs))
+        torch, 'load', lambda *args, **kwargs: asked.append(kwargs) or load(*args, **kwargs)
+    )
     loaded = checkpoint_file.read(path, 'cpu', mmap=True)
     assert asked[0]['mmap'] is zipped
     assert torch.equal(loaded['state_dict']['weight'], torch.ones(2))
@@ -407,15 +472,14 @@ def test_a_path_that_is_not_utf8_is_read(tmp_path, monkeypatch):
     monkeypatch.setattr(os, 'fsencode', lambda name: name.encode('latin-1'))
     asked, load = [], torch.load
     monkeypatch.setattr(
-        torch, 'load',
-        lambda *args, **kwargs: asked.append(kwargs) or load(*args, **kwargs))
+        torch, 'load', lambda *args, **kwargs: asked.append(kwargs) or load(*args, **kwargs)
+    )
     checkpoint_file.read(path, 'cpu', mmap=True)
     assert asked[0]['mmap'] is False
 
 
 @pytest.mark.parametrize('encoding', ['utf-8', 'iso8859-1', 'cp1252'])
-def test_last_checkpoint_is_in_the_encoding_that_mmengine_reads(
-        tmp_path, monkeypatch, encoding):
+def test_last_checkpoint_is_in_the_encoding_that_mmengine_reads(tmp_path, monkeypatch, encoding):
     monkeypatch.setattr(locale, 'getpreferredencoding', lambda *args: encoding)
     # What Python makes of a byte that is no text is kept, too.
     names = ['/é/epoch_1.pth']

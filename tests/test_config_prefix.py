@@ -19,8 +19,7 @@ def _inherit(folder, base):
     return Config.fromfile(str(path))
 
 
-@pytest.mark.parametrize('name', [
-    'vit-b_apl_in1k.py', 'vit-b_apl_in1k', '_base_/runtime.py'])
+@pytest.mark.parametrize('name', ['vit-b_apl_in1k.py', 'vit-b_apl_in1k', '_base_/runtime.py'])
 def test_inherits_by_name_what_a_path_would_give(tmp_path, name):
     stored = CONFIGS / (name if name.endswith('.py') else f'{name}.py')
     config = _inherit(tmp_path, repr(f'poslabel_mm::{name}'))
@@ -30,8 +29,8 @@ def test_inherits_by_name_what_a_path_would_give(tmp_path, name):
 
 def test_reusing_a_value_of_a_base_stamps_no_scope(tmp_path):
     (tmp_path / 'mine.py').write_text(
-        "_base_ = 'poslabel_mm::_base_/digits.py'\n"
-        'my_dataset = _base_.train_dataloader.dataset\n')
+        "_base_ = 'poslabel_mm::_base_/digits.py'\nmy_dataset = _base_.train_dataloader.dataset\n"
+    )
     config = Config.fromfile(str(tmp_path / 'mine.py'))
     assert config.my_dataset.type == 'poslabel_mm.Digits'
     assert '_scope_' not in config.my_dataset
@@ -104,15 +103,20 @@ def test_installing_twice_wraps_once():
 
 def test_launchers_that_never_import_the_package(tmp_path):
     (tmp_path / 'mine.py').write_text(
-        "_base_ = __import__('poslabel_mm').config_path('vit-b_apl_in1k')\n")
+        "_base_ = __import__('poslabel_mm').config_path('vit-b_apl_in1k')\n"
+    )
     done = subprocess.run(
-        [sys.executable, '-c',
-         'from mmengine.config import Config\n'
-         "print(Config.fromfile('mine.py').model.type)"],
-        cwd=tmp_path, capture_output=True, text=True,
-        env={**os.environ, 'PYTHONPATH': str(CONFIGS.parent)})
-    assert done.stdout.strip() == 'poslabel_mm.PositionalLabelClassifier', (
-        done.stderr)
+        [
+            sys.executable,
+            '-c',
+            "from mmengine.config import Config\nprint(Config.fromfile('mine.py').model.type)",
+        ],
+        cwd=tmp_path,
+        capture_output=True,
+        text=True,
+        env={**os.environ, 'PYTHONPATH': str(CONFIGS.parent)},
+    )
+    assert done.stdout.strip() == 'poslabel_mm.PositionalLabelClassifier', done.stderr
 
 
 def test_command_prints_path_or_list(monkeypatch, capsys):

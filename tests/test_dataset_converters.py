@@ -1,4 +1,5 @@
 """The dataset tools, on small trees in the layout of the real ones."""
+
 import importlib.util
 import json
 import os
@@ -17,7 +18,7 @@ from mmpretrain.datasets import build_dataset
 from PIL import Image
 
 from poslabel_mm import UserError
-from poslabel_mm.datasets import conversion as dataset_conversion
+from poslabel_mm.datasets import conversion
 from poslabel_mm.launch.checks.classes import source_made_in
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -31,15 +32,13 @@ def load(name):
     return module
 
 
-caltech256, mini_imagenet, imagenet = map(
-    load, ('caltech256', 'mini_imagenet', 'imagenet'))
+caltech256, mini_imagenet, imagenet = map(load, ('caltech256', 'mini_imagenet', 'imagenet'))
 
 # Images of each class.
 CALTECH = {'001.ak47': 12, '002.american-flag': 8, '003.clutter': 10}
 CALTECH_SIZE = caltech256.Size(classes=3, images=30, least_of_a_class=8)
 MINI = ('n01532829', 'n01558993', 'n01704323')
-MINI_SIZE = mini_imagenet.Size(
-    classes=3, train_of_a_class=4, test_of_a_class=2)
+MINI_SIZE = mini_imagenet.Size(classes=3, train_of_a_class=4, test_of_a_class=2)
 IMAGENET_SIZE = imagenet.Size(classes=3, train=24, val=6)
 
 
@@ -81,8 +80,7 @@ def imagenet_folder(tmp_path, images):
         for number in 1007, 13, 240, 31, 5, 5002, 77, 8:
             images.save(folder / 'train' / name / f'{name}_{number}.JPEG')
     for i in range(6):
-        images.save(folder / 'val' / MINI[i % 3]
-                    / f'ILSVRC2012_val_{i + 1:08d}.JPEG')
+        images.save(folder / 'val' / MINI[i % 3] / f'ILSVRC2012_val_{i + 1:08d}.JPEG')
     return folder
 
 
@@ -102,14 +100,16 @@ def to_caltech(source, out, *options):
 
 
 def to_mini(source, out, *options):
-    mini_imagenet.main([str(source), '--out', str(out), *map(str, options)],
-                       MINI_SIZE)
+    mini_imagenet.main([str(source), '--out', str(out), *map(str, options)], MINI_SIZE)
 
 
 def listing(folder):
     """Side, class and name of every image."""
-    return {path.relative_to(folder).as_posix()
-            for path in folder.rglob('*') if path.suffix in ('.jpg', '.JPEG')}
+    return {
+        path.relative_to(folder).as_posix()
+        for path in folder.rglob('*')
+        if path.suffix in ('.jpg', '.JPEG')
+    }
 
 
 def fails(call, *arguments):
@@ -153,8 +153,11 @@ def test_the_split_file_says_who_is_where(objects, tmp_path):
     assert split['seed'] == 3
     assert split['counts'] == {'classes': 3, 'train': 24, 'test': 6}
     assert listing(tmp_path / 'out') == {
-        f'{side}/{name}/{image}' for side in ('train', 'test')
-        for name, images in split[side].items() for image in images}
+        f'{side}/{name}/{image}'
+        for side in ('train', 'test')
+        for name, images in split[side].items()
+        for image in images
+    }
 
 
 def test_the_split_is_the_same_everywhere_and_always():
@@ -174,7 +177,6 @@ def test_the_order_of_files_does_not_matter(objects, tmp_path, monkeypatch):
     seen = []
 
     class Backwards:
-
         def __init__(self, path):
             self.entries = sorted(scandir(path), key=lambda entry: entry.name)
             seen.append(path)
@@ -221,8 +223,9 @@ def test_copies_need_the_source_no_more(objects, tmp_path, capsys):
     assert 'nothing to do' in capsys.readouterr().out
 
 
-@pytest.mark.parametrize('option, named', [
-    (('--seed', '1'), 'seed=0, not 1'), (('--copy', ), 'copy=False, not True')])
+@pytest.mark.parametrize(
+    'option, named', [(('--seed', '1'), 'seed=0, not 1'), (('--copy',), 'copy=False, not True')]
+)
 def test_other_parameters_than_those_it_was_made_with(objects, tmp_path, option, named):
     to_caltech(objects, tmp_path / 'out')
     before = listing(tmp_path / 'out')
@@ -321,13 +324,13 @@ def test_unreadable_images_are_named_and_may_be_left_out(objects, tmp_path, caps
 
     to_caltech(objects, out, '--skip-unreadable')
     # The other images stay on their sides.
-    left_out = {name for name in listing(tmp_path / 'whole')
-                if name.endswith((cut.name, empty.name))}
+    left_out = {
+        name for name in listing(tmp_path / 'whole') if name.endswith((cut.name, empty.name))
+    }
     assert len(left_out) == 2
     assert listing(out) == listing(tmp_path / 'whole') - left_out
     split = json.loads((out / 'split.json').read_text())
-    assert set(split['unreadable']) == {
-        '001.ak47/001_0001.jpg', '002.american-flag/002_0003.jpg'}
+    assert set(split['unreadable']) == {'001.ak47/001_0001.jpg', '002.american-flag/002_0003.jpg'}
     to_caltech(objects, out)
     assert '2 unreadable ones left out' in capsys.readouterr().out
 
@@ -335,8 +338,7 @@ def test_unreadable_images_are_named_and_may_be_left_out(objects, tmp_path, caps
 def test_identical_images_are_named_with_their_sides(objects, tmp_path, capsys):
     to_caltech(objects, tmp_path / 'first')
     split = json.loads((tmp_path / 'first' / 'split.json').read_text())
-    one, two = (objects / '001.ak47' / split[side]['001.ak47'][0]
-                for side in ('train', 'test'))
+    one, two = (objects / '001.ak47' / split[side]['001.ak47'][0] for side in ('train', 'test'))
     two.write_bytes(one.read_bytes())
     capsys.readouterr()
     to_caltech(objects, tmp_path / 'out')
@@ -346,8 +348,7 @@ def test_identical_images_are_named_with_their_sides(objects, tmp_path, capsys):
     assert f'001.ak47/{two.name} (test)' in line
     assert '1 groups of identical images, 1 of them with images on both' in printed
     split = json.loads((tmp_path / 'out' / 'split.json').read_text())
-    assert split['duplicates'] == [sorted(
-        [f'001.ak47/{one.name}', f'001.ak47/{two.name}'])]
+    assert split['duplicates'] == [sorted([f'001.ak47/{one.name}', f'001.ak47/{two.name}'])]
 
 
 def test_a_source_that_is_not_caltech(objects, tmp_path):
@@ -382,7 +383,8 @@ def test_an_out_that_cannot_be_made(objects, tmp_path):
 
 
 def test_split_files_number_the_images_in_the_order_of_imagenets_numbers(
-        imagenet_folder, split_files, tmp_path):
+    imagenet_folder, split_files, tmp_path
+):
     out = tmp_path / 'out'
     to_mini(imagenet_folder, out, '--csv', split_files)
 
@@ -392,7 +394,8 @@ def test_split_files_number_the_images_in_the_order_of_imagenets_numbers(
     for name in MINI:
         for i in range(2, 8):
             assert links[f'{name}{i:08d}.jpg'] == str(
-                imagenet_folder / 'train' / name / f'{name}_{in_order[i - 1]}.JPEG')
+                imagenet_folder / 'train' / name / f'{name}_{in_order[i - 1]}.JPEG'
+            )
 
 
 def test_mini_imagenet_has_every_class_on_both_sides(imagenet_folder, split_files, tmp_path):
@@ -400,20 +403,22 @@ def test_mini_imagenet_has_every_class_on_both_sides(imagenet_folder, split_file
     to_mini(imagenet_folder, out, '--csv', split_files)
     cfg = Config.fromfile(ROOT / 'configs/_base_/mini_imagenet.py')
     for loader, counts in ('train_dataloader', [4] * 3), ('val_dataloader', [2] * 3):
-        dataset = build_dataset(
-            {**cfg[loader].dataset, 'data_root': str(out), 'pipeline': []})
+        dataset = build_dataset({**cfg[loader].dataset, 'data_root': str(out), 'pipeline': []})
         assert dataset.metainfo['classes'] == MINI
         assert np.bincount(dataset.get_gt_labels()).tolist() == counts
 
 
 def test_every_source_of_the_same_images_gives_the_same_split(
-        imagenet_folder, split_files, tmp_path):
+    imagenet_folder, split_files, tmp_path
+):
     to_mini(imagenet_folder, tmp_path / 'numbered', '--csv', split_files)
     wanted = listing(tmp_path / 'numbered')
     files = {path.name: path for path in (tmp_path / 'numbered').rglob('*.jpg')}
     for source, place in (
-            ('folders', '{label}/{name}'), ('few-shot', '{side}/{label}/{name}'),
-            ('flat', '{name}')):
+        ('folders', '{label}/{name}'),
+        ('few-shot', '{side}/{label}/{name}'),
+        ('flat', '{name}'),
+    ):
         for name, path in files.items():
             label = name[:9]
             side = ('train', 'val', 'test')[MINI.index(label)]
@@ -429,9 +434,12 @@ def test_split_files_with_imagenets_own_names(imagenet_folder, split_files, tmp_
     for path in split_files.iterdir():
         rows = path.read_text().splitlines()
         numbers = 13, 5, 8, 31, 5002, 77
-        path.write_text('\n'.join([rows[0]] + [
-            f'{row[:9]}_{number}.JPEG,{row[:9]}'
-            for row, number in zip(rows[1:], numbers)]))
+        path.write_text(
+            '\n'.join(
+                [rows[0]]
+                + [f'{row[:9]}_{number}.JPEG,{row[:9]}' for row, number in zip(rows[1:], numbers)]
+            )
+        )
     to_mini(imagenet_folder / 'train', tmp_path / 'out', '--csv', split_files)
     links = {path.name: os.readlink(path) for path in (tmp_path / 'out').rglob('*.JPEG')}
     assert len(links) == 18
@@ -451,12 +459,13 @@ def test_split_files_that_do_not_fit(imagenet_folder, split_files, tmp_path):
 
     wnid = MINI[1]
     for row, named in [
-            (f'{wnid}00000009.jpg,{wnid}', 'image 9'),
-            (f'{wnid}00000002.jpg,{wnid}', 'listed twice'),
-            (f'{wnid}_6.JPEG,{wnid}', f'no image {wnid}_6.JPEG'),
-            (f'{MINI[0]}00000001.jpg,{wnid}', f'no image {MINI[0]}00000001'),
-            ('n0000000000000001.jpg,n00000000', 'no class folder n00000000'),
-            ('alone.jpg', 'filename,label')]:
+        (f'{wnid}00000009.jpg,{wnid}', 'image 9'),
+        (f'{wnid}00000002.jpg,{wnid}', 'listed twice'),
+        (f'{wnid}_6.JPEG,{wnid}', f'no image {wnid}_6.JPEG'),
+        (f'{MINI[0]}00000001.jpg,{wnid}', f'no image {MINI[0]}00000001'),
+        ('n0000000000000001.jpg,n00000000', 'no class folder n00000000'),
+        ('alone.jpg', 'filename,label'),
+    ]:
         line = line_of(row)
         assert 'val.csv, line 8' in line and named in line
     assert f'7 images of class {wnid}' in line_of(f'{wnid}00000001.jpg,{wnid}')
@@ -559,19 +568,25 @@ def test_reading_imagenet_names_broken_and_identical_images(imagenet_folder, cap
 # --------------------------------------------- names and records of other people
 
 BAD_NAMES = [
-    ('../../victim/v.jpg', 'is a path'), ('/etc/v.jpg', 'is a path'),
-    ('a\\..\\v.jpg', 'is a path'), ('C:v.jpg', 'is a path'), ('sub/v.jpg', 'is a path'),
-    ('..', 'begins with a dot'), ('.v.jpg', 'begins with a dot'),
-    ('a\x00.jpg', 'holds a control character'), ('a\n.jpg', 'holds a control character'),
+    ('../../victim/v.jpg', 'is a path'),
+    ('/etc/v.jpg', 'is a path'),
+    ('a\\..\\v.jpg', 'is a path'),
+    ('C:v.jpg', 'is a path'),
+    ('sub/v.jpg', 'is a path'),
+    ('..', 'begins with a dot'),
+    ('.v.jpg', 'begins with a dot'),
+    ('a\x00.jpg', 'holds a control character'),
+    ('a\n.jpg', 'holds a control character'),
     ('v' * 252 + '.jpg', 'is longer than 255 bytes'),
 ]
 
 
 @pytest.mark.parametrize('name, fault', BAD_NAMES)
 @pytest.mark.parametrize('column', ['filename', 'label'])
-@pytest.mark.parametrize('copy', [(), ('--copy', )])
+@pytest.mark.parametrize('copy', [(), ('--copy',)])
 def test_names_in_split_files_stay_below_the_output(
-        imagenet_folder, split_files, images, tmp_path, column, name, fault, copy):
+    imagenet_folder, split_files, images, tmp_path, column, name, fault, copy
+):
     for victim in tmp_path / 'victim' / 'v.jpg', tmp_path / 'imagenet' / 'train' / 'v.jpg':
         images.save(victim)
     before = {path: path.read_bytes() for path in tmp_path.rglob('*') if path.is_file()}
@@ -581,12 +596,14 @@ def test_names_in_split_files_stay_below_the_output(
         file.write('"{filename}","{label}"\n'.format(**row))
     before.pop(split_files / 'train.csv')
     line = fails(to_mini, imagenet_folder, tmp_path / 'out', '--csv', split_files, *copy)
-    if name.endswith(('\x00.jpg', )) and sys.version_info < (3, 11):
+    if name.endswith(('\x00.jpg',)) and sys.version_info < (3, 11):
         assert 'train.csv' in line  # Python's csv refuses a NUL
     else:
         assert f'train.csv, line 8: the {column} {name!r} {fault}: take the split files' in line
     assert {path for path in tmp_path.rglob('*') if path.is_file()} == {
-        *before, split_files / 'train.csv'}
+        *before,
+        split_files / 'train.csv',
+    }
     assert all(path.read_bytes() == content for path, content in before.items())
 
 
@@ -601,7 +618,7 @@ def test_a_split_file_that_lists_what_is_no_image(imagenet_folder, split_files, 
 def not_utf8(path):
     """The path with a byte in its name that is not UTF-8, or skip the test."""
     suffix = path.suffix if path.is_file() else ''
-    stem = os.fsencode(path.name[:len(path.name) - len(suffix)])
+    stem = os.fsencode(path.name[: len(path.name) - len(suffix)])
     other = path.with_name(os.fsdecode(stem + b'\xe9' + os.fsencode(suffix)))
     try:
         path.rename(other)
@@ -616,11 +633,16 @@ def test_names_that_are_not_utf8(objects, imagenet_folder, split_files, tmp_path
     to_mini(imagenet_folder, tmp_path / 'mini', '--csv', split_files, '--copy')
     shutil.rmtree(tmp_path / 'mini' / 'test')
     for call, folder in [
-            (to_caltech, objects / '001.ak47'), (to_mini, tmp_path / 'mini' / 'train' / MINI[0]),
-            (check, imagenet_folder / 'train' / MINI[0])]:
+        (to_caltech, objects / '001.ak47'),
+        (to_mini, tmp_path / 'mini' / 'train' / MINI[0]),
+        (check, imagenet_folder / 'train' / MINI[0]),
+    ]:
         path = not_utf8(sorted(folder.iterdir())[0] if which == 'image' else folder)
-        arguments = (objects, out) if call is to_caltech else (
-            (tmp_path / 'mini', out) if call is to_mini else (imagenet_folder, ))
+        arguments = (
+            (objects, out)
+            if call is to_caltech
+            else ((tmp_path / 'mini', out) if call is to_mini else (imagenet_folder,))
+        )
         line = fails(to_few_mini if call is to_mini else call, *arguments)
         kind = 'an image' if which == 'image' else 'a class'
         assert f'the name {path.name!r} of {kind} in ' in line
@@ -636,27 +658,60 @@ def to_few_mini(source, out):
 
 def test_what_is_left_out_may_have_any_name(objects, tmp_path, monkeypatch):
     not_utf8(objects / '002.american-flag' / 'RENAME2')
-    script = (f"import sys; sys.path.insert(0, {str(TOOLS)!r}); import caltech256; "
-              f"caltech256.run_tool(lambda: caltech256.main([{str(objects)!r}, '--out', "
-              f"{str(tmp_path / 'out')!r}], caltech256.Size(3, 30, 8)))")
-    done = subprocess.run([sys.executable, '-W', 'ignore', '-c', script], capture_output=True,
-                          env=dict(os.environ, PYTHONIOENCODING='utf-8'))
+    script = (
+        f'import sys; sys.path.insert(0, {str(TOOLS)!r}); import caltech256; '
+        f"caltech256.run_tool(lambda: caltech256.main([{str(objects)!r}, '--out', "
+        f'{str(tmp_path / "out")!r}], caltech256.Size(3, 30, 8)))'
+    )
+    done = subprocess.run(
+        [sys.executable, '-W', 'ignore', '-c', script],
+        capture_output=True,
+        env=dict(os.environ, PYTHONIOENCODING='utf-8'),
+    )
     assert done.returncode == 0, done.stderr
     assert b'left out, no image: 002.american-flag/RENAME2\\udce9' in done.stdout
     assert len(listing(tmp_path / 'out')) == 30
 
 
 OURS = dict(
-    dataset='caltech256', version=1, seed=0, copy=False, source='/source', unreadable={},
-    duplicates=[], counts=dict(classes=1, train=1, test=1), train=dict(a=['1.jpg']),
-    test=dict(a=['2.jpg']))
+    dataset='caltech256',
+    version=1,
+    seed=0,
+    copy=False,
+    source='/source',
+    unreadable={},
+    duplicates=[],
+    counts=dict(classes=1, train=1, test=1),
+    train=dict(a=['1.jpg']),
+    test=dict(a=['2.jpg']),
+)
 
 
-@pytest.mark.parametrize('change', [
-    dict(train=['1.jpg']), dict(test=5), dict(train=dict(a=5)), dict(train=dict(a=[5])),
-    dict(counts=None), dict(counts={}), dict(counts=dict(classes='1', train=1, test=1)),
-    dict(unreadable=None), dict(unreadable=3), dict(source=None), dict(dataset=['x']), 'version',
-    'seed', 'copy', 'counts', 'source', 'unreadable', 'train', 'test', 'dataset'])
+@pytest.mark.parametrize(
+    'change',
+    [
+        dict(train=['1.jpg']),
+        dict(test=5),
+        dict(train=dict(a=5)),
+        dict(train=dict(a=[5])),
+        dict(counts=None),
+        dict(counts={}),
+        dict(counts=dict(classes='1', train=1, test=1)),
+        dict(unreadable=None),
+        dict(unreadable=3),
+        dict(source=None),
+        dict(dataset=['x']),
+        'version',
+        'seed',
+        'copy',
+        'counts',
+        'source',
+        'unreadable',
+        'train',
+        'test',
+        'dataset',
+    ],
+)
 @pytest.mark.parametrize('convert', ['caltech256', 'mini_imagenet'])
 def test_a_record_that_is_not_ours(tmp_path, change, convert):
     record = dict(OURS, dataset=convert)
@@ -678,7 +733,8 @@ def is_not_ours(folder, text, convert):
     (out / 'split.json').write_text(text, 'latin-1')
     to = to_caltech if convert == 'caltech256' else to_mini
     assert fails(to, folder / 'source', out) == (
-        f'{out} exists and was not made by this command: move it away, or choose another --out')
+        f'{out} exists and was not made by this command: move it away, or choose another --out'
+    )
     assert (out / 'split.json').read_text('latin-1') == text
     # A run with such data looks at the record as well.
     source_made_in(str(out))
@@ -694,8 +750,10 @@ def test_a_record_that_is_a_pipe(tmp_path):
 def test_a_loop_of_links_in_a_source(objects, tmp_path):
     (objects / '001.ak47' / 'loop').symlink_to('loop')
     line = fails(to_caltech, objects, tmp_path / 'out')
-    assert line == (f'cannot follow the symbolic link {objects}/001.ak47/loop (Too many levels '
-                    'of symbolic links): remove it')
+    assert line == (
+        f'cannot follow the symbolic link {objects}/001.ak47/loop (Too many levels '
+        'of symbolic links): remove it'
+    )
 
 
 def test_lists_of_imagenet_stay_in_its_folder(imagenet_folder, tmp_path):
@@ -705,10 +763,14 @@ def test_lists_of_imagenet_stay_in_its_folder(imagenet_folder, tmp_path):
     for name in '../v.JPEG', f'{imagenet_folder}/v.JPEG', f'{MINI[0]}/../../v.JPEG':
         listed.write_text(f'{name} 0\n')
         line = fails(check, imagenet_folder)
-        assert line == (f'{listed}, line 1: {name!r} is outside of {imagenet_folder}/val: name '
-                        'the images below it')
-    for text, named in [('a.JPEG \u00b2\n', 'a label from 0 to 2'),
-                        ('v' * 300 + ' 0\n', 'there is no')]:
+        assert line == (
+            f'{listed}, line 1: {name!r} is outside of {imagenet_folder}/val: name '
+            'the images below it'
+        )
+    for text, named in [
+        ('a.JPEG \u00b2\n', 'a label from 0 to 2'),
+        ('v' * 300 + ' 0\n', 'there is no'),
+    ]:
         listed.write_text(text, 'utf-8')
         assert 'line 1: ' in fails(check, imagenet_folder)
         assert named in fails(check, imagenet_folder)
@@ -719,15 +781,20 @@ def test_lists_of_imagenet_stay_in_its_folder(imagenet_folder, tmp_path):
 # -------------------------------------------------------------------- commands
 
 
-@pytest.mark.parametrize('command, named', [
-    (['caltech256.py', 'empty'], 'holds 0 class folders such as 001.ak47, '
-     'without 001.*; expected 257'),
-    (['mini_imagenet.py', 'empty'], 'Mini-ImageNet has 100'),
-    (['imagenet.py', '--check', 'empty'], 'empty/train does not exist'),
-    (['imagenet.py'], 'required: --check; imagenet.py --help lists the options'),
-    (['mini_imagenet.py'], 'required: source; mini_imagenet.py --help lists the options'),
-    (['caltech256.py', 'empty', '--seed', 'x'], "argument --seed: invalid int value: 'x'; "),
-])
+@pytest.mark.parametrize(
+    'command, named',
+    [
+        (
+            ['caltech256.py', 'empty'],
+            'holds 0 class folders such as 001.ak47, without 001.*; expected 257',
+        ),
+        (['mini_imagenet.py', 'empty'], 'Mini-ImageNet has 100'),
+        (['imagenet.py', '--check', 'empty'], 'empty/train does not exist'),
+        (['imagenet.py'], 'required: --check; imagenet.py --help lists the options'),
+        (['mini_imagenet.py'], 'required: source; mini_imagenet.py --help lists the options'),
+        (['caltech256.py', 'empty', '--seed', 'x'], "argument --seed: invalid int value: 'x'; "),
+    ],
+)
 def test_a_mistake_is_one_line(tmp_path, monkeypatch, command, named):
     (tmp_path / 'empty').mkdir()
     monkeypatch.chdir(tmp_path)
@@ -744,11 +811,14 @@ def test_a_mistake_is_one_line(tmp_path, monkeypatch, command, named):
 def test_a_tool_runs_from_any_folder(tmp_path):
     done = subprocess.run(
         [sys.executable, '-W', 'ignore', str(TOOLS / 'imagenet.py'), '--check', 'data'],
-        cwd=tmp_path, env={k: v for k, v in os.environ.items() if k != 'PYTHONPATH'},
-        capture_output=True, text=True)
+        cwd=tmp_path,
+        env={k: v for k, v in os.environ.items() if k != 'PYTHONPATH'},
+        capture_output=True,
+        text=True,
+    )
     assert done.returncode == 1
     assert done.stdout == ''  # MMPretrain's datasets would say what they lack
-    line, = done.stderr.splitlines()
+    (line,) = done.stderr.splitlines()
     assert line.startswith('error: data/train does not exist')
 
 
@@ -758,10 +828,13 @@ def test_ctrl_c_while_a_tool_imports_is_no_traceback(tmp_path, tool):
     (tmp_path / 'tools' / 'dataset_converters').mkdir(parents=True)
     shutil.copy(TOOLS / f'{tool}.py', tmp_path / 'tools' / 'dataset_converters')
     (tmp_path / 'poslabel_mm.py').write_text(
-        'import os, signal\nos.kill(os.getpid(), signal.SIGINT)\n')
+        'import os, signal\nos.kill(os.getpid(), signal.SIGINT)\n'
+    )
     done = subprocess.run(
         [sys.executable, str(tmp_path / 'tools' / 'dataset_converters' / f'{tool}.py')],
-        capture_output=True, text=True)
+        capture_output=True,
+        text=True,
+    )
     assert done.returncode == -signal.SIGINT
     assert done.stdout == done.stderr == ''
 

@@ -1,4 +1,5 @@
 """Fashion-MNIST, the dataset bases, and what is said where data is missing."""
+
 import gzip
 import sys
 from os import path as osp
@@ -12,8 +13,8 @@ from mmpretrain.datasets import build_dataset
 from tiny_run import make_images, write_config
 
 from poslabel_mm import UserError, config_path
-from poslabel_mm.launch import tools as launch
 from poslabel_mm.datasets import FashionMNIST, fashion_mnist
+from poslabel_mm.launch import tools as launch
 from poslabel_mm.launch.checks.data import LOADERS, check_data
 
 BASES = osp.join(osp.dirname(config_path('vit-b_in1k.py')), '_base_')
@@ -107,14 +108,17 @@ def test_a_download_that_fails_is_one_line(tmp_path, monkeypatch):
     assert '\n' not in str(error.value)
 
 
-@pytest.mark.parametrize('damage, named', [
-    (lambda data: data[:-40], 'cannot read'),
-    (lambda data: b'no gzip', 'cannot read'),
-    (lambda data: gzip.compress(b''), 'cannot read'),
-    (lambda data: gzip.compress(gzip.decompress(data)[:-40]), 'cannot read'),
-    (lambda data: gzip.compress(idx(arrays('train')[0][:3])), r'\(3, 28, 28\) and \(7,\)'),
-    (lambda data: gzip.compress(idx(arrays('train')[0][:, :14])), r'\(7, 14, 28\)'),
-])
+@pytest.mark.parametrize(
+    'damage, named',
+    [
+        (lambda data: data[:-40], 'cannot read'),
+        (lambda data: b'no gzip', 'cannot read'),
+        (lambda data: gzip.compress(b''), 'cannot read'),
+        (lambda data: gzip.compress(gzip.decompress(data)[:-40]), 'cannot read'),
+        (lambda data: gzip.compress(idx(arrays('train')[0][:3])), r'\(3, 28, 28\) and \(7,\)'),
+        (lambda data: gzip.compress(idx(arrays('train')[0][:, :14])), r'\(7, 14, 28\)'),
+    ],
+)
 def test_damaged_files_are_one_line(tmp_path, damage, named):
     folder = write_files(tmp_path / 'data', compress=True)
     path = tmp_path / 'data' / 'train-images-idx3-ubyte.gz'
@@ -134,7 +138,7 @@ def real_files():
     try:
         return osp.dirname(FashionMNIST.find_files()[0])
     except UserError:
-        pytest.skip('neither Debian\'s package nor the files are here')
+        pytest.skip("neither Debian's package nor the files are here")
 
 
 def test_the_real_fashion_mnist(real_files):
@@ -162,10 +166,13 @@ def test_fashion_mnists_pipelines(tmp_path, loader):
     assert len(dataset) == COUNTS['train' if moves else 't10k']
 
 
-@pytest.mark.parametrize('base, folder, num_classes', [
-    ('mini_imagenet.py', 'data/mini_imagenet', 100),
-    ('caltech256.py', 'data/caltech256', 257),
-])
+@pytest.mark.parametrize(
+    'base, folder, num_classes',
+    [
+        ('mini_imagenet.py', 'data/mini_imagenet', 100),
+        ('caltech256.py', 'data/caltech256', 257),
+    ],
+)
 def test_the_small_datasets_are_seen_as_imagenet_is(base, folder, num_classes):
     cfg = Config.fromfile(osp.join(BASES, base))
     imagenet = Config.fromfile(config_path('vit-b_in1k.py'))
@@ -173,8 +180,9 @@ def test_the_small_datasets_are_seen_as_imagenet_is(base, folder, num_classes):
 
     def pipeline(loader):
         # MMEngine marks what is inherited in one way, and not in another.
-        return [{k: v for k, v in step.items() if k != '_scope_'}
-                for step in loader.dataset.pipeline]
+        return [
+            {k: v for k, v in step.items() if k != '_scope_'} for step in loader.dataset.pipeline
+        ]
 
     for loader, side in dict(train='train', val='test', test='test').items():
         ours, theirs = cfg[f'{loader}_dataloader'], imagenet[f'{loader}_dataloader']
@@ -197,20 +205,37 @@ def error_line(monkeypatch, capfd, tool, *argv):
     with pytest.raises(SystemExit) as left:
         tool()
     assert left.value.code == 1
-    line, = (line for line in capfd.readouterr().err.splitlines() if line.startswith('error: '))
+    (line,) = (line for line in capfd.readouterr().err.splitlines() if line.startswith('error: '))
     return line
 
 
-@pytest.mark.parametrize('config, folder, command, origin', [
-    ('vit-b_in1k.py', 'data/imagenet', 'imagenet.py --check data/imagenet', 'image-net.org'),
-    ('mae-vit-b_in1k.py', 'data/imagenet', 'imagenet.py --check data/imagenet', 'image-net.org'),
-    ('vit-b_mini-imagenet.py', 'data/mini_imagenet',
-     'mini_imagenet.py data/imagenet --csv FOLDER', 'meta-learning-lstm'),
-    ('vit-b_caltech256.py', 'data/caltech256', 'caltech256.py 256_ObjectCategories',
-     'data.caltech.edu'),
-])
+@pytest.mark.parametrize(
+    'config, folder, command, origin',
+    [
+        ('vit-b_in1k.py', 'data/imagenet', 'imagenet.py --check data/imagenet', 'image-net.org'),
+        (
+            'mae-vit-b_in1k.py',
+            'data/imagenet',
+            'imagenet.py --check data/imagenet',
+            'image-net.org',
+        ),
+        (
+            'vit-b_mini-imagenet.py',
+            'data/mini_imagenet',
+            'mini_imagenet.py data/imagenet --csv FOLDER',
+            'meta-learning-lstm',
+        ),
+        (
+            'vit-b_caltech256.py',
+            'data/caltech256',
+            'caltech256.py 256_ObjectCategories',
+            'data.caltech.edu',
+        ),
+    ],
+)
 def test_a_missing_dataset_is_named_with_what_prepares_it(
-        tmp_path, monkeypatch, capfd, config, folder, command, origin):
+    tmp_path, monkeypatch, capfd, config, folder, command, origin
+):
     monkeypatch.chdir(tmp_path)
     line = error_line(monkeypatch, capfd, launch.train, config)
     assert line.startswith(f'error: data folder {folder} (train_dataloader.dataset) does not')
@@ -218,8 +243,9 @@ def test_a_missing_dataset_is_named_with_what_prepares_it(
     assert f'`python tools/dataset_converters/{command}`' in line and origin in line
     assert not (tmp_path / 'work_dirs').exists()
     # The tool that the line names is there.
-    assert osp.isfile(osp.join(
-        osp.dirname(BASES), '..', 'tools', 'dataset_converters', command.split()[0]))
+    assert osp.isfile(
+        osp.join(osp.dirname(BASES), '..', 'tools', 'dataset_converters', command.split()[0])
+    )
 
 
 def test_links_to_images_that_are_gone_are_no_data(tmp_path, monkeypatch, capfd):
@@ -232,13 +258,17 @@ def test_links_to_images_that_are_gone_are_no_data(tmp_path, monkeypatch, capfd)
     assert 'mini_imagenet.py' in line
 
 
-@pytest.mark.parametrize('options, named', [
-    ('', 'data/fashion_mnist'), ("data_root='elsewhere', ", 'elsewhere')])
+@pytest.mark.parametrize(
+    'options, named', [('', 'data/fashion_mnist'), ("data_root='elsewhere', ", 'elsewhere')]
+)
 def test_missing_fashion_mnist_is_named_before_the_run(
-        tmp_path, monkeypatch, capfd, options, named):
+    tmp_path, monkeypatch, capfd, options, named
+):
     monkeypatch.chdir(tmp_path)
-    text = ("train_dataloader['dataset'] = dict(type='poslabel_mm.FashionMNIST', "
-            f"{options}pipeline=[dict(type='PackInputs')])\n")
+    text = (
+        "train_dataloader['dataset'] = dict(type='poslabel_mm.FashionMNIST', "
+        f"{options}pipeline=[dict(type='PackInputs')])\n"
+    )
     config = write_config(tmp_path, make_images(tmp_path / 'images'), text)
     line = error_line(monkeypatch, capfd, launch.train, config, '--work-dir', 'new')
     assert named in line and 'train-images-idx3-ubyte[.gz]' in line
@@ -270,15 +300,19 @@ def refused(config, *loaders, **options):
         return str(error)
 
 
-@pytest.mark.parametrize('side, loader', [('train', 'train_dataloader'),
-                                          ('test', 'val_dataloader')])
+@pytest.mark.parametrize(
+    'side, loader', [('train', 'train_dataloader'), ('test', 'val_dataloader')]
+)
 def test_another_dataset_than_the_configs_is_refused(tmp_path, monkeypatch, side, loader):
     monkeypatch.chdir(tmp_path)
-    folder = make_classes(tmp_path / 'data' / 'caltech256', **{
-        'train': 257, 'test': 257, side: 100})
+    folder = make_classes(
+        tmp_path / 'data' / 'caltech256', **{'train': 257, 'test': 257, side: 100}
+    )
     line = refused('vit-b_caltech256.py')
-    assert line.startswith(f'data folder data/caltech256/{side} ({loader}.dataset) holds 100 '
-                           'classes and not 257 (model.head.num_classes): set --cfg-options ')
+    assert line.startswith(
+        f'data folder data/caltech256/{side} ({loader}.dataset) holds 100 '
+        'classes and not 257 (model.head.num_classes): set --cfg-options '
+    )
     (folder / 'split.json').write_text('{"dataset": "mini_imagenet"}')
     assert 'holds 100 classes of Mini-ImageNet and not 257' in refused('vit-b_caltech256.py')
     # The same classes, and a model for as many.
@@ -294,7 +328,8 @@ def test_a_part_of_imagenet_is_refused(tmp_path, monkeypatch, config):
     monkeypatch.chdir(tmp_path)
     make_classes(tmp_path / 'data' / 'imagenet', train=100)
     assert 'data/imagenet/train (train_dataloader.dataset) holds 100 classes and not 1,000 ' in (
-        refused(config, 'train_dataloader'))
+        refused(config, 'train_dataloader')
+    )
 
 
 def test_the_whole_imagenet_is_accepted(tmp_path, monkeypatch):
@@ -307,15 +342,20 @@ def test_the_whole_imagenet_is_accepted(tmp_path, monkeypatch):
     assert refused('mae-vit-b_in1k.py') is None
 
 
-@pytest.mark.parametrize('text, fault', [
-    ('', None),
-    ('model["head"]["num_classes"] = 1', 'holds 2 classes and not 1 (model.head.num_classes)'),
-    ('model["head"]["num_classes"] = 5', None),  # on purpose
-    ('train_dataloader["dataset"]["classes"] = ["x", "y"]', None),
-    ('train_dataloader["dataset"]["classes"] = ["x"]',
-     'holds 2 classes and not 1 (train_dataloader.dataset.classes)'),
-    ('model = dict(type="MAE", head=dict(type="MAEPretrainHead"))', None),
-])
+@pytest.mark.parametrize(
+    'text, fault',
+    [
+        ('', None),
+        ('model["head"]["num_classes"] = 1', 'holds 2 classes and not 1 (model.head.num_classes)'),
+        ('model["head"]["num_classes"] = 5', None),  # on purpose
+        ('train_dataloader["dataset"]["classes"] = ["x", "y"]', None),
+        (
+            'train_dataloader["dataset"]["classes"] = ["x"]',
+            'holds 2 classes and not 1 (train_dataloader.dataset.classes)',
+        ),
+        ('model = dict(type="MAE", head=dict(type="MAEPretrainHead"))', None),
+    ],
+)
 def test_data_of_the_users_own_must_only_fit_the_head(tmp_path, text, fault):
     config = write_config(tmp_path, make_images(tmp_path / 'images'), text + '\n')
     line = refused(config, 'train_dataloader')
@@ -325,6 +365,8 @@ def test_data_of_the_users_own_must_only_fit_the_head(tmp_path, text, fault):
 def test_every_option_that_moves_missing_data_is_named(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     line = refused('vit-b_caltech256.py', 'train_dataloader')
-    assert line.endswith(', or set --cfg-options train_dataloader.dataset.data_root=... '
-                         'val_dataloader.dataset.data_root=... '
-                         'test_dataloader.dataset.data_root=...')
+    assert line.endswith(
+        ', or set --cfg-options train_dataloader.dataset.data_root=... '
+        'val_dataloader.dataset.data_root=... '
+        'test_dataloader.dataset.data_root=...'
+    )

@@ -1,4 +1,5 @@
 """The digits dataset: what it holds, how it is split, what pipelines see."""
+
 import sys
 
 import numpy as np
@@ -13,13 +14,16 @@ TOTAL = 1797
 
 
 def contents(dataset):
-    return [(info['gt_label'], info['img'].tobytes())
-            for info in map(dataset.get_data_info, range(len(dataset)))]
+    return [
+        (info['gt_label'], info['img'].tobytes())
+        for info in map(dataset.get_data_info, range(len(dataset)))
+    ]
 
 
 @pytest.mark.parametrize('test_ratio', [0.5, 0.2])
 def test_the_split_is_stratified_and_covers_every_image_once(test_ratio):
     from sklearn.datasets import load_digits
+
     sides = [Digits(split, test_ratio=test_ratio) for split in ('train', 'test')]
 
     assert sum(map(len, sides)) == TOTAL
@@ -42,6 +46,7 @@ def test_the_split_depends_on_its_seed_alone():
 
 def test_images_are_8_bit_with_the_labels_of_scikit_learn():
     from sklearn.datasets import load_digits
+
     digits = load_digits()
     label_of = {
         np.rint(image * 255 / 16).astype(np.uint8).tobytes(): label
@@ -73,12 +78,15 @@ def test_the_configs_pipelines_yield_24_px_views(loader):
     assert dataset.metainfo['classes'][:2] == ('zero', 'one')
 
 
-@pytest.mark.parametrize('arguments, named', [
-    (dict(split='val'), r"split='val'.*train.*test"),
-    (dict(test_ratio=1.5), 'test_ratio=1.5'),
-    (dict(test_ratio=0.001), 'test_ratio=0.001'),
-    (dict(test_ratio='half'), 'test_ratio=half'),
-])
+@pytest.mark.parametrize(
+    'arguments, named',
+    [
+        (dict(split='val'), r"split='val'.*train.*test"),
+        (dict(test_ratio=1.5), 'test_ratio=1.5'),
+        (dict(test_ratio=0.001), 'test_ratio=0.001'),
+        (dict(test_ratio='half'), 'test_ratio=half'),
+    ],
+)
 def test_wrong_arguments_are_one_line(arguments, named):
     with pytest.raises(UserError, match=named) as error:
         Digits(**arguments)

@@ -1,4 +1,5 @@
 """Two CPU processes with batch b are one process with batch 2b."""
+
 import json
 import os
 import os.path as osp
@@ -10,8 +11,8 @@ import pytest
 import torch
 from tiny_run import make_config, make_images, train, weights, write_config
 
-from poslabel_mm.launch import tools as launch
 from poslabel_mm.errors import UserError
+from poslabel_mm.launch import tools as launch
 
 ROOT = osp.dirname(osp.dirname(osp.realpath(__file__)))
 LAUNCHER = osp.join(ROOT, 'tools', 'dist_train.sh')
@@ -22,7 +23,8 @@ def _run(*command, **env):
         [str(part) for part in command],
         env={**os.environ, 'PYTHON': sys.executable, **env},
         capture_output=True,
-        text=True)
+        text=True,
+    )
 
 
 @pytest.mark.skipif(torch.cuda.is_available(), reason='is for CPU machines')
@@ -33,18 +35,15 @@ def test_two_processes_equal_one_with_twice_the_batch(tmp_path):
     # All pairs: ranks draw different ones, as the next test shows.
     options = {
         'optim_wrapper.optimizer': dict(type='SGD', lr=0.1, momentum=0.9),
-        'model.pos_head.1.pairs_per_token': None
+        'model.pos_head.1.pairs_per_token': None,
     }
     one = make_config(tmp_path, data, 'one', **options)
     losses = train(one)
     two = make_config(
-        tmp_path, data, 'two', **options, **{
-            'train_dataloader.batch_size': 2,
-            'log_level': 'INFO'
-        })
+        tmp_path, data, 'two', **options, **{'train_dataloader.batch_size': 2, 'log_level': 'INFO'}
+    )
     # A loss that is logged is that of rank 0: average over both to compare.
-    two.custom_hooks.append(
-        dict(type='MeanLossHook', path=str(tmp_path / 'losses.json')))
+    two.custom_hooks.append(dict(type='MeanLossHook', path=str(tmp_path / 'losses.json')))
     two.custom_imports = dict(imports=['mean_loss_hook'])
     (tmp_path / 'mean_loss_hook.py').write_text(MEAN_LOSS_HOOK)
     config = tmp_path / 'two processes.py'
@@ -57,7 +56,7 @@ def test_two_processes_equal_one_with_twice_the_batch(tmp_path):
     actual = weights(tmp_path / 'two' / 'epoch_3.pth')
     for name, value in expected.items():
         torch.testing.assert_close(actual[name], value, rtol=0, atol=1e-5)
-    log, = glob(str(tmp_path / 'two' / '*' / '*.log'))
+    (log,) = glob(str(tmp_path / 'two' / '*' / '*.log'))
     assert 'GPU number: 2' in open(log).read()
 
 
@@ -75,8 +74,14 @@ def test_processes_draw_different_pairs_and_the_same_ones_again(tmp_path):
         cfg.custom_imports = dict(imports=['draws_hook'])
         cfg.dump(tmp_path / f'{name}.py')
     # Forks of one process, for six would import the stack.
-    run = _run(sys.executable, '-c', FORKS, tmp_path / 'first.py', tmp_path / 'again.py',
-               PYTHONPATH=os.pathsep.join([str(tmp_path), ROOT]))
+    run = _run(
+        sys.executable,
+        '-c',
+        FORKS,
+        tmp_path / 'first.py',
+        tmp_path / 'again.py',
+        PYTHONPATH=os.pathsep.join([str(tmp_path), ROOT]),
+    )
     assert run.returncode == 0, run.stderr
     for name in 'first', 'again':
         draws.append(json.loads((tmp_path / f'{name}.json').read_text()))
@@ -91,8 +96,15 @@ def test_processes_draw_different_pairs_and_the_same_ones_again(tmp_path):
 @pytest.mark.skipif(torch.cuda.is_available(), reason='is for CPU machines')
 def test_mistake_of_all_processes_is_told_once(tmp_path):
     config = write_config(tmp_path, make_images(tmp_path / 'images'))
-    run = _run(LAUNCHER, config, 2, '--work-dir', tmp_path / 'run',
-               '--cfg-options', 'model.pos_head.0.grid_size=7')
+    run = _run(
+        LAUNCHER,
+        config,
+        2,
+        '--work-dir',
+        tmp_path / 'run',
+        '--cfg-options',
+        'model.pos_head.0.grid_size=7',
+    )
     assert run.returncode == 1
     said = [line for line in run.stderr.splitlines() if line.startswith('error')]
     assert len(said) == 1 and 'grid_size=(7, 7)' in said[0], run.stderr
@@ -100,8 +112,7 @@ def test_mistake_of_all_processes_is_told_once(tmp_path):
 
 
 @pytest.mark.parametrize('rank, told', [(0, 1), (1, 0)])
-def test_mistake_before_the_processes_have_joined(monkeypatch, capfd, rank,
-                                                  told):
+def test_mistake_before_the_processes_have_joined(monkeypatch, capfd, rank, told):
     monkeypatch.setenv('LOCAL_RANK', str(rank))
     _fail()
     assert len(capfd.readouterr().err.splitlines()) == told
@@ -110,7 +121,8 @@ def test_mistake_before_the_processes_have_joined(monkeypatch, capfd, rank,
 def test_first_of_the_joined_processes_tells(monkeypatch, capfd):
     monkeypatch.setenv('LOCAL_RANK', '1')
     torch.distributed.init_process_group(
-        'gloo', store=torch.distributed.HashStore(), rank=0, world_size=1)
+        'gloo', store=torch.distributed.HashStore(), rank=0, world_size=1
+    )
     try:
         _fail()
         assert capfd.readouterr().err == 'error: a mistake\n'

@@ -5,6 +5,7 @@ images in ImageNet's place, with one block a stage. A command is run by bash wit
 Python and the other programs; what they are told is then read by the tools' own parsers.
 A snippet or a command that no rule here takes makes a test fail.
 """
+
 import ast
 import functools
 import importlib.util
@@ -47,11 +48,14 @@ def snippets(page: Path) -> list[Snippet]:
     text = page.read_text('utf-8')
     blocks = re.findall(r'^```([^\n]*)\n(.*?)^```', text, re.M | re.S)
     plain = re.sub(r'^```.*?^```', '', text, flags=re.M | re.S)
-    spans = [' '.join(span.split()) for paragraph in plain.split('\n\n')
-             for span in re.findall(r'`([^`]+)`', paragraph)]
+    spans = [
+        ' '.join(span.split())
+        for paragraph in plain.split('\n\n')
+        for span in re.findall(r'`([^`]+)`', paragraph)
+    ]
     return [Snippet(page.name, language, code) for language, code in blocks] + [
-        Snippet(page.name, 'command', span) for span in dict.fromkeys(spans)
-        if COMMAND.match(span)]
+        Snippet(page.name, 'command', span) for span in dict.fromkeys(spans) if COMMAND.match(span)
+    ]
 
 
 ALL = [snippet for page in PAGES for snippet in snippets(page)]
@@ -80,7 +84,8 @@ def images(tmp_path_factory):
             pixels = rng.integers(0, 256, (256, 256, 3), dtype=np.uint8)
             Image.fromarray(pixels).save(folder / f'data/imagenet/{split}/{i}.JPEG')
         (folder / f'data/imagenet/meta/{split}.txt').write_text(
-            ''.join(f'{i}.JPEG {i}\n' for i in range(4)))
+            ''.join(f'{i}.JPEG {i}\n' for i in range(4))
+        )
     return folder
 
 
@@ -106,7 +111,7 @@ def step(images, monkeypatch):
         monkeypatch.setenv('POSLABEL_MM_RESUME_COMMAND', '')
         monkeypatch.setattr(sys, 'argv', ['train.py', 'shallow.py'])
         launch.train()
-        (runner, losses), = stepped
+        ((runner, losses),) = stepped
         assert losses and all(torch.isfinite(loss).all() for loss in losses.values())
         return runner, losses
 
@@ -119,14 +124,25 @@ def shallow(cfg: Config) -> str:
     model = {}
     arch, kind = cfg.model.backbone.get('arch'), cfg.model.backbone.type
     if arch in ('b', 'base'):
-        model['backbone'] = dict(arch=dict(
-            _delete_=True, embed_dims=128, depths=[1] * 4, num_heads=[4, 8, 16, 32],
-        ) if kind == 'SwinTransformer' else dict(
-            _delete_=True, embed_dims=768, num_layers=1, num_heads=12, feedforward_channels=16))
+        model['backbone'] = dict(
+            arch=dict(
+                _delete_=True,
+                embed_dims=128,
+                depths=[1] * 4,
+                num_heads=[4, 8, 16, 32],
+            )
+            if kind == 'SwinTransformer'
+            else dict(
+                _delete_=True, embed_dims=768, num_layers=1, num_heads=12, feedforward_channels=16
+            )
+        )
     if (cfg.model.get('neck') or {}).get('type') == 'MAEPretrainDecoder':
         model['neck'] = dict(decoder_depth=1, decoder_embed_dim=16, decoder_num_heads=2)
-    lines = [f'{loader} = dict(batch_size=2, num_workers=0)'
-             for loader in ('train_dataloader', 'val_dataloader') if cfg.get(loader)]
+    lines = [
+        f'{loader} = dict(batch_size=2, num_workers=0)'
+        for loader in ('train_dataloader', 'val_dataloader')
+        if cfg.get(loader)
+    ]
     return '\n'.join(["_base_ = './my_config.py'", f'model = {model}', *lines])
 
 
@@ -183,10 +199,15 @@ def test_python(snippet, step):
     elif names(text) == {'custom_hooks', 'default_hooks'}:
         runner, _ = step(f'{FIRST}\n{text}')
         hooks = {type(hook).__name__ for hook in runner.hooks}
-        assert hooks >= {'EpochSeedHook', 'NonFiniteLossHook', 'StopSignalHook',
-                         'AtomicCheckpointHook'}
+        assert hooks >= {
+            'EpochSeedHook',
+            'NonFiniteLossHook',
+            'StopSignalHook',
+            'AtomicCheckpointHook',
+        }
     elif 'class PositionalLabelSimCLR' in text:
         from poslabel_mm.registry import MODELS
+
         exec(text, {'__name__': __name__})
         try:
             assert 'loss_apl' in step(SIMCLR)[1]
@@ -235,8 +256,11 @@ def test_command(snippet, desk, tmp_path, monkeypatch):
     # Without the user's own: a program that has no stand-in is not found.
     path = f'{desk / "programs"}{os.pathsep}{minimal_path(tmp_path)}'
     done = subprocess.run(
-        ['/bin/bash', '-euc', snippet.text], capture_output=True, text=True,
-        env=dict(PATH=path, TOLD=str(told), STOCK_PACKAGE=mmpretrain.__path__[0]))
+        ['/bin/bash', '-euc', snippet.text],
+        capture_output=True,
+        text=True,
+        env=dict(PATH=path, TOLD=str(told), STOCK_PACKAGE=mmpretrain.__path__[0]),
+    )
     assert done.returncode == 0, done.stderr
     calls = [call.splitlines() for call in told.read_text().split('----\n') if call]
     assert calls
@@ -249,8 +273,9 @@ def minimal_path(tmp_path) -> Path:
     folder = tmp_path / 'bin'
     folder.mkdir()
     for name in 'sh', 'env', 'dirname', 'basename':
-        target = next(path for path in (Path('/usr/bin', name), Path('/bin', name))
-                      if path.exists())
+        target = next(
+            path for path in (Path('/usr/bin', name), Path('/bin', name)) if path.exists()
+        )
         (folder / name).symlink_to(target)
     return folder
 
@@ -258,7 +283,7 @@ def minimal_path(tmp_path) -> Path:
 def check(program: str, *arguments: str) -> None:
     """Would the program do what it is told?"""
     if program == 'srun':
-        check(*(word for word in arguments[arguments.index('python'):] if word != '-u'))
+        check(*(word for word in arguments[arguments.index('python') :] if word != '-u'))
     elif program == 'python':
         check_python(*arguments)
     elif program == 'bash':
@@ -311,7 +336,7 @@ def stock(path: Path, *_: str) -> None:
     cfg = module.merge_args(cfg, args)
     if path.name == 'train.py':
         check_auto_scale_lr(cfg)
-        check_num_classes(cfg, ('train_dataloader', ))
+        check_num_classes(cfg, ('train_dataloader',))
     else:
         assert args.checkpoint.startswith(f'work_dirs/{Path(args.config).stem}/epoch_')
 
@@ -327,8 +352,10 @@ def parsed(path: Path, *_: str):
 
 def chain(path: Path, *_: str) -> None:
     args = parsed(path)
-    for name, options in ((args.pretraining, args.pretraining_options),
-                          (args.finetuning, args.finetuning_options)):
+    for name, options in (
+        (args.pretraining, args.pretraining_options),
+        (args.finetuning, args.finetuning_options),
+    ):
         cfg = Config.fromfile(config_path(Path(name).name))
         cfg.merge_from_dict(dict(option.split('=') for option in options))
 
@@ -364,8 +391,16 @@ def as_it_is(path: Path, *arguments: str) -> None:
 
 
 RULES = {
-    'train.py': stock, 'test.py': stock, 'torchrun.py': torchrun,
-    'pretrain_finetune.py': chain, 'reproduce.py': reproduce, 'benchmark.py': benchmark,
-    'quickstart.py': parsed, 'mmpretrain_tool.py': other, 'test_backbones.py': as_it_is,
-    'imagenet.py': converter, 'mini_imagenet.py': converter, 'caltech256.py': converter,
+    'train.py': stock,
+    'test.py': stock,
+    'torchrun.py': torchrun,
+    'pretrain_finetune.py': chain,
+    'reproduce.py': reproduce,
+    'benchmark.py': benchmark,
+    'quickstart.py': parsed,
+    'mmpretrain_tool.py': other,
+    'test_backbones.py': as_it_is,
+    'imagenet.py': converter,
+    'mini_imagenet.py': converter,
+    'caltech256.py': converter,
 }

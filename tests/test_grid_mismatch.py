@@ -1,16 +1,15 @@
 """Inputs of another patch grid than a head was built for."""
+
 import pytest
 import torch
 from models import apl_head, batch, build, classifier, tiny_vit
 
 from poslabel_mm.errors import UserError
-from poslabel_mm.tokens.labels import (absolute_labels, relative_labels,
-                                rescaled_positions)
 from poslabel_mm.registry import MODELS as OURS
 from poslabel_mm.tokens import PatchTokens
+from poslabel_mm.tokens.labels import absolute_labels, relative_labels, rescaled_positions
 
-HEADS = [name for name in ('PositionalLabelHead', 'RelativePositionalLabelHead')
-         if OURS.get(name)]
+HEADS = [name for name in ('PositionalLabelHead', 'RelativePositionalLabelHead') if OURS.get(name)]
 GRIDS = [(4, 4), (2, 2), (3, 5), (5, 3), (8, 6), (1, 7), (7, 1)]
 
 
@@ -18,8 +17,8 @@ def plain(grid, target):
     """Where each patch's centre falls, one by one."""
     (H, W), (H_target, W_target) = grid, target
     return [
-        int((row + 0.5) * H_target / H) * W_target +
-        int((col + 0.5) * W_target / W) for row in range(H)
+        int((row + 0.5) * H_target / H) * W_target + int((col + 0.5) * W_target / W)
+        for row in range(H)
         for col in range(W)
     ]
 
@@ -38,14 +37,28 @@ def test_positions_against_centres(grid, target):
 def test_positions_of_given_patches():
     indices = torch.tensor([[5, 0, 14], [2, 2, 9]])
     everything = rescaled_positions((3, 5), (4, 4))
-    assert torch.equal(
-        rescaled_positions((3, 5), (4, 4), indices), everything[indices])
+    assert torch.equal(rescaled_positions((3, 5), (4, 4), indices), everything[indices])
 
 
 def test_finer_and_coarser_grids_follow_the_image():
     assert rescaled_positions((2, 2), (4, 4)).tolist() == [5, 7, 13, 15]
     assert rescaled_positions((4, 4), (2, 2)).tolist() == [
-        0, 0, 1, 1, 0, 0, 1, 1, 2, 2, 3, 3, 2, 2, 3, 3
+        0,
+        0,
+        1,
+        1,
+        0,
+        0,
+        1,
+        1,
+        2,
+        2,
+        3,
+        3,
+        2,
+        2,
+        3,
+        3,
     ]
 
 
@@ -65,15 +78,16 @@ def test_loss_is_the_cross_entropy_with_the_mapped_labels(name, with_indices):
             type=f'poslabel_mm.{name}',
             in_channels=8,
             grid_size=(3, 4),
-            loss_weight=1.,
-            on_grid_mismatch='rescale'))
+            loss_weight=1.0,
+            on_grid_mismatch='rescale',
+        )
+    )
     indices = torch.tensor([[3, 11, 0], [7, 7, 2]]) if with_indices else None
     tokens = torch.randn(2, 3 if with_indices else 12, 8)
     out = head.loss(PatchTokens(tokens, (2, 6), indices))
     logits = head(tokens)
     labels = labels_of(head, (2, 6), indices).expand(logits.shape[:-1])
-    expected = torch.nn.functional.cross_entropy(
-        logits.flatten(0, -2), labels.flatten())
+    expected = torch.nn.functional.cross_entropy(logits.flatten(0, -2), labels.flatten())
     loss = next(value for key, value in out.items() if 'loss' in key)
     torch.testing.assert_close(loss, expected)
 
@@ -90,12 +104,10 @@ def test_multi_scale_training_on_square_and_other_images(name, size):
     head = apl_head(
         on_grid_mismatch='rescale',
         hidden_channels=32,
-        init_cfg=dict(type='Xavier', layer='Linear'))
+        init_cfg=dict(type='Xavier', layer='Linear'),
+    )
     head['type'] = f'poslabel_mm.{name}'
-    model = build(
-        classifier(
-            head,
-            backbone=tiny_vit(out_type='avg_featmap', img_size=(16, 16))))
+    model = build(classifier(head, backbone=tiny_vit(out_type='avg_featmap', img_size=(16, 16))))
     model.double()
     images = batch(2, *size)[0].double()
 
@@ -135,11 +147,8 @@ def test_the_default_refuses_and_names_the_way_out():
 def test_an_unknown_choice_is_refused(name):
     with pytest.raises(UserError, match="'crop' is unknown.*rescale"):
         build(
-            dict(
-                type=f'poslabel_mm.{name}',
-                in_channels=8,
-                grid_size=2,
-                on_grid_mismatch='crop'))
+            dict(type=f'poslabel_mm.{name}', in_channels=8, grid_size=2, on_grid_mismatch='crop')
+        )
 
 
 def test_tokens_of_a_rescaled_grid_still_need_their_indices():

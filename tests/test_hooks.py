@@ -1,4 +1,5 @@
 """What the hooks save, refuse to save and leave behind."""
+
 import os
 import re
 import shlex
@@ -12,8 +13,12 @@ from mmengine.hooks import Hook
 from mmengine.runner import Runner
 from tiny_run import Recorder, make_config, make_images, train, weights
 
-from poslabel_mm.engine import (CPUAmpOptimWrapper, NonFiniteLossHook,
-                                StopSignalHook, write_atomically)
+from poslabel_mm.engine import (
+    CPUAmpOptimWrapper,
+    NonFiniteLossHook,
+    StopSignalHook,
+    write_atomically,
+)
 from poslabel_mm.engine.hooks import stop_signal_hook
 from poslabel_mm.errors import UserError
 
@@ -72,15 +77,12 @@ def test_failed_write_leaves_the_old_file(tmp_path, monkeypatch, call):
 
 
 @pytest.mark.parametrize('max_keep_ckpts', [-1, 1])
-def test_failed_checkpoint_costs_no_earlier_one(tmp_path, data, monkeypatch,
-                                                max_keep_ckpts):
+def test_failed_checkpoint_costs_no_earlier_one(tmp_path, data, monkeypatch, max_keep_ckpts):
     cfg = make_config(
-        tmp_path, data, 'run',
-        **{'default_hooks.checkpoint.max_keep_ckpts': max_keep_ckpts})
+        tmp_path, data, 'run', **{'default_hooks.checkpoint.max_keep_ckpts': max_keep_ckpts}
+    )
     with pytest.raises(UserError, match=r'epoch_2\.pth'):
-        _train_with(
-            cfg, ITERATIONS,
-            lambda runner: monkeypatch.setattr(os, 'replace', _full_disk))
+        _train_with(cfg, ITERATIONS, lambda runner: monkeypatch.setattr(os, 'replace', _full_disk))
     assert _checkpoints(tmp_path) == {'epoch_1.pth'}
     assert weights(tmp_path / 'run' / 'epoch_1.pth')
     pointer = tmp_path / 'run' / 'last_checkpoint'
@@ -88,9 +90,7 @@ def test_failed_checkpoint_costs_no_earlier_one(tmp_path, data, monkeypatch,
 
 
 def test_last_checkpoints_are_kept(tmp_path, data):
-    train(
-        make_config(tmp_path, data, 'run',
-                    **{'default_hooks.checkpoint.max_keep_ckpts': 1}))
+    train(make_config(tmp_path, data, 'run', **{'default_hooks.checkpoint.max_keep_ckpts': 1}))
     assert _checkpoints(tmp_path) == {'epoch_3.pth'}
 
 
@@ -101,9 +101,7 @@ def test_outdated_checkpoint_that_is_a_folder_is_removed(tmp_path, data):
         path.mkdir()
         (path / 'shard').touch()
 
-    cfg = make_config(
-        tmp_path, data, 'run',
-        **{'default_hooks.checkpoint.max_keep_ckpts': 1})
+    cfg = make_config(tmp_path, data, 'run', **{'default_hooks.checkpoint.max_keep_ckpts': 1})
     _train_with(cfg, ITERATIONS, to_folder)
     assert _checkpoints(tmp_path) == {'epoch_3.pth'}
 
@@ -119,43 +117,45 @@ def test_checkpoint_that_is_written_anew_is_kept(tmp_path, data):
 def _validating(tmp_path, data):
     """A runner that is ready to validate, and its checkpoint hook."""
     cfg = make_config(
-        tmp_path, data, 'run', **{
+        tmp_path,
+        data,
+        'run',
+        **{
             'default_hooks.checkpoint.save_best': 'accuracy/top1',
-            'default_hooks.checkpoint.rule': 'greater'
-        })
+            'default_hooks.checkpoint.rule': 'greater',
+        },
+    )
     runner = Runner.from_cfg(cfg)
     runner._train_loop = runner.build_train_loop(runner._train_loop)
     runner.optim_wrapper = runner.build_optim_wrapper(runner.optim_wrapper)
     runner.param_schedulers = None
-    hook, = (h for h in runner._hooks if hasattr(h, 'save_best'))
+    (hook,) = (h for h in runner._hooks if hasattr(h, 'save_best'))
     hook.before_train(runner)
     return runner, hook
 
 
 def test_best_checkpoint_of_one_epoch_is_replaced_in_place(tmp_path, data):
     runner, hook = _validating(tmp_path, data)
-    hook.after_val_epoch(runner, {'accuracy/top1': 10.})
+    hook.after_val_epoch(runner, {'accuracy/top1': 10.0})
     with torch.no_grad():
-        runner.model.backbone.cls_token.fill_(3.)
-    hook.after_val_epoch(runner, {'accuracy/top1': 20.})
+        runner.model.backbone.cls_token.fill_(3.0)
+    hook.after_val_epoch(runner, {'accuracy/top1': 20.0})
     assert _checkpoints(tmp_path) == {'best_accuracy_top1_epoch_0.pth'}
-    assert weights(hook.best_ckpt_path)['backbone.cls_token'].eq(3.).all()
+    assert weights(hook.best_ckpt_path)['backbone.cls_token'].eq(3.0).all()
 
 
-def test_best_checkpoint_is_replaced_only_by_a_better_one(
-        tmp_path, data, monkeypatch):
+def test_best_checkpoint_is_replaced_only_by_a_better_one(tmp_path, data, monkeypatch):
     runner, hook = _validating(tmp_path, data)
-    hook.after_val_epoch(runner, {'accuracy/top1': 10.})
+    hook.after_val_epoch(runner, {'accuracy/top1': 10.0})
     assert _checkpoints(tmp_path) == {'best_accuracy_top1_epoch_0.pth'}
     runner.train_loop._epoch = 1
     with monkeypatch.context() as patched:
         patched.setattr(os, 'replace', _full_disk)
         with pytest.raises(UserError):
-            hook.after_val_epoch(runner, {'accuracy/top1': 20.})
+            hook.after_val_epoch(runner, {'accuracy/top1': 20.0})
     assert _checkpoints(tmp_path) == {'best_accuracy_top1_epoch_0.pth'}
-    hook.best_ckpt_path = str(
-        tmp_path / 'run' / 'best_accuracy_top1_epoch_0.pth')
-    hook.after_val_epoch(runner, {'accuracy/top1': 30.})
+    hook.best_ckpt_path = str(tmp_path / 'run' / 'best_accuracy_top1_epoch_0.pth')
+    hook.after_val_epoch(runner, {'accuracy/top1': 30.0})
     assert _checkpoints(tmp_path) == {'best_accuracy_top1_epoch_1.pth'}
 
 
@@ -173,7 +173,8 @@ def _poison(runner):
         (ITERATIONS, r'loss_apl, loss_rpl became NaN or infinite at iteration 5 \(epoch 2\)'),
         # After the last loss of the epoch, right before it is saved.
         (2 * ITERATIONS - 1, 'weights backbone.cls_token became NaN'),
-    ])
+    ],
+)
 def test_nan_stops_before_it_is_saved(tmp_path, data, iteration, message):
     cfg = make_config(tmp_path, data, 'run')
     with pytest.raises(UserError, match=message) as caught:
@@ -189,8 +190,9 @@ def test_nan_weights_behind_their_average_are_not_saved(tmp_path, data, average)
     cfg = make_config(tmp_path, data, 'run')
     # Updated once in a hundred iterations: it stays finite.
     ema = dict(type='EMAHook', interval=100)
-    cfg.custom_hooks = [ema] * (average == 'before') + cfg.custom_hooks + [ema] * (
-        average == 'after')
+    cfg.custom_hooks = (
+        [ema] * (average == 'before') + cfg.custom_hooks + [ema] * (average == 'after')
+    )
     with pytest.raises(UserError, match='the weights backbone.cls_token became NaN'):
         _train_with(cfg, 2 * ITERATIONS - 1, _poison)
     assert _checkpoints(tmp_path) == {'epoch_1.pth'}
@@ -205,15 +207,18 @@ def _poison_buffer(runner):
     runner.model.head.running_var.fill_(float('nan'))
 
 
-@pytest.mark.parametrize('poison, message', [
-    (_poison_optimizer, r'the optimizer state state\.0\.exp_avg_sq became'),
-    (_poison_buffer, r'the weights head\.running_var became'),
-])
+@pytest.mark.parametrize(
+    'poison, message',
+    [
+        (_poison_optimizer, r'the optimizer state state\.0\.exp_avg_sq became'),
+        (_poison_buffer, r'the weights head\.running_var became'),
+    ],
+)
 def test_all_that_is_saved_is_finite(tmp_path, data, poison, message):
     runner = Runner.from_cfg(make_config(tmp_path, data, 'run'))
     runner.model.head.register_buffer('running_var', torch.ones(2))
     # On purpose, as in a mask of attention.
-    runner.model.head.register_buffer('mask', torch.tensor([0., -torch.inf]))
+    runner.model.head.register_buffer('mask', torch.tensor([0.0, -torch.inf]))
     runner.register_hook(At(2 * ITERATIONS - 1, poison), priority='VERY_HIGH')
     with pytest.raises(UserError, match=message):
         runner.train()
@@ -247,21 +252,32 @@ def test_without_a_good_checkpoint_it_says_so(tmp_path, data):
         _train_with(cfg, 0, _poison)
 
 
-@pytest.mark.parametrize('typed, advised', [
-    ('python train.py "a b.py" --resume',
-     'python train.py "a b.py" --resume --cfg-options optim_wrapper.optimizer.lr=0.001'),
-    ('train.py c.py --cfg-options optim_wrapper.optimizer.lr=0.01 a=1 --resume',
-     'train.py c.py --cfg-options optim_wrapper.optimizer.lr=0.001 a=1 --resume'),
-    ('python tools/reproduce.py paper.yml',
-     'the same training command with --resume --cfg-options optim_wrapper.optimizer.lr=0.001'),
-])
+@pytest.mark.parametrize(
+    'typed, advised',
+    [
+        (
+            'python train.py "a b.py" --resume',
+            'python train.py "a b.py" --resume --cfg-options optim_wrapper.optimizer.lr=0.001',
+        ),
+        (
+            'train.py c.py --cfg-options optim_wrapper.optimizer.lr=0.01 a=1 --resume',
+            'train.py c.py --cfg-options optim_wrapper.optimizer.lr=0.001 a=1 --resume',
+        ),
+        (
+            'python tools/reproduce.py paper.yml',
+            'the same training command with --resume '
+            '--cfg-options optim_wrapper.optimizer.lr=0.001',
+        ),
+    ],
+)
 def test_nan_advises_what_can_be_typed(tmp_path, data, monkeypatch, typed, advised):
     monkeypatch.setenv('POSLABEL_MM_RESUME_COMMAND', typed)
     cfg = make_config(tmp_path, data, 'run')
     with pytest.raises(UserError) as caught:
         _train_with(cfg, 0, _poison)
-    said = re.search('learning rate: (.*); or with optim_wrapper.clip_grad.max_norm=1.0$',
-                     str(caught.value))
+    said = re.search(
+        'learning rate: (.*); or with optim_wrapper.clip_grad.max_norm=1.0$', str(caught.value)
+    )
     assert said[1] == advised
     assert shlex.split(said[1])
 
@@ -274,7 +290,8 @@ def test_overflows_that_a_loss_scaler_skips_are_no_end(tmp_path):
         work_dir=str(tmp_path),
         cfg=dict(),
         optim_wrapper=SimpleNamespace(loss_scaler=None),
-        message_hub=SimpleNamespace(log_scalars={'train/loss': buffer}))
+        message_hub=SimpleNamespace(log_scalars={'train/loss': buffer}),
+    )
     hook = NonFiniteLossHook()
     for runner.iter in range(20):
         hook.after_train_iter(runner, 0, outputs=dict(loss=None))
@@ -286,17 +303,18 @@ def test_overflows_that_a_loss_scaler_skips_are_no_end(tmp_path):
 # -------------------------------------------------------------------- signals
 
 
-@pytest.mark.parametrize('signum, status', [(signal.SIGTERM, 143),
-                                            (signal.SIGINT, 130),
-                                            (signal.SIGUSR1, 138)])
-def test_signal_ends_the_run_after_the_iteration(tmp_path, data, capfd,
-                                                 monkeypatch, signum, status):
+@pytest.mark.parametrize(
+    'signum, status', [(signal.SIGTERM, 143), (signal.SIGINT, 130), (signal.SIGUSR1, 138)]
+)
+def test_signal_ends_the_run_after_the_iteration(
+    tmp_path, data, capfd, monkeypatch, signum, status
+):
     monkeypatch.setenv('POSLABEL_MM_RESUME_COMMAND', 'train it --resume')
     before = signal.getsignal(signum)
     runner = Runner.from_cfg(make_config(tmp_path, data, 'run'))
     runner.register_hook(
-        At(ITERATIONS, lambda _: os.kill(os.getpid(), signum)),
-        priority='VERY_HIGH')
+        At(ITERATIONS, lambda _: os.kill(os.getpid(), signum)), priority='VERY_HIGH'
+    )
     recorder = Recorder(runner)
     with pytest.raises(SystemExit) as left:
         runner.train()
@@ -310,12 +328,10 @@ def test_signal_ends_the_run_after_the_iteration(tmp_path, data, capfd,
     assert said[0].endswith('train it --resume')
 
 
-def test_signal_in_the_last_iteration_lets_the_epoch_be_saved(
-        tmp_path, data, capfd):
+def test_signal_in_the_last_iteration_lets_the_epoch_be_saved(tmp_path, data, capfd):
     cfg = make_config(tmp_path, data, 'run')
     with pytest.raises(SystemExit):
-        _train_with(cfg, ITERATIONS - 1,
-                    lambda _: os.kill(os.getpid(), signal.SIGTERM))
+        _train_with(cfg, ITERATIONS - 1, lambda _: os.kill(os.getpid(), signal.SIGTERM))
     assert _checkpoints(tmp_path) == {'epoch_1.pth'}
     assert 'epoch_1.pth' in capfd.readouterr().err
 
@@ -325,9 +341,8 @@ def test_second_signal_kills(monkeypatch):
     killed = []
     monkeypatch.setattr(os, 'kill', lambda *args: killed.append(args))
     monkeypatch.setattr(signal, 'signal', lambda *args: None)
-    clock = iter([100., 100.2, 102.])
-    monkeypatch.setattr(stop_signal_hook.time, 'monotonic',
-                        lambda: next(clock))
+    clock = iter([100.0, 100.2, 102.0])
+    monkeypatch.setattr(stop_signal_hook.time, 'monotonic', lambda: next(clock))
     received.handle(signal.SIGTERM, None)
     received.handle(signal.SIGTERM, None)  # the same one, passed on
     assert not killed
@@ -360,13 +375,18 @@ def test_cpu_amp_computes_in_bfloat16_and_steps_in_float32(tmp_path, data):
     plain = train(make_config(tmp_path, data, 'plain', **options))
     runner = Runner.from_cfg(
         make_config(
-            tmp_path, data, 'amp', **options,
-            **{'optim_wrapper.type': 'poslabel_mm.CPUAmpOptimWrapper'}))
+            tmp_path,
+            data,
+            'amp',
+            **options,
+            **{'optim_wrapper.type': 'poslabel_mm.CPUAmpOptimWrapper'},
+        )
+    )
     recorder = Recorder(runner)
     seen = []
     runner.model.backbone.layers[0].ffn.register_forward_hook(
-        lambda module, args, output: seen.append(
-            torch.is_autocast_enabled('cpu')))
+        lambda module, args, output: seen.append(torch.is_autocast_enabled('cpu'))
+    )
     runner.train()
     assert isinstance(runner.optim_wrapper, CPUAmpOptimWrapper)
     assert all(seen) and len(seen) == len(recorder.losses)

@@ -2,8 +2,14 @@ import pytest
 import torch
 
 from poslabel_mm.errors import UserError
-from poslabel_mm.tokens.labels import (absolute_labels, num_absolute, num_relative,
-                                relative_codes, relative_labels, to_grid_shape)
+from poslabel_mm.tokens.labels import (
+    absolute_labels,
+    num_absolute,
+    num_relative,
+    relative_codes,
+    relative_labels,
+    to_grid_shape,
+)
 
 GRIDS = [(1, 1), (1, 5), (4, 1), (3, 3), (2, 5), (14, 14)]
 
@@ -26,9 +32,7 @@ def test_absolute_labels_count_row_by_row(grid):
     H, W = grid
     labels = absolute_labels(grid)
     assert labels.dtype == torch.int64
-    assert labels.tolist() == [
-        row * W + col for row in range(H) for col in range(W)
-    ]
+    assert labels.tolist() == [row * W + col for row in range(H) for col in range(W)]
 
 
 @pytest.mark.parametrize('grid', GRIDS)
@@ -36,14 +40,15 @@ def test_relative_labels_against_the_formula(grid):
     H, W = grid
     labels = relative_labels(grid)
     assert labels.dtype == torch.int64
-    assert labels.tolist() == [[
-        relative_label(i, j, H, W) for j in range(H * W)
-    ] for i in range(H * W)]
+    assert labels.tolist() == [
+        [relative_label(i, j, H, W) for j in range(H * W)] for i in range(H * W)
+    ]
     assert labels.min() == 0 and labels.max() == num_relative(grid) - 1
 
 
 def test_relative_labels_are_swins_relative_position_index():
     from mmpretrain.models.utils import WindowMSA
+
     window = WindowMSA(embed_dims=4, window_size=(5, 5), num_heads=1)
     assert torch.equal(relative_labels((5, 5)), window.relative_position_index)
 
@@ -72,15 +77,14 @@ def test_labels_are_made_on_the_asked_device():
     assert relative_labels((2, 2), indices).device == meta
 
 
-@pytest.mark.parametrize('grid, shape', [(3, (3, 3)), ((2, 5), (2, 5)),
-                                         ([2, 5], (2, 5))])
+@pytest.mark.parametrize('grid, shape', [(3, (3, 3)), ((2, 5), (2, 5)), ([2, 5], (2, 5))])
 def test_grid_size_is_one_side_or_two(grid, shape):
     assert to_grid_shape(grid) == shape
 
 
 @pytest.mark.parametrize(
-    'grid',
-    [0, -1, (2, 0), (2, ), (2, 3, 4), (2., 3), 14.0, True, None, '14'])
+    'grid', [0, -1, (2, 0), (2,), (2, 3, 4), (2.0, 3), 14.0, True, None, '14']
+)
 def test_what_is_no_grid_is_refused(grid):
     with pytest.raises(UserError, match='patch grid'):
         to_grid_shape(grid)

@@ -1,4 +1,5 @@
 """The tools: MMPretrain's own options, on any machine, from anywhere."""
+
 import os
 import os.path as osp
 import shlex
@@ -12,11 +13,10 @@ from mmengine.config import Config
 from mmengine.runner import Runner
 from mmpretrain import get_model
 from PIL import Image
-from tiny_run import RANDOM, make_config, make_images, train, weights, \
-    write_config
+from tiny_run import RANDOM, make_config, make_images, train, weights, write_config
 
-from poslabel_mm.launch import tools as launch
 from poslabel_mm.engine import CPUAmpOptimWrapper
+from poslabel_mm.launch import tools as launch
 
 ROOT = osp.dirname(osp.dirname(osp.realpath(__file__)))
 
@@ -42,14 +42,12 @@ def _call(monkeypatch, tool, *argv):
     tool()
 
 
-def test_train_workers_start_anew_each_epoch(tmp_path, data, monkeypatch,
-                                             built):
+def test_train_workers_start_anew_each_epoch(tmp_path, data, monkeypatch, built):
     config = write_config(tmp_path, data)
     workers = '--cfg-options', 'train_dataloader.num_workers=1'
     asked = 'train_dataloader.persistent_workers=True'
-    for extra in (), (asked, ):
-        _call(monkeypatch, launch.train, config, '--work-dir', tmp_path / 'run',
-              *workers, *extra)
+    for extra in (), (asked,):
+        _call(monkeypatch, launch.train, config, '--work-dir', tmp_path / 'run', *workers, *extra)
     default, persistent = (run.cfg.train_dataloader for run in built)
     assert default.persistent_workers is False
     assert persistent.persistent_workers is True
@@ -58,9 +56,15 @@ def test_train_workers_start_anew_each_epoch(tmp_path, data, monkeypatch,
 def test_amp_without_a_gpu_is_bfloat16(tmp_path, data, monkeypatch, built):
     if torch.cuda.is_available():
         pytest.skip('this machine has a GPU')
-    _call(monkeypatch, launch.train, write_config(tmp_path, data), '--amp',
-          '--work-dir', tmp_path / 'run')
-    runner, = built
+    _call(
+        monkeypatch,
+        launch.train,
+        write_config(tmp_path, data),
+        '--amp',
+        '--work-dir',
+        tmp_path / 'run',
+    )
+    (runner,) = built
     wrapper = runner.build_optim_wrapper(runner.optim_wrapper)
     assert isinstance(wrapper, CPUAmpOptimWrapper)
 
@@ -77,9 +81,12 @@ def test_config_is_found_by_its_name(tmp_path, monkeypatch):
 def test_configs_hold_the_runtime_hooks():
     cfg = Config.fromfile(launch._find_config('vit-b_apl_in1k.py'))
     assert cfg.default_hooks.checkpoint.type.endswith('AtomicCheckpointHook')
-    assert [hook.type.split('.')[1] for hook in cfg.custom_hooks
-            ] == ['EpochSeedHook', 'NonFiniteLossHook', 'StopSignalHook',
-                  'ResumeOptionsHook']
+    assert [hook.type.split('.')[1] for hook in cfg.custom_hooks] == [
+        'EpochSeedHook',
+        'NonFiniteLossHook',
+        'StopSignalHook',
+        'ResumeOptionsHook',
+    ]
     assert '_scope_' not in cfg.visualizer
 
 
@@ -91,12 +98,12 @@ def test_configs_hold_the_runtime_hooks():
         ('train.py c.py --resume --amp', 'train.py c.py --amp --resume'),
         ('train.py c.py --resume=a.pth', 'train.py c.py --resume'),
         ("train.py 'my c.py'", "train.py 'my c.py' --resume"),
-    ])
+    ],
+)
 def test_resume_command(tmp_path, monkeypatch, typed, again):
     monkeypatch.chdir(tmp_path)  # not above the Python that runs this
     monkeypatch.delenv('POSLABEL_MM_COMMAND', raising=False)
-    assert launch._resume_command(
-        shlex.split(typed)) == f'{shlex.quote(sys.executable)} {again}'
+    assert launch._resume_command(shlex.split(typed)) == f'{shlex.quote(sys.executable)} {again}'
     monkeypatch.setenv('POSLABEL_MM_COMMAND', typed)
     assert launch._resume_command(['other.py']) == again
 
@@ -104,86 +111,127 @@ def test_resume_command(tmp_path, monkeypatch, typed, again):
 def test_resume_command_has_the_python_that_was_typed(tmp_path, monkeypatch):
     monkeypatch.delenv('POSLABEL_MM_COMMAND', raising=False)
     monkeypatch.chdir(tmp_path)
-    monkeypatch.setattr(sys, 'executable',
-                        str(tmp_path / '.venv' / 'bin' / 'python'))
-    assert launch._resume_command(
-        ['train.py']) == '.venv/bin/python train.py --resume'
+    monkeypatch.setattr(sys, 'executable', str(tmp_path / '.venv' / 'bin' / 'python'))
+    assert launch._resume_command(['train.py']) == '.venv/bin/python train.py --resume'
 
 
-@pytest.mark.parametrize('script, settings, argv', [
-    ('dist_train.sh', dict(PYTHON='a b/python', PORT='29501'), ['c.py', '2']),
-    ('slurm_train.sh', dict(GPUS='4', SRUN_ARGS='-t 9'),
-     ['part', 'job', 'c.py', 'my dir']),
-])
+@pytest.mark.parametrize(
+    'script, settings, argv',
+    [
+        ('dist_train.sh', dict(PYTHON='a b/python', PORT='29501'), ['c.py', '2']),
+        ('slurm_train.sh', dict(GPUS='4', SRUN_ARGS='-t 9'), ['part', 'job', 'c.py', 'my dir']),
+    ],
+)
 def test_resume_command_of_a_script_has_what_was_set(
-        tmp_path, monkeypatch, script, settings, argv):
+    tmp_path, monkeypatch, script, settings, argv
+):
     # In place of python and of srun: says what the script has handed on.
     program = '#!/bin/sh\nprintf %s "$POSLABEL_MM_COMMAND"\n'
     for path in tmp_path / 'a b' / 'python', tmp_path / 'srun':
         path.parent.mkdir(exist_ok=True)
         path.write_text(program)
         path.chmod(0o755)
-    names = ('PYTHON', 'NNODES', 'NODE_RANK', 'MASTER_ADDR', 'PORT', 'GPUS',
-             'GPUS_PER_NODE', 'CPUS_PER_TASK', 'SRUN_ARGS',
-             'POSLABEL_MM_COMMAND')
+    names = (
+        'PYTHON',
+        'NNODES',
+        'NODE_RANK',
+        'MASTER_ADDR',
+        'PORT',
+        'GPUS',
+        'GPUS_PER_NODE',
+        'CPUS_PER_TASK',
+        'SRUN_ARGS',
+        'POSLABEL_MM_COMMAND',
+    )
     env = {key: value for key, value in os.environ.items() if key not in names}
     env['PATH'] = f'{tmp_path}{os.pathsep}{env["PATH"]}'
     tool = osp.join(ROOT, 'tools', script)
-    handed_on = subprocess.run([tool, *argv],
-                               cwd=tmp_path,
-                               env={**env, **settings},
-                               capture_output=True,
-                               text=True,
-                               check=True).stdout
+    handed_on = subprocess.run(
+        [tool, *argv],
+        cwd=tmp_path,
+        env={**env, **settings},
+        capture_output=True,
+        text=True,
+        check=True,
+    ).stdout
     monkeypatch.setenv('POSLABEL_MM_COMMAND', handed_on)
     again = launch._resume_command([])
     # As a shell reads it, it is the same call with the same settings.
     assert again.endswith(f'{shlex.join([tool, *argv])} --resume')
-    prefix = again[:again.index(tool)]
-    seen = subprocess.run(['bash', '-c', f'{prefix} env'],
-                          env=env,
-                          capture_output=True,
-                          text=True,
-                          check=True).stdout.splitlines()
+    prefix = again[: again.index(tool)]
+    seen = subprocess.run(
+        ['bash', '-c', f'{prefix} env'], env=env, capture_output=True, text=True, check=True
+    ).stdout.splitlines()
     assert {f'{name}={value}' for name, value in settings.items()} <= set(seen)
 
 
-@pytest.mark.parametrize('script, arguments, handed_on', [
-    ('slurm_train.sh', ['c.py', 'my dir', '--amp'],
-     ['c.py', '--work-dir=my dir', '--launcher=slurm', '--amp']),
-    ('slurm_test.sh', ['c.py', 'a.pth', '--tta'],
-     ['c.py', 'a.pth', '--launcher=slurm', '--tta']),
-])
-@pytest.mark.parametrize('settings, layout', [
-    (dict(), ['gpu:8', '8', '8']),
-    (dict(GPUS='2'), ['gpu:2', '2', '2']),
-    (dict(GPUS='16'), ['gpu:8', '16', '8']),
-    (dict(GPUS='16', GPUS_PER_NODE='4'), ['gpu:4', '16', '4']),
-])
+@pytest.mark.parametrize(
+    'script, arguments, handed_on',
+    [
+        (
+            'slurm_train.sh',
+            ['c.py', 'my dir', '--amp'],
+            ['c.py', '--work-dir=my dir', '--launcher=slurm', '--amp'],
+        ),
+        (
+            'slurm_test.sh',
+            ['c.py', 'a.pth', '--tta'],
+            ['c.py', 'a.pth', '--launcher=slurm', '--tta'],
+        ),
+    ],
+)
+@pytest.mark.parametrize(
+    'settings, layout',
+    [
+        (dict(), ['gpu:8', '8', '8']),
+        (dict(GPUS='2'), ['gpu:2', '2', '2']),
+        (dict(GPUS='16'), ['gpu:8', '16', '8']),
+        (dict(GPUS='16', GPUS_PER_NODE='4'), ['gpu:4', '16', '4']),
+    ],
+)
 def test_what_srun_is_told(tmp_path, script, arguments, handed_on, settings, layout):
     srun = tmp_path / 'srun'
     srun.write_text('#!/bin/sh\nprintf "%s\\n" "$@"\n')
     srun.chmod(0o755)
-    env = {key: value for key, value in os.environ.items()
-           if key not in ('GPUS', 'GPUS_PER_NODE', 'CPUS_PER_TASK', 'SRUN_ARGS', 'PYTHON')}
+    env = {
+        key: value
+        for key, value in os.environ.items()
+        if key not in ('GPUS', 'GPUS_PER_NODE', 'CPUS_PER_TASK', 'SRUN_ARGS', 'PYTHON')
+    }
     env['PATH'] = f'{tmp_path}{os.pathsep}{env["PATH"]}'
     tool = osp.join(ROOT, 'tools', script)
     told = subprocess.run(
-        [tool, 'part', 'job', *arguments], env={**env, **settings}, capture_output=True,
-        text=True, check=True).stdout.splitlines()
+        [tool, 'part', 'job', *arguments],
+        env={**env, **settings},
+        capture_output=True,
+        text=True,
+        check=True,
+    ).stdout.splitlines()
     gres, ntasks, per_node = layout
     assert told == [
-        '-p', 'part', '--job-name=job', f'--gres={gres}', f'--ntasks={ntasks}',
-        f'--ntasks-per-node={per_node}', '--cpus-per-task=5', '--kill-on-bad-exit=1', 'python',
-        '-u', osp.join(ROOT, 'tools', script[len('slurm_'):-len('.sh')] + '.py'), *handed_on
+        '-p',
+        'part',
+        '--job-name=job',
+        f'--gres={gres}',
+        f'--ntasks={ntasks}',
+        f'--ntasks-per-node={per_node}',
+        '--cpus-per-task=5',
+        '--kill-on-bad-exit=1',
+        'python',
+        '-u',
+        osp.join(ROOT, 'tools', script[len('slurm_') : -len('.sh')] + '.py'),
+        *handed_on,
     ]
-    wrong = subprocess.run([tool, 'part', 'job', *arguments], env={**env, 'GPUS': 'two'},
-                           capture_output=True, text=True)
+    wrong = subprocess.run(
+        [tool, 'part', 'job', *arguments],
+        env={**env, 'GPUS': 'two'},
+        capture_output=True,
+        text=True,
+    )
     assert (wrong.returncode, wrong.stderr) == (2, 'usage: GPUS=two is no number from 1 on\n')
 
 
-def test_checkpoint_is_looked_at_by_one_process_of_a_machine(
-        tmp_path, data, monkeypatch, built):
+def test_checkpoint_is_looked_at_by_one_process_of_a_machine(tmp_path, data, monkeypatch, built):
     looked = []
     monkeypatch.setattr(launch, 'check_resume', looked.append)
     monkeypatch.setattr(launch, 'check_weights', lambda *args: looked.append(1))
@@ -191,14 +239,12 @@ def test_checkpoint_is_looked_at_by_one_process_of_a_machine(
     for rank, expected in (1, 0), (0, 2):
         # As Slurm says it; the stock tool would set LOCAL_RANK to 0.
         monkeypatch.setenv('SLURM_LOCALID', str(rank))
-        for tool, argv in ((launch.train, ['--resume', 'a.pth']),
-                           (launch.test, ['a.pth'])):
+        for tool, argv in ((launch.train, ['--resume', 'a.pth']), (launch.test, ['a.pth'])):
             monkeypatch.setenv('LOCAL_RANK', '')  # for it to be restored
             monkeypatch.delenv('LOCAL_RANK')
-            monkeypatch.setattr(sys, 'argv', [
-                'tool.py', config, *argv, '--work-dir',
-                str(tmp_path / 'run')
-            ])
+            monkeypatch.setattr(
+                sys, 'argv', ['tool.py', config, *argv, '--work-dir', str(tmp_path / 'run')]
+            )
             tool()
         assert len(looked) == expected
 
@@ -210,8 +256,10 @@ def test_another_stock_tool_takes_a_config_by_name(monkeypatch, capsys):
     assert 'poslabel_mm.PositionalLabelClassifier' in capsys.readouterr().out
 
 
-@pytest.mark.parametrize('name, side', [('vit-tiny_apl_digits', 8), ('vit-tiny_fashion-mnist', 28),
-                                        ('vit-tiny_fashion-mnist', 40)])
+@pytest.mark.parametrize(
+    'name, side',
+    [('vit-tiny_apl_digits', 8), ('vit-tiny_fashion-mnist', 28), ('vit-tiny_fashion-mnist', 40)],
+)
 def test_cam_of_images_that_the_dataset_has_in_memory(tmp_path, monkeypatch, name, side):
     pytest.importorskip('pytorch_grad_cam')
     monkeypatch.setattr(sys, 'path', list(sys.path))
@@ -220,8 +268,17 @@ def test_cam_of_images_that_the_dataset_has_in_memory(tmp_path, monkeypatch, nam
     make_images(tmp_path / 'images')
     Image.open(tmp_path / 'images/a/0.png').resize((side, side)).save(image)
     torch.save(get_model(name).state_dict(), weights)
-    launch.other_tool(['visualization/vis_cam.py', image, f'{name}.py', weights, '--vit-like',
-                       '--save-path', out])
+    launch.other_tool(
+        [
+            'visualization/vis_cam.py',
+            image,
+            f'{name}.py',
+            weights,
+            '--vit-like',
+            '--save-path',
+            out,
+        ]
+    )
     size = 24 if 'digits' in name else 28
     assert Image.open(out).size == (size, size)
 
@@ -250,11 +307,14 @@ assert batch['inputs'].shape == (2, 3, 16, 16)
     launch.other_tool([str(tool), str(path)])
 
 
-@pytest.mark.parametrize('config', [
-    'vit-tiny_apl_digits.py',
-    'mae-vit-b_apl_in1k.py',  # mixed precision
-    'vit-b_apl_from-mae_in1k.py',  # a learning rate for every layer
-])
+@pytest.mark.parametrize(
+    'config',
+    [
+        'vit-tiny_apl_digits.py',
+        'mae-vit-b_apl_in1k.py',  # mixed precision
+        'vit-b_apl_from-mae_in1k.py',  # a learning rate for every layer
+    ],
+)
 def test_the_schedule_of_any_config_can_be_plotted(tmp_path, monkeypatch, capsys, config):
     pyplot = pytest.importorskip('matplotlib.pyplot')
     pyplot.switch_backend('Agg')
@@ -262,30 +322,43 @@ def test_the_schedule_of_any_config_can_be_plotted(tmp_path, monkeypatch, capsys
     monkeypatch.setattr(sys, 'argv', list(sys.argv))
     path = tmp_path / 'schedule.png'
     base = Config.fromfile(launch._find_config(config))
-    launch.other_tool([
-        'visualization/vis_scheduler.py', config, '-d', str(base.train_dataloader.batch_size),
-        '--not-show', '-s', str(path), '--cfg-options', f'work_dir={tmp_path}'
-    ])
-    rates, = (line.get_ydata() for line in pyplot.gca().get_lines())
+    launch.other_tool(
+        [
+            'visualization/vis_scheduler.py',
+            config,
+            '-d',
+            str(base.train_dataloader.batch_size),
+            '--not-show',
+            '-s',
+            str(path),
+            '--cfg-options',
+            f'work_dir={tmp_path}',
+        ]
+    )
+    (rates,) = (line.get_ydata() for line in pyplot.gca().get_lines())
     assert len(rates) == base.train_cfg.max_epochs
     assert max(rates) == pytest.approx(base.optim_wrapper.optimizer.lr, rel=1e-2)
     assert path.stat().st_size > 0
     pyplot.close('all')
 
 
-def test_validation_killed_in_the_last_epoch_is_made_up_by_the_tool(
-        tmp_path, data, monkeypatch):
-    config = write_config(tmp_path, data, """
+def test_validation_killed_in_the_last_epoch_is_made_up_by_the_tool(tmp_path, data, monkeypatch):
+    config = write_config(
+        tmp_path,
+        data,
+        """
 val_dataloader, val_evaluator, val_cfg = test_dataloader, test_evaluator, dict()
 custom_hooks = [dict(type='poslabel_mm.EpochSeedHook'), dict(type='Killer')]
 custom_imports = dict(imports=['killer'])
 train_cfg.update(max_epochs=1)
-""")
+""",
+    )
     (tmp_path / 'killer.py').write_text(KILLER)
     argv = [config, '--work-dir', str(tmp_path / 'run'), '--resume']
     killed = subprocess.run(
         [sys.executable, osp.join(ROOT, 'tools', 'train.py'), *argv],
-        env={**os.environ, 'PYTHONPATH': str(tmp_path), 'OMP_NUM_THREADS': '1'})
+        env={**os.environ, 'PYTHONPATH': str(tmp_path), 'OMP_NUM_THREADS': '1'},
+    )
     assert killed.returncode == -signal.SIGKILL
     monkeypatch.syspath_prepend(tmp_path)
     _call(monkeypatch, launch.train, *argv)
@@ -309,8 +382,7 @@ class Killer(Hook):
 """
 
 
-def test_stopped_and_resumed_by_command_is_the_run_that_never_stopped(
-        tmp_path, data, monkeypatch):
+def test_stopped_and_resumed_by_command_is_the_run_that_never_stopped(tmp_path, data, monkeypatch):
     """The whole way, from a folder with a space, as a user would type it."""
     folder = tmp_path / 'a folder'
     folder.mkdir()
@@ -324,15 +396,16 @@ def test_stopped_and_resumed_by_command_is_the_run_that_never_stopped(
     env = {**os.environ, 'PYTHONPATH': str(folder)}
     env.pop('POSLABEL_MM_RESUME_COMMAND', None)
     stopped = subprocess.run(
-        [sys.executable,
-         osp.join(ROOT, 'tools', 'train.py'), 'tiny.py'],
+        [sys.executable, osp.join(ROOT, 'tools', 'train.py'), 'tiny.py'],
         cwd=folder,
         env=env,
         capture_output=True,
-        text=True)
+        text=True,
+    )
     assert stopped.returncode == 143, stopped.stderr
-    line, = (text for text in stopped.stderr.splitlines()
-             if text.startswith('stopped by SIGTERM'))
+    (line,) = (
+        text for text in stopped.stderr.splitlines() if text.startswith('stopped by SIGTERM')
+    )
     saved = osp.join('work_dirs', 'tiny', 'epoch_2_iter_2.pth')
     assert 'saved at iteration 2 of epoch 2 in ' in line and saved in line
     python, script, *argv = shlex.split(line.rpartition('to go on: ')[2])

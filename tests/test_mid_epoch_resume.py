@@ -1,4 +1,5 @@
 """A run that was stopped at any moment and resumed is the run that was not stopped."""
+
 import json
 import multiprocessing
 import os
@@ -18,11 +19,11 @@ from mmengine.runner import Runner
 from mmpretrain.datasets import CustomDataset
 from tiny_run import RANDOM, make_config, make_images
 
-from poslabel_mm.stack.compat import load_from_local
 from poslabel_mm.engine import AtomicCheckpointHook, EpochSeedHook
 from poslabel_mm.engine.hooks.atomic_checkpoint_hook import OUTDATED
 from poslabel_mm.engine.resumable_train_loop import POSITION, VALIDATED
 from poslabel_mm.engine.seeding import SeededIndices
+from poslabel_mm.stack.compat import load_from_local
 
 ITERATIONS = 3  # an epoch
 EPOCHS = 3
@@ -185,14 +186,14 @@ VARIANTS = {
         'custom_hooks': [
             dict(type='poslabel_mm.EpochSeedHook'),
             dict(type='EMAHook', momentum=0.1),
-            dict(type='poslabel_mm.StopSignalHook')
+            dict(type='poslabel_mm.StopSignalHook'),
         ],
         'optim_wrapper.clip_grad': dict(max_norm=0.5),
     },
     # An epoch ends between two updates, and the run with a remainder.
     'accumulation, CutMix': {
         'optim_wrapper.accumulative_counts': 2,
-        'model.train_cfg': dict(augments=[dict(type='CutMix', alpha=1.)]),
+        'model.train_cfg': dict(augments=[dict(type='CutMix', alpha=1.0)]),
     },
     'bf16, last batch dropped': {
         'optim_wrapper.type': 'poslabel_mm.CPUAmpOptimWrapper',
@@ -212,7 +213,8 @@ def test_stopped_and_resumed(tmp_path, data, variant):
         signal_at('after_train_iter', 0),
         signal_at('after_train_iter', last),  # leaves its validation to the next run
         signal_at('before_train_epoch', 2 * last + 2),  # after a validation
-        signal_at('after_train_iter', 2 * last + 3))
+        signal_at('after_train_iter', 2 * last + 3),
+    )
     assert losses == whole.losses
     assert_same_run(tmp_path / 'stopped', tmp_path / 'whole')
 
@@ -223,10 +225,13 @@ def test_stopped_mae(tmp_path, data):
     def mae_config(name):
         cfg = config(tmp_path, data, name, False, **{'train_cfg.max_epochs': 1})
         cfg.model = selfsup_models.mae(
-            dict(mask_ratio=0.5), type='poslabel_mm.PositionalLabelMAE',
-            pos_head=selfsup_models.rpl_head(pairs_per_token=3))
+            dict(mask_ratio=0.5),
+            type='poslabel_mm.PositionalLabelMAE',
+            pos_head=selfsup_models.rpl_head(pairs_per_token=3),
+        )
         cfg.data_preprocessor = dict(
-            type='SelfSupDataPreprocessor', mean=[127.] * 3, std=[60.] * 3)
+            type='SelfSupDataPreprocessor', mean=[127.0] * 3, std=[60.0] * 3
+        )
         return cfg
 
     whole = run(mae_config('whole'))
@@ -244,14 +249,16 @@ def always_better(monkeypatch):
 
 def test_validation_that_was_killed_is_made_up(tmp_path, data, always_better):
     whole = run(config(tmp_path, data, 'whole'))
-    scores = [entry['accuracy/top1'] for entry in logged(tmp_path / 'whole')
-              if 'accuracy/top1' in entry]
+    scores = [
+        entry['accuracy/top1'] for entry in logged(tmp_path / 'whole') if 'accuracy/top1' in entry
+    ]
     assert len(scores) == EPOCHS
     losses = resumed_until_the_end(
         config(tmp_path, data, 'killed'),
         kill_at('after_val_iter', ITERATIONS),
         kill_at('before_val', 2 * ITERATIONS),
-        kill_at('after_val_iter', EPOCHS * ITERATIONS))
+        kill_at('after_val_iter', EPOCHS * ITERATIONS),
+    )
     assert losses == whole.losses
     assert_same_run(tmp_path / 'killed', tmp_path / 'whole')
 
@@ -279,8 +286,9 @@ def test_what_a_killed_run_was_about_to_remove(tmp_path, data, always_better, ou
 
 def test_kill_costs_at_most_the_interval(tmp_path, data):
     whole = run(config(tmp_path, data, 'whole', False))
-    cfg = config(tmp_path, data, 'killed', False,
-                 **{'default_hooks.checkpoint.mid_epoch_interval': 2})
+    cfg = config(
+        tmp_path, data, 'killed', False, **{'default_hooks.checkpoint.mid_epoch_interval': 2}
+    )
     before = run(cfg, kill_at('after_train_iter', 4)).losses
     assert files(tmp_path / 'killed') == {'epoch_1.pth', 'epoch_2_iter_1.pth'}
     cfg.resume = True
@@ -292,10 +300,15 @@ def test_kill_costs_at_most_the_interval(tmp_path, data):
 
 def test_interval_where_epochs_are_rarely_saved(tmp_path, data):
     cfg = config(
-        tmp_path, data, 'run', False, **{
+        tmp_path,
+        data,
+        'run',
+        False,
+        **{
             'default_hooks.checkpoint.interval': 5,
-            'default_hooks.checkpoint.mid_epoch_interval': ITERATIONS
-        })
+            'default_hooks.checkpoint.mid_epoch_interval': ITERATIONS,
+        },
+    )
     run(cfg, kill_at('before_train_epoch', ITERATIONS))
     assert files(tmp_path / 'run') == {'epoch_2_iter_0.pth'}
     cfg.resume = True
@@ -308,8 +321,11 @@ def test_what_was_seen_is_not_loaded(tmp_path, data, monkeypatch):
     run(cfg, signal_at('after_train_iter', 1))
     loaded = []
     load = CustomDataset.__getitem__
-    monkeypatch.setattr(CustomDataset, '__getitem__',
-                        lambda self, index: (loaded.append(index), load(self, index))[1])
+    monkeypatch.setattr(
+        CustomDataset,
+        '__getitem__',
+        lambda self, index: (loaded.append(index), load(self, index))[1],
+    )
     cfg.resume = True
     run(cfg)
     assert len(loaded) == 4  # the last batch
@@ -321,29 +337,42 @@ def test_what_was_seen_is_not_loaded(tmp_path, data, monkeypatch):
 def _two_processes(tmp_path, data, rank):
     os.environ['LOCAL_RANK'] = str(rank)
     torch.distributed.init_process_group(
-        'gloo', init_method=f'file://{tmp_path}/store', rank=rank, world_size=2)
+        'gloo', init_method=f'file://{tmp_path}/store', rank=rank, world_size=2
+    )
 
     def distributed(name):
         # Three batches an epoch for each: epochs end between two updates.
         folder = tmp_path / f'rank_{rank}'
         folder.mkdir(exist_ok=True)
-        cfg = config(folder, data, name, **{
-            'work_dir': str(tmp_path / name),
-            'train_dataloader.batch_size': 2,
-            'optim_wrapper.accumulative_counts': 2,
-            'model_wrapper_cfg': dict(type='MMDistributedDataParallel', device_ids=None),
-            'launcher': 'pytorch'
-        })
+        cfg = config(
+            folder,
+            data,
+            name,
+            **{
+                'work_dir': str(tmp_path / name),
+                'train_dataloader.batch_size': 2,
+                'optim_wrapper.accumulative_counts': 2,
+                'model_wrapper_cfg': dict(type='MMDistributedDataParallel', device_ids=None),
+                'launcher': 'pytorch',
+            },
+        )
         return cfg
 
     whole = run(distributed('whole'))
-    stops = [((0, ), 'after_train_iter', 0), ((1, ), 'after_train_iter', ITERATIONS - 1),
-             ((0, 1), 'before_val', 2 * ITERATIONS), ((1, ), 'after_train_iter', 2 * ITERATIONS)]
+    stops = [
+        ((0,), 'after_train_iter', 0),
+        ((1,), 'after_train_iter', ITERATIONS - 1),
+        ((0, 1), 'before_val', 2 * ITERATIONS),
+        ((1,), 'after_train_iter', 2 * ITERATIONS),
+    ]
     losses = resumed_until_the_end(
         distributed('stopped'),
         # In training one process is told, and all end.
-        *(signal_at(*when) if rank in told else Do('before_run', -1, None)
-          for told, *when in stops))
+        *(
+            signal_at(*when) if rank in told else Do('before_run', -1, None)
+            for told, *when in stops
+        ),
+    )
     assert losses == whole.losses
     torch.distributed.barrier()
     if rank == 0:
@@ -366,7 +395,8 @@ def _in_process(target, *args):
 def test_two_processes_stopped_and_resumed(tmp_path, data):
     processes = [
         multiprocessing.get_context('fork').Process(
-            target=_in_process, args=(_two_processes, tmp_path, data, rank))
+            target=_in_process, args=(_two_processes, tmp_path, data, rank)
+        )
         for rank in range(2)
     ]
     for process in processes:
@@ -386,9 +416,10 @@ def test_stop_saves_beside_the_epochs(tmp_path, data, capfd):
     last = tmp_path / 'run' / 'epoch_3_iter_2.pth'
     kept = {name for name in files(tmp_path / 'run') if not name.startswith('best')}
     assert kept == {'epoch_1.pth', 'epoch_2.pth', last.name}
-    said, = capfd.readouterr().err.strip().splitlines()
-    assert said.startswith(f'stopped by SIGTERM: saved at iteration 2 of epoch 3 in {last}; '
-                           'to go on: ')
+    (said,) = capfd.readouterr().err.strip().splitlines()
+    assert said.startswith(
+        f'stopped by SIGTERM: saved at iteration 2 of epoch 3 in {last}; to go on: '
+    )
 
 
 def test_stop_on_a_full_disk_names_the_last_checkpoint(tmp_path, data, capfd, monkeypatch):
@@ -403,10 +434,12 @@ def test_stop_on_a_full_disk_names_the_last_checkpoint(tmp_path, data, capfd, mo
     cfg = config(tmp_path, data, 'run', False)
     stopped = run(cfg, Do('after_train_iter', ITERATIONS + 1, fill_and_stop, 'VERY_HIGH'))
     assert stopped.end.code == 143
-    said, = capfd.readouterr().err.strip().splitlines()
+    (said,) = capfd.readouterr().err.strip().splitlines()
     assert 'epoch_2_iter_2.pth (No space left on device)' in said
-    assert (f'the last checkpoint is {tmp_path}/run/epoch_1.pth, what came after it will be '
-            'repeated; to go on: ') in said
+    assert (
+        f'the last checkpoint is {tmp_path}/run/epoch_1.pth, what came after it will be '
+        'repeated; to go on: '
+    ) in said
     monkeypatch.undo()
     cfg.resume = True
     assert len(run(cfg).losses) == 2 * ITERATIONS
@@ -416,19 +449,27 @@ def test_stop_in_validation(tmp_path, data, capfd):
     seen = []
     count = Do('after_val_iter', ITERATIONS, lambda: seen.append(1))
     # The epoch is saved: at once. Not saved: after the validation.
-    for name, interval, batches, moment in [('saved', 1, 1, 'epoch_1.pth'),
-                                            ('not saved', 5, 3, 'epoch_2_iter_0.pth')]:
+    for name, interval, batches, moment in [
+        ('saved', 1, 1, 'epoch_1.pth'),
+        ('not saved', 5, 3, 'epoch_2_iter_0.pth'),
+    ]:
         seen.clear()
-        cfg = config(tmp_path, data, name, **{
-            'default_hooks.checkpoint.interval': interval,
-            'default_hooks.checkpoint.save_best': None
-        })
+        cfg = config(
+            tmp_path,
+            data,
+            name,
+            **{
+                'default_hooks.checkpoint.interval': interval,
+                'default_hooks.checkpoint.save_best': None,
+            },
+        )
         count.priority = 'VERY_HIGH'
         stopped = run(cfg, count, signal_at('before_val', ITERATIONS))
         assert stopped.end.code == 143 and len(seen) == batches
         assert files(tmp_path / name) == {moment}
         assert f'saved at the end of epoch 1 in {tmp_path}/{name}/{moment}' in (
-            capfd.readouterr().err)
+            capfd.readouterr().err
+        )
 
 
 # --------------------------------------------------- other runs and checkpoints
@@ -488,10 +529,12 @@ def test_samples_depend_on_epoch_and_index_alone(tmp_path, data):
     expected = _samples(tmp_path, data, 'here', **collate)
     epochs = [[image for epoch, _, image in expected if epoch == e] for e in range(2)]
     assert not all(map(torch.equal, *epochs))
-    for options in [{'train_dataloader.num_workers': 2}, {
-            'train_dataloader.num_workers': 1,
-            'train_dataloader.persistent_workers': True
-    }, {'train_dataloader.batch_size': 5}, {'train_dataloader.sampler.shuffle': False}]:
+    for options in [
+        {'train_dataloader.num_workers': 2},
+        {'train_dataloader.num_workers': 1, 'train_dataloader.persistent_workers': True},
+        {'train_dataloader.batch_size': 5},
+        {'train_dataloader.sampler.shuffle': False},
+    ]:
         samples = _samples(tmp_path, data, 'there', **collate, **options)
         assert [s[:2] for s in samples] == [s[:2] for s in expected]
         assert all(torch.equal(a[2], b[2]) for a, b in zip(samples, expected)), options

@@ -1,4 +1,5 @@
 """The MAE extension under MMSelfSup 1.0, in an environment of its own."""
+
 import json
 import os
 import subprocess
@@ -25,15 +26,14 @@ def python(tmp_path_factory):
     except metadata.PackageNotFoundError:
         pytest.skip('MMSelfSup needs the openmmlab stack')
     folder = tmp_path_factory.mktemp('mmselfsup') / 'env'
-    subprocess.run([sys.executable, '-m', 'venv', '--without-pip', folder],
-                   check=True)
-    site, = folder.glob('lib/python*/site-packages')
+    subprocess.run([sys.executable, '-m', 'venv', '--without-pip', folder], check=True)
+    (site,) = folder.glob('lib/python*/site-packages')
     (site / 'base.pth').write_text(sysconfig.get_paths()['purelib'])
     python = folder / 'bin' / 'python'
-    subprocess.run([
-        sys.executable, '-m', 'pip', '--python', python, 'install', '-q',
-        '--no-deps', *PACKAGES
-    ], check=True)
+    subprocess.run(
+        [sys.executable, '-m', 'pip', '--python', python, 'install', '-q', '--no-deps', *PACKAGES],
+        check=True,
+    )
     return python
 
 
@@ -75,8 +75,9 @@ log_level = 'INFO'
 """
 
 
-def train(python, tmp_path, name, algorithm, encoder, epochs=2, side=(16, 16),
-          pos_head=None, **encoding):
+def train(
+    python, tmp_path, name, algorithm, encoder, epochs=2, side=(16, 16), pos_head=None, **encoding
+):
     """Through MMSelfSup's own tools/train.py; returns its losses."""
     data = tmp_path / 'data'
     if not data.exists():
@@ -85,27 +86,40 @@ def train(python, tmp_path, name, algorithm, encoder, epochs=2, side=(16, 16),
     more = dict(pos_head=pos_head) if pos_head else dict()
     config.write_text(
         CONFIG.format(
-            algorithm=algorithm, encoder=encoder, epochs=epochs, side=side,
-            encoding=encoding, more=more, data=str(data)))
-    code = ('import os.path as osp, mmselfsup, poslabel_mm; '
-            'print(osp.dirname(mmselfsup.__file__))')
-    env = os.environ | dict(
-        PYTHONPATH=str(ROOT), CUDA_VISIBLE_DEVICES='')
-    where = subprocess.run([python, '-c', code], env=env, check=True,
-                           capture_output=True, text=True).stdout.split()[-1]
-    done = subprocess.run([
-        python, Path(where) / '.mim' / 'tools' / 'train.py', config,
-        '--work-dir', tmp_path / name
-    ], env=env, capture_output=True, text=True)
+            algorithm=algorithm,
+            encoder=encoder,
+            epochs=epochs,
+            side=side,
+            encoding=encoding,
+            more=more,
+            data=str(data),
+        )
+    )
+    code = 'import os.path as osp, mmselfsup, poslabel_mm; print(osp.dirname(mmselfsup.__file__))'
+    env = os.environ | dict(PYTHONPATH=str(ROOT), CUDA_VISIBLE_DEVICES='')
+    where = subprocess.run(
+        [python, '-c', code], env=env, check=True, capture_output=True, text=True
+    ).stdout.split()[-1]
+    done = subprocess.run(
+        [
+            python,
+            Path(where) / '.mim' / 'tools' / 'train.py',
+            config,
+            '--work-dir',
+            tmp_path / name,
+        ],
+        env=env,
+        capture_output=True,
+        text=True,
+    )
     assert done.returncode == 0, done.stderr[-3000:]
-    log, = (tmp_path / name).glob('*/vis_data/scalars.json')
+    (log,) = (tmp_path / name).glob('*/vis_data/scalars.json')
     return [json.loads(line) for line in log.read_text().splitlines()]
 
 
 def heads(grid_size=4, **kwargs):
     return [
-        dict(type=f'poslabel_mm.{kind}', in_channels=16, grid_size=grid_size)
-        | kwargs
+        dict(type=f'poslabel_mm.{kind}', in_channels=16, grid_size=grid_size) | kwargs
         for kind in ('PositionalLabelHead', 'RelativePositionalLabelHead')
     ]
 
@@ -113,25 +127,40 @@ def heads(grid_size=4, **kwargs):
 def test_weight_zero_trains_as_stock_mae(python, tmp_path):
     stock = train(python, tmp_path, 'stock', 'MAE', 'MAEViT')
     weight_zero = train(
-        python, tmp_path, 'ours', 'PositionalLabelMAE', 'PositionalMAEViT',
-        pos_head=heads(loss_weight=0.))
+        python,
+        tmp_path,
+        'ours',
+        'PositionalLabelMAE',
+        'PositionalMAEViT',
+        pos_head=heads(loss_weight=0.0),
+    )
     assert len(stock) == len(weight_zero) == 6
-    assert [entry['loss_recon'] for entry in weight_zero] == [
-        entry['loss'] for entry in stock]
+    assert [entry['loss_recon'] for entry in weight_zero] == [entry['loss'] for entry in stock]
     assert all({'apl_acc', 'rpl_acc'} <= set(entry) for entry in weight_zero)
 
 
-@pytest.mark.parametrize('mask_ratio, side', [
-    (0.75, (16, 16)),
-    (0, (16, 16)),  # the labels alone train
-    (0.5, (12, 16)),
-])
+@pytest.mark.parametrize(
+    'mask_ratio, side',
+    [
+        (0.75, (16, 16)),
+        (0, (16, 16)),  # the labels alone train
+        (0.5, (12, 16)),
+    ],
+)
 def test_labels_train_without_encoding(python, tmp_path, mask_ratio, side):
     grid_size = side[0] // 4, side[1] // 4
     log = train(
-        python, tmp_path, 'ours', 'PositionalLabelMAE', 'PositionalMAEViT',
-        epochs=8, side=side, mask_ratio=mask_ratio, pos_encoding='none',
-        pos_head=heads(grid_size))
+        python,
+        tmp_path,
+        'ours',
+        'PositionalLabelMAE',
+        'PositionalMAEViT',
+        epochs=8,
+        side=side,
+        mask_ratio=mask_ratio,
+        pos_encoding='none',
+        pos_head=heads(grid_size),
+    )
 
     def mean(name, entries):
         return sum(entry[name] for entry in entries) / len(entries)
@@ -142,8 +171,7 @@ def test_labels_train_without_encoding(python, tmp_path, mask_ratio, side):
             assert first == last == 0
         else:
             assert last < first, name
-    checkpoint = torch.load(
-        tmp_path / 'ours' / 'epoch_8.pth', weights_only=False)
+    checkpoint = torch.load(tmp_path / 'ours' / 'epoch_8.pth', weights_only=False)
     weights = checkpoint['state_dict']
     assert 'backbone.cls_token' in weights
     assert 'backbone.pos_embed' not in weights

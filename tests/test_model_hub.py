@@ -1,4 +1,5 @@
 """Our configs among MMPretrain's models, and the metafile that lists them."""
+
 import re
 import warnings
 from pathlib import Path
@@ -14,8 +15,8 @@ from mmpretrain.apis.model import ModelHub
 from PIL import Image
 
 from poslabel_mm import config_path
-from poslabel_mm.stack import model_hub
 from poslabel_mm.models import PositionalLabelClassifier, PositionalLabelMAE
+from poslabel_mm.stack import model_hub
 
 ROOT = Path(__file__).resolve().parents[1]
 METAFILE = yaml.safe_load((ROOT / 'configs/metafile.yml').read_text('utf-8'))
@@ -31,9 +32,9 @@ DATA = {
 def test_metafile_lists_every_config_once():
     listed = [(model['Name'], model['Config']) for model in METAFILE['Models']]
     assert sorted(listed) == sorted(
-        (path.stem, f'configs/{path.name}')
-        for path in (ROOT / 'configs').glob('*.py'))
-    collection, = METAFILE['Collections']
+        (path.stem, f'configs/{path.name}') for path in (ROOT / 'configs').glob('*.py')
+    )
+    (collection,) = METAFILE['Collections']
     for model in METAFILE['Models']:
         assert model['In Collection'] == collection['Name']
         suffix = model['Name'].split('_')[-1]
@@ -46,19 +47,22 @@ def test_metafile_lists_every_config_once():
 def test_results_are_those_that_were_measured():
     """None of the paper's: nothing has been trained on its data here."""
     results = {
-        model['Name']: model['Results'] for model in METAFILE['Models']
+        model['Name']: model['Results']
+        for model in METAFILE['Models']
         if any(result['Metrics'] for result in model.get('Results', ()))
     }
     said = (ROOT / 'docs/digits.md').read_text('utf-8')
-    for name, row in (('vit-tiny_digits', 'no labels'),
-                      ('vit-tiny_apl_digits', 'absolute labels')):
-        result, = results.pop(name)
+    for name, row in (
+        ('vit-tiny_digits', 'no labels'),
+        ('vit-tiny_apl_digits', 'absolute labels'),
+    ):
+        (result,) = results.pop(name)
         top1 = result['Metrics']['Top 1 Accuracy']
         assert re.search(rf'^\| {row} \| {top1:.2f} ±', said, re.M)
         assert result['Task'] == 'Image Classification'
     said = (ROOT / 'docs/fashion-mnist.md').read_text('utf-8')
     for name in [name for name in results if name.endswith('fashion-mnist')]:
-        result, = results.pop(name)
+        (result,) = results.pop(name)
         top1 = result['Metrics']['Top 1 Accuracy']
         assert f'| `{name}.py` | {top1:.2f} ±' in said
         assert result['Task'] == 'Image Classification'
@@ -78,8 +82,7 @@ def test_list_models_knows_ours_and_mmpretrains():
 def test_the_hub_gives_the_configs_of_the_package():
     for name in 'vit-b_apl_in1k', 'mae-vit-b_rpl_in1k':
         model = ModelHub.get(name)
-        assert model.config.to_dict() == Config.fromfile(
-            config_path(name)).to_dict()
+        assert model.config.to_dict() == Config.fromfile(config_path(name)).to_dict()
         assert model.metadata.data['Training Data'] == 'ImageNet-1K'
 
 
@@ -91,20 +94,25 @@ def test_get_model_builds_ours():
     assert type(model) is PositionalLabelMAE
 
 
-@pytest.mark.parametrize('name, side', [('vit-tiny_apl_digits', 8),
-                                        ('vit-tiny_fashion-mnist', 28),
-                                        ('vit-tiny_rpl_from-mae_digits', 8)])
+@pytest.mark.parametrize(
+    'name, side',
+    [
+        ('vit-tiny_apl_digits', 8),
+        ('vit-tiny_fashion-mnist', 28),
+        ('vit-tiny_rpl_from-mae_digits', 8),
+    ],
+)
 def test_the_inferencers_take_our_models_by_name(tmp_path, name, side):
     image, weights = str(tmp_path / 'image.png'), str(tmp_path / 'weights.pth')
     Image.fromarray(np.random.default_rng(0).integers(0, 256, (side, side), np.uint8)).save(image)
     model = mmpretrain.get_model(name)
     torch.save(model.state_dict(), weights)
     result = mmpretrain.inference_model(name, image, pretrained=weights)
-    again, = ImageClassificationInferencer(name, pretrained=weights)(image)
+    (again,) = ImageClassificationInferencer(name, pretrained=weights)(image)
     assert np.array_equal(result['pred_scores'], again['pred_scores'])
     assert result['pred_class'] == model._dataset_meta['classes'][result['pred_label']]
-    (features, ), = FeatureExtractor(name, pretrained=weights)(image)
-    assert features.shape == (64, )
+    ((features,),) = FeatureExtractor(name, pretrained=weights)(image)
+    assert features.shape == (64,)
 
 
 @pytest.fixture
@@ -134,8 +142,7 @@ def test_nothing_is_read_before_a_name_is_asked_for(fresh_hub):
 
 
 def test_a_name_that_is_taken_is_a_warning(fresh_hub):
-    fresh_hub.register_model_index(
-        model_hub.INDEX, config_prefix=model_hub.INDEX.parent)
+    fresh_hub.register_model_index(model_hub.INDEX, config_prefix=model_hub.INDEX.parent)
     model_hub.install()
     with pytest.warns(UserWarning, match='poslabel_mm can be listed: .*conflict'):
         mmpretrain.list_models()

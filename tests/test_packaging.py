@@ -1,4 +1,5 @@
 """The wheel and the sdist are whole, and the pins fit what they ask for."""
+
 import email
 import os
 import re
@@ -27,8 +28,12 @@ print(getattr(build_meta, 'build_' + sys.argv[1])(sys.argv[2]))
 
 def _build(kind, source, target):
     # In the source's copy: setuptools leaves build/ and *.egg-info behind.
-    done = subprocess.run([sys.executable, '-c', BUILD, kind, str(target)],
-                          cwd=source, capture_output=True, text=True)
+    done = subprocess.run(
+        [sys.executable, '-c', BUILD, kind, str(target)],
+        cwd=source,
+        capture_output=True,
+        text=True,
+    )
     assert done.returncode == 0, done.stderr
     return target / done.stdout.splitlines()[-1]
 
@@ -38,10 +43,22 @@ def packed(tmp_path_factory):
     """The sdist of a copy of the checkout, and the wheel made from that."""
     folder = tmp_path_factory.mktemp('packed')
     shutil.copytree(
-        ROOT, folder / 'checkout', symlinks=True,
+        ROOT,
+        folder / 'checkout',
+        symlinks=True,
         ignore=shutil.ignore_patterns(
-            '.git', '.venv*', '__pycache__', '*.egg-info', 'work_dirs', 'data',
-            'build', 'dist', '.pytest_cache', '.ruff_cache'))
+            '.git',
+            '.venv*',
+            '__pycache__',
+            '*.egg-info',
+            'work_dirs',
+            'data',
+            'build',
+            'dist',
+            '.pytest_cache',
+            '.ruff_cache',
+        ),
+    )
     sdist = _build('sdist', folder / 'checkout', folder)
     with tarfile.open(sdist) as archive:
         archive.extractall(folder, filter='data')
@@ -86,7 +103,8 @@ def test_sdist_carries_configs_and_tools_as_files(packed):
 def test_no_stack_is_required_without_its_extra(packed):
     with zipfile.ZipFile(packed[1]) as wheel:
         metadata = email.message_from_bytes(
-            wheel.read(f'poslabel_mm-{__version__}.dist-info/METADATA'))
+            wheel.read(f'poslabel_mm-{__version__}.dist-info/METADATA')
+        )
     assert metadata['Requires-Python'] == '>=3.10'
     required = [Requirement(r) for r in metadata.get_all('Requires-Dist')]
     plain = {r.name for r in required if r.marker is None}
@@ -97,30 +115,37 @@ def test_no_stack_is_required_without_its_extra(packed):
             for r in required
             if r.marker and r.marker.evaluate({'extra': stack})
         }
-        assert {k: Requirement(k + v).specifier
-                for k, v in ranges.items()} == extra
+        assert {k: Requirement(k + v).specifier for k, v in ranges.items()} == extra
 
 
 def test_installed_wheel_finds_its_own_configs(packed, tmp_path):
     with zipfile.ZipFile(packed[1]) as wheel:
         wheel.extractall(tmp_path)
     done = subprocess.run(
-        [sys.executable, '-c',
-         'from poslabel_mm import config_path\n'
-         'from mmengine.config import Config\n'
-         'path = config_path("vit-b_apl_in1k")\n'
-         'print(path)\n'
-         'print(Config.fromfile(path).model.type)\n'
-         'from poslabel_mm.experiments.manifest import load_paper\n'
-         'print(load_paper().table(7).row("mae").paper["top1"])\n'
-         'from modelindex.load_model_index import load\n'
-         'from poslabel_mm.stack.model_hub import INDEX\n'
-         'print(load(str(INDEX)).models[0].config)'],
-        cwd=tmp_path, env={**os.environ, 'PYTHONPATH': str(tmp_path)},
-        capture_output=True, text=True)
+        [
+            sys.executable,
+            '-c',
+            'from poslabel_mm import config_path\n'
+            'from mmengine.config import Config\n'
+            'path = config_path("vit-b_apl_in1k")\n'
+            'print(path)\n'
+            'print(Config.fromfile(path).model.type)\n'
+            'from poslabel_mm.experiments.manifest import load_paper\n'
+            'print(load_paper().table(7).row("mae").paper["top1"])\n'
+            'from modelindex.load_model_index import load\n'
+            'from poslabel_mm.stack.model_hub import INDEX\n'
+            'print(load(str(INDEX)).models[0].config)',
+        ],
+        cwd=tmp_path,
+        env={**os.environ, 'PYTHONPATH': str(tmp_path)},
+        capture_output=True,
+        text=True,
+    )
     assert done.stdout.splitlines() == [
         str(tmp_path / 'poslabel_mm/.mim/configs/vit-b_apl_in1k.py'),
-        'poslabel_mm.PositionalLabelClassifier', '79.54', 'configs/deit-b_apl_in1k.py'
+        'poslabel_mm.PositionalLabelClassifier',
+        '79.54',
+        'configs/deit-b_apl_in1k.py',
     ], done.stderr
 
 
@@ -143,10 +168,11 @@ def test_pins_are_complete_and_in_range(packed, stack, python):
     pins = _pins(stack, python)
     with zipfile.ZipFile(packed[1]) as wheel:
         metadata = email.message_from_bytes(
-            wheel.read(f'poslabel_mm-{__version__}.dist-info/METADATA'))
+            wheel.read(f'poslabel_mm-{__version__}.dist-info/METADATA')
+        )
     for requirement in map(Requirement, metadata.get_all('Requires-Dist')):
         if requirement.marker is None or any(
-                requirement.marker.evaluate({'extra': extra})
-                for extra in (stack, 'tools', 'test')):
+            requirement.marker.evaluate({'extra': extra}) for extra in (stack, 'tools', 'test')
+        ):
             assert pins[requirement.name] in requirement.specifier, requirement
     assert (pins['torch'], pins['torchvision']) == ('2.13.0', '0.28.0')

@@ -1,4 +1,5 @@
 """The chunked pairwise cross-entropy equals the written-out form, in every gradient."""
+
 import copy
 import sys
 
@@ -9,23 +10,25 @@ from torch import nn
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils.checkpoint import checkpoint
 
-from poslabel_mm.tokens.labels import num_relative, relative_codes
 from poslabel_mm.models.losses import draw_keys, pairwise_cross_entropy
+from poslabel_mm.tokens.labels import num_relative, relative_codes
 
 
 class Problem(nn.Module):
     """Queries, keys and three linears; ``forward(loss)`` gives their loss."""
 
-    def __init__(self,
-                 grid=(3, 5),
-                 batch=2,
-                 channels=8,
-                 hidden=6,
-                 feat=6,
-                 num_visible=None,
-                 num_keys=None,
-                 dtype=torch.float64,
-                 bias=True):
+    def __init__(
+        self,
+        grid=(3, 5),
+        batch=2,
+        channels=8,
+        hidden=6,
+        feat=6,
+        num_visible=None,
+        num_keys=None,
+        dtype=torch.float64,
+        bias=True,
+    ):
         super().__init__()
         torch.manual_seed(0)
         classes = num_relative(grid)
@@ -39,13 +42,13 @@ class Problem(nn.Module):
         query_code, key_code = relative_codes(grid, visible)
         self.codes = query_code, key_code[..., :num_keys]
         self.query, self.key = (
-            nn.Parameter(torch.randn(batch, code.size(-1), channels)) for code in self.codes)
+            nn.Parameter(torch.randn(batch, code.size(-1), channels)) for code in self.codes
+        )
         self.to(dtype)
 
     def forward(self, loss=pairwise_cross_entropy, **kwargs):
         codes = [code.to(self.query.device) for code in self.codes]
-        return loss(self.query, self.key, *codes, self.fc1,
-                    [self.fc2, self.classifier], **kwargs)
+        return loss(self.query, self.key, *codes, self.fc1, [self.fc2, self.classifier], **kwargs)
 
     def results(self, loss=pairwise_cross_entropy, autocast=None, **kwargs):
         """Loss, accuracy, gradients by name; backward outside of autocast, as torch advises."""
@@ -56,24 +59,26 @@ class Problem(nn.Module):
         return dict(
             loss=value.detach(),
             accuracy=accuracy,
-            **{
-                name: p.grad.clone()
-                for name, p in self.named_parameters() if p.grad is not None
-            })
+            **{name: p.grad.clone() for name, p in self.named_parameters() if p.grad is not None},
+        )
 
 
 def assert_same(got, expected, **tolerance):
     assert got.keys() == expected.keys()
     for name, value in expected.items():
         torch.testing.assert_close(
-            got[name], value, msg=lambda m: f'{name}: {m}', check_dtype=False,
-            check_device=False, **tolerance)
+            got[name],
+            value,
+            msg=lambda m: f'{name}: {m}',
+            check_dtype=False,
+            check_device=False,
+            **tolerance,
+        )
 
 
 EXACT = dict(rtol=1e-10, atol=1e-12)
 
-on_every_device = pytest.mark.parametrize(
-    'device', ['cpu'] + ['cuda'] * torch.cuda.is_available())
+on_every_device = pytest.mark.parametrize('device', ['cpu'] + ['cuda'] * torch.cuda.is_available())
 
 
 class Recorder(TorchDispatchMode):
@@ -92,19 +97,22 @@ class Recorder(TorchDispatchMode):
         return result
 
 
-@pytest.mark.parametrize('kwargs', [
-    dict(),
-    dict(grid=(1, 7)),
-    dict(grid=(7, 1)),
-    dict(grid=(1, 1)),
-    dict(grid=(4, 4), batch=1),
-    dict(batch=5),
-    dict(num_visible=4),
-    dict(num_keys=4),
-    dict(feat=2),
-    dict(hidden=5, feat=9),
-    dict(bias=False),
-])
+@pytest.mark.parametrize(
+    'kwargs',
+    [
+        dict(),
+        dict(grid=(1, 7)),
+        dict(grid=(7, 1)),
+        dict(grid=(1, 1)),
+        dict(grid=(4, 4), batch=1),
+        dict(batch=5),
+        dict(num_visible=4),
+        dict(num_keys=4),
+        dict(feat=2),
+        dict(hidden=5, feat=9),
+        dict(bias=False),
+    ],
+)
 # 450 pairs are two images of 15 x 15: five of them leave a last chunk of one.
 # One of 10 holds two thirds of a query's.
 @pytest.mark.parametrize('pairs', [None, 1, 10, 37, 100, 450, 10**6])
@@ -131,10 +139,9 @@ def test_any_number_of_linears(num_linears):
         linears.zero_grad()
         value, _ = loss(problem.query, problem.key, *problem.codes, problem.fc1, linears)
         value.backward()
-        results.append({
-            name: p.grad.clone()
-            for name, p in linears.named_parameters()
-        } | dict(loss=value))
+        results.append(
+            {name: p.grad.clone() for name, p in linears.named_parameters()} | dict(loss=value)
+        )
     assert_same(results[1], results[0], **EXACT)
 
 
@@ -147,7 +154,9 @@ def test_drawn_keys_equal_the_written_out_form(kwargs, pairs, device):
     index = draw_keys(2, N, N, 3, torch.Generator().manual_seed(1)).to(device)
     assert_same(
         problem.results(key_index=index, pairs_per_chunk=pairs),
-        problem.results(written_out, key_index=index), **EXACT)
+        problem.results(written_out, key_index=index),
+        **EXACT,
+    )
 
 
 def test_gradcheck():
@@ -156,14 +165,23 @@ def test_gradcheck():
 
     def loss(*tensors):
         return torch.func.functional_call(
-            problem, dict(zip(names, tensors)), kwargs=dict(pairs_per_chunk=7))[0]
+            problem, dict(zip(names, tensors)), kwargs=dict(pairs_per_chunk=7)
+        )[0]
 
     assert torch.autograd.gradcheck(loss, tensors)
 
 
-@pytest.mark.parametrize('frozen', [('query', 'key'), ('fc1', ), ('fc2', 'classifier'),
-                                    ('query', 'key', 'fc1'), ('key', 'fc1', 'fc2', 'classifier'),
-                                    ('query', 'key', 'fc1', 'classifier')])
+@pytest.mark.parametrize(
+    'frozen',
+    [
+        ('query', 'key'),
+        ('fc1',),
+        ('fc2', 'classifier'),
+        ('query', 'key', 'fc1'),
+        ('key', 'fc1', 'fc2', 'classifier'),
+        ('query', 'key', 'fc1', 'classifier'),
+    ],
+)
 def test_frozen_parts_get_no_gradient_and_change_no_other(frozen):
     problem = Problem()
     for name in frozen:
@@ -193,10 +211,10 @@ def test_no_grad():
     assert not loss.requires_grad
     assert 'gelu' in recorder.operators and 'gelu_backward' not in recorder.operators
     assert_same(
-        dict(loss=loss, accuracy=accuracy), {
-            k: v
-            for k, v in problem.results(written_out).items() if k in ('loss', 'accuracy')
-        }, **EXACT)
+        dict(loss=loss, accuracy=accuracy),
+        {k: v for k, v in problem.results(written_out).items() if k in ('loss', 'accuracy')},
+        **EXACT,
+    )
 
 
 def test_accuracy_is_a_fraction_without_gradient():
@@ -206,8 +224,13 @@ def test_accuracy_is_a_fraction_without_gradient():
     labels = (query_code[..., :, None] + key_code[..., None, :]).expand(2, 15, 15).clone()
     labels[1] = (labels[1] + 1) % 45
     with torch.no_grad():
-        pairs = torch.cat([problem.query[:, :, None].expand(-1, -1, 15, -1),
-                           problem.key[:, None].expand(-1, 15, -1, -1)], dim=-1)
+        pairs = torch.cat(
+            [
+                problem.query[:, :, None].expand(-1, -1, 15, -1),
+                problem.key[:, None].expand(-1, 15, -1, -1),
+            ],
+            dim=-1,
+        )
         features = problem.fc2(nn.functional.gelu(problem.fc1(pairs))).flatten(0, 2)
         # More features than pairs: there are weights that give every pair its logits.
         wanted = nn.functional.one_hot(labels.flatten(), 45).double()
@@ -222,8 +245,7 @@ def test_accuracy_is_a_fraction_without_gradient():
 def test_scaled_and_accumulated_gradients():
     problem = Problem()
     expected = {
-        k: 6 * v
-        for k, v in problem.results(written_out).items() if k not in ('loss', 'accuracy')
+        k: 6 * v for k, v in problem.results(written_out).items() if k not in ('loss', 'accuracy')
     }
     problem.zero_grad()
     loss, _ = problem()
@@ -242,6 +264,7 @@ def test_large_logits_stay_finite():
 @pytest.mark.parametrize('dtype', [torch.float32, torch.float64])
 def test_improbable_classes_give_no_denormal_numbers(dtype):
     """A CPU multiplies those tens of times more slowly."""
+
     class Products(TorchDispatchMode):
         number = 0
 
@@ -268,16 +291,15 @@ def test_float32():
     problem = Problem(grid=(6, 7), channels=16, hidden=16, feat=16, dtype=torch.float32)
     expected = copy.deepcopy(problem).double().results(written_out)
     assert_same(
-        problem.results(), {
-            k: v.float()
-            for k, v in expected.items()
-        }, rtol=1e-4, atol=1e-6)
+        problem.results(), {k: v.float() for k, v in expected.items()}, rtol=1e-4, atol=1e-6
+    )
 
 
 def relative_error(got, expected):
     return {
         k: ((got[k].double() - v).norm() / v.norm().clamp(min=1e-12)).item()
-        for k, v in expected.items() if k != 'accuracy'
+        for k, v in expected.items()
+        if k != 'accuracy'
     }
 
 
@@ -299,7 +321,9 @@ def test_autocast_is_as_close_to_float64_as_the_written_out_form(dtype, drawn, s
     # Scaled, for the mean's gradients are too small for float16.
     plain = problem.results(
         lambda *args, **kwargs: [4096 * value for value in written_out(*args, **kwargs)],
-        autocast=dtype, key_index=index)
+        autocast=dtype,
+        key_index=index,
+    )
     plain = {name: value / 4096 for name, value in plain.items()}
     assert all(value.dtype == torch.float32 for value in got.values())
     plain_error = relative_error(plain, truth)
@@ -314,7 +338,7 @@ def test_autocast_log_sum_exp_is_float32():
     nn.init.zeros_(problem.classifier.bias)
     with torch.autocast('cpu', torch.bfloat16):
         loss, _ = problem()
-    torch.testing.assert_close(loss, torch.tensor(45.).log(), rtol=1e-6, atol=1e-6)
+    torch.testing.assert_close(loss, torch.tensor(45.0).log(), rtol=1e-6, atol=1e-6)
 
 
 def test_autocast_leaves_the_fold_alone():
@@ -333,8 +357,8 @@ def test_grad_scaler_in_half_precision():
     with torch.autocast('cpu', torch.float16):
         loss, _ = problem()
     problem.zero_grad()
-    (loss * 65536.).backward()
-    got = {k: p.grad / 65536. for k, p in problem.named_parameters()}
+    (loss * 65536.0).backward()
+    got = {k: p.grad / 65536.0 for k, p in problem.named_parameters()}
     assert max(relative_error(got, {k: truth[k] for k in got}).values()) < 1e-2
 
 
@@ -346,7 +370,8 @@ def test_activation_checkpointing(use_reentrant):
 
         def part(query, key):
             return pairwise_cross_entropy(
-                torch.tanh(query), torch.tanh(key), query_code, key_code, fc1, linears)
+                torch.tanh(query), torch.tanh(key), query_code, key_code, fc1, linears
+            )
 
         return checkpoint(part, query, key, use_reentrant=use_reentrant)
 
@@ -382,7 +407,7 @@ def test_compile(drawn, autocast):
 def test_differentiating_twice_is_an_error():
     problem = Problem()
     loss, _ = problem()
-    grad, = torch.autograd.grad(loss, problem.query, create_graph=True)
+    (grad,) = torch.autograd.grad(loss, problem.query, create_graph=True)
     # A penalty on the gradient, whose share would otherwise silently be zero.
     with pytest.raises(RuntimeError, match='cannot be differentiated twice'):
         (loss + grad.norm()).backward()
@@ -396,7 +421,6 @@ def mean_loss(problem, function):
     arguments = *problem.codes, problem.fc1, [problem.fc2, problem.classifier]
 
     class Loss(nn.Module):
-
         def __init__(self):
             super().__init__()
             self.problem = problem
@@ -420,10 +444,12 @@ TRANSFORMS = dict(
     jacrev=lambda f, q, k, w: torch.func.jacrev(f, (0, 2))(q[0], k[0], w),
     # Gradients of every sample, of weights that all share.
     vmap_of_grad=lambda f, q, k, w: torch.func.vmap(
-        torch.func.grad(f, (0, 2)), in_dims=(0, None, None))(q, k[0], w),
+        torch.func.grad(f, (0, 2)), in_dims=(0, None, None)
+    )(q, k[0], w),
     grad_of_vmap=lambda f, q, k, w: torch.func.grad(
-        lambda *a: torch.func.vmap(f, in_dims=(0, 0, None))(*a).square().sum(), (0, 1, 2))(
-            q, k, w))
+        lambda *a: torch.func.vmap(f, in_dims=(0, 0, None))(*a).square().sum(), (0, 1, 2)
+    )(q, k, w),
+)
 
 
 @pytest.mark.parametrize('transform', TRANSFORMS)
@@ -433,7 +459,8 @@ def test_torch_func(transform):
     key = torch.stack([problem.key, problem.key - 1, problem.key / 2]).detach()
     got, expected = (
         TRANSFORMS[transform](loss, query, key, weights)
-        for loss, weights in (mean_loss(problem, f) for f in (pairwise_cross_entropy, written_out)))
+        for loss, weights in (mean_loss(problem, f) for f in (pairwise_cross_entropy, written_out))
+    )
     torch.testing.assert_close(got, expected, **EXACT)
 
 
@@ -443,18 +470,24 @@ def test_a_batched_loss_has_the_gradient_of_ordinary_leaves():
     for function in pairwise_cross_entropy, written_out:
         loss, weights = mean_loss(problem, function)
         query = torch.stack([problem.query, 2 * problem.query]).detach().requires_grad_()
-        losses = torch.func.vmap(loss, in_dims=(0, None, None))(query, problem.key.detach(), weights)
+        losses = torch.func.vmap(loss, in_dims=(0, None, None))(
+            query, problem.key.detach(), weights
+        )
         losses.square().sum().backward()
         grads.append(query.grad)
     torch.testing.assert_close(*grads, **EXACT)
 
 
-@pytest.mark.parametrize('transform, message', [
-    (lambda f, x: torch.func.grad(lambda y: torch.func.grad(f)(y).norm())(x), 'twice'),
-    (lambda f, x: torch.func.jacrev(torch.func.jacrev(f))(x), 'twice'),
-    (lambda f, x: torch.func.jvp(f, (x, ), (x, )), 'forward-mode .* use reverse mode'),
-    (lambda f, x: torch.func.hessian(f)(x), 'forward-mode .* use reverse mode'),
-], ids=['grad of grad', 'jacrev of jacrev', 'jvp', 'hessian'])
+@pytest.mark.parametrize(
+    'transform, message',
+    [
+        (lambda f, x: torch.func.grad(lambda y: torch.func.grad(f)(y).norm())(x), 'twice'),
+        (lambda f, x: torch.func.jacrev(torch.func.jacrev(f))(x), 'twice'),
+        (lambda f, x: torch.func.jvp(f, (x,), (x,)), 'forward-mode .* use reverse mode'),
+        (lambda f, x: torch.func.hessian(f)(x), 'forward-mode .* use reverse mode'),
+    ],
+    ids=['grad of grad', 'jacrev of jacrev', 'jvp', 'hessian'],
+)
 def test_what_torch_func_cannot_do_says_so(transform, message):
     problem = Problem()
     loss, weights = mean_loss(problem, pairwise_cross_entropy)
@@ -487,8 +520,9 @@ def test_drawn_keys_are_distinct_balanced_and_leave_the_global_stream_alone():
     assert torch.equal(state, torch.get_rng_state())
     assert all(len(row.unique()) == 5 for row in index.flatten(0, 1))
     assert all(
-        torch.equal(image.flatten().bincount(minlength=12), torch.full((12, ), 5))
-        for image in index)
+        torch.equal(image.flatten().bincount(minlength=12), torch.full((12,), 5))
+        for image in index
+    )
     assert not torch.equal(index[0], index[1])
     assert torch.equal(index, draw_keys(3, 12, 12, 5, torch.Generator().manual_seed(0)))
 
@@ -501,7 +535,8 @@ def test_every_pair_is_drawn_equally_often(shape):
     frequency = nn.functional.one_hot(index, M).sum((0, 2)) / draws
     # Five standard deviations of a binomial.
     torch.testing.assert_close(
-        frequency, torch.full(shape, 2 / M), rtol=0, atol=5 * (.25 / draws)**.5)
+        frequency, torch.full(shape, 2 / M), rtol=0, atol=5 * (0.25 / draws) ** 0.5
+    )
 
 
 def test_the_estimate_is_unbiased():
@@ -511,7 +546,7 @@ def test_the_estimate_is_unbiased():
     draws = [problem.results(key_index=draw_keys(1, 6, 6, 2, generator)) for _ in range(1500)]
     for name, value in exact.items():
         samples = torch.stack([draw[name].double() for draw in draws])
-        error, spread = samples.mean(0) - value, samples.std(0) / len(draws)**.5
+        error, spread = samples.mean(0) - value, samples.std(0) / len(draws) ** 0.5
         assert (error.abs() <= 5 * spread + 1e-9).all(), name
 
 
@@ -540,11 +575,16 @@ def test_autocast_leaves_float64_alone():
 def test_a_key_image_too_many_is_named():
     problem = Problem()
     with pytest.raises(ValueError, match='queries of 1 images and keys of 2'):
-        pairwise_cross_entropy(problem.query[:1], problem.key, *problem.codes, problem.fc1,
-                               [problem.fc2, problem.classifier])
+        pairwise_cross_entropy(
+            problem.query[:1],
+            problem.key,
+            *problem.codes,
+            problem.fc1,
+            [problem.fc2, problem.classifier],
+        )
 
 
-@pytest.mark.parametrize('zeros', [('classifier.weight', ), ('query', 'key', 'fc1.bias')])
+@pytest.mark.parametrize('zeros', [('classifier.weight',), ('query', 'key', 'fc1.bias')])
 def test_float16_gradients_of_nothing_are_finite(zeros):
     problem = Problem(dtype=torch.float32)
     with torch.no_grad():

@@ -2,6 +2,7 @@
 
 Every leaf is resolved once; nothing of full size is built.
 """
+
 import copy
 import functools
 import math
@@ -36,10 +37,10 @@ LABEL_HEADS = {
 }
 
 every_config = pytest.mark.parametrize('name', PAPER.configs())
-of_every_manifest = pytest.mark.parametrize(
-    'name', PAPER.configs() + FASHION_MNIST.configs())
+of_every_manifest = pytest.mark.parametrize('name', PAPER.configs() + FASHION_MNIST.configs())
 every_row = pytest.mark.parametrize(
-    'table, row', ROWS, ids=[f'{table.id}-{row.id}' for table, row in ROWS])
+    'table, row', ROWS, ids=[f'{table.id}-{row.id}' for table, row in ROWS]
+)
 
 
 @functools.cache
@@ -78,14 +79,17 @@ def test_tables_and_figures_are_those_of_the_paper():
     assert all('top1' in row.paper for _, row in ROWS)
 
 
-@pytest.mark.parametrize('table, gains', [
-    # Gains that the paper's text names, and those over the rows without PE.
-    (1, {'pe-apl': 1.20, 'apl': 1.85}),
-    (2, {'rpl': 1.01}),
-    (4, {'vit-b-apl': 1.20, 'swin-b-rpl': 0.74}),
-    (5, {'vit-b-apl': 6.15, 'swin-b-rpl': 1.72}),
-    (6, {'vit-b-apl': 3.16, 'swin-b-apl': 2.24}),
-])
+@pytest.mark.parametrize(
+    'table, gains',
+    [
+        # Gains that the paper's text names, and those over the rows without PE.
+        (1, {'pe-apl': 1.20, 'apl': 1.85}),
+        (2, {'rpl': 1.01}),
+        (4, {'vit-b-apl': 1.20, 'swin-b-rpl': 0.74}),
+        (5, {'vit-b-apl': 6.15, 'swin-b-rpl': 1.72}),
+        (6, {'vit-b-apl': 3.16, 'swin-b-apl': 2.24}),
+    ],
+)
 def test_gains_over_the_baselines_are_the_papers(table, gains):
     table = PAPER.table(table)
     for id, gain in gains.items():
@@ -107,8 +111,10 @@ def test_every_leaf_is_in_the_manifest_or_said_not_to_be():
     others -= set(FASHION_MNIST.configs())
     assert {name for name in others if 'digits' not in name} == {
         # Sec. 4.1's size for ViT-B, and the stock Swin: no row is made of them.
-        'vit-b_384px_in1k.py', 'vit-b_apl_384px_in1k.py',
-        'vit-b_rpl_384px_in1k.py', 'swin-b_apl-stage3_in1k.py'
+        'vit-b_384px_in1k.py',
+        'vit-b_apl_384px_in1k.py',
+        'vit-b_rpl_384px_in1k.py',
+        'swin-b_apl-stage3_in1k.py',
     }
 
 
@@ -170,6 +176,7 @@ def _change(*keys, **entries):
         for key in keys:
             content = content[key]
         content.update(entries)
+
     return change
 
 
@@ -178,32 +185,36 @@ def _drop(*keys):
         for key in keys[:-1]:
             content = content[key]
         del content[keys[-1]]
+
     return change
 
 
 FIRST_ROW = 'tables', 0, 'rows', 0
 
 
-@pytest.mark.parametrize('change, problem', [
-    (_change(*FIRST_ROW, config='vit-b.py'), 'there is no config vit-b.py in'),
-    (_change(*FIRST_ROW, pretrain='x.py'), 'there is no config x.py in'),
-    (_change(*FIRST_ROW, id='apl'), 'table 1: row apl is there twice'),
-    (_change('tables', 0, id=2), 'table 2 is there twice'),
-    (_change(*FIRST_ROW, baseline='vit'), "row vit: its baseline 'vit' is no"),
-    (_change(*FIRST_ROW, baseline='gone'), "baseline 'gone' is no other row"),
-    (_change(*FIRST_ROW, top1=1), 'table 1, row vit: unknown top1'),
-    (_drop(*FIRST_ROW, 'name'), 'table 1, row vit: missing name'),
-    (_drop(*FIRST_ROW, 'id'), 'table 1: rows: an entry has no id'),
-    (_change(*FIRST_ROW, paper=3), 'table 1, row vit: paper must be a mapping'),
-    (_change(*FIRST_ROW, recipe='x'), "no recipe 'x' is described"),
-    (_change('tables', 0, data='cifar'), "no dataset 'cifar' is described"),
-    (_change('tables', 0, rows={}), 'table 1: rows must be a list'),
-    (_change('figures', 0, kind='pie'), "figure 5: kind is 'sweep'"),
-    (_change('figures', 1, values=[1]), "figure 7: kind is 'sweep'"),
-    (_change('figures', 0, configs=['x.py']), 'figure 5: there is no config x'),
-    (_drop('figures'), 'the file: missing figures'),
-    (_drop('datasets'), 'datasets must be a mapping'),
-])
+@pytest.mark.parametrize(
+    'change, problem',
+    [
+        (_change(*FIRST_ROW, config='vit-b.py'), 'there is no config vit-b.py in'),
+        (_change(*FIRST_ROW, pretrain='x.py'), 'there is no config x.py in'),
+        (_change(*FIRST_ROW, id='apl'), 'table 1: row apl is there twice'),
+        (_change('tables', 0, id=2), 'table 2 is there twice'),
+        (_change(*FIRST_ROW, baseline='vit'), "row vit: its baseline 'vit' is no"),
+        (_change(*FIRST_ROW, baseline='gone'), "baseline 'gone' is no other row"),
+        (_change(*FIRST_ROW, top1=1), 'table 1, row vit: unknown top1'),
+        (_drop(*FIRST_ROW, 'name'), 'table 1, row vit: missing name'),
+        (_drop(*FIRST_ROW, 'id'), 'table 1: rows: an entry has no id'),
+        (_change(*FIRST_ROW, paper=3), 'table 1, row vit: paper must be a mapping'),
+        (_change(*FIRST_ROW, recipe='x'), "no recipe 'x' is described"),
+        (_change('tables', 0, data='cifar'), "no dataset 'cifar' is described"),
+        (_change('tables', 0, rows={}), 'table 1: rows must be a list'),
+        (_change('figures', 0, kind='pie'), "figure 5: kind is 'sweep'"),
+        (_change('figures', 1, values=[1]), "figure 7: kind is 'sweep'"),
+        (_change('figures', 0, configs=['x.py']), 'figure 5: there is no config x'),
+        (_drop('figures'), 'the file: missing figures'),
+        (_drop('datasets'), 'datasets must be a mapping'),
+    ],
+)
 def test_a_wrong_manifest_is_one_line(manifest, change, problem):
     path = manifest(change)
     with pytest.raises(UserError) as caught:
@@ -269,9 +280,11 @@ def _schedulers(cfg, lr, epoch_length):
     optimizer = torch.optim.SGD([torch.zeros(1, requires_grad=True)], lr=lr)
     schedulers = [
         PARAM_SCHEDULERS.build(
-            dict(scheduler), default_args=dict(
-                end=cfg.train_cfg.max_epochs, optimizer=optimizer,
-                epoch_length=epoch_length))
+            dict(scheduler),
+            default_args=dict(
+                end=cfg.train_cfg.max_epochs, optimizer=optimizer, epoch_length=epoch_length
+            ),
+        )
         for scheduler in cfg.param_scheduler
     ]
     return optimizer, schedulers
@@ -310,17 +323,23 @@ def test_learning_rate_warms_up_then_falls_as_a_cosine(kind):
     steps = [b - a for a, b in zip(up, up[1:])]
     assert steps == pytest.approx([steps[0]] * len(steps)) and steps[0] > 0
     epochs = recipe['epochs'] - recipe['warmup_epochs']
-    assert down[::2] == pytest.approx([
-        end + (peak - end) * (1 + math.cos(math.pi * epoch / epochs)) / 2
-        for epoch in range(epochs + 1)
-    ], abs=1e-4 * peak)
+    assert down[::2] == pytest.approx(
+        [
+            end + (peak - end) * (1 + math.cos(math.pi * epoch / epochs)) / 2
+            for epoch in range(epochs + 1)
+        ],
+        abs=1e-4 * peak,
+    )
 
 
 @every_config
 def test_schedule_in_epochs(name):
     recipe, _ = _runs()[name]
-    kind = next(kind for kind in SCHEDULES if all(
-        PAPER.recipes[kind][key] == recipe[key] for key in ('lr', 'epochs')))
+    kind = next(
+        kind
+        for kind in SCHEDULES
+        if all(PAPER.recipes[kind][key] == recipe[key] for key in ('lr', 'epochs'))
+    )
     cfg = load(name)
     assert cfg.param_scheduler == load(SCHEDULES[kind]).param_scheduler
     assert cfg.train_cfg.max_epochs == recipe['epochs']
@@ -341,13 +360,16 @@ def test_schedule_in_iterations(name):
     assert (cosine.begin * scale, cosine.end * scale) == ends
 
 
-@pytest.mark.parametrize('base, recipe, data', [
-    ('imagenet_300e', 'classification', 'imagenet'),
-    ('mini_imagenet_300e', 'classification', 'mini_imagenet'),
-    ('caltech256_300e', 'classification', 'caltech256'),
-    ('mae_in1k_400e', 'mae', 'imagenet'),
-    ('mae_finetune_in1k_100e', 'mae_finetune', 'imagenet'),
-])
+@pytest.mark.parametrize(
+    'base, recipe, data',
+    [
+        ('imagenet_300e', 'classification', 'imagenet'),
+        ('mini_imagenet_300e', 'classification', 'mini_imagenet'),
+        ('caltech256_300e', 'classification', 'caltech256'),
+        ('mae_in1k_400e', 'mae', 'imagenet'),
+        ('mae_finetune_in1k_100e', 'mae_finetune', 'imagenet'),
+    ],
+)
 def test_comments_count_the_iterations(base, recipe, data):
     recipe = PAPER.recipes[recipe]
     images = next(t.data for t in PAPER.tables if t.data.id == data).train
@@ -364,17 +386,19 @@ def test_augmentation(name):
     first, *transforms, last = cfg.train_dataloader.dataset.pipeline
     assert (first.type, last.type) == ('LoadImageFromFile', 'PackInputs')
     assert [t.type for t in cfg.train_pipeline] == [
-        t.type for t in cfg.train_dataloader.dataset.pipeline]
+        t.type for t in cfg.train_dataloader.dataset.pipeline
+    ]
     assert transforms[0].scale == recipe['image_size']
     flips = [t for t in transforms if t.type == 'RandomFlip']
     assert [t.get('direction', 'horizontal') for t in flips] == recipe['flips']
     assert all(t.prob == 0.5 for t in flips)
     assert [t.type for t in transforms if t not in flips] == recipe['augmentation']
     # Flips come after the crop, before what changes colours.
-    assert transforms[1:1 + len(flips)] == flips
+    assert transforms[1 : 1 + len(flips)] == flips
     augments = cfg.model.get('train_cfg', dict()).get('augments', [])
     assert {a.type.lower(): a.alpha for a in augments} == {
-        kind: recipe[kind] for kind in ('mixup', 'cutmix') if kind in recipe}
+        kind: recipe[kind] for kind in ('mixup', 'cutmix') if kind in recipe
+    }
     if 'label_smoothing' in recipe:
         loss = cfg.model.head.loss
         assert loss.label_smooth_val == recipe['label_smoothing']
@@ -387,7 +411,10 @@ def test_rows_of_fashion_mnist(row):
     cfg = load(row.config)
     train, test = cfg.train_dataloader.dataset, cfg.test_dataloader.dataset
     assert (train.type, train.split, train.indices) == (
-        'poslabel_mm.FashionMNIST', 'train', data.train)
+        'poslabel_mm.FashionMNIST',
+        'train',
+        data.train,
+    )
     assert (test.type, test.split, test.get('indices')) == (train.type, 'test', None)
     assert cfg.model.head.num_classes == cfg.data_preprocessor.num_classes == data.classes
     *transforms, last = train.pipeline
@@ -401,7 +428,8 @@ def test_rows_of_fashion_mnist(row):
     model = MODELS.build(copy.deepcopy(cfg.model))
     label = _label(row)
     assert getattr(model.backbone, 'pos_encoding', 'learned') == (
-        'learned' if 'PE' in row.name else 'none')
+        'learned' if 'PE' in row.name else 'none'
+    )
     if label is None:
         assert cfg.model.type == 'ImageClassifier' and 'pos_head' not in cfg.model
     else:
@@ -411,12 +439,19 @@ def test_rows_of_fashion_mnist(row):
 
 
 DATASETS = {
-    'imagenet': ('ImageNet', 'data/imagenet',
-                 dict(split='train'), dict(split='val')),
-    'mini_imagenet': ('CustomDataset', 'data/mini_imagenet',
-                      dict(data_prefix='train'), dict(data_prefix='test')),
-    'caltech256': ('CustomDataset', 'data/caltech256',
-                   dict(data_prefix='train'), dict(data_prefix='test')),
+    'imagenet': ('ImageNet', 'data/imagenet', dict(split='train'), dict(split='val')),
+    'mini_imagenet': (
+        'CustomDataset',
+        'data/mini_imagenet',
+        dict(data_prefix='train'),
+        dict(data_prefix='test'),
+    ),
+    'caltech256': (
+        'CustomDataset',
+        'data/caltech256',
+        dict(data_prefix='train'),
+        dict(data_prefix='test'),
+    ),
 }
 
 
@@ -431,8 +466,9 @@ def test_dataset(name):
     assert {key: dataset[key] for key in train} == train
     sampler = cfg.train_dataloader.sampler
     assert sampler.shuffle
-    assert sampler.type == ('RepeatAugSampler' if recipe.get('repeats', 1) > 1
-                            else 'DefaultSampler')
+    assert sampler.type == (
+        'RepeatAugSampler' if recipe.get('repeats', 1) > 1 else 'DefaultSampler'
+    )
     # MMEngine would pass it to the function, and fail.
     assert '_scope_' not in cfg.train_dataloader.get('collate_fn', ())
     if name.startswith('mae-'):
@@ -451,10 +487,10 @@ def test_dataset(name):
 
 BACKBONES = {  # type, architecture and width of the tokens
     'ViT-B': ('VisionTransformer', ('b', 'base'), 768),
-    'DeiT-B': ('DeiTVisionTransformer', ('deit-base', ), 768),
-    'Swin-T': ('PositionalSwinTransformer', ('tiny', ), 768),
-    'Swin-B': ('PositionalSwinTransformer', ('base', ), 1024),
-    'NesT-B': ('TIMMBackbone', ('nest_base', ), 512),
+    'DeiT-B': ('DeiTVisionTransformer', ('deit-base',), 768),
+    'Swin-T': ('PositionalSwinTransformer', ('tiny',), 768),
+    'Swin-B': ('PositionalSwinTransformer', ('base',), 1024),
+    'NesT-B': ('TIMMBackbone', ('nest_base',), 512),
 }
 
 
@@ -491,14 +527,13 @@ def test_model_is_what_the_row_says(table, row):
             assert model.type in ('ImageClassifier', 'MAE')
         else:
             # All else of the head is its default, the paper's.
-            assert model.pos_head == dict(
-                type=LABEL_HEADS[label], in_channels=width, grid_size=14)
+            assert model.pos_head == dict(type=LABEL_HEADS[label], in_channels=width, grid_size=14)
     if row.pretrain:
         pretrain = load(row.pretrain)
         assert pretrain.model.backbone.mask_ratio == PAPER.recipes['mae']['mask_ratio']
         assert backbone.init_cfg.checkpoint == (
-            f'work_dirs/{Path(row.pretrain).stem}/'
-            f'epoch_{pretrain.train_cfg.max_epochs}.pth')
+            f'work_dirs/{Path(row.pretrain).stem}/epoch_{pretrain.train_cfg.max_epochs}.pth'
+        )
 
 
 def _differences(ours, base):
@@ -523,8 +558,10 @@ START = {'model.backbone.init_cfg.checkpoint'}
 
 
 @pytest.mark.parametrize(
-    'table, row', [entry for entry in ROWS if _label(entry[1])],
-    ids=[f'{table.id}-{row.id}' for table, row in ROWS if _label(row)])
+    'table, row',
+    [entry for entry in ROWS if _label(entry[1])],
+    ids=[f'{table.id}-{row.id}' for table, row in ROWS if _label(row)],
+)
 def test_a_labelled_row_differs_from_its_baseline_by_the_label_alone(table, row):
     baseline = table.row(row.baseline)
     assert _label(baseline) is None
@@ -534,19 +571,24 @@ def test_a_labelled_row_differs_from_its_baseline_by_the_label_alone(table, row)
         expected |= FLIPS
     if row.pretrain:
         expected |= START
-        assert _differences(
-            load(row.pretrain), load(baseline.pretrain)) == LABEL | ENCODER_PE
+        assert _differences(load(row.pretrain), load(baseline.pretrain)) == LABEL | ENCODER_PE
     assert _differences(load(row.config), load(baseline.config)) == expected
 
 
-@pytest.mark.parametrize(
-    'name', [row.config for table in PAPER.tables[4:6] for row in table.rows])
+@pytest.mark.parametrize('name', [row.config for table in PAPER.tables[4:6] for row in table.rows])
 def test_small_data_change_the_data_alone(name):
     stem, _, _ = name.rpartition('_')
-    assert {key.partition('.')[0] for key in _differences(
-        load(name), load(f'{stem}_in1k.py')) - {'model.head.num_classes'}
-    } <= {'data_preprocessor', 'data_root', 'dataset_type', 'train_dataloader',
-          'val_dataloader', 'test_dataloader'}
+    assert {
+        key.partition('.')[0]
+        for key in _differences(load(name), load(f'{stem}_in1k.py')) - {'model.head.num_classes'}
+    } <= {
+        'data_preprocessor',
+        'data_root',
+        'dataset_type',
+        'train_dataloader',
+        'val_dataloader',
+        'test_dataloader',
+    }
 
 
 # Headers
@@ -554,7 +596,7 @@ def test_small_data_change_the_data_alone(name):
 
 def _header(name):
     text = (CONFIGS / name).read_text('utf-8')
-    return text[:text.index('_base_')]
+    return text[: text.index('_base_')]
 
 
 @every_config
@@ -566,45 +608,48 @@ def test_header_has_the_command(name):
 def test_header_has_the_rows_and_no_others(name):
     wanted = {
         (table.id, row.name, *(f'{value:.2f}' for value in row.paper.values()))
-        for table, row in ROWS if row.config == name
+        for table, row in ROWS
+        if row.config == name
     }
     said = {
         (int(table), row, *values.split(' / '))
         for table, row, values in re.findall(
-            r'^# Table (\d), row "([^"]+)": ([\d./ ]+)\.$', _header(name), re.M)
+            r'^# Table (\d), row "([^"]+)": ([\d./ ]+)\.$', _header(name), re.M
+        )
     }
     assert said == wanted
 
 
 @pytest.mark.parametrize(
-    'row', [row for row in PAPER.table(7).rows if row.pretrain],
-    ids=lambda row: row.id)
+    'row', [row for row in PAPER.table(7).rows if row.pretrain], ids=lambda row: row.id
+)
 def test_header_of_a_pretraining_names_its_row_and_second_half(row):
     said = ' '.join(_header(row.pretrain).split('\n# '))
-    assert (f'Table 7, row "{row.name}", the first half; '
-            f'{row.config} is the second.') in said
+    assert (f'Table 7, row "{row.name}", the first half; {row.config} is the second.') in said
 
 
 @pytest.mark.parametrize('figure', PAPER.figures, ids=lambda figure: figure.id)
 def test_headers_name_what_a_sweep_varies(figure):
     for name in figure.configs:
-        assert (f'Fig. {figure.id} varies {figure.option}.' in ' '.join(
-            _header(name).split('\n# '))) == (figure.kind == 'sweep')
+        assert (
+            f'Fig. {figure.id} varies {figure.option}.' in ' '.join(_header(name).split('\n# '))
+        ) == (figure.kind == 'sweep')
 
 
 # What they do
 
 
 VIT = dict(
-    arch=dict(
-        embed_dims=16, num_layers=2, num_heads=2, feedforward_channels=32),
-    img_size=64)
+    arch=dict(embed_dims=16, num_layers=2, num_heads=2, feedforward_channels=32), img_size=64
+)
 SWIN = dict(
     arch=dict(embed_dims=8, depths=[1, 1, 2, 2], num_heads=[1, 2, 4, 8]),
-    img_size=64, window_size=2)
+    img_size=64,
+    window_size=2,
+)
 DECODER = dict(
-    num_patches=16, embed_dim=16, decoder_embed_dim=16, decoder_depth=1,
-    decoder_num_heads=2)
+    num_patches=16, embed_dim=16, decoder_embed_dim=16, decoder_depth=1, decoder_num_heads=2
+)
 # Width of the tokens, and what else a small model of a family has of its own.
 SMALL = {
     'vit': (16, dict(backbone=VIT)),
@@ -636,9 +681,10 @@ def small(name):
 
 
 # The rest differs from one of them by the data alone.
-EVERY_MODEL = [
-    name for name in PAPER.configs() if 'in1k' in name and 'flip' not in name
-] + ['vit-b_mini-imagenet.py', 'vit-b_caltech256.py']
+EVERY_MODEL = [name for name in PAPER.configs() if 'in1k' in name and 'flip' not in name] + [
+    'vit-b_mini-imagenet.py',
+    'vit-b_caltech256.py',
+]
 
 
 @pytest.mark.parametrize('name', EVERY_MODEL)
@@ -658,9 +704,10 @@ def test_one_step_of_training(name):
     losses = model.train_step(
         dict(
             inputs=images,
-            data_samples=[
-                DataSample().set_gt_label(data.classes - 1) for _ in images
-            ]), optim_wrapper)
+            data_samples=[DataSample().set_gt_label(data.classes - 1) for _ in images],
+        ),
+        optim_wrapper,
+    )
 
     assert all(torch.isfinite(value).all() for value in losses.values())
     label = next((k for k in ('apl', 'rpl') if f'_{k}_' in name), None)
@@ -668,22 +715,24 @@ def test_one_step_of_training(name):
         assert model.pos_head.loss_weight == recipe['label_weight']
         stock = 'loss_recon' if name.startswith('mae-') else 'loss_cls'
         assert {'loss', stock, f'loss_{label}', f'{label}_acc'} <= set(losses)
-    moved = {
-        key for key, value in model.named_parameters()
-        if not torch.equal(value, before[key])
-    }
+    moved = {key for key, value in model.named_parameters() if not torch.equal(value, before[key])}
     assert {
-        key for key, value in model.named_parameters()
+        key
+        for key, value in model.named_parameters()
         if value.requires_grad and not key.startswith('backbone.')
     } <= moved
     # A stock head starts from zeros, through which no gradient comes yet.
     assert any(key.startswith('backbone.') for key in moved) or not label
 
 
-@pytest.mark.parametrize('name', [
-    name for name in PAPER.configs() if name.startswith(('vit-b', 'deit'))
-    and 'from-mae' not in name and '_in1k' in name
-])
+@pytest.mark.parametrize(
+    'name',
+    [
+        name
+        for name in PAPER.configs()
+        if name.startswith(('vit-b', 'deit')) and 'from-mae' not in name and '_in1k' in name
+    ],
+)
 def test_initialisation(name):
     """DeiT's is timm's: one spread for all linear layers and the tokens."""
     recipe, _ = _runs()[name]
@@ -693,7 +742,8 @@ def test_initialisation(name):
     model.init_weights()
     backbone = model.backbone
     weights = [
-        module.weight for module in (*backbone.layers.modules(), *model.head.modules())
+        module.weight
+        for module in (*backbone.layers.modules(), *model.head.modules())
         if isinstance(module, torch.nn.Linear)
     ] + [backbone.cls_token, backbone.pos_embed]
     spreads = [weight.std().item() for weight in weights]
@@ -704,23 +754,29 @@ def test_initialisation(name):
     assert all(0.015 < spread < 0.025 for spread in spreads[:-2])
     assert all(0.01 < spread < 0.03 for spread in spreads[-2:])  # few values
     assert not any(
-        module.bias.any() for module in backbone.layers.modules()
-        if isinstance(module, torch.nn.Linear))
+        module.bias.any()
+        for module in backbone.layers.modules()
+        if isinstance(module, torch.nn.Linear)
+    )
 
 
 def test_an_image_is_repeated_as_often_as_the_recipe_says():
     sampler = DATA_SAMPLERS.build(
-        dict(load('deit-b_in1k.py').train_dataloader.sampler,
-             dataset=range(300), seed=0))
+        dict(load('deit-b_in1k.py').train_dataloader.sampler, dataset=range(300), seed=0)
+    )
     counts = torch.bincount(torch.tensor(list(sampler)))
     assert set(counts.tolist()) == {0, PAPER.recipes['deit']['repeats']}
     assert len(sampler) == 300  # as many iterations as of the other recipes
 
 
 PIPELINES = [
-    'vit-b_in1k.py', 'vit-b_apl_noflip_in1k.py', 'vit-b_apl_hvflip_in1k.py',
-    'mae-vit-b_in1k.py', 'vit-b_from-mae_in1k.py', 'vit-b_mini-imagenet.py',
-    'vit-b_caltech256.py'
+    'vit-b_in1k.py',
+    'vit-b_apl_noflip_in1k.py',
+    'vit-b_apl_hvflip_in1k.py',
+    'mae-vit-b_in1k.py',
+    'vit-b_from-mae_in1k.py',
+    'vit-b_mini-imagenet.py',
+    'vit-b_caltech256.py',
 ]
 
 
@@ -751,8 +807,7 @@ def test_both_flips_turn_images_both_ways(tmp_path):
         flips = [t for t in pipeline if t.type == 'RandomFlip']
         transform = Compose([pipeline[0], *flips])
         return {
-            tuple(transform(dict(img_path=str(tmp_path / 'image.png')))
-                  ['img'][0, 0].tolist())
+            tuple(transform(dict(img_path=str(tmp_path / 'image.png')))['img'][0, 0].tolist())
             for _ in range(40)
         }
 
@@ -766,15 +821,19 @@ def test_both_flips_turn_images_both_ways(tmp_path):
 
 
 def test_configs_resolve_to_what_was_reviewed():
-    resolved = {
-        path.name: load(path.name).to_dict() for path in CONFIGS.glob('*.py')
-    }
+    resolved = {path.name: load(path.name).to_dict() for path in CONFIGS.glob('*.py')}
     reviewed = config_snapshot.FILE.read_text('utf-8')
     assert config_snapshot.render(resolved) == reviewed, (
         'a config resolves to something else than the snapshot; if that is '
-        'meant, `python tests/config_snapshot.py` writes it anew')
+        'meant, `python tests/config_snapshot.py` writes it anew'
+    )
 
 
 def test_the_snapshot_tells_types_and_places():
     assert flatten(dict(a=dict(b=[1, dict(c='x')]), d=(), e={}, f=1.0)) == {
-        'a.b[0]': '1', 'a.b[1].c': "'x'", 'd': '()', 'e': '{}', 'f': '1.0'}
+        'a.b[0]': '1',
+        'a.b[1].c': "'x'",
+        'd': '()',
+        'e': '{}',
+        'f': '1.0',
+    }

@@ -1,18 +1,18 @@
 """Tokens of any stage of a backbone that stays the stock one."""
+
 import copy
 
 import pytest
 import torch
 import torch.nn.functional as F
 from backbones import OTHERS, TRANSFORMERS, WITHOUT_GRID
-from mmengine.runner.activation_checkpointing import \
-    turn_on_activation_checkpointing
+from mmengine.runner.activation_checkpointing import turn_on_activation_checkpointing
 from models import apl_head, batch, build, classifier, tiny_vit
 
 from poslabel_mm.errors import UserError
 from poslabel_mm.models import PatchTokenNeck
-from poslabel_mm.tokens.sources import TokenSource, token_source
 from poslabel_mm.tokens import PatchTokenReader, PatchTokens
+from poslabel_mm.tokens.sources import TokenSource, token_source
 
 CASES = TRANSFORMERS | OTHERS
 # Between their last stage and their last tokens is more than a norm over the
@@ -20,15 +20,30 @@ CASES = TRANSFORMERS | OTHERS
 MORE_THAN_A_NORM = {'MobileViT', 'ViTSAM', 'XCiT', 'PoolFormer', 'RIFormer'}
 # Pixels a token, stage by stage. The rest are plain: every layer is at 16.
 PYRAMID = [4, 8, 16, 32]
-STRIDES = dict.fromkeys([
-    'SwinTransformer', 'SwinTransformerV2', 'DaViT', 'PCPVT', 'SVT', 'MViT',
-    'MixMIMTransformer', 'TinyViT', 'EdgeNeXt', 'PoolFormer', 'RIFormer',
-    'VAN', 'ResNet', 'ConvNeXt', 'HorNet'
-], PYRAMID) | dict(LeViT=[16, 32, 64], MobileViT=[2, 4, 8, 16, 32])
+STRIDES = dict.fromkeys(
+    [
+        'SwinTransformer',
+        'SwinTransformerV2',
+        'DaViT',
+        'PCPVT',
+        'SVT',
+        'MViT',
+        'MixMIMTransformer',
+        'TinyViT',
+        'EdgeNeXt',
+        'PoolFormer',
+        'RIFormer',
+        'VAN',
+        'ResNet',
+        'ConvNeXt',
+        'HorNet',
+    ],
+    PYRAMID,
+) | dict(LeViT=[16, 32, 64], MobileViT=[2, 4, 8, 16, 32])
 # Widths of the stages of those that end a stage with a merging.
 WIDTHS = dict.fromkeys(
-    ['SwinTransformer', 'DaViT', 'MixMIMTransformer', 'TinyViT'],
-    [8, 16, 32, 64])
+    ['SwinTransformer', 'DaViT', 'MixMIMTransformer', 'TinyViT'], [8, 16, 32, 64]
+)
 CHANNELS = 32  # of the third stage of the tiny Swin
 
 
@@ -44,7 +59,8 @@ def swin(pos_neck=None, **kwargs):
         cfg.update(
             type='poslabel_mm.PositionalLabelClassifier',
             pos_neck=pos_neck,
-            pos_head=apl_head(in_channels=CHANNELS, grid_size=4) | kwargs)
+            pos_head=apl_head(in_channels=CHANNELS, grid_size=4) | kwargs,
+        )
     return cfg
 
 
@@ -52,8 +68,11 @@ def third_stage(**kwargs):
     return dict(type='poslabel_mm.PatchTokenNeck', stage=2) | kwargs
 
 
-READABLE = [name for name in CASES if name not in (
-    'HiViT', 'TNT', 'Conformer', 'EfficientFormer', 'RevVisionTransformer')]
+READABLE = [
+    name
+    for name in CASES
+    if name not in ('HiViT', 'TNT', 'Conformer', 'EfficientFormer', 'RevVisionTransformer')
+]
 
 
 @pytest.mark.parametrize('name', READABLE)
@@ -77,8 +96,8 @@ def test_every_stage_of_every_family(name):
         model(images)
     seen = [reader.take() for reader in readers]
     assert [grid_shape for _, grid_shape, _ in seen] == [
-        (side // stride, side // stride)
-        for stride in STRIDES.get(name, [16] * len(seen))]
+        (side // stride, side // stride) for stride in STRIDES.get(name, [16] * len(seen))
+    ]
     if name in WIDTHS:
         assert [tokens.shape[-1] for tokens, *_ in seen] == WIDTHS[name]
     for tokens, (H, W), _ in seen:
@@ -86,8 +105,10 @@ def test_every_stage_of_every_family(name):
     expected = last.take()
     assert seen[-1].grid_shape == expected.grid_shape
     if name not in MORE_THAN_A_NORM:
-        norm = [F.layer_norm(tokens, tokens.shape[-1:])
-                for tokens in (seen[-1].tokens, expected.tokens)]
+        norm = [
+            F.layer_norm(tokens, tokens.shape[-1:])
+            for tokens in (seen[-1].tokens, expected.tokens)
+        ]
         torch.testing.assert_close(*norm, atol=1e-3, rtol=1e-3)
 
 
@@ -96,7 +117,7 @@ def test_a_stage_is_not_what_the_merging_after_it_makes(name):
     """Even where the backbone returns that."""
     cfg = case(name)['model']['backbone'] | dict(out_after_downsample=True)
     if name == 'DaViT':
-        cfg['out_indices'] = (3, )
+        cfg['out_indices'] = (3,)
     model = build(cfg, training=False)
     reader = PatchTokenReader(model, stage=1)
     with torch.no_grad(), reader:
@@ -106,9 +127,14 @@ def test_a_stage_is_not_what_the_merging_after_it_makes(name):
 
 
 CHECKPOINTED = dict(
-    SwinTransformer='with_cp', SwinTransformerV2='with_cp', DaViT='with_cp',
-    ConvNeXt='with_cp', MixMIMTransformer='use_checkpoint',
-    TinyViT='use_checkpoint', ResNet='with_cp')
+    SwinTransformer='with_cp',
+    SwinTransformerV2='with_cp',
+    DaViT='with_cp',
+    ConvNeXt='with_cp',
+    MixMIMTransformer='use_checkpoint',
+    TinyViT='use_checkpoint',
+    ResNet='with_cp',
+)
 
 
 @pytest.mark.parametrize('stage', [0, 2, None])
@@ -118,17 +144,16 @@ def test_activation_checkpointing_changes_no_gradient(name, stage):
     results = []
     for on in (False, True):
         cfg = case(name)['model']['backbone'] | {CHECKPOINTED[name]: on}
-        model = build(cfg | (dict(drop_path_rate=0.) if name not in (
-            'ResNet', 'MixMIMTransformer') else {}))
+        model = build(
+            cfg | (dict(drop_path_rate=0.0) if name not in ('ResNet', 'MixMIMTransformer') else {})
+        )
         reader = PatchTokenReader(model, stage)
         image = images.clone().requires_grad_()
         with reader:
             model(image)
         tokens = reader.take().tokens
-        (tokens * torch.linspace(-1, 1, tokens.shape[-1])).square().sum(
-        ).backward()
-        results.append([tokens.detach(), image.grad] +
-                       [p.grad for p in model.parameters()])
+        (tokens * torch.linspace(-1, 1, tokens.shape[-1])).square().sum().backward()
+        results.append([tokens.detach(), image.grad] + [p.grad for p in model.parameters()])
     for a, b in zip(*results):
         assert (a is None) == (b is None)
         if a is not None:
@@ -149,8 +174,7 @@ def test_hornets_checkpointed_stages_are_out_of_sight():
 @pytest.mark.parametrize('norms', [[False] * 3 + [True], [True] * 4])
 def test_published_twins_have_norms_after_their_stages(name, norms):
     """The tokens of a stage are those past its norm, where it has one."""
-    cfg = case(name)['model']['backbone'] | dict(
-        norm_after_stage=norms, out_indices=(0, 1, 2, 3))
+    cfg = case(name)['model']['backbone'] | dict(norm_after_stage=norms, out_indices=(0, 1, 2, 3))
     model = build(cfg, training=False)
     readers = [PatchTokenReader(model, stage) for stage in (0, 1, 2, 3, None)]
     with torch.no_grad():
@@ -163,8 +187,7 @@ def test_published_twins_have_norms_after_their_stages(name, norms):
         assert torch.equal(tokens, out.flatten(2).transpose(1, 2))
 
 
-@pytest.mark.parametrize(
-    'name', sorted(set(CASES) - set(READABLE)))
+@pytest.mark.parametrize('name', sorted(set(CASES) - set(READABLE)))
 def test_a_backbone_without_readable_stages_says_so(name):
     model = build(case(name)['model']['backbone'])
     with pytest.raises(UserError, match='cannot be read; leave out pos_neck'):
@@ -193,8 +216,7 @@ def test_a_stock_swin_at_224_px_learns_196_positions():
 
 def test_a_plain_transformers_stage_is_its_layer():
     images, _ = batch()
-    model = build(
-        tiny_vit(out_type='raw', out_indices=[0, 1]), training=False)
+    model = build(tiny_vit(out_type='raw', out_indices=[0, 1]), training=False)
     reader = PatchTokenReader(model, stage=0)
     with reader:
         outputs = model(images)
@@ -207,13 +229,12 @@ def test_tokens_are_normalised_without_parameters():
     out = neck(PatchTokens(tokens, (2, 3)))
     assert out.grid_shape == (2, 3) and not neck.state_dict()
     torch.testing.assert_close(out.tokens.mean(-1), torch.zeros(2, 6))
-    torch.testing.assert_close(
-        out.tokens.var(-1, unbiased=False), torch.ones(2, 6))
+    torch.testing.assert_close(out.tokens.var(-1, unbiased=False), torch.ones(2, 6))
 
 
 def test_output_keys_and_weight_zero_are_the_stock_ones():
     images, samples = batch(2, 64, 64)
-    a, b = build(swin()), build(swin(third_stage(), loss_weight=0.))
+    a, b = build(swin()), build(swin(third_stage(), loss_weight=0.0))
     extra = set(b.state_dict()) - set(a.state_dict())
     assert extra and all(name.startswith('pos_head.') for name in extra)
     results = []
@@ -221,8 +242,10 @@ def test_output_keys_and_weight_zero_are_the_stock_ones():
         torch.manual_seed(3)  # for the drop path
         losses = model.loss(images, samples)
         sum(v for k, v in losses.items() if 'loss' in k).backward()
-        results.append([losses.get('loss_cls', losses.get('loss'))] +
-                       [p.grad for p in model.backbone.parameters()])
+        results.append(
+            [losses.get('loss_cls', losses.get('loss'))]
+            + [p.grad for p in model.backbone.parameters()]
+        )
     assert all(map(torch.equal, *results))
     assert torch.equal(a.eval()(images), b.eval()(images))
 
@@ -249,30 +272,31 @@ def test_a_copy_reads_its_own_backbone():
 
 def test_without_a_stage_it_normalises_the_last_tokens():
     images, _ = batch(2, 64, 64)
-    model = build(
-        swin(third_stage(stage=None), in_channels=64, grid_size=2),
-        training=False)
+    model = build(swin(third_stage(stage=None), in_channels=64, grid_size=2), training=False)
     assert model.patch_tokens(images).tokens.shape == (2, 4, 64)
 
 
 @pytest.mark.parametrize('stage', [4, -1, 1.5, 'third'])
 def test_a_stage_that_is_not_there_is_refused_when_the_model_is_built(stage):
-    with pytest.raises(
-            UserError, match=r'SwinTransformer has no stage .*from 0 to 3'):
+    with pytest.raises(UserError, match=r'SwinTransformer has no stage .*from 0 to 3'):
         build(swin(third_stage(stage=stage)))
 
 
 @pytest.mark.parametrize('name', WITHOUT_GRID)
 def test_a_backbone_without_a_grid_is_refused_when_the_model_is_built(name):
     # Their layers for scores are large, and are not needed for this.
-    with torch.device('meta'), pytest.raises(
-            UserError, match=f'{name} exposes no patch grid.*class scores'):
+    with (
+        torch.device('meta'),
+        pytest.raises(UserError, match=f'{name} exposes no patch grid.*class scores'),
+    ):
         build(
             dict(
                 type='poslabel_mm.PositionalLabelClassifier',
                 backbone=WITHOUT_GRID[name],
                 head=None,
-                pos_head=apl_head()))
+                pos_head=apl_head(),
+            )
+        )
 
 
 def test_the_same_backbone_without_scores_shows_its_feature_map():
@@ -283,12 +307,15 @@ def test_the_same_backbone_without_scores_shows_its_feature_map():
 # ------------------------------------------------- MMEngine's activation_checkpointing
 
 
-@pytest.mark.parametrize('modules, stage, refused', [
-    (['stages.1'], 1, True),
-    (['stages.1.blocks.0'], 1, False),
-    (['stages.1'], 2, False),
-    (['stages.1'], 0, False),
-])
+@pytest.mark.parametrize(
+    'modules, stage, refused',
+    [
+        (['stages.1'], 1, True),
+        (['stages.1.blocks.0'], 1, False),
+        (['stages.1'], 2, False),
+        (['stages.1'], 0, False),
+    ],
+)
 def test_tokens_inside_of_a_reentrant_checkpoint_are_refused(modules, stage, refused):
     """It runs without gradient: they would train nothing. Its advice works."""
     model = build(case('TinyViT')['model']['backbone'])
@@ -323,7 +350,8 @@ def test_a_whole_vit_in_a_reentrant_checkpoint_is_refused():
 def test_a_stage_of_a_wrapped_backbone(stage):
     cfg = case('SwinTransformer')['model']['backbone']
     model = build(
-        dict(type='LoRAModel', module=cfg, rank=2, targets=[dict(type='qkv')]), training=False)
+        dict(type='LoRAModel', module=cfg, rank=2, targets=[dict(type='qkv')]), training=False
+    )
     reader = PatchTokenReader(model, stage)
     images = batch(2, 64, 64)[0]
     with reader:

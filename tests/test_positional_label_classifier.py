@@ -1,4 +1,5 @@
 """The points that the README promises of a labelled classifier."""
+
 import copy
 from functools import partial
 from unittest import mock
@@ -14,8 +15,8 @@ from torch.utils.checkpoint import checkpoint
 from poslabel_mm.errors import UserError
 
 DEIT_INIT = [
-    dict(type='TruncNormal', layer='Linear', std=.02),
-    dict(type='Constant', layer='LayerNorm', val=1., bias=0.),
+    dict(type='TruncNormal', layer='Linear', std=0.02),
+    dict(type='Constant', layer='LayerNorm', val=1.0, bias=0.0),
 ]
 # Dropout and drop path make a shifted random stream visible in the losses.
 NOISY = tiny_vit(drop_rate=0.2, drop_path_rate=0.2)
@@ -28,8 +29,7 @@ def head_for(out_type):
     return dict(neck=neck) | (dict(head=None) if neck is None else dict())
 
 
-@pytest.mark.parametrize('out_type',
-                         ['cls_token', 'avg_featmap', 'featmap', 'raw'])
+@pytest.mark.parametrize('out_type', ['cls_token', 'avg_featmap', 'featmap', 'raw'])
 def test_output_equals_the_stock_classifiers(out_type):
     images, _ = batch()
     cfg = dict(backbone=tiny_vit(out_type=out_type)) | head_for(out_type)
@@ -45,8 +45,9 @@ def test_predictions_and_features_equal_the_stock_classifiers():
     images, samples = batch()
     stock = build(classifier(), training=False)
     ours = build(classifier(apl_head()), training=False)
-    for a, b in zip(ours.predict(images, copy.deepcopy(samples)),
-                    stock.predict(images, copy.deepcopy(samples))):
+    for a, b in zip(
+        ours.predict(images, copy.deepcopy(samples)), stock.predict(images, copy.deepcopy(samples))
+    ):
         assert torch.equal(a.pred_score, b.pred_score)
     for stage in ('backbone', 'neck', 'pre_logits'):
         a, b = (m.extract_feat(images, stage=stage) for m in (ours, stock))
@@ -67,8 +68,7 @@ def test_evaluation_runs_no_position_head_and_costs_the_same():
     ours.predict(images, copy.deepcopy(samples))
     assert list(ours.loss(images, samples)) == ['loss_cls']
     flops = [
-        get_model_complexity_info(
-            model, (3, 16, 16), show_table=False, show_arch=False)['flops']
+        get_model_complexity_info(model, (3, 16, 16), show_table=False, show_arch=False)['flops']
         for model in (ours, stock)
     ]
     assert flops[0] == flops[1]
@@ -78,13 +78,12 @@ def test_evaluation_runs_no_position_head_and_costs_the_same():
 @pytest.mark.parametrize('several', [False, True])
 def test_weight_zero_trains_as_the_stock_classifier(init_cfg, several):
     """Same seed: same weights, losses and gradients, noise included."""
-    pos_head = apl_head(loss_weight=0.)
+    pos_head = apl_head(loss_weight=0.0)
     if several:
         pos_head = [pos_head]
     cfg = dict(backbone=NOISY, init_cfg=init_cfg)
     results = []
-    for model in (build(classifier(**cfg)),
-                  build(classifier(pos_head, **cfg))):
+    for model in (build(classifier(**cfg)), build(classifier(pos_head, **cfg))):
         model.train()
         images, samples = batch()
         optimizer = torch.optim.AdamW(model.parameters(), lr=1e-2)
@@ -95,11 +94,13 @@ def test_weight_zero_trains_as_the_stock_classifier(init_cfg, several):
             out = model.loss(images, samples)
             losses.append(out['loss_cls'] if 'loss_cls' in out else out['loss'])
             sum(v for k, v in out.items() if 'loss' in k).backward()
-            gradients.append({
-                name: parameter.grad.clone()
-                for name, parameter in model.named_parameters()
-                if not name.startswith('pos_head')
-            })
+            gradients.append(
+                {
+                    name: parameter.grad.clone()
+                    for name, parameter in model.named_parameters()
+                    if not name.startswith('pos_head')
+                }
+            )
             optimizer.step()
         results.append((losses, gradients))
     (stock_losses, stock_grads), (our_losses, our_grads) = results
@@ -138,8 +139,7 @@ def test_two_heads_of_a_kind_are_refused():
 @pytest.mark.parametrize('pos_head', [[], {}])
 def test_no_head_at_all_is_refused(pos_head):
     with pytest.raises(UserError, match='has no pos_head'):
-        build(classifier() | dict(
-            type='poslabel_mm.PositionalLabelClassifier', pos_head=pos_head))
+        build(classifier() | dict(type='poslabel_mm.PositionalLabelClassifier', pos_head=pos_head))
 
 
 def test_a_built_head_is_taken_as_stock_parts_are():
@@ -151,8 +151,10 @@ def test_building_a_head_touches_no_random_stream():
     """Not even the seed that waits for CUDA to be initialised."""
     torch.manual_seed(0)
     before = torch.get_rng_state()
-    with mock.patch.object(torch.cuda, 'manual_seed_all') as seed_devices, \
-            mock.patch.object(torch.cuda, 'manual_seed') as seed_device:
+    with (
+        mock.patch.object(torch.cuda, 'manual_seed_all') as seed_devices,
+        mock.patch.object(torch.cuda, 'manual_seed') as seed_device,
+    ):
         MODELS.build(apl_head()).init_weights()
     assert not seed_devices.called and not seed_device.called
     assert torch.equal(torch.get_rng_state(), before)
@@ -164,14 +166,13 @@ def test_state_dict_is_the_stock_one_plus_pos_head():
     extra = set(ours.state_dict()) - set(stock.state_dict())
     assert set(stock.state_dict()) <= set(ours.state_dict())
     assert extra and all(name.startswith('pos_head.') for name in extra)
-    assert ours.load_state_dict(
-        stock.state_dict(), strict=False).missing_keys == sorted(
-            extra, key=list(ours.state_dict()).index)
+    assert ours.load_state_dict(stock.state_dict(), strict=False).missing_keys == sorted(
+        extra, key=list(ours.state_dict()).index
+    )
     images, _ = batch()
     assert torch.equal(ours.eval()(images), stock.eval()(images))
     fresh = build(classifier(), seed=9)
-    unexpected = fresh.load_state_dict(
-        ours.state_dict(), strict=False).unexpected_keys
+    unexpected = fresh.load_state_dict(ours.state_dict(), strict=False).unexpected_keys
     assert set(unexpected) == extra
     assert torch.equal(fresh.eval()(images), stock(images))
 
@@ -180,31 +181,23 @@ def test_pretrained_init_cfg_loads_the_position_head_too(tmp_path):
     source = build(classifier(apl_head()), seed=4)
     path = str(tmp_path / 'checkpoint.pth')
     torch.save(dict(state_dict=source.state_dict()), path)
-    model = build(
-        classifier(
-            apl_head(), init_cfg=dict(type='Pretrained', checkpoint=path)))
+    model = build(classifier(apl_head(), init_cfg=dict(type='Pretrained', checkpoint=path)))
     for name, value in source.state_dict().items():
         assert torch.equal(model.state_dict()[name], value), name
 
 
 @pytest.mark.parametrize('size', [1, 2, 5])
 def test_labels_follow_the_grid_not_the_batch(size):
-    model = build(
-        classifier(
-            apl_head(grid_size=(3, 5)),
-            backbone=tiny_vit(img_size=(12, 20))))
+    model = build(classifier(apl_head(grid_size=(3, 5)), backbone=tiny_vit(img_size=(12, 20))))
     images, samples = batch(size, 12, 20)
-    one_by_one = [
-        model.position_losses(image[None])['loss_apl'] for image in images
-    ]
+    one_by_one = [model.position_losses(image[None])['loss_apl'] for image in images]
     together = model.loss(images, samples)['loss_apl']
     torch.testing.assert_close(together, sum(one_by_one) / size)
 
 
 def test_another_resolution_is_an_error_that_names_both_grids():
     model = build(classifier(apl_head()))
-    with pytest.raises(
-            UserError, match=r'4x5 patch grid.*grid_size=\(4, 4\)'):
+    with pytest.raises(UserError, match=r'4x5 patch grid.*grid_size=\(4, 4\)'):
         model.loss(*batch(2, 16, 20))
     assert torch.isfinite(model.loss(*batch())['loss_apl'])
 
@@ -216,8 +209,7 @@ def test_compiled_and_checkpointed_steps_equal_the_plain_one():
         def total():
             return model.parse_losses(model.loss(images, samples))[0]
 
-        loss = (torch.compile(total, backend='aot_eager')
-                if compiled else total)()
+        loss = (torch.compile(total, backend='aot_eager') if compiled else total)()
         loss.backward()
         return loss.detach(), [p.grad for p in model.parameters()]
 
@@ -225,8 +217,7 @@ def test_compiled_and_checkpointed_steps_equal_the_plain_one():
     compiled = step(build(classifier(apl_head())), compiled=True)
     checkpointed_model = build(classifier(apl_head()))
     backbone = checkpointed_model.backbone
-    backbone.forward = partial(
-        checkpoint, backbone.forward, use_reentrant=False)
+    backbone.forward = partial(checkpoint, backbone.forward, use_reentrant=False)
     for loss, grads in (compiled, step(checkpointed_model)):
         torch.testing.assert_close(loss, plain[0])
         for got, expected in zip(grads, plain[1]):

@@ -1,4 +1,5 @@
 """MAE's and MoCo v3's encoders with a choice of positional encoding."""
+
 import pytest
 import torch
 from mmpretrain.models.selfsup import MAE
@@ -23,12 +24,12 @@ def mocov3_vit(**kwargs):
 
 STOCK = dict(type='MAEViT') | VIT
 ENCODERS = [(mae_vit, STOCK), (mae_hivit, hivit('MAEHiViT'))]
-both_encoders = pytest.mark.parametrize(
-    'ours, stock', ENCODERS, ids=['ViT', 'HiViT'])
+both_encoders = pytest.mark.parametrize('ours, stock', ENCODERS, ids=['ViT', 'HiViT'])
 every_encoder = pytest.mark.parametrize(
     'ours, stock',
     ENCODERS + [(mocov3_vit, dict(type='MoCoV3ViT') | VIT)],
-    ids=['ViT', 'HiViT', 'MoCo v3'])
+    ids=['ViT', 'HiViT', 'MoCo v3'],
+)
 
 
 @every_encoder
@@ -66,19 +67,20 @@ def move_visible_patches(batch, indices, order, patch=4):
     for of_image, places in zip(patches, indices):
         of_image[places] = of_image[places[order]].clone()
     H, W = batch.shape[2] // patch, batch.shape[3] // patch
-    return patches.unflatten(1, (H, W)).permute(
-        0, 3, 1, 4, 2, 5).flatten(4, 5).flatten(2, 3)
+    return patches.unflatten(1, (H, W)).permute(0, 3, 1, 4, 2, 5).flatten(4, 5).flatten(2, 3)
 
 
 @pytest.mark.parametrize('mask_ratio', [0, 0.25, 0.5, 0.75])
-@pytest.mark.parametrize('make, img_size', [
-    (mae_vit, (16, 16)),
-    (mae_vit, (12, 20)),
-    (mae_hivit, (16, 16)),
-    (mae_hivit, (12, 20)),
-])
-def test_without_encoding_the_encoder_is_equivariant(make, img_size,
-                                                     mask_ratio):
+@pytest.mark.parametrize(
+    'make, img_size',
+    [
+        (mae_vit, (16, 16)),
+        (mae_vit, (12, 20)),
+        (mae_hivit, (16, 16)),
+        (mae_hivit, (12, 20)),
+    ],
+)
+def test_without_encoding_the_encoder_is_equivariant(make, img_size, mask_ratio):
     """Permuting the visible patches permutes the tokens, and nothing else."""
     height, width = img_size
     batch = images(2, max(img_size))[..., :height, :width].double()
@@ -91,10 +93,8 @@ def test_without_encoding_the_encoder_is_equivariant(make, img_size,
 
     def after_moving(encoder):
         tokens, indices = tokens_of(encoder, batch)
-        order = torch.randperm(
-            indices.shape[1], generator=torch.Generator().manual_seed(5))
-        moved, same = tokens_of(
-            encoder, move_visible_patches(batch, indices, order))
+        order = torch.randperm(indices.shape[1], generator=torch.Generator().manual_seed(5))
+        moved, same = tokens_of(encoder, move_visible_patches(batch, indices, order))
         assert torch.equal(same, indices)
         return moved, tokens[:, order]
 
@@ -113,31 +113,29 @@ def tokens_before_attention(encoder, batch):
     else:  # HiViT's stages before have no attention
         block = encoder.blocks[-encoder.num_main_blocks]
     seen = []
-    handle = block.register_forward_pre_hook(
-        lambda _, inputs: seen.append(inputs[0]))
+    handle = block.register_forward_pre_hook(lambda _, inputs: seen.append(inputs[0]))
     torch.manual_seed(4)
     encoder(batch)
     handle.remove()
-    return seen[0][:, -int(encoder.num_patches * (1 - encoder.mask_ratio)):]
+    return seen[0][:, -int(encoder.num_patches * (1 - encoder.mask_ratio)) :]
 
 
 @pytest.mark.parametrize('H, W', [(3, 5), (5, 3), (2, 8)])
 @pytest.mark.parametrize('pos_encoding', ['sincos', 'learned'])
 @both_encoders
-def test_each_visible_token_gets_the_encoding_of_its_patch(
-        ours, stock, pos_encoding, H, W):
+def test_each_visible_token_gets_the_encoding_of_its_patch(ours, stock, pos_encoding, H, W):
     """A patch is found by its pixels: of a grey image it alone is changed."""
     encoder = build(
-        ours(
-            img_size=(4 * H, 4 * W), mask_ratio=0.5,
-            pos_encoding=pos_encoding)).double()
+        ours(img_size=(4 * H, 4 * W), mask_ratio=0.5, pos_encoding=pos_encoding)
+    ).double()
     if pos_encoding == 'learned':
-        expected = encoder.pos_embed[0, -H * W:].clone()
+        expected = encoder.pos_embed[0, -H * W :].clone()
     else:  # as in the corner of the stock encoder's square that holds the grid
         side = max(H, W)
         square = build(stock | dict(img_size=4 * side)).double()
-        expected = square.pos_embed[0, -side * side:].unflatten(
-            0, (side, side))[:H, :W].flatten(0, 1)
+        expected = (
+            square.pos_embed[0, -side * side :].unflatten(0, (side, side))[:H, :W].flatten(0, 1)
+        )
     grey = torch.zeros(3, 3, 4 * H, 4 * W).double()
     encoded = tokens_before_attention(encoder, grey)
     encoder.pos_embed.data.zero_()
@@ -146,12 +144,11 @@ def test_each_visible_token_gets_the_encoding_of_its_patch(
     for place in range(H * W):
         row, column = 4 * (place // W), 4 * (place % W)
         image = grey.clone()
-        image[..., row:row + 4, column:column + 4] = images(1, 4).double()
+        image[..., row : row + 4, column : column + 4] = images(1, 4).double()
         tokens = tokens_before_attention(encoder, image)
         here = (tokens != plain).any(-1)
         found += here.sum()
-        torch.testing.assert_close(
-            (encoded - plain)[here], expected[place].expand(here.sum(), -1))
+        torch.testing.assert_close((encoded - plain)[here], expected[place].expand(here.sum(), -1))
     assert found == plain.shape[0] * plain.shape[1]  # each one is some patch's
 
 
@@ -193,8 +190,9 @@ def test_init_cfg_loads_all_of_a_checkpoint(tmp_path, pos_encoding):
     model = build(
         mae_vit(
             pos_encoding=pos_encoding,
-            init_cfg=dict(
-                type='Pretrained', checkpoint=path, prefix='backbone.')))
+            init_cfg=dict(type='Pretrained', checkpoint=path, prefix='backbone.'),
+        )
+    )
     for key, value in source.backbone.state_dict().items():
         assert torch.equal(model.state_dict()[key], value), key
 
@@ -203,8 +201,7 @@ def test_init_cfg_loads_a_hierarchical_encoder(tmp_path):
     source = build(mae_hivit(), seed=4)
     path = str(tmp_path / 'checkpoint.pth')
     torch.save(dict(state_dict=source.state_dict()), path)
-    model = build(
-        mae_hivit(init_cfg=dict(type='Pretrained', checkpoint=path)))
+    model = build(mae_hivit(init_cfg=dict(type='Pretrained', checkpoint=path)))
     for key, value in source.state_dict().items():
         assert torch.equal(model.state_dict()[key], value), key
 

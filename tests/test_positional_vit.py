@@ -23,11 +23,10 @@ def test_learned_is_the_stock_vit():
 @pytest.mark.parametrize('img_size', [16, (12, 20)])
 def test_without_encoding_the_tokens_do_not_know_their_place(img_size):
     """Moving the patches moves the tokens, and changes nothing else."""
-    height, width = (img_size, img_size) if isinstance(img_size,
-                                                       int) else img_size
+    height, width = (img_size, img_size) if isinstance(img_size, int) else img_size
     model = build(
-        vit(pos_encoding='none', img_size=img_size, out_type='featmap'),
-        training=False).double()
+        vit(pos_encoding='none', img_size=img_size, out_type='featmap'), training=False
+    ).double()
     images = batch(2, height, width)[0].double()
     rows = torch.randperm(height // 4)
 
@@ -35,12 +34,9 @@ def test_without_encoding_the_tokens_do_not_know_their_place(img_size):
         blocks = maps.unflatten(2, (-1, side))
         return blocks[:, :, rows].flatten(2, 3)
 
-    torch.testing.assert_close(
-        model(move(images, 4))[0], move(model(images)[0], 1))
-    learned = build(
-        vit(img_size=img_size, out_type='featmap'), training=False).double()
-    assert not torch.allclose(
-        learned(move(images, 4))[0], move(learned(images)[0], 1))
+    torch.testing.assert_close(model(move(images, 4))[0], move(model(images)[0], 1))
+    learned = build(vit(img_size=img_size, out_type='featmap'), training=False).double()
+    assert not torch.allclose(learned(move(images, 4))[0], move(learned(images)[0], 1))
 
 
 def test_without_encoding_nothing_is_saved_nor_loaded():
@@ -61,7 +57,7 @@ def test_without_encoding_nothing_is_saved_nor_loaded():
 def sincos(rows, cols, dims):
     """MAE's encoding, in MMPretrain's order: a quarter of the channels each
     for sin and cos of the row, then of the column."""
-    omega = 1 / 10000**(torch.arange(dims // 4) / (dims // 4))
+    omega = 1 / 10000 ** (torch.arange(dims // 4) / (dims // 4))
     table = []
     for row in range(rows):
         for col in range(cols):
@@ -75,8 +71,7 @@ def sincos(rows, cols, dims):
 def test_sincos_is_maes_fixed_encoding(img_size, grid, initialised):
     cfg = vit(pos_encoding='sincos', img_size=img_size)
     model = build(cfg) if initialised else MODELS.build(cfg)
-    torch.testing.assert_close(model.pos_embed.data[0, 1:],
-                               sincos(*grid, model.embed_dims))
+    torch.testing.assert_close(model.pos_embed.data[0, 1:], sincos(*grid, model.embed_dims))
     assert not model.pos_embed[0, 0].any()  # the class token
     assert not model.pos_embed.requires_grad
     assert 'pos_embed' in model.state_dict()
@@ -86,9 +81,8 @@ def test_square_sincos_is_mmpretrains_to_the_bit():
     model = build(vit(pos_encoding='sincos'))
     assert torch.equal(
         model.pos_embed.data,
-        build_2d_sincos_position_embedding((4, 4),
-                                           model.embed_dims,
-                                           cls_token=True))
+        build_2d_sincos_position_embedding((4, 4), model.embed_dims, cls_token=True),
+    )
 
 
 def test_sincos_is_not_trained_whatever_a_checkpoint_holds():
@@ -106,12 +100,10 @@ def test_learned_sincos_starts_as_sincos_and_learns():
 
 
 def test_sincos_of_an_image_without_class_token():
-    model = build(
-        vit(pos_encoding='sincos', with_cls_token=False,
-            out_type='avg_featmap'))
+    model = build(vit(pos_encoding='sincos', with_cls_token=False, out_type='avg_featmap'))
     assert torch.equal(
-        model.pos_embed.data,
-        build_2d_sincos_position_embedding((4, 4), model.embed_dims))
+        model.pos_embed.data, build_2d_sincos_position_embedding((4, 4), model.embed_dims)
+    )
 
 
 def test_unknown_encoding_is_refused():

@@ -1,4 +1,5 @@
 """Pre-training and fine-tuning, their configs, and both in one command."""
+
 import json
 import re
 import shutil
@@ -25,9 +26,7 @@ PAIRS = {
     'mae-vit-tiny_rpl_digits.py': 'vit-tiny_rpl_from-mae_digits.py',
 }
 every_pair = pytest.mark.parametrize('pretraining, finetuning', PAIRS.items())
-LABELS = dict(
-    apl='poslabel_mm.PositionalLabelHead',
-    rpl='poslabel_mm.RelativePositionalLabelHead')
+LABELS = dict(apl='poslabel_mm.PositionalLabelHead', rpl='poslabel_mm.RelativePositionalLabelHead')
 
 
 def load(name):
@@ -39,8 +38,9 @@ def test_finetuning_starts_where_pretraining_ends(pretraining, finetuning):
     first, second = load(pretraining), load(finetuning)
     start = second.model.backbone.init_cfg
     assert start.type == 'Pretrained' and start.prefix == 'backbone.'
-    assert start.checkpoint == (f'work_dirs/{Path(pretraining).stem}/'
-                                f'epoch_{first.train_cfg.max_epochs}.pth')
+    assert start.checkpoint == (
+        f'work_dirs/{Path(pretraining).stem}/epoch_{first.train_cfg.max_epochs}.pth'
+    )
     assert second.model.backbone.pos_encoding == 'learned_sincos'
 
 
@@ -60,8 +60,10 @@ def test_runs_can_be_stopped_and_gone_on_with(pretraining, finetuning):
     for cfg in load(pretraining), load(finetuning):
         hooks = {hook.type for hook in cfg.custom_hooks}
         assert hooks == {
-            'poslabel_mm.EpochSeedHook', 'poslabel_mm.NonFiniteLossHook',
-            'poslabel_mm.StopSignalHook', 'poslabel_mm.ResumeOptionsHook'
+            'poslabel_mm.EpochSeedHook',
+            'poslabel_mm.NonFiniteLossHook',
+            'poslabel_mm.StopSignalHook',
+            'poslabel_mm.ResumeOptionsHook',
         }
         checkpoint = cfg.default_hooks.checkpoint
         assert checkpoint.type == 'poslabel_mm.AtomicCheckpointHook'
@@ -69,20 +71,27 @@ def test_runs_can_be_stopped_and_gone_on_with(pretraining, finetuning):
         assert '_scope_' not in cfg.visualizer and not cfg.resume
 
 
-@pytest.mark.parametrize('stock, ours', [
-    ('mae/mae_vit-base-p16_8xb512-amp-coslr-400e_in1k.py',
-     'mae-vit-b_apl_in1k.py'),
-    ('mae/benchmarks/vit-base-p16_8xb128-coslr-100e_in1k.py',
-     'vit-b_apl_from-mae_in1k.py'),
-])
+@pytest.mark.parametrize(
+    'stock, ours',
+    [
+        ('mae/mae_vit-base-p16_8xb512-amp-coslr-400e_in1k.py', 'mae-vit-b_apl_in1k.py'),
+        ('mae/benchmarks/vit-base-p16_8xb128-coslr-100e_in1k.py', 'vit-b_apl_from-mae_in1k.py'),
+    ],
+)
 def test_recipe_is_mmpretrains_own(tmp_path, stock, ours):
     (tmp_path / 'stock.py').write_text(f"_base_ = 'mmpretrain::{stock}'")
     expected = Config.fromfile(str(tmp_path / 'stock.py'))
     # MMEngine would pass it to the function, which takes no such argument.
     expected.train_dataloader.get('collate_fn', dict()).pop('_scope_', None)
     got = load(ours)
-    for key in ('optim_wrapper', 'param_scheduler', 'train_cfg',
-                'train_dataloader', 'data_preprocessor', 'auto_scale_lr'):
+    for key in (
+        'optim_wrapper',
+        'param_scheduler',
+        'train_cfg',
+        'train_dataloader',
+        'data_preprocessor',
+        'auto_scale_lr',
+    ):
         assert got.get(key) == expected.get(key), key
     assert got.model.get('neck') == expected.model.get('neck')
     assert got.model.head == expected.model.head
@@ -91,18 +100,15 @@ def test_recipe_is_mmpretrains_own(tmp_path, stock, ours):
 @every_pair
 def test_models_are_built_and_trained(pretraining, finetuning):
     """With a smaller encoder, for ViT-B would take its time."""
-    arch = dict(
-        embed_dims=32, num_layers=1, num_heads=2, feedforward_channels=32)
+    arch = dict(embed_dims=32, num_layers=1, num_heads=2, feedforward_channels=32)
     for cfg in load(pretraining), load(finetuning):
         model = cfg.model
         model.backbone.update(arch=arch, init_cfg=None)
         if 'pos_head' in model:
             model.pos_head.in_channels = 32
         if cfg.filename.endswith(pretraining):
-            model.neck.update(
-                embed_dim=32, decoder_embed_dim=16, decoder_depth=1)
-            side = model.neck.patch_size * (
-                14 if 'in1k' in pretraining else 6)
+            model.neck.update(embed_dim=32, decoder_embed_dim=16, decoder_depth=1)
+            side = model.neck.patch_size * (14 if 'in1k' in pretraining else 6)
             model = MODELS.build(model)
             model.init_weights()
             losses = model.loss(torch.rand(2, 3, side, side), None)
@@ -117,25 +123,24 @@ def test_finetuned_tokens_are_normalised_before_the_head_reads_them():
     model = load('vit-b_apl_from-mae_in1k.py').model
     assert not model.backbone.final_norm
     model.backbone.update(
-        img_size=32, init_cfg=None, arch=dict(
-            embed_dims=32, num_layers=1, num_heads=2, feedforward_channels=32))
+        img_size=32,
+        init_cfg=None,
+        arch=dict(embed_dims=32, num_layers=1, num_heads=2, feedforward_channels=32),
+    )
     model.head.in_channels = 32
     model.pos_head.update(in_channels=32, grid_size=2)
     model.pop('train_cfg', None)  # no Mixup
     model = MODELS.build(model)
     seen = []
-    model.pos_head.register_forward_pre_hook(
-        lambda _, inputs: seen.append(inputs[0]))
+    model.pos_head.register_forward_pre_hook(lambda _, inputs: seen.append(inputs[0]))
     model.pos_head.loss = lambda patch_tokens: dict(
-        loss_apl=model.pos_head(patch_tokens.tokens).sum())
-    model.loss(100 * torch.randn(2, 3, 32, 32),
-               [DataSample().set_gt_label(0)] * 2)
-    tokens, = seen
+        loss_apl=model.pos_head(patch_tokens.tokens).sum()
+    )
+    model.loss(100 * torch.randn(2, 3, 32, 32), [DataSample().set_gt_label(0)] * 2)
+    (tokens,) = seen
     assert tokens.shape == (2, 4, 32)
-    torch.testing.assert_close(
-        tokens.mean(-1), torch.zeros(2, 4), atol=1e-5, rtol=0)
-    torch.testing.assert_close(
-        tokens.var(-1, unbiased=False), torch.ones(2, 4), atol=1e-2, rtol=0)
+    torch.testing.assert_close(tokens.mean(-1), torch.zeros(2, 4), atol=1e-5, rtol=0)
+    torch.testing.assert_close(tokens.var(-1, unbiased=False), torch.ones(2, 4), atol=1e-2, rtol=0)
 
 
 # ------------------------------------------------------------ the one command
@@ -229,8 +234,7 @@ def test_from_pretraining_to_accuracy_in_one_command(call, configs, tmp_path, ca
     # One epoch of a small learning rate later, but not another drawing.
     for key in pretrained:
         if key.startswith('backbone.') and key in tuned:
-            torch.testing.assert_close(
-                tuned[key], pretrained[key], atol=0.1, rtol=0)
+            torch.testing.assert_close(tuned[key], pretrained[key], atol=0.1, rtol=0)
     assert 'backbone.pos_embed' not in pretrained
     assert tuned['backbone.pos_embed'].abs().max() > 0.9  # the sincos one
 
@@ -246,27 +250,44 @@ def test_from_pretraining_to_accuracy_in_one_command(call, configs, tmp_path, ca
     (second / 'last_checkpoint').unlink()
     assert call(*command) == ['train.py', 'test.py']
 
-    with pytest.raises(UserError, match='mae/seed0 was made with other settings, .*mask_ratio=0.5 '
-                       'and not 0.25: move it away, or choose another --work-dir'):
+    with pytest.raises(
+        UserError,
+        match='mae/seed0 was made with other settings, .*mask_ratio=0.5 '
+        'and not 0.25: move it away, or choose another --work-dir',
+    ):
         call(*command[:-1], 'model.backbone.mask_ratio=0.25')
 
 
-@pytest.mark.parametrize('options, message', [
-    (['--finetuning', 'model.backbone.arch.feedforward_channels=48'],
-     r'encoders differ: .* \(32, 16\) in .*mae.py but \(48, 16\)'),
-    (['--finetuning', 'model.backbone.arch.num_layers=3'],
-     r'encoders differ: only .*tiny.py has layers.2.'),
-    (['--pretraining', 'model.backbone.arch.num_layers=3'],
-     r'encoders differ: only .*mae.py has layers.2.'),
-    (['--finetuning', 'model.head.loss.num_classes=5'],
-     r'head.num_classes is 2, but model.head.loss.num_classes is 5'),
-    (['--pretraining', 'model.backbone.mask=0.5', 'model.neck'],
-     'options of .*mae.py are KEY=VALUE pairs, got model.neck'),
-    (['--pretraining', 'model.neck.patch_size.a=1'], 'does not fit .*mae.py'),
-    (['--finetuning', 'test_dataloader=None'], 'no test_dataloader'),
-])
+@pytest.mark.parametrize(
+    'options, message',
+    [
+        (
+            ['--finetuning', 'model.backbone.arch.feedforward_channels=48'],
+            r'encoders differ: .* \(32, 16\) in .*mae.py but \(48, 16\)',
+        ),
+        (
+            ['--finetuning', 'model.backbone.arch.num_layers=3'],
+            r'encoders differ: only .*tiny.py has layers.2.',
+        ),
+        (
+            ['--pretraining', 'model.backbone.arch.num_layers=3'],
+            r'encoders differ: only .*mae.py has layers.2.',
+        ),
+        (
+            ['--finetuning', 'model.head.loss.num_classes=5'],
+            r'head.num_classes is 2, but model.head.loss.num_classes is 5',
+        ),
+        (
+            ['--pretraining', 'model.backbone.mask=0.5', 'model.neck'],
+            'options of .*mae.py are KEY=VALUE pairs, got model.neck',
+        ),
+        (['--pretraining', 'model.neck.patch_size.a=1'], 'does not fit .*mae.py'),
+        (['--finetuning', 'test_dataloader=None'], 'no test_dataloader'),
+    ],
+)
 def test_what_cannot_work_is_said_before_anything_is_trained(
-        call, configs, tmp_path, options, message):
+    call, configs, tmp_path, options, message
+):
     with pytest.raises(UserError, match=message):
         call(*configs, '--work-dir', tmp_path / 'work', *options)
     assert not (tmp_path / 'work').exists()
@@ -290,33 +311,49 @@ def test_a_finetuned_model_is_not_paired_with_another_pretraining(call, configs,
     assert run.checkpoint.read_text() == 'weights'
 
 
-@pytest.mark.parametrize('checkpoint, message', [
-    ('', 'no checkpoint is named'),
-    ('nowhere.pth', 'nowhere.pth does not exist'),
-    ('smaller.pth', 'smaller.pth is not of backbone: .* of another size are '
-     'patch_embed.projection.weight; name another with .*checkpoint=FILE'),
-    ('other.pth', "other.pth has nothing under the prefix 'backbone.': its "
-     'keys begin with fc;'),
-])
+@pytest.mark.parametrize(
+    'checkpoint, message',
+    [
+        ('', 'no checkpoint is named'),
+        ('nowhere.pth', 'nowhere.pth does not exist'),
+        (
+            'smaller.pth',
+            'smaller.pth is not of backbone: .* of another size are '
+            'patch_embed.projection.weight; name another with .*checkpoint=FILE',
+        ),
+        (
+            'other.pth',
+            "other.pth has nothing under the prefix 'backbone.': its keys begin with fc;",
+        ),
+    ],
+)
 def test_training_from_an_unfit_checkpoint_is_refused(
-        configs, tmp_path, monkeypatch, capfd, checkpoint, message):
+    configs, tmp_path, monkeypatch, capfd, checkpoint, message
+):
     shape = (8, 3, 4, 4)
     torch.save(
-        {'backbone.patch_embed.projection.weight': torch.zeros(shape)},
-        tmp_path / 'smaller.pth')
+        {'backbone.patch_embed.projection.weight': torch.zeros(shape)}, tmp_path / 'smaller.pth'
+    )
     torch.save({'fc.weight': torch.zeros(1)}, tmp_path / 'other.pth')
     monkeypatch.chdir(tmp_path)
-    monkeypatch.setattr(sys, 'argv', [
-        'train.py', configs[1], '--work-dir', 'work', '--cfg-options',
-        'model.backbone.init_cfg.type=Pretrained',
-        'model.backbone.init_cfg.prefix=backbone.',
-        f'model.backbone.init_cfg.checkpoint={checkpoint}'
-    ])
+    monkeypatch.setattr(
+        sys,
+        'argv',
+        [
+            'train.py',
+            configs[1],
+            '--work-dir',
+            'work',
+            '--cfg-options',
+            'model.backbone.init_cfg.type=Pretrained',
+            'model.backbone.init_cfg.prefix=backbone.',
+            f'model.backbone.init_cfg.checkpoint={checkpoint}',
+        ],
+    )
     monkeypatch.setenv('LOCAL_RANK', '0')
     with pytest.raises(SystemExit) as left:
         launch.train()
     assert left.value.code == 1
-    errors = [line for line in capfd.readouterr().err.splitlines()
-              if line.startswith('error: ')]
+    errors = [line for line in capfd.readouterr().err.splitlines() if line.startswith('error: ')]
     assert len(errors) == 1 and re.search(message, errors[0])
     assert not (tmp_path / 'work').exists()

@@ -1,4 +1,5 @@
 """The quickstart from the first run to the picture, with an interrupt."""
+
 import json
 import os
 import signal
@@ -27,9 +28,24 @@ def start(folder):
     env = {**os.environ, 'POSLABEL_MM_COMMAND': 'bash quickstart.sh --seeds 0'}
     env.pop('PYTHONPATH', None)
     return subprocess.Popen(
-        [sys.executable, str(ROOT / 'tools' / 'quickstart.py'), '--seeds', '0', '--epochs', '2',
-         '--jobs', '1', '--work-dir', 'out'],
-        cwd=folder, env=env, text=True, stdout=subprocess.PIPE, stderr=subprocess.PIPE)
+        [
+            sys.executable,
+            str(ROOT / 'tools' / 'quickstart.py'),
+            '--seeds',
+            '0',
+            '--epochs',
+            '2',
+            '--jobs',
+            '1',
+            '--work-dir',
+            'out',
+        ],
+        cwd=folder,
+        env=env,
+        text=True,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+    )
 
 
 def test_it_resumes_after_an_interrupt_and_ends_with_table_and_picture(tmp_path):
@@ -42,7 +58,8 @@ def test_it_resumes_after_an_interrupt_and_ends_with_table_and_picture(tmp_path)
     out, err = process.communicate()
     assert process.returncode == 130
     assert err.strip().splitlines()[-1] == (
-        'stopped; what is done is kept. To resume: bash quickstart.sh --seeds 0')
+        'stopped; what is done is kept. To resume: bash quickstart.sh --seeds 0'
+    )
     assert not (run / 'metrics.json').exists()
     before = (run / 'epoch_1.pth').stat().st_mtime_ns
 
@@ -58,10 +75,17 @@ def test_it_resumes_after_an_interrupt_and_ends_with_table_and_picture(tmp_path)
     picture = tmp_path / 'out' / '2epochs' / 'positions.png'
     assert np.ptp(matplotlib.image.imread(picture)) == 1
     # Every file that it says to type next is there.
-    words = [word for line in out.split('Next:')[1].splitlines()
-             for word in line.split() if '/' in word and "'" not in word]
-    files = [word.removeprefix('PYTHON=') for word in words
-             if word.endswith(('.py', '.pth', '.sh', 'python'))]
+    words = [
+        word
+        for line in out.split('Next:')[1].splitlines()
+        for word in line.split()
+        if '/' in word and "'" not in word
+    ]
+    files = [
+        word.removeprefix('PYTHON=')
+        for word in words
+        if word.endswith(('.py', '.pth', '.sh', 'python'))
+    ]
     assert len(files) >= 8
     assert all((tmp_path / name).exists() for name in files)
 
@@ -99,11 +123,19 @@ def write_log(run, session, entries):
 def test_the_log_of_a_resumed_run_counts_every_iteration_once(tmp_path):
     run = Run('vit-tiny_apl_digits.py', 0, (), tmp_path)
     assert logs.last_entry(run.folder) == {}
-    for session, lines in {'1': [(1, 10, 4.), (2, 20, 9.)], '2': [(2, 20, 2.), (3, 30, 1.)]}.items():
-        write_log(run, session, [
-            dict(epoch=epoch, iter=i, time=0.5, loss=99., loss_cls=loss, apl_acc=10 * loss)
-            for epoch, i, loss in lines])
-    assert quickstart.by_epoch(run, 'loss_cls') == {1: 4., 2: 2., 3: 1.}
-    assert quickstart.by_epoch(run, 'apl_acc') == {1: 40., 2: 20., 3: 10.}
-    assert logs.training_seconds(run.folder) == 15.
+    for session, lines in {
+        '1': [(1, 10, 4.0), (2, 20, 9.0)],
+        '2': [(2, 20, 2.0), (3, 30, 1.0)],
+    }.items():
+        write_log(
+            run,
+            session,
+            [
+                dict(epoch=epoch, iter=i, time=0.5, loss=99.0, loss_cls=loss, apl_acc=10 * loss)
+                for epoch, i, loss in lines
+            ],
+        )
+    assert quickstart.by_epoch(run, 'loss_cls') == {1: 4.0, 2: 2.0, 3: 1.0}
+    assert quickstart.by_epoch(run, 'apl_acc') == {1: 40.0, 2: 20.0, 3: 10.0}
+    assert logs.training_seconds(run.folder) == 15.0
     assert logs.last_entry(run.folder)['iter'] == 30

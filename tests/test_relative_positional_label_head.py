@@ -9,15 +9,18 @@ from torch import nn
 from torch.utils.checkpoint import checkpoint
 
 from poslabel_mm.errors import UserError
-from poslabel_mm.tokens.labels import relative_labels
 from poslabel_mm.models import RelativePositionalLabelHead
 from poslabel_mm.tokens import PatchTokens
+from poslabel_mm.tokens.labels import relative_labels
 
 
 def rpl_head(**kwargs):
-    return dict(
-        type='poslabel_mm.RelativePositionalLabelHead', in_channels=EMBED_DIMS,
-        grid_size=GRID) | kwargs
+    return (
+        dict(
+            type='poslabel_mm.RelativePositionalLabelHead', in_channels=EMBED_DIMS, grid_size=GRID
+        )
+        | kwargs
+    )
 
 
 def written_out(head, patch_tokens):
@@ -33,19 +36,29 @@ def written_out(head, patch_tokens):
 def test_default_widths_are_those_of_the_released_code():
     head = RelativePositionalLabelHead(in_channels=768, grid_size=14)
     linears = [m for m in head.modules() if isinstance(m, nn.Linear)]
-    assert [(m.in_features, m.out_features) for m in linears] == [(768, 384), (384, 384),
-                                                                  (384, 729)]
+    assert [(m.in_features, m.out_features) for m in linears] == [
+        (768, 384),
+        (384, 384),
+        (384, 729),
+    ]
 
 
-@pytest.mark.parametrize('query, key', [('first_half', 'second_half'),
-                                        ('second_half', 'first_half'),
-                                        ('first_half', 'first_half'), ('all', 'all'),
-                                        ('all', 'second_half')])
+@pytest.mark.parametrize(
+    'query, key',
+    [
+        ('first_half', 'second_half'),
+        ('second_half', 'first_half'),
+        ('first_half', 'first_half'),
+        ('all', 'all'),
+        ('all', 'second_half'),
+    ],
+)
 @pytest.mark.parametrize('grid', [(3, 3), (2, 5), (1, 6), (1, 1)])
 @pytest.mark.parametrize('visible', [None, 4])
 def test_loss_is_equation_9_times_lambda(query, key, grid, visible):
     head = RelativePositionalLabelHead(
-        8, grid, query_channels=query, key_channels=key, loss_weight=0.25).double()
+        8, grid, query_channels=query, key_channels=key, loss_weight=0.25
+    ).double()
     N = grid[0] * grid[1]
     indices = None
     if visible is not None:
@@ -74,20 +87,27 @@ def test_the_pair_is_the_query_then_the_key():
 def test_learns_the_relations_and_says_how_many():
     """Its classifier is solved for, with more features than there are pairs."""
     head = RelativePositionalLabelHead(
-        16, (2, 3), query_channels='all', key_channels='all', hidden_channels=64,
-        init_cfg=dict(type='Xavier', layer='Linear')).double()
+        16,
+        (2, 3),
+        query_channels='all',
+        key_channels='all',
+        hidden_channels=64,
+        init_cfg=dict(type='Xavier', layer='Linear'),
+    ).double()
     head.init_weights()
     tokens = torch.eye(6, 16, dtype=torch.float64)[None]
     patch_tokens = PatchTokens(tokens, (2, 3))
     labels = relative_labels((2, 3)).flatten()
     with torch.no_grad():
-        pairs = torch.cat([tokens[:, :, None].expand(-1, -1, 6, -1),
-                           tokens[:, None].expand(-1, 6, -1, -1)], dim=-1)
+        pairs = torch.cat(
+            [tokens[:, :, None].expand(-1, -1, 6, -1), tokens[:, None].expand(-1, 6, -1, -1)],
+            dim=-1,
+        )
         features = head.fc2(F.gelu(head.fc1(pairs))).flatten(0, 2)
         head.classifier.weight.zero_()
         head.classifier.bias.copy_(F.one_hot(labels[0], 15))  # no move at all
         assert head.loss(patch_tokens)['rpl_acc'] == pytest.approx(100 / 6)
-        wanted = 9. * F.one_hot(labels, 15).double()
+        wanted = 9.0 * F.one_hot(labels, 15).double()
         head.classifier.weight.copy_(torch.linalg.lstsq(features, wanted).solution.T)
         head.classifier.bias.zero_()
     out = head.loss(patch_tokens)
@@ -160,7 +180,7 @@ def test_checkpointing_repeats_the_exact_head_and_refuses_one_that_draws(use_ree
         return head.loss(PatchTokens(tokens, (3, 3)))['loss_rpl']
 
     head = RelativePositionalLabelHead(8, (3, 3))
-    expected, = torch.autograd.grad(loss(tokens), tokens)
+    (expected,) = torch.autograd.grad(loss(tokens), tokens)
     checkpoint(loss, tokens, use_reentrant=use_reentrant).backward()
     assert torch.equal(tokens.grad, expected)
 
@@ -187,9 +207,11 @@ def test_compiled_head_equals_the_plain_one(pairs_per_token, autocast):
     torch._dynamo.reset()
 
 
-@pytest.mark.parametrize('clone',
-                         [copy.deepcopy, lambda model: pickle.loads(pickle.dumps(model))],
-                         ids=['deepcopy', 'pickle'])
+@pytest.mark.parametrize(
+    'clone',
+    [copy.deepcopy, lambda model: pickle.loads(pickle.dumps(model))],
+    ids=['deepcopy', 'pickle'],
+)
 def test_a_drawing_head_can_be_copied(clone):
     head = RelativePositionalLabelHead(8, (3, 3), pairs_per_token=2)
     patch_tokens = PatchTokens(torch.randn(2, 9, 8), (3, 3))
@@ -197,12 +219,15 @@ def test_a_drawing_head_can_be_copied(clone):
     assert torch.isfinite(clone(head).loss(patch_tokens)['loss_rpl'])
 
 
-@pytest.mark.parametrize('kwargs, message', [
-    (dict(in_channels=7), 'query_channels=.*even number of channels.*7'),
-    (dict(in_channels=7, query_channels='all'), 'key_channels=.*even number'),
-    (dict(in_channels=8, key_channels='none'), "key_channels='none' is unknown"),
-    (dict(in_channels=8, pairs_per_token=0), 'pairs_per_token=0 draws no pair'),
-])
+@pytest.mark.parametrize(
+    'kwargs, message',
+    [
+        (dict(in_channels=7), 'query_channels=.*even number of channels.*7'),
+        (dict(in_channels=7, query_channels='all'), 'key_channels=.*even number'),
+        (dict(in_channels=8, key_channels='none'), "key_channels='none' is unknown"),
+        (dict(in_channels=8, pairs_per_token=0), 'pairs_per_token=0 draws no pair'),
+    ],
+)
 def test_bad_arguments(kwargs, message):
     with pytest.raises(UserError, match=message):
         RelativePositionalLabelHead(grid_size=2, **kwargs)
@@ -222,7 +247,7 @@ def test_both_heads_side_by_side():
 @pytest.mark.parametrize('pairs_per_token', [None, 3])
 def test_weight_zero_trains_as_the_stock_classifier(pairs_per_token):
     noisy = tiny_vit(drop_rate=0.2, drop_path_rate=0.2)
-    head = rpl_head(loss_weight=0., pairs_per_token=pairs_per_token)
+    head = rpl_head(loss_weight=0.0, pairs_per_token=pairs_per_token)
     results = []
     for model in (build(classifier(backbone=noisy)), build(classifier(head, backbone=noisy))):
         images, samples = batch()

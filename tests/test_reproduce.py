@@ -1,4 +1,5 @@
 """tools/reproduce.py: what it would run, what it takes for done, what it reports."""
+
 import csv
 import fcntl
 import inspect
@@ -16,17 +17,15 @@ from mmengine.config import Config
 from mmpretrain.models import MAEViT
 
 from poslabel_mm import UserError, config_path
+from poslabel_mm.experiments import command, figures, progress, results, selection
+from poslabel_mm.experiments.folder_check import check_checkpoint, check_folder
+from poslabel_mm.experiments.manifest import load_paper
+from poslabel_mm.experiments.run import Run
+from poslabel_mm.experiments.selection import Selection, options_folder, select
+from poslabel_mm.experiments.settings import comparable_settings, first_difference
+from poslabel_mm.experiments.tiny import Scale, tiny_config
 from poslabel_mm.launch.child_processes import ChildProcesses
 from poslabel_mm.models import PositionalLabelHead, RelativePositionalLabelHead
-from poslabel_mm.experiments.manifest import load_paper
-from poslabel_mm.experiments import command, figures, progress
-from poslabel_mm.experiments import results
-from poslabel_mm.experiments import selection
-from poslabel_mm.experiments.folder_check import check_checkpoint, check_folder
-from poslabel_mm.experiments.run import Run
-from poslabel_mm.experiments.settings import comparable_settings, first_difference
-from poslabel_mm.experiments.selection import Selection, options_folder, select
-from poslabel_mm.experiments.tiny import Scale, tiny_config
 
 ROOT = Path(__file__).resolve().parents[1]
 PAPER = load_paper()
@@ -71,7 +70,7 @@ class Pretended:
 
     def run(self, words, env, locks, out):
         self.commands.append(words)
-        options = dict(word.split('=', 1) for word in words[words.index('--cfg-options') + 1:])
+        options = dict(word.split('=', 1) for word in words[words.index('--cfg-options') + 1 :])
         name = Path(words[2]).name
         if name in self.fails:
             out.write('Traceback\nerror: the disk is full\n')
@@ -82,9 +81,10 @@ class Pretended:
             train(folder, name, int(Config.fromfile(words[2]).train_cfg.max_epochs), began)
         else:
             dump_test(folder, name, words[3])
-            top1 = self.top1.get((name, int(options['randomness.seed'])), 50.)
+            top1 = self.top1.get((name, int(options['randomness.seed'])), 50.0)
             Path(words[words.index('--out') + 1]).write_text(
-                json.dumps({'accuracy/top1': top1, 'accuracy/top5': top1 + 20}))
+                json.dumps({'accuracy/top1': top1, 'accuracy/top5': top1 + 20})
+            )
         return 0
 
     @property
@@ -98,7 +98,8 @@ def train(folder, name, epoch, began='20260101_000000', entries=()):
     log.mkdir(parents=True)
     (log / 'scalars.json').write_text('\n'.join(map(json.dumps, entries)))
     (log.parent / f'{began}.log').write_text(
-        '    CUDA available: True\n    GPU 0,1: NVIDIA H100\n    GPU number: 2\n')
+        '    CUDA available: True\n    GPU 0,1: NVIDIA H100\n    GPU number: 2\n'
+    )
     (folder / f'epoch_{epoch}.pth').touch()
     (folder / 'last_checkpoint').write_text(str(folder / f'epoch_{epoch}.pth'))
 
@@ -110,23 +111,32 @@ def dump_test(folder, name, checkpoint, began='20260101_000004'):
 
 def one_run(config='vit-b_apl_in1k.py', seed=0, epochs=1, options=(), pretraining=None):
     scale = Scale('digits', epochs)
-    return Run(config, seed, tuple(options), Path('work_dirs/reproduce') / scale.folder, scale,
-               pretraining=pretraining)
+    return Run(
+        config,
+        seed,
+        tuple(options),
+        Path('work_dirs/reproduce') / scale.folder,
+        scale,
+        pretraining=pretraining,
+    )
 
 
-def done(run, top1=50., **more):
+def done(run, top1=50.0, **more):
     """A run that was trained and tested."""
     run.claim().close()
     train(run.folder, run.config, run.cfg.train_cfg.max_epochs, **more)
     dump_test(run.folder / 'test', run.config, run.checkpoint)
-    run.metrics_path.write_text(
-        json.dumps({'accuracy/top1': top1, 'accuracy/top5': top1 + 20}))
+    run.metrics_path.write_text(json.dumps({'accuracy/top1': top1, 'accuracy/top5': top1 + 20}))
     return run
 
 
 def chosen(rows=(), figures=(), epochs=1, options=()):
-    return Selection(*select(PAPER, (), rows, figures), Path('work_dirs/reproduce'),
-                     Scale('digits', epochs), tuple(options))
+    return Selection(
+        *select(PAPER, (), rows, figures),
+        Path('work_dirs/reproduce'),
+        Scale('digits', epochs),
+        tuple(options),
+    )
 
 
 # ------------------------------------------------------------ what would run
@@ -140,17 +150,24 @@ def test_list_shows_rows_values_and_states(call, capsys):
     train(begun.folder, begun.config, 1)
     assert call('--list', *TINY, '--table', 7, '--figure', 8) == 0
     lines = [line.split() for line in capsys.readouterr().out.splitlines()]
-    assert ['7', 'scratch', 'vit-b_in1k.py', '77.91', '61.75', '±', '0.71',
-            'tested'] in lines
-    assert ['7', 'mae', 'mae-vit-b_in1k.py', '→', 'vit-b_from-mae_in1k.py', '79.54', 'not',
-            'started'] in lines
+    assert ['7', 'scratch', 'vit-b_in1k.py', '77.91', '61.75', '±', '0.71', 'tested'] in lines
+    assert [
+        '7',
+        'mae',
+        'mae-vit-b_in1k.py',
+        '→',
+        'vit-b_from-mae_in1k.py',
+        '79.54',
+        'not',
+        'started',
+    ] in lines
     assert lines[4][6:12] == ['seed', '0:', 'pre-training:', 'trained;', 'seed', '2:']
     assert sum(line[:2] == ['Fig.', '8'] for line in lines) == 12
 
 
 def test_another_manifest_has_no_columns_of_the_paper(call, capsys):
     parent = Path('work_dirs/fashion-mnist')
-    for config, top1 in ('vit-tiny_nope', 80.), ('vit-tiny_nope_apl', 82.5):
+    for config, top1 in ('vit-tiny_nope', 80.0), ('vit-tiny_nope_apl', 82.5):
         done(Run(f'{config}_fashion-mnist.py', 0, (), parent), top1)
     assert call('--manifest', 'fashion-mnist', '--list') == 0
     out = capsys.readouterr().out
@@ -162,8 +179,9 @@ def test_another_manifest_has_no_columns_of_the_paper(call, capsys):
     some = Selection(*select(paper, [1], [], []), parent, title=paper.title)
     rows = results.markdown(some, [0]).splitlines()
     assert '| row | config | measured top-1 | measured top-5 | gain, measured | seeds |' in rows
-    assert ('| ViT + APL | `vit-tiny_nope_apl_fashion-mnist.py` | 82.50 | 102.50 | +2.50 | 0 |'
-            in rows)
+    assert (
+        '| ViT + APL | `vit-tiny_nope_apl_fashion-mnist.py` | 82.50 | 102.50 | +2.50 | 0 |' in rows
+    )
 
 
 def test_the_page_on_fashion_mnist_shows_what_was_measured():
@@ -193,6 +211,7 @@ def shown(out):
 
 def test_dry_run_prints_the_commands_and_makes_nothing(call, capsys, tmp_path, monkeypatch):
     from poslabel_mm.experiments import launcher
+
     monkeypatch.setattr(launcher, '_python', lambda: 'python')
     monkeypatch.chdir(ROOT)
     folder = tmp_path / 'runs'
@@ -203,10 +222,12 @@ def test_dry_run_prints_the_commands_and_makes_nothing(call, capsys, tmp_path, m
     where = f'--work-dir {run}' if len(str(run)) < len(os.path.relpath(run)) else None
     assert first == (
         f'tools/dist_train.sh configs/mae-vit-b_rpl_in1k.py 8 {where} --resume '
-        '--cfg-options randomness.seed=0')
+        '--cfg-options randomness.seed=0'
+    )
     assert 'tools/dist_train.sh configs/vit-b_rpl_from-mae_in1k.py 8 ' in second
-    assert second.endswith('model.backbone.init_cfg.checkpoint='
-                           + os.path.relpath(run / 'epoch_400.pth'))
+    assert second.endswith(
+        'model.backbone.init_cfg.checkpoint=' + os.path.relpath(run / 'epoch_400.pth')
+    )
     assert test.startswith('tools/dist_test.sh configs/vit-b_rpl_from-mae_in1k.py ')
     assert 'vit-b_rpl_from-mae_in1k/seed0/epoch_100.pth 8 --work-dir' in test
 
@@ -219,35 +240,56 @@ def test_dry_run_prints_the_commands_and_makes_nothing(call, capsys, tmp_path, m
 
     assert call(*arguments, '--gpus', 16, '--launcher', 'slurm', '--partition', 'p q') == 0
     first, _, test = shown(capsys.readouterr().out)
-    assert first.startswith("GPUS=16 SLURM_DISABLE_STATUS=1 tools/slurm_train.sh "
-                            "'p q' mae-vit-b_rpl_in1k configs/mae-vit-b_rpl_in1k.py ")
+    assert first.startswith(
+        'GPUS=16 SLURM_DISABLE_STATUS=1 tools/slurm_train.sh '
+        "'p q' mae-vit-b_rpl_in1k configs/mae-vit-b_rpl_in1k.py "
+    )
     assert 'tools/slurm_test.sh' in test
     assert not folder.exists()
 
 
 def launched(line):
-    return dict(word.split('=', 1) for word in line.split() if 'batch_size=' in word
-                or 'accumulative_counts=' in word)
+    return dict(
+        word.split('=', 1)
+        for word in line.split()
+        if 'batch_size=' in word or 'accumulative_counts=' in word
+    )
 
 
-@pytest.mark.parametrize('gpus, batch, pretraining, finetuning', [
-    (1, 64, (64, 64), (64, 16)), (8, 128, (128, 4), (None, None)),
-    (4, 256, (256, 4), (256, None))])
-def test_accumulation_keeps_the_batch_of_every_recipe(call, capsys, gpus, batch, pretraining,
-                                                      finetuning):
+@pytest.mark.parametrize(
+    'gpus, batch, pretraining, finetuning',
+    [
+        (1, 64, (64, 64), (64, 16)),
+        (8, 128, (128, 4), (None, None)),
+        (4, 256, (256, 4), (256, None)),
+    ],
+)
+def test_accumulation_keeps_the_batch_of_every_recipe(
+    call, capsys, gpus, batch, pretraining, finetuning
+):
     assert call('--row', '7/mae-rpl', '--dry-run', '--gpus', gpus, '--batch-per-gpu', batch) == 0
     *lines, test = shown(capsys.readouterr().out)
     assert launched(test) == {}
     for line, expected in zip(lines, (pretraining, finetuning), strict=True):
         found = launched(line)
-        assert (found.get('train_dataloader.batch_size'),
-                found.get('optim_wrapper.accumulative_counts')) == tuple(
-                    value and str(value) for value in expected)
+        assert (
+            found.get('train_dataloader.batch_size'),
+            found.get('optim_wrapper.accumulative_counts'),
+        ) == tuple(value and str(value) for value in expected)
 
 
 def test_options_that_make_the_batch_are_left_alone(call, capsys):
-    assert call('--row', '1/pe', '--dry-run', '--cfg-options', 'train_dataloader.batch_size=64',
-                'optim_wrapper.accumulative_counts=4') == 0
+    assert (
+        call(
+            '--row',
+            '1/pe',
+            '--dry-run',
+            '--cfg-options',
+            'train_dataloader.batch_size=64',
+            'optim_wrapper.accumulative_counts=4',
+        )
+        == 0
+    )
     words = shown(capsys.readouterr().out)[0].split()
     assert words.count('train_dataloader.batch_size=64') == 1
     assert words.count('optim_wrapper.accumulative_counts=4') == 1
@@ -272,8 +314,10 @@ def test_a_run_that_was_stopped_in_mid_epoch_counts_as_begun(call):
     run = one_run(epochs=3)
     run.claim().close()
     train(run.folder, run.config, 1)
-    for saved, state, epochs in [('epoch_1_iter_2.pth', 'epoch 0 of 3', 0),
-                                 ('epoch_3_iter_2.pth', 'epoch 2 of 3', 2)]:
+    for saved, state, epochs in [
+        ('epoch_1_iter_2.pth', 'epoch 0 of 3', 0),
+        ('epoch_3_iter_2.pth', 'epoch 2 of 3', 2),
+    ]:
         (run.folder / 'last_checkpoint').write_text(str(run.folder / saved))
         assert str(run.state()) == state and run.state().epoch == epochs
         assert not run.is_trained
@@ -303,14 +347,16 @@ def test_progress_is_said_when_it_changes(tool, capsys):
         display.say_progress()
     lines = capsys.readouterr().out.splitlines()
     assert [line.partition('seed 0: ')[2] for line in lines] == [
-        'in its first epoch', 'epoch 1 of 3']
+        'in its first epoch',
+        'epoch 1 of 3',
+    ]
 
 
 def test_dry_run_of_the_tiny_scale_writes_the_config(call, capsys):
     assert call('--row', '1/pe-apl', *TINY, '--dry-run') == 0
     out = capsys.readouterr().out
     assert not Path('work_dirs').exists()
-    script = out[:out.index('\nEND') + 5]
+    script = out[: out.index('\nEND') + 5]
     subprocess.run(['bash', '-ec', script], check=True)
     run = one_run()
     assert run.config_path.read_text() == run.config_text
@@ -339,35 +385,69 @@ def test_defaults_of_swept_options_are_the_models():
     assert set(selection.DEFAULTS) == {f.option for f in PAPER.figures if f.option}
 
 
-@pytest.mark.parametrize('argv, message', [
-    ([], 'nothing was asked for'),
-    (['--table', '9'], 'no table 9; there are 1, 2'),
-    (['--row', '4/vit'], 'no row vit; there are vit-b, deit-b'),
-    (['--row', 'vit-b'], 'write TABLE/ROW'),
-    (['--row', 'pe'], 'write TABLE/ROW, such as 1/pe, or'),
-    (['--row', 'a/vit-b'], 'not of the form TABLE/ROW'),
-    (['--figure', '6'], 'no figure of runs 6; there are 5, 7, 8'),
-    (['--table', 'x'], 'expected a whole number'),
-    (['--all', '--table', '1'], 'leave out'),
-    (['--all', '--launcher', 'slurm'], 'go together'),
-    (['--all', '--epochs', '2'], 'are for --scale tiny'),
-    (['--all', '--manifest', 'fashion-mnist', '--scale', 'tiny'], 'small as they are'),
-    (['--all', '--cfg-options', 'a'], 'KEY=VALUE pairs, got a'),
-    (['--all', '--cfg-options', 'randomness.seed=1'], 'given by --seeds'),
-    (['--all', '--work-dir', 'a,b'], 'without commas'),
-    (['--row', '1/pe', '--cfg-options', 'model.backbone=3'], 'does not fit vit-b_in1k.py'),
-    (['--row', '1/pe', '--dry-run', '--gpus', '3'], 'cannot be shared by --gpus 3'),
-    (['--row', '1/pe', '--dry-run', '--gpus', '8', '--batch-per-gpu', '48'],
-     '256 images, is no multiple of --batch-per-gpu 48 x --gpus 8'),
-    (['--row', '1/pe', '--dry-run', '--gpus', '8', '--cfg-options',
-      'train_dataloader.batch_size=32', 'optim_wrapper.accumulative_counts=8'],
-     '2048 images, .* is 256: give --batch-per-gpu N'),
-    (['--row', '7/mae', '--dry-run', '--cfg-options', 'train_dataloader.batch_size=32',
-      'optim_wrapper.accumulative_counts=8'], 'is 4096: give --batch-per-gpu N'),
-    (['--row', '1/pe', '--dry-run', '--batch-per-gpu', '32', '--cfg-options',
-      'train_dataloader.batch_size=256'], 'give --batch-per-gpu N'),
-    (['--row', '1/pe'], 'vit-b_in1k.py: data folder data/imagenet .* does not exist'),
-])
+@pytest.mark.parametrize(
+    'argv, message',
+    [
+        ([], 'nothing was asked for'),
+        (['--table', '9'], 'no table 9; there are 1, 2'),
+        (['--row', '4/vit'], 'no row vit; there are vit-b, deit-b'),
+        (['--row', 'vit-b'], 'write TABLE/ROW'),
+        (['--row', 'pe'], 'write TABLE/ROW, such as 1/pe, or'),
+        (['--row', 'a/vit-b'], 'not of the form TABLE/ROW'),
+        (['--figure', '6'], 'no figure of runs 6; there are 5, 7, 8'),
+        (['--table', 'x'], 'expected a whole number'),
+        (['--all', '--table', '1'], 'leave out'),
+        (['--all', '--launcher', 'slurm'], 'go together'),
+        (['--all', '--epochs', '2'], 'are for --scale tiny'),
+        (['--all', '--manifest', 'fashion-mnist', '--scale', 'tiny'], 'small as they are'),
+        (['--all', '--cfg-options', 'a'], 'KEY=VALUE pairs, got a'),
+        (['--all', '--cfg-options', 'randomness.seed=1'], 'given by --seeds'),
+        (['--all', '--work-dir', 'a,b'], 'without commas'),
+        (['--row', '1/pe', '--cfg-options', 'model.backbone=3'], 'does not fit vit-b_in1k.py'),
+        (['--row', '1/pe', '--dry-run', '--gpus', '3'], 'cannot be shared by --gpus 3'),
+        (
+            ['--row', '1/pe', '--dry-run', '--gpus', '8', '--batch-per-gpu', '48'],
+            '256 images, is no multiple of --batch-per-gpu 48 x --gpus 8',
+        ),
+        (
+            [
+                '--row',
+                '1/pe',
+                '--dry-run',
+                '--gpus',
+                '8',
+                '--cfg-options',
+                'train_dataloader.batch_size=32',
+                'optim_wrapper.accumulative_counts=8',
+            ],
+            '2048 images, .* is 256: give --batch-per-gpu N',
+        ),
+        (
+            [
+                '--row',
+                '7/mae',
+                '--dry-run',
+                '--cfg-options',
+                'train_dataloader.batch_size=32',
+                'optim_wrapper.accumulative_counts=8',
+            ],
+            'is 4096: give --batch-per-gpu N',
+        ),
+        (
+            [
+                '--row',
+                '1/pe',
+                '--dry-run',
+                '--batch-per-gpu',
+                '32',
+                '--cfg-options',
+                'train_dataloader.batch_size=256',
+            ],
+            'give --batch-per-gpu N',
+        ),
+        (['--row', '1/pe'], 'vit-b_in1k.py: data folder data/imagenet .* does not exist'),
+    ],
+)
 def test_a_mistake_is_one_line_before_anything_is_made(call, tmp_path, argv, message):
     with pytest.raises(UserError, match=message):
         call(*argv)
@@ -378,7 +458,7 @@ def test_a_mistake_is_one_line_before_anything_is_made(call, tmp_path, argv, mes
 
 
 def test_what_is_done_is_skipped_and_what_is_interrupted_gone_on_with(call, capsys):
-    done(one_run('vit-b_in1k.py', epochs=3), 60.)
+    done(one_run('vit-b_in1k.py', epochs=3), 60.0)
     begun = one_run('vit-b_apl_in1k.py', epochs=3)
     begun.claim().close()
     train(begun.folder, begun.config, 2)
@@ -398,8 +478,10 @@ def test_what_is_done_is_skipped_and_what_is_interrupted_gone_on_with(call, caps
 def test_pretraining_comes_first_and_its_checkpoint_is_handed_on(call):
     assert call('--row', '7/mae-apl', *TINY, '--jobs', 2) == 0
     assert call.children.tools == [
-        'train.py mae-vit-b_apl_in1k.py', 'train.py vit-b_apl_from-mae_in1k.py',
-        'test.py vit-b_apl_from-mae_in1k.py']
+        'train.py mae-vit-b_apl_in1k.py',
+        'train.py vit-b_apl_from-mae_in1k.py',
+        'test.py vit-b_apl_from-mae_in1k.py',
+    ]
     handed = f'model.backbone.init_cfg.checkpoint={FOLDER}/mae-vit-b_apl_in1k/seed0/epoch_1.pth'
     assert handed in call.children.commands[1]
 
@@ -417,9 +499,11 @@ def test_a_failure_is_said_and_the_others_go_on(call, capsys):
 
 def test_without_timm_its_rows_are_named(call, capsys, monkeypatch):
     import importlib.util
+
     found = importlib.util.find_spec
-    monkeypatch.setattr(importlib.util, 'find_spec',
-                        lambda name: None if name == 'timm' else found(name))
+    monkeypatch.setattr(
+        importlib.util, 'find_spec', lambda name: None if name == 'timm' else found(name)
+    )
     assert call('--table', 4, '--row', 'nest-b', '--row', 'vit-b', *TINY) == 1
     assert 'error: nest-b_in1k, seed 0: it needs timm' in capsys.readouterr().err
     assert call.children.tools == ['train.py vit-b_in1k.py', 'test.py vit-b_in1k.py']
@@ -448,13 +532,16 @@ def redone_pretraining(run):
     os.rename(before.folder / '20251231_000000', before.folder / '20260102_000000')
 
 
-@pytest.mark.parametrize('change, message', [
-    (older_test, 'metrics.json is older than the last training'),
-    (other_checkpoint, 'metrics.json is the result of epoch_7.pth, but .* is epoch_1.pth'),
-    (other_settings, 'made with other settings, with model.pos_head.loss_weight=0.75'),
-    (other_origin, 'holds files of another origin'),
-    (redone_pretraining, 'trained from another pre-training than'),
-])
+@pytest.mark.parametrize(
+    'change, message',
+    [
+        (older_test, 'metrics.json is older than the last training'),
+        (other_checkpoint, 'metrics.json is the result of epoch_7.pth, but .* is epoch_1.pth'),
+        (other_settings, 'made with other settings, with model.pos_head.loss_weight=0.75'),
+        (other_origin, 'holds files of another origin'),
+        (redone_pretraining, 'trained from another pre-training than'),
+    ],
+)
 def test_a_folder_of_something_else_is_refused(call, capsys, change, message):
     before = one_run('mae-vit-b_apl_in1k.py')
     before.claim().close()
@@ -466,7 +553,7 @@ def test_a_folder_of_something_else_is_refused(call, capsys, change, message):
         check_folder(run)
     assert call('--row', '7/mae-apl', *TINY) == 1
     assert call.children.commands == []
-    line, = capsys.readouterr().err.splitlines()
+    (line,) = capsys.readouterr().err.splitlines()
     assert line.startswith('error: ') and str(run.folder) in line
 
 
@@ -501,7 +588,9 @@ def test_two_cannot_work_in_one_folder(call, capsys):
     run = one_run()
     with run.claim():
         assert run.state().is_running
-        with pytest.raises(UserError, match=f'process {os.getpid()} .* is at work in {run.folder}'):
+        with pytest.raises(
+            UserError, match=f'process {os.getpid()} .* is at work in {run.folder}'
+        ):
             run.claim()
         assert call('--row', '1/pe-apl', *TINY) == 1
     assert f'is at work in {run.folder}' in capsys.readouterr().err
@@ -527,19 +616,28 @@ def test_stopping_says_how_to_go_on(call, capsys):
 
 @pytest.mark.parametrize('passed_on, status', [(None, 9), (signal.SIGINT, 7)])
 def test_a_signal_is_passed_on_to_every_child(tmp_path, capfd, passed_on, status):
-    script = ('import pathlib, signal, sys, time\n'
-              'signal.signal(signal.SIGINT, lambda *_: sys.exit(7))\n'
-              'signal.signal(signal.SIGTERM, lambda *_: sys.exit(9))\n'
-              'pathlib.Path(sys.argv[1]).touch()\ntime.sleep(600)\n')
+    script = (
+        'import pathlib, signal, sys, time\n'
+        'signal.signal(signal.SIGINT, lambda *_: sys.exit(7))\n'
+        'signal.signal(signal.SIGTERM, lambda *_: sys.exit(9))\n'
+        'pathlib.Path(sys.argv[1]).touch()\ntime.sleep(600)\n'
+    )
     handlers = [signal.getsignal(s) for s in (signal.SIGINT, signal.SIGTERM)]
     statuses = []
     try:
         children = ChildProcesses(passed_on, 'stopping ...')
         with open(tmp_path / 'lock', 'w') as lock:
             fcntl.flock(lock, fcntl.LOCK_EX)
-            threads = [threading.Thread(target=lambda i=i: statuses.append(children.run(
-                [sys.executable, '-c', script, str(tmp_path / str(i))], {}, [lock])))
-                for i in range(2)]
+            threads = [
+                threading.Thread(
+                    target=lambda i=i: statuses.append(
+                        children.run(
+                            [sys.executable, '-c', script, str(tmp_path / str(i))], {}, [lock]
+                        )
+                    )
+                )
+                for i in range(2)
+            ]
             for thread in threads:
                 thread.start()
             while not all((tmp_path / str(i)).exists() for i in range(2)):
@@ -558,15 +656,18 @@ def test_a_signal_is_passed_on_to_every_child(tmp_path, capfd, passed_on, status
 
 
 def test_other_options_are_other_folders_but_not_those_of_the_machine():
-    assert options_folder(['train_dataloader.num_workers=3',
-                           'val_dataloader.dataset.data_root=/x']) == ''
+    assert (
+        options_folder(['train_dataloader.num_workers=3', 'val_dataloader.dataset.data_root=/x'])
+        == ''
+    )
     assert options_folder(['b=1', 'a=2']) == 'a=2+b=1'
     long = options_folder([f'model.key{i}=/x' for i in range(20)])
     assert len(long) < 100 and '/' not in long
     assert long != options_folder([f'model.key{i}=/y' for i in range(20)])
     plain = one_run()
-    moved = one_run(options=['train_dataloader.dataset.data_root=/x',
-                             'train_dataloader.batch_size=3'])
+    moved = one_run(
+        options=['train_dataloader.dataset.data_root=/x', 'train_dataloader.batch_size=3']
+    )
     assert plain.settings() == moved.settings()
     # MAE has no such loader.
     mae = one_run('mae-vit-b_in1k.py', options=['val_dataloader.num_workers=3'])
@@ -578,18 +679,20 @@ def test_other_options_are_other_folders_but_not_those_of_the_machine():
 
 def test_means_spreads_and_gains_paired_by_seed(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
-    for seed, top1 in enumerate([60., 62., 70.]):
+    for seed, top1 in enumerate([60.0, 62.0, 70.0]):
         done(one_run('vit-b_in1k.py', seed), top1)
-    for seed, top1 in enumerate([61., 64.]):
+    for seed, top1 in enumerate([61.0, 64.0]):
         done(one_run('vit-b_apl_in1k.py', seed), top1)
     some = chosen(['1/pe', '1/pe-apl', '1/pe-rpl', '2/pe'])
     text = results.markdown(some, some.seeds([0]))
     lines = {line.split(' | ')[0]: line for line in text.splitlines()}
     # Mean gain of +1 and +2, though the means differ by -1.5.
     assert lines['| ViT-B + PE + APL'].endswith(
-        '| 79.11 / 93.73 | 62.50 ± 2.12 | 82.50 ± 2.12 | +1.20 | +1.50 ± 0.71 | 0, 1 |')
+        '| 79.11 / 93.73 | 62.50 ± 2.12 | 82.50 ± 2.12 | +1.20 | +1.50 ± 0.71 | 0, 1 |'
+    )
     assert lines['| ViT-B + PE'].endswith(
-        '| 77.91 / 92.48 | 64.00 ± 5.29 | 84.00 ± 5.29 | | | 0, 1, 2 |')
+        '| 77.91 / 92.48 | 64.00 ± 5.29 | 84.00 ± 5.29 | | | 0, 1, 2 |'
+    )
     assert lines['| ViT-B + PE + RPL'].endswith('| 79.07 / 93.67 | | | +1.16 | | |')
     assert 'NVIDIA H100, 2 processes' in text and 'torch ' in text
     assert text.startswith('# Results at a TINY scale')
@@ -608,8 +711,9 @@ def test_results_are_kept_of_what_was_run_before(call):
     assert '## Table 1:' in text and '## Table 4:' in text and '## Table 2:' not in text
     with open(FOLDER / 'results.csv') as file:
         first, *others = csv.DictReader(file)
-    assert first == dict(table='1', row='pe', config='vit-b_in1k.py', seed='0', top1='50.0',
-                         top5='70.0')
+    assert first == dict(
+        table='1', row='pe', config='vit-b_in1k.py', seed='0', top1='50.0', top5='70.0'
+    )
     assert ('4', 'deit-b') in [(line['table'], line['row']) for line in others]
 
 
@@ -617,7 +721,7 @@ def entry(step, epoch, **values):
     return dict(iter=step, step=step, epoch=epoch, **values)
 
 
-def drawn(figure, some, seeds=(0, )):
+def drawn(figure, some, seeds=(0,)):
     png, table = figures.draw(some, PAPER.figure(figure), seeds)
     assert png.read_bytes().startswith(b'\x89PNG') and png.stat().st_size > 10_000
     with open(table) as file:
@@ -626,19 +730,31 @@ def drawn(figure, some, seeds=(0, )):
 
 def test_figure_of_losses(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
-    done(one_run('vit-b_in1k.py'), entries=[
-        entry(1, 1, loss=4.), entry(2, 1, loss=2.), {'accuracy/top1': 3., 'step': 1},
-        entry(3, 2, loss=1.)])
+    done(
+        one_run('vit-b_in1k.py'),
+        entries=[
+            entry(1, 1, loss=4.0),
+            entry(2, 1, loss=2.0),
+            {'accuracy/top1': 3.0, 'step': 1},
+            entry(3, 2, loss=1.0),
+        ],
+    )
     apl = one_run('vit-b_apl_in1k.py')
     apl.claim().close()
-    train(apl.folder, apl.config, 1, entries=[entry(1, 1, loss=9., loss_cls=3.),
-                                              entry(2, 1, loss=9., loss_cls=100.)])
+    train(
+        apl.folder,
+        apl.config,
+        1,
+        entries=[entry(1, 1, loss=9.0, loss_cls=3.0), entry(2, 1, loss=9.0, loss_cls=100.0)],
+    )
     # Resumed: the second step is done again.
-    train(apl.folder, apl.config, 1, '20260101_000005',
-          [entry(2, 1, loss=9., loss_cls=2.)])
+    train(apl.folder, apl.config, 1, '20260101_000005', [entry(2, 1, loss=9.0, loss_cls=2.0)])
     assert drawn(7, chosen(figures=[7])) == [
-        ['config', 'seed', 'epoch', 'loss_cls'], ['vit-b_in1k.py', '0', '1', '3.0'],
-        ['vit-b_in1k.py', '0', '2', '1.0'], ['vit-b_apl_in1k.py', '0', '1', '2.5']]
+        ['config', 'seed', 'epoch', 'loss_cls'],
+        ['vit-b_in1k.py', '0', '1', '3.0'],
+        ['vit-b_in1k.py', '0', '2', '1.0'],
+        ['vit-b_apl_in1k.py', '0', '1', '2.5'],
+    ]
     assert figures.draw(chosen(figures=[8]), PAPER.figure(8), [0]) is None
 
 
@@ -649,15 +765,24 @@ def test_figures_of_sweeps(tmp_path, monkeypatch):
         if value == 0.3:
             key = 'loss_apl' if 'apl' in config else 'loss_rpl'
             run.claim().close()
-            train(run.folder, config, 2, entries=[
-                entry(1, 1, **{key: 7.}), entry(2, 2, **{key: 1.}), entry(3, 2, **{key: 2.})])
+            train(
+                run.folder,
+                config,
+                2,
+                entries=[
+                    entry(1, 1, **{key: 7.0}),
+                    entry(2, 2, **{key: 1.0}),
+                    entry(3, 2, **{key: 2.0}),
+                ],
+            )
         if value == 0.45:  # has not ended
             run.claim().close()
-            train(run.folder, config, 1, entries=[entry(1, 1, loss_apl=7.)])
+            train(run.folder, config, 1, entries=[entry(1, 1, loss_apl=7.0)])
     assert drawn(8, some) == [
         ['config', 'seed', 'model.backbone.mask_ratio', 'position_loss'],
         ['mae-vit-b_apl_in1k.py', '0', '0.3', '3.0'],  # 1.5 / 0.5
-        ['mae-vit-b_rpl_in1k.py', '0', '0.3', '3.0']]
+        ['mae-vit-b_rpl_in1k.py', '0', '0.3', '3.0'],
+    ]
     for seed in 0, 1:
         for config, value, run in some.figure_runs(PAPER.figure(5), seed):
             if 'apl' in config:
@@ -665,28 +790,33 @@ def test_figures_of_sweeps(tmp_path, monkeypatch):
     rows = drawn(5, some, (0, 1))[1:]
     assert len(rows) == 12 and rows[1] == ['vit-b_apl_in1k.py', '0', '0.25', '50.25']
     labels = [run.label for _, _, run in some.figure_runs(PAPER.figure(5), 0)][:3]
-    assert labels == ['vit-b_apl_in1k_loss_weight=0', 'vit-b_apl_in1k_loss_weight=0.25',
-                      'vit-b_apl_in1k']
+    assert labels == [
+        'vit-b_apl_in1k_loss_weight=0',
+        'vit-b_apl_in1k_loss_weight=0.25',
+        'vit-b_apl_in1k',
+    ]
 
 
 def test_figures_draw_the_seeds_that_all_points_have(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     some = chosen(figures=[5, 7])
-    logged = [entry(1, 1, loss_cls=3.)]
+    logged = [entry(1, 1, loss_cls=3.0)]
     for _, value, run in some.figure_runs(PAPER.figure(5), 0):
         done(run, 50 + value, entries=logged)
     for seed in 1, 2:  # as a table leaves them
-        done(one_run(seed=seed), 90., entries=logged)
-        done(one_run('vit-b_in1k.py', seed), 90., entries=logged)
+        done(one_run(seed=seed), 90.0, entries=logged)
+        done(one_run('vit-b_in1k.py', seed), 90.0, entries=logged)
     assert {row[1] for row in drawn(5, some)[1:]} == {'0'}
     done(one_run('vit-b_in1k.py'), entries=logged)
-    assert {tuple(row[:2]) for row in drawn(7, some, (1, ))[1:]} == {
-        (name, '0') for name in PAPER.figure(7).configs}
+    assert {tuple(row[:2]) for row in drawn(7, some, (1,))[1:]} == {
+        (name, '0') for name in PAPER.figure(7).configs
+    }
 
 
 def test_figures_without_a_common_seed_draw_those_asked_for():
-    found = [figures.Point('a', seed, 1., 0.) for seed in (0, 1, 2)] + [
-        figures.Point('b', 3, 1., 0.)]
+    found = [figures.Point('a', seed, 1.0, 0.0) for seed in (0, 1, 2)] + [
+        figures.Point('b', 3, 1.0, 0.0)
+    ]
     assert figures.comparable(found, [1, 3]) == [found[1], found[3]]
     assert figures.comparable(found, [4]) == found
     assert figures._seeds(found) == '1 to 3 seeds, mean ± standard deviation'
@@ -694,34 +824,58 @@ def test_figures_without_a_common_seed_draw_those_asked_for():
 
 def test_figures_show_their_title_and_the_names_of_the_rows(tmp_path, monkeypatch):
     from matplotlib.figure import Figure as Canvas
+
     monkeypatch.chdir(tmp_path)
     shown, save = [], Canvas.savefig
-    monkeypatch.setattr(Canvas, 'savefig', lambda canvas, *arguments, **more: (
-        shown.append(canvas), save(canvas, *arguments, **more)))
+    monkeypatch.setattr(
+        Canvas,
+        'savefig',
+        lambda canvas, *arguments, **more: (
+            shown.append(canvas),
+            save(canvas, *arguments, **more),
+        ),
+    )
     for seed in 0, 1:
         for config in PAPER.figure(7).configs:
-            done(one_run(config, seed), entries=[entry(1, 1, loss_cls=3. + seed)])
+            done(one_run(config, seed), entries=[entry(1, 1, loss_cls=3.0 + seed)])
     drawn(7, chosen(['1/pe', '1/pe-apl'], [7]), (0, 1))
-    canvas, = shown
+    (canvas,) = shown
     box = canvas.axes[0].title.get_window_extent()
     assert 0 <= box.x0 and box.x1 <= canvas.bbox.x1
     assert '2 seeds' in canvas.axes[0].get_title()
     assert [text.get_text() for text in canvas.axes[0].get_legend().get_texts()] == [
-        'ViT-B + PE', 'ViT-B + PE + APL', 'vit-b_rpl_in1k']
+        'ViT-B + PE',
+        'ViT-B + PE + APL',
+        'vit-b_rpl_in1k',
+    ]
 
 
 # ---------------------------------------------------------------------- tiny
 
 # What a tiny config may change of its row's own.
 SMALLER = (
-    'model.backbone.arch', 'model.backbone.img_size', 'model.backbone.patch_size',
-    'model.backbone.window_size', 'model.backbone.model_name', 'model.head.in_channels',
-    'model.head.num_classes', 'model.head.patch_size', 'model.neck.num_patches',
-    'model.neck.patch_size', 'model.neck.embed_dim', 'model.neck.decoder_embed_dim',
-    'model.neck.decoder_depth', 'model.neck.decoder_num_heads',
-    'model.pos_head.in_channels', 'model.pos_head.grid_size',
-    'data_preprocessor.mean', 'data_preprocessor.std', 'data_preprocessor.to_rgb',
-    'data_preprocessor.num_classes', 'train_cfg.max_epochs', 'auto_scale_lr',
+    'model.backbone.arch',
+    'model.backbone.img_size',
+    'model.backbone.patch_size',
+    'model.backbone.window_size',
+    'model.backbone.model_name',
+    'model.head.in_channels',
+    'model.head.num_classes',
+    'model.head.patch_size',
+    'model.neck.num_patches',
+    'model.neck.patch_size',
+    'model.neck.embed_dim',
+    'model.neck.decoder_embed_dim',
+    'model.neck.decoder_depth',
+    'model.neck.decoder_num_heads',
+    'model.pos_head.in_channels',
+    'model.pos_head.grid_size',
+    'data_preprocessor.mean',
+    'data_preprocessor.std',
+    'data_preprocessor.to_rgb',
+    'data_preprocessor.num_classes',
+    'train_cfg.max_epochs',
+    'auto_scale_lr',
     'default_hooks.logger.interval',
 )
 LOADERS = ('train_dataloader', 'val_dataloader', 'test_dataloader')
@@ -742,14 +896,27 @@ def pop_data(cfg):
     return loaders, cfg.pop('param_scheduler')
 
 
-SAMPLE = ('vit-b_in1k.py', 'vit-b_nope_apl_in1k.py', 'vit-b_apl_hvflip_in1k.py',
-          'deit-b_rpl_mini-imagenet.py', 'swin-t_nope_rpl_in1k.py', 'swin-b_apl_caltech256.py',
-          'nest-b_apl_in1k.py', 'mae-vit-b_rpl_in1k.py', 'vit-b_apl_from-mae_in1k.py')
+SAMPLE = (
+    'vit-b_in1k.py',
+    'vit-b_nope_apl_in1k.py',
+    'vit-b_apl_hvflip_in1k.py',
+    'deit-b_rpl_mini-imagenet.py',
+    'swin-t_nope_rpl_in1k.py',
+    'swin-b_apl_caltech256.py',
+    'nest-b_apl_in1k.py',
+    'mae-vit-b_rpl_in1k.py',
+    'vit-b_apl_from-mae_in1k.py',
+)
 
 
-@pytest.mark.parametrize('data, names', [
-    ('digits', SAMPLE), ('fashion_mnist', SAMPLE[1:2]),
-    pytest.param('digits', PAPER.configs(), marks=pytest.mark.slow, id='all')])
+@pytest.mark.parametrize(
+    'data, names',
+    [
+        ('digits', SAMPLE),
+        ('fashion_mnist', SAMPLE[1:2]),
+        pytest.param('digits', PAPER.configs(), marks=pytest.mark.slow, id='all'),
+    ],
+)
 def test_a_tiny_config_is_its_row_but_small(data, names):
     for name in names:
         leaf = Config.fromfile(config_path(name)).to_dict()
@@ -760,8 +927,11 @@ def test_a_tiny_config_is_its_row_but_small(data, names):
         (loaders, schedule), (tiny_loaders, tiny_schedule) = pop_data(leaf), pop_data(tiny)
 
         before, after = dict(flat(leaf)), dict(flat(tiny))
-        changed = {key for key in {*before, *after}
-                   if key not in before or key not in after or before[key] != after[key]}
+        changed = {
+            key
+            for key in {*before, *after}
+            if key not in before or key not in after or before[key] != after[key]
+        }
         assert [key for key in changed if not key.startswith(SMALLER)] == [], name
         assert ('model.pos_head.type' in after) == ('_apl' in name or '_rpl' in name)
 
@@ -784,7 +954,9 @@ def test_a_tiny_config_is_its_row_but_small(data, names):
 
 def test_differences_are_named():
     found = comparable_settings({'a': {'b': (1, 2)}, 'num_workers': 3})
-    assert first_difference(found, comparable_settings({'a': {'b': [1, 2]}, 'num_workers': 9})) == ''
+    assert (
+        first_difference(found, comparable_settings({'a': {'b': [1, 2]}, 'num_workers': 9})) == ''
+    )
     assert first_difference(found, {'a': {'b': [1, 3]}}) == 'a.b.1=2 and not 3'
     assert first_difference(found, {'a': {}}) == 'with a.b=[1, 2]'
     assert first_difference(found, {'a': {}}, only_of_second=True) == ''
@@ -798,11 +970,16 @@ def test_rows_are_reproduced_from_data_to_table(tmp_path):
     def reproduce(*arguments):
         return subprocess.run(
             [sys.executable, str(ROOT / 'tools' / 'reproduce.py'), *arguments, *TINY],
-            cwd=tmp_path, capture_output=True, text=True, timeout=600)
+            cwd=tmp_path,
+            capture_output=True,
+            text=True,
+            timeout=600,
+        )
 
     script = reproduce('--row', '1/pe-apl', '--dry-run').stdout
-    subprocess.run(['bash', '-ec', script], cwd=tmp_path, check=True, timeout=600,
-                   capture_output=True)
+    subprocess.run(
+        ['bash', '-ec', script], cwd=tmp_path, check=True, timeout=600, capture_output=True
+    )
     done = reproduce('--row', '1/pe', '--row', '1/pe-apl', '--row', '7/mae-rpl')
     assert done.returncode == 0, done.stdout + done.stderr
     assert '3 of 4 runs to be done' in done.stdout

@@ -1,4 +1,5 @@
 """A run is determined by its seed, and by nothing that a stop would lose."""
+
 import re
 import shutil
 
@@ -20,21 +21,14 @@ def data(tmp_path_factory):
 
 
 def test_seed_gives_the_same_losses_twice(tmp_path, data):
-    runs = [
-        train(make_config(tmp_path, data, name, **RANDOM))
-        for name in ('first', 'second')
-    ]
+    runs = [train(make_config(tmp_path, data, name, **RANDOM)) for name in ('first', 'second')]
     assert len(runs[0]) == 3 * EPOCHS
     assert runs[0] == runs[1]
 
 
 @pytest.mark.parametrize('num_workers, seed', [(0, 7), (2, None)])
-def test_resumed_run_is_the_run_that_never_stopped(tmp_path, data, num_workers,
-                                                   seed):
-    options = {
-        **RANDOM, 'train_dataloader.num_workers': num_workers,
-        'randomness.seed': seed
-    }
+def test_resumed_run_is_the_run_that_never_stopped(tmp_path, data, num_workers, seed):
+    options = {**RANDOM, 'train_dataloader.num_workers': num_workers, 'randomness.seed': seed}
     cfg = make_config(tmp_path, data, 'whole', **options)
     train(cfg)
     whole = weights(tmp_path / 'whole' / f'epoch_{EPOCHS}.pth')
@@ -62,7 +56,7 @@ def test_resumed_run_is_the_run_that_never_stopped(tmp_path, data, num_workers,
 
 def _epoch_inputs(runner):
     """What the loader yields in each of two epochs, sampler unchanged."""
-    hook, = (h for h in runner._hooks if isinstance(h, EpochSeedHook))
+    (hook,) = (h for h in runner._hooks if isinstance(h, EpochSeedHook))
     hook.before_train(runner)
     for epoch in range(2):
         runner.train_loop._epoch = epoch
@@ -72,10 +66,12 @@ def _epoch_inputs(runner):
 
 def test_workers_do_not_repeat_their_augmentation(tmp_path, data):
     cfg = make_config(
-        tmp_path, data, 'run', **RANDOM, **{
-            'train_dataloader.num_workers': 1,
-            'train_dataloader.sampler.shuffle': False
-        })
+        tmp_path,
+        data,
+        'run',
+        **RANDOM,
+        **{'train_dataloader.num_workers': 1, 'train_dataloader.sampler.shuffle': False},
+    )
     runner = Runner.from_cfg(cfg)
     runner._train_loop = runner.build_train_loop(runner._train_loop)
     first, second = _epoch_inputs(runner)
@@ -86,11 +82,15 @@ def test_workers_do_not_repeat_their_augmentation(tmp_path, data):
 
 def test_persistent_workers_are_warned_of(tmp_path, data, caplog):
     cfg = make_config(
-        tmp_path, data, 'run', **{
+        tmp_path,
+        data,
+        'run',
+        **{
             'train_dataloader.num_workers': 1,
             'train_dataloader.persistent_workers': True,
-            'log_level': 'WARNING'
-        })
+            'log_level': 'WARNING',
+        },
+    )
     runner = Runner.from_cfg(cfg)
     runner._train_loop = runner.build_train_loop(runner._train_loop)
     runner.logger.addHandler(caplog.handler)
@@ -98,8 +98,7 @@ def test_persistent_workers_are_warned_of(tmp_path, data, caplog):
     assert re.search('persistent_workers=False', caplog.text)
 
 
-def test_iteration_based_loop_is_warned_of_and_draws_anew(tmp_path, data,
-                                                          caplog):
+def test_iteration_based_loop_is_warned_of_and_draws_anew(tmp_path, data, caplog):
     cfg = make_config(tmp_path, data, 'run', log_level='WARNING')
     cfg.train_cfg = dict(by_epoch=False, max_iters=9)
     runner = Runner.from_cfg(cfg)
@@ -158,8 +157,10 @@ def _rates(*args, **kwargs):
 
 
 # Four groups alike and others that are not, as MMEngine makes them.
-GROUPS = {'optim_wrapper.optimizer.weight_decay': 0.05,
-          'optim_wrapper.paramwise_cfg': dict(norm_decay_mult=0., bias_decay_mult=0.)}
+GROUPS = {
+    'optim_wrapper.optimizer.weight_decay': 0.05,
+    'optim_wrapper.paramwise_cfg': dict(norm_decay_mult=0.0, bias_decay_mult=0.0),
+}
 
 
 @pytest.fixture(scope='module')
@@ -170,15 +171,19 @@ def scheduled(tmp_path_factory, data):
     return folder / 'run' / 'epoch_2.pth'
 
 
-@pytest.mark.parametrize('changed', [
-    {'optim_wrapper.optimizer.lr': 1e-5},
-    {'train_cfg.max_epochs': 6},
-    {'optim_wrapper.optimizer.weight_decay': 0.3},
-    {'train_dataloader.batch_size': 2},
-    {'train_cfg.max_epochs': 4, 'param_scheduler': SCHEDULE[:1]},
-    {'param_scheduler': 'none'},
-    {'auto_scale_lr': dict(base_batch_size=1, enable=True)},
-], ids=lambda options: '+'.join(options))
+@pytest.mark.parametrize(
+    'changed',
+    [
+        {'optim_wrapper.optimizer.lr': 1e-5},
+        {'train_cfg.max_epochs': 6},
+        {'optim_wrapper.optimizer.weight_decay': 0.3},
+        {'train_dataloader.batch_size': 2},
+        {'train_cfg.max_epochs': 4, 'param_scheduler': SCHEDULE[:1]},
+        {'param_scheduler': 'none'},
+        {'auto_scale_lr': dict(base_batch_size=1, enable=True)},
+    ],
+    ids=lambda options: '+'.join(options),
+)
 def test_a_resumed_run_has_the_schedule_of_its_config(tmp_path, data, scheduled, changed):
     """From where it goes on, that of a run which had it from its start."""
     options = {'param_scheduler': SCHEDULE, **GROUPS, **changed}
@@ -186,14 +191,16 @@ def test_a_resumed_run_has_the_schedule_of_its_config(tmp_path, data, scheduled,
     resumed = _rates(tmp_path, data, 'resumed', scheduled, **options)
     epochs = options.get('train_cfg.max_epochs', EPOCHS)
     assert len(resumed) == len(fresh) * (epochs - 2) // epochs
-    assert resumed == [pytest.approx(rates) for rates in fresh[-len(resumed):]]
+    assert resumed == [pytest.approx(rates) for rates in fresh[-len(resumed) :]]
 
 
 def test_an_option_without_a_schedule_is_the_configs(tmp_path, data, caplog):
     _rates(tmp_path, data, 'before')
     before = tmp_path / 'before' / 'epoch_2.pth'
-    options = {'optim_wrapper.optimizer.weight_decay': 0.3,
-               'optim_wrapper.optimizer.betas': (0.8, 0.99)}
+    options = {
+        'optim_wrapper.optimizer.weight_decay': 0.3,
+        'optim_wrapper.optimizer.betas': (0.8, 0.99),
+    }
     fresh = _rates(tmp_path, data, 'fresh', **options)
     runner, rates = _runner(tmp_path, data, 'resumed', before, **options)
     runner.logger.addHandler(caplog.handler)
@@ -220,5 +227,11 @@ def test_a_schedule_that_follows_the_validation_is_not_made_anew(tmp_path, data)
     before = tmp_path / 'before' / 'epoch_2.pth'
     assert _rates(tmp_path, data, 'same', before, param_scheduler=plateau)
     with pytest.raises(UserError, match='follows the validation results'):
-        _rates(tmp_path, data, 'other', before, param_scheduler=plateau,
-               **{'optim_wrapper.optimizer.lr': 1e-5})
+        _rates(
+            tmp_path,
+            data,
+            'other',
+            before,
+            param_scheduler=plateau,
+            **{'optim_wrapper.optimizer.lr': 1e-5},
+        )

@@ -1,4 +1,5 @@
 """What holds for every self-supervised algorithm with position heads."""
+
 import functools
 
 import pytest
@@ -53,11 +54,13 @@ def trained(name, pos_head=None):
         total, log = model.parse_losses(model.loss(*algorithm.batch()))
         total.backward()
         losses.append(log.get(algorithm.loss, log['loss']).detach())
-        gradients.append({
-            name: parameter.grad
-            for name, parameter in model.named_parameters()
-            if not name.startswith('pos_head')
-        })
+        gradients.append(
+            {
+                name: parameter.grad
+                for name, parameter in model.named_parameters()
+                if not name.startswith('pos_head')
+            }
+        )
         optimizer.step()
     return losses, gradients
 
@@ -70,8 +73,7 @@ trained_stock = functools.cache(trained)  # for every head
 def test_weight_zero_trains_as_the_stock_algorithm(name, kind):
     """Same seed: same weights, losses and gradients, bit for bit."""
     stock_losses, stock_grads = trained_stock(name)
-    our_losses, our_grads = trained(
-        name, ALGORITHMS[name].head(kind, loss_weight=0.))
+    our_losses, our_grads = trained(name, ALGORITHMS[name].head(kind, loss_weight=0.0))
     assert all(map(torch.equal, our_losses, stock_losses))
     for ours, stock in zip(our_grads, stock_grads):
         assert ours.keys() == stock.keys()
@@ -94,7 +96,8 @@ def test_labels_train_the_encoder_beside_the_stock_loss(name, kind):
     assert log['loss'] >= log[algorithm.loss] + log[f'loss_{kind}'] - 1e-6
     losses[f'loss_{kind}'].backward()
     trained = [
-        name for name, parameter in model.named_parameters()
+        name
+        for name, parameter in model.named_parameters()
         if parameter.grad is not None and parameter.grad.any()
     ]
     assert any(name.startswith('pos_head.') for name in trained)
@@ -137,14 +140,23 @@ def test_tokens_are_normalised(name):
     tokens = record(model, algorithm.batch())[0].tokens
     zeros = torch.zeros(tokens.shape[:2])
     torch.testing.assert_close(tokens.mean(-1), zeros, atol=1e-5, rtol=0)
-    torch.testing.assert_close(
-        tokens.var(-1, unbiased=False), zeros + 1, atol=1e-2, rtol=0)
+    torch.testing.assert_close(tokens.var(-1, unbiased=False), zeros + 1, atol=1e-2, rtol=0)
 
 
-@pytest.mark.parametrize('name, norm', [
-    ('MAE', 'norm1'), ('BEiT', 'norm1'), ('CAE', 'norm1'), ('MFF', 'norm1'),
-    ('MaskFeat', 'norm1'), ('MILAN', 'norm1'), ('MoCo v3', 'norm1'),
-    ('SimMIM', 'norm3'), ('MixMIM', 'norm')])
+@pytest.mark.parametrize(
+    'name, norm',
+    [
+        ('MAE', 'norm1'),
+        ('BEiT', 'norm1'),
+        ('CAE', 'norm1'),
+        ('MFF', 'norm1'),
+        ('MaskFeat', 'norm1'),
+        ('MILAN', 'norm1'),
+        ('MoCo v3', 'norm1'),
+        ('SimMIM', 'norm3'),
+        ('MixMIM', 'norm'),
+    ],
+)
 def test_where_the_encoder_has_a_final_norm_it_is_that_one(name, norm):
     algorithm = ALGORITHMS[name]
     model = algorithm.build(algorithm.head('apl'))
@@ -185,15 +197,13 @@ def leave_tokens_alone(model):
     if getattr(backbone, 'cls_token', None) is not None:
         backbone.cls_token.data.fill_(-1)
     if hasattr(backbone, 'mask_token'):
-        backbone.mask_token.data = torch.full(
-            (1, 1, projection.out_channels), -2.)
+        backbone.mask_token.data = torch.full((1, 1, projection.out_channels), -2.0)
 
 
 def backbone_inputs(model, batch):
     """What the algorithm gives its backbone."""
     seen = []
-    handle = model.backbone.register_forward_pre_hook(
-        lambda _, inputs: seen.append(inputs))
+    handle = model.backbone.register_forward_pre_hook(lambda _, inputs: seen.append(inputs))
     model.loss(*batch)
     handle.remove()
     return seen[-1]
@@ -203,32 +213,32 @@ def marked_images(shape, grid_shape):
     """The first pixel of patch i, from 0 on, is i + 1."""
     images = torch.zeros(shape)
     (H, W), (height, width) = grid_shape, shape[-2:]
-    places = torch.arange(1., H * W + 1).view(H, W)
-    images[:, 0, ::height // H, ::width // W] = places
+    places = torch.arange(1.0, H * W + 1).view(H, W)
+    images[:, 0, :: height // H, :: width // W] = places
     return images
 
 
-@pytest.mark.parametrize(
-    'name', [name for name in ALGORITHMS if name not in ('SimMIM', 'MixMIM')])
+@pytest.mark.parametrize('name', [name for name in ALGORITHMS if name not in ('SimMIM', 'MixMIM')])
 def test_every_visible_token_carries_the_label_of_its_patch(name):
     algorithm = ALGORITHMS[name]
     model = algorithm.build(algorithm.head('apl'))
     images, *masking = backbone_inputs(model, algorithm.batch())
     leave_tokens_alone(model)
     tokens, (H, W), indices = model.patch_tokens(
-        marked_images(images.shape, algorithm.grid), *masking)
+        marked_images(images.shape, algorithm.grid), *masking
+    )
     if indices is None:
         indices = torch.arange(H * W)
-    assert torch.equal(tokens[..., 0], (indices + 1.).expand(4, -1))
+    assert torch.equal(tokens[..., 0], (indices + 1.0).expand(4, -1))
 
 
 def test_simmim_reads_where_the_whole_token_is_visible():
     algorithm = ALGORITHMS['SimMIM']
     model = algorithm.build(algorithm.head('apl'))
     images, mask = backbone_inputs(model, algorithm.batch())
-    feature_map = torch.arange(1., 17).view(1, 1, 4, 4).expand(4, 64, 4, 4)
-    tokens, _, indices = model.read_tokens((images, mask), (feature_map, ))
-    assert torch.equal(tokens[..., 0], indices + 1.)
+    feature_map = torch.arange(1.0, 17).view(1, 1, 4, 4).expand(4, 64, 4, 4)
+    tokens, _, indices = model.read_tokens((images, mask), (feature_map,))
+    assert torch.equal(tokens[..., 0], indices + 1.0)
     for row, sample in zip(indices, algorithm.batch()[1]):
         visible = sample.mask[::8, ::8].flatten() == 0
         assert torch.equal(row, visible.nonzero().flatten())
@@ -315,10 +325,10 @@ def test_views_are_averaged_and_the_momentum_encoder_is_not_read(kind):
     losses = model.loss(views, samples)
     of_views = [model.position_losses(view) for view in views]
     for key in f'loss_{kind}', f'{kind}_acc':
-        torch.testing.assert_close(
-            losses[key], (of_views[0][key] + of_views[1][key]) / 2)
-    assert not any(hooks for module in model.momentum_encoder.modules()
-                   for hooks in [module._forward_hooks])
+        torch.testing.assert_close(losses[key], (of_views[0][key] + of_views[1][key]) / 2)
+    assert not any(
+        hooks for module in model.momentum_encoder.modules() for hooks in [module._forward_hooks]
+    )
 
 
 def test_a_user_adds_another_algorithm_by_mixing_in():
@@ -332,11 +342,9 @@ def test_a_user_adds_another_algorithm_by_mixing_in():
     model = PositionalLabelSimCLR(
         backbone=dict(type='VisionTransformer') | VIT,
         neck=cfg['neck'],
-        head=dict(
-            type='ContrastiveHead',
-            loss=dict(type='CrossEntropyLoss'),
-            temperature=0.1),
-        pos_head=algorithm.head('apl'))
+        head=dict(type='ContrastiveHead', loss=dict(type='CrossEntropyLoss'), temperature=0.1),
+        pos_head=algorithm.head('apl'),
+    )
     losses = model.loss(*algorithm.batch())
     assert set(losses) == {'loss_view', 'loss_apl', 'apl_acc'}
 
@@ -352,25 +360,26 @@ def test_another_resolution_is_an_error_that_names_both_grids():
 def test_a_ratio_that_leaves_no_token_is_refused_by_milan_too():
     algorithm = ALGORITHMS['MILAN']
     cfg = algorithm.cfg() | dict(
-        type='poslabel_mm.PositionalLabelMILAN', pos_head=algorithm.head('apl'))
+        type='poslabel_mm.PositionalLabelMILAN', pos_head=algorithm.head('apl')
+    )
     cfg['backbone']['mask_ratio'] = 0.99
     with pytest.raises(UserError, match='leaves none of'):
         MMPRETRAIN_MODELS.build(cfg)
 
 
-@pytest.mark.parametrize('name', [
-    'MAE', 'MAE-HiViT', 'MFF', 'EVA', 'MILAN', 'iTPN'])
+@pytest.mark.parametrize('name', ['MAE', 'MAE-HiViT', 'MFF', 'EVA', 'MILAN', 'iTPN'])
 @pytest.mark.parametrize('height, width', [(8, 32), (16, 24)])
 def test_images_of_another_size_are_refused_by_name(name, height, width):
     """Of 8x32 pixels there are as many patches, in other places."""
     algorithm = ALGORITHMS[name]
-    model = algorithm.build(
-        algorithm.head('apl', on_grid_mismatch='rescale'))
+    model = algorithm.build(algorithm.head('apl', on_grid_mismatch='rescale'))
     images, samples = algorithm.batch()
     resized = images.repeat(1, 1, 1, 2)[..., :height, :width]
     with pytest.raises(
-            UserError, match=rf'{height}x{width} pixels .* 16x16 pixels, 4x4 '
-            rf'patches.*img_size=\({height}, {width}\)'):
+        UserError,
+        match=rf'{height}x{width} pixels .* 16x16 pixels, 4x4 '
+        rf'patches.*img_size=\({height}, {width}\)',
+    ):
         model.loss(resized, samples)
     model.loss(images, samples)
 
@@ -381,8 +390,7 @@ def test_a_non_square_grid_is_refused_with_advice_that_works(name):
     cfg = algorithm.cfg() | dict(type=f'poslabel_mm.{algorithm.name}')
     cfg['backbone']['img_size'] = 12, 20
     cfg['neck']['num_patches'] = 15
-    with pytest.raises(
-            UserError, match='wants a square .*3x5: .*square img_size$'):
+    with pytest.raises(UserError, match='wants a square .*3x5: .*square img_size$'):
         MMPRETRAIN_MODELS.build(cfg)
 
 
@@ -391,12 +399,12 @@ def without_a_mask(name, kind):
     cfg = algorithm.cfg()
     cfg['backbone']['mask_ratio'] = 0
     return Algorithm(**vars(algorithm) | dict(cfg=lambda: cfg)).build(
-        algorithm.head(kind)), algorithm.batch()
+        algorithm.head(kind)
+    ), algorithm.batch()
 
 
 @every_head
-@pytest.mark.parametrize(
-    'name', ['MAE', 'MAE-HiViT', 'MFF', 'EVA', 'MILAN', 'iTPN'])
+@pytest.mark.parametrize('name', ['MAE', 'MAE-HiViT', 'MFF', 'EVA', 'MILAN', 'iTPN'])
 def test_without_a_mask_every_patch_has_a_label(name, kind):
     model, batch = without_a_mask(name, kind)
     losses = model.loss(*batch)
@@ -408,8 +416,7 @@ def test_without_a_mask_every_patch_has_a_label(name, kind):
 
 def test_clips_masks_come_with_the_data_whatever_the_ratio():
     model, batch = without_a_mask('iTPN-CLIP', 'apl')
-    expected = ALGORITHMS['iTPN-CLIP'].build(
-        ALGORITHMS['iTPN-CLIP'].head('apl')).loss(*batch)
+    expected = ALGORITHMS['iTPN-CLIP'].build(ALGORITHMS['iTPN-CLIP'].head('apl')).loss(*batch)
     losses = model.loss(*batch)
     assert losses['loss_recon'] > 0
     assert all(torch.equal(losses[key], expected[key]) for key in expected)
@@ -430,29 +437,30 @@ def test_simmims_checkpointed_layers_give_the_same_gradients():
         cfg = algorithm.cfg()
         cfg['backbone']['with_cp'] = with_cp
         model = Algorithm(**vars(algorithm) | dict(cfg=lambda: cfg)).build(
-            [algorithm.head('apl'), algorithm.head('rpl')])
+            [algorithm.head('apl'), algorithm.head('rpl')]
+        )
         torch.manual_seed(3)
         losses = model.loss(*algorithm.batch())
         model.parse_losses(losses)[0].backward()
-        results.append([parameter.grad for parameter in model.parameters()
-                        if parameter.grad is not None])
+        results.append(
+            [parameter.grad for parameter in model.parameters() if parameter.grad is not None]
+        )
     assert len(results[0]) > 10
     for got, expected in zip(*results):
         torch.testing.assert_close(got, expected)
 
 
-@pytest.mark.parametrize('name, changes', [
-    ('MAE', dict(
-        type='poslabel_mm.PositionalMAEViT', pos_encoding='none')),
-    ('MAE-HiViT', dict(
-        type='poslabel_mm.PositionalMAEHiViT', pos_encoding='none')),
-    ('EVA', dict(
-        type='poslabel_mm.PositionalMAEViT', pos_encoding='none')),
-    ('BEiT', dict(use_shared_rel_pos_bias=False)),
-    ('BEiT v2', dict(use_shared_rel_pos_bias=False)),
-    ('MoCo v3', dict(
-        type='poslabel_mm.PositionalMoCoV3ViT', pos_encoding='none')),
-])
+@pytest.mark.parametrize(
+    'name, changes',
+    [
+        ('MAE', dict(type='poslabel_mm.PositionalMAEViT', pos_encoding='none')),
+        ('MAE-HiViT', dict(type='poslabel_mm.PositionalMAEHiViT', pos_encoding='none')),
+        ('EVA', dict(type='poslabel_mm.PositionalMAEViT', pos_encoding='none')),
+        ('BEiT', dict(use_shared_rel_pos_bias=False)),
+        ('BEiT v2', dict(use_shared_rel_pos_bias=False)),
+        ('MoCo v3', dict(type='poslabel_mm.PositionalMoCoV3ViT', pos_encoding='none')),
+    ],
+)
 def test_encoding_is_left_out_as_documented(name, changes):
     """Where all patches look the same, no token differs from another."""
     algorithm = ALGORITHMS[name]
@@ -460,8 +468,7 @@ def test_encoding_is_left_out_as_documented(name, changes):
     for change in dict(), changes:
         cfg = algorithm.cfg()
         cfg['backbone'].update(change)
-        model = Algorithm(**vars(algorithm) | dict(cfg=lambda: cfg)).build(
-            algorithm.head('apl'))
+        model = Algorithm(**vars(algorithm) | dict(cfg=lambda: cfg)).build(algorithm.head('apl'))
         inputs, *masking = backbone_inputs(model, algorithm.batch())
         for parameter in model.backbone.parameters():
             # A relative bias starts from 0.

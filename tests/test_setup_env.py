@@ -1,4 +1,5 @@
 """What the set-up script says where it cannot go on; it installs nothing here."""
+
 import shutil
 import subprocess
 from pathlib import Path
@@ -9,8 +10,12 @@ SCRIPT = Path(__file__).resolve().parents[1] / 'tools' / 'setup_env.sh'
 
 
 def _run(*args, path):
-    return subprocess.run([shutil.which('bash'), SCRIPT, *map(str, args)],
-                          env={'PATH': str(path)}, capture_output=True, text=True)
+    return subprocess.run(
+        [shutil.which('bash'), SCRIPT, *map(str, args)],
+        env={'PATH': str(path)},
+        capture_output=True,
+        text=True,
+    )
 
 
 @pytest.fixture
@@ -43,36 +48,46 @@ def test_unknown_stack(programs):
 @pytest.mark.parametrize('script', ['quickstart.sh', 'run_tests.sh', 'setup_env.sh'])
 def test_as_the_wheel_ships_it(programs, tmp_path, script):
     shutil.copytree(SCRIPT.parent, tmp_path / '.mim' / 'tools')
-    done = subprocess.run([shutil.which('bash'), tmp_path / '.mim' / 'tools' / script],
-                          env={'PATH': str(programs)}, capture_output=True, text=True)
-    _assert_one_line(done, f'{script} sets up an environment for a checkout',
-                     f'python {tmp_path}/.mim/tools/quickstart.py')
+    done = subprocess.run(
+        [shutil.which('bash'), tmp_path / '.mim' / 'tools' / script],
+        env={'PATH': str(programs)},
+        capture_output=True,
+        text=True,
+    )
+    _assert_one_line(
+        done,
+        f'{script} sets up an environment for a checkout',
+        f'python {tmp_path}/.mim/tools/quickstart.py',
+    )
     assert not done.stdout and not list(tmp_path.glob('.mim/.venv*'))
 
 
 def test_folder_with_something_else_in_it(programs, tmp_path):
     (tmp_path / 'mine').mkdir()
     (tmp_path / 'mine' / 'notes.txt').write_text('keep')
-    _assert_one_line(_run('onedl', tmp_path / 'mine', path=programs),
-                     f'{tmp_path}/mine is not a virtual environment')
+    _assert_one_line(
+        _run('onedl', tmp_path / 'mine', path=programs),
+        f'{tmp_path}/mine is not a virtual environment',
+    )
     assert (tmp_path / 'mine' / 'notes.txt').read_text() == 'keep'
 
 
 def test_no_python(programs, tmp_path):
-    _assert_one_line(_run('onedl', tmp_path / 'env', path=programs),
-                     'no Python >= 3.10 on PATH')
+    _assert_one_line(_run('onedl', tmp_path / 'env', path=programs), 'no Python >= 3.10 on PATH')
 
 
 def test_python_too_old(programs, tmp_path):
     _add_python(programs, 'exit 1')
-    _assert_one_line(_run('onedl', tmp_path / 'env', path=programs),
-                     'no Python >= 3.10 on PATH')
+    _assert_one_line(_run('onedl', tmp_path / 'env', path=programs), 'no Python >= 3.10 on PATH')
 
 
 def test_python_without_venv(programs, tmp_path):
     _add_python(programs, 'case $2 in *ensurepip*) exit 1 ;; esac')
-    _assert_one_line(_run('onedl', tmp_path / 'env', path=programs),
-                     'python3 has no venv and ensurepip modules', 'python3-venv')
+    _assert_one_line(
+        _run('onedl', tmp_path / 'env', path=programs),
+        'python3 has no venv and ensurepip modules',
+        'python3-venv',
+    )
 
 
 def test_failed_install_says_where_the_log_is_and_leaves_no_stamp(programs, tmp_path):
@@ -80,14 +95,16 @@ def test_failed_install_says_where_the_log_is_and_leaves_no_stamp(programs, tmp_
     (env / 'bin').mkdir(parents=True)
     (env / 'pyvenv.cfg').touch()
     # A pip without network.
-    _add_python(env / 'bin', 'case $3 in --version) exit 0 ;; esac\n'
-                'echo "ERROR: No matching distribution found for torch"; exit 1')
+    _add_python(
+        env / 'bin',
+        'case $3 in --version) exit 0 ;; esac\n'
+        'echo "ERROR: No matching distribution found for torch"; exit 1',
+    )
     (env / 'bin' / 'python3').rename(env / 'bin' / 'python')
     done = _run('onedl', env, path=programs)
     assert done.returncode != 0
     assert done.stdout.splitlines() == ['[2/4] torch and torchvision']
-    assert done.stderr.splitlines()[0] == (
-        'ERROR: No matching distribution found for torch')
+    assert done.stderr.splitlines()[0] == ('ERROR: No matching distribution found for torch')
     assert f'{env}/setup.log' in done.stderr.splitlines()[-1]
     assert not (env / 'poslabel_mm.stamp').exists()
 
@@ -102,8 +119,7 @@ def test_ready_environment_is_left_alone(programs, tmp_path):
     first = _run('onedl', env, path=programs)
     assert first.returncode == 0, first.stderr
     assert first.stdout.splitlines()[-1] == f'{env}/bin/python'
-    assert [line[:5] for line in first.stdout.splitlines()[:-1]] == [
-        '[2/4]', '[3/4]', '[4/4]']
+    assert [line[:5] for line in first.stdout.splitlines()[:-1]] == ['[2/4]', '[3/4]', '[4/4]']
     assert 'pip install' in (tmp_path / 'calls').read_text()
 
     (tmp_path / 'calls').unlink()

@@ -1,4 +1,5 @@
 """Both MM stacks train, resume, test and inherit: see stack_check.py."""
+
 import os
 import subprocess
 import sys
@@ -12,8 +13,9 @@ ROOT = Path(__file__).resolve().parents[1]
 
 
 def _check(python, stack, folder):
-    done = subprocess.run([python, ROOT / 'tests' / 'stack_check.py', stack, folder],
-                          capture_output=True, text=True)
+    done = subprocess.run(
+        [python, ROOT / 'tests' / 'stack_check.py', stack, folder], capture_output=True, text=True
+    )
     assert done.returncode == 0, done.stdout + done.stderr
     assert len(done.stdout.splitlines()) == 4, done.stdout
 
@@ -26,7 +28,11 @@ def test_the_stack_in_use(tmp_path):
 def test_the_openmmlab_stack_in_an_environment_of_its_own(tmp_path):
     # What a shell started inside another environment would pass on.
     outside = {k: v for k, v in os.environ.items() if k not in ('PYTHONPATH', 'VIRTUAL_ENV')}
-    made = subprocess.run(['bash', ROOT / 'tools' / 'setup_env.sh', 'openmmlab'],
-                          env=outside, capture_output=True, text=True)
+    made = subprocess.run(
+        ['bash', ROOT / 'tools' / 'setup_env.sh', 'openmmlab'],
+        env=outside,
+        capture_output=True,
+        text=True,
+    )
     assert made.returncode == 0, made.stdout + made.stderr
     _check(made.stdout.splitlines()[-1], 'openmmlab', tmp_path)

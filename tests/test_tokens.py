@@ -48,8 +48,7 @@ def test_several_stages_the_last_one_counts():
     reader = PatchTokenReader(model)
     with reader:
         outputs = model(images)
-    assert torch.equal(reader.take().tokens,
-                       outputs[-1].flatten(2).transpose(1, 2))
+    assert torch.equal(reader.take().tokens, outputs[-1].flatten(2).transpose(1, 2))
 
 
 def test_distilled_vit_leaves_out_both_extra_tokens():
@@ -87,12 +86,11 @@ def test_a_backbone_whose_output_step_gets_no_grid():
     """As ViTSAM's, which is handed a feature map."""
 
     class Backbone(torch.nn.Module):
-
         def _format_output(self, x):
             return x.mean((2, 3))
 
         def forward(self, x):
-            return (self._format_output(x), )
+            return (self._format_output(x),)
 
     model = Backbone()
     reader = PatchTokenReader(model)
@@ -125,9 +123,11 @@ def test_nothing_is_kept_outside_reading():
         reader.take()
 
 
-@pytest.mark.parametrize('clone', [
-    copy.deepcopy, lambda model: pickle.loads(pickle.dumps(model))
-], ids=['deepcopy', 'pickle'])
+@pytest.mark.parametrize(
+    'clone',
+    [copy.deepcopy, lambda model: pickle.loads(pickle.dumps(model))],
+    ids=['deepcopy', 'pickle'],
+)
 def test_a_copied_model_reads_its_own_backbone(clone):
     """As EMA does: the copy must not read, or feed, the original."""
     images, samples = batch()
@@ -142,15 +142,21 @@ def test_a_copied_model_reads_its_own_backbone(clone):
     assert not torch.equal(zeroed, before)
 
 
-@pytest.mark.parametrize('cfg, channels, grid', [
-    (dict(model_name='vit_tiny_patch16_224', depth=1), 192, (4, 4)),
-    (dict(model_name='swin_tiny_patch4_window7_224', window_size=2,
-          depths=(1, 1, 1, 1)), 768, (2, 2)),
-], ids=['tokens', 'channels last'])
+@pytest.mark.parametrize(
+    'cfg, channels, grid',
+    [
+        (dict(model_name='vit_tiny_patch16_224', depth=1), 192, (4, 4)),
+        (
+            dict(model_name='swin_tiny_patch4_window7_224', window_size=2, depths=(1, 1, 1, 1)),
+            768,
+            (2, 2),
+        ),
+    ],
+    ids=['tokens', 'channels last'],
+)
 def test_timms_tokens_and_its_maps_with_channels_last(cfg, channels, grid):
     pytest.importorskip('timm')
-    model = build(dict(type='TIMMBackbone', img_size=64, **cfg),
-                  training=False)
+    model = build(dict(type='TIMMBackbone', img_size=64, **cfg), training=False)
     reader = PatchTokenReader(model)
     with reader:
         out = model(batch(2, 64, 64)[0])[-1]
@@ -171,8 +177,10 @@ def test_timms_grid_follows_images_of_other_sizes():
             depth=1,
             reg_tokens=4,
             img_size=(64, 96),
-            dynamic_img_size=True),
-        training=False)
+            dynamic_img_size=True,
+        ),
+        training=False,
+    )
     reader = PatchTokenReader(model)
     for size in [(64, 96), (96, 64), (32, 48)]:
         with reader:
@@ -186,11 +194,7 @@ def test_timms_tokens_that_are_not_all_accounted_for_are_refused():
     """Patch dropout leaves some out; a class token too many stands for all
     that a model may put before its patches unannounced."""
     pytest.importorskip('timm')
-    cfg = dict(
-        type='TIMMBackbone',
-        model_name='vit_tiny_patch16_224',
-        depth=1,
-        img_size=64)
+    cfg = dict(type='TIMMBackbone', model_name='vit_tiny_patch16_224', depth=1, img_size=64)
     images, _ = batch(1, 64, 64)
     dropping = build(cfg | dict(patch_drop_rate=0.5))
     with pytest.raises(UserError, match='gave 9 tokens for a 4x4 patch grid'):
@@ -205,11 +209,19 @@ def test_timms_tokens_that_are_not_all_accounted_for_are_refused():
             model(images)
 
 
-@pytest.mark.parametrize('name, last', [
-    ('ConvNeXt', 2), ('EdgeNeXt', 1), ('HorNet', 2), ('TinyViT', 1),
-    ('TinyViT', 0), ('EfficientFormer', 2), ('MlpMixer', -2),
-    ('Conformer', 2)
-])
+@pytest.mark.parametrize(
+    'name, last',
+    [
+        ('ConvNeXt', 2),
+        ('EdgeNeXt', 1),
+        ('HorNet', 2),
+        ('TinyViT', 1),
+        ('TinyViT', 0),
+        ('EfficientFormer', 2),
+        ('MlpMixer', -2),
+        ('Conformer', 2),
+    ],
+)
 def test_the_last_tokens_are_those_of_the_last_output(name, last):
     """What the backbone returns is their mean, up to its norm."""
     case = (TRANSFORMERS | OTHERS)[name]
@@ -233,18 +245,21 @@ def test_the_last_tokens_are_those_of_the_last_output(name, last):
         assert reader.source.tokens == f'stages.{last}'
         seen = {}
         model.get_submodule(f'stages.{last}').register_forward_hook(
-            lambda _, __, out: seen.update(out=out))
+            lambda _, __, out: seen.update(out=out)
+        )
         with torch.no_grad():
             model(images)
         raw = seen['out']
         raw = raw.flatten(2).transpose(1, 2) if raw.dim() == 4 else raw
         norm = getattr(model, f'norm{last}')
         mean = raw.mean(1)
-        got = norm(mean[..., None, None]).flatten(1) if (
-            name in ('ConvNeXt', 'HorNet')) else norm(mean)
+        got = (
+            norm(mean[..., None, None]).flatten(1)
+            if (name in ('ConvNeXt', 'HorNet'))
+            else norm(mean)
+        )
         torch.testing.assert_close(got, out, atol=1e-4, rtol=1e-4)
-        torch.testing.assert_close(
-            tokens, torch.nn.functional.layer_norm(raw, raw.shape[-1:]))
+        torch.testing.assert_close(tokens, torch.nn.functional.layer_norm(raw, raw.shape[-1:]))
 
 
 # ---------------------------------------------------------- wrapped and shared backbones
@@ -277,8 +292,11 @@ def test_a_compiled_backbone_is_read_inside():
 def test_a_wrapped_encoder_without_a_final_norm_is_normalised():
     encoder = dict(mae_hivit()['backbone'], type='MAEHiViT')
     plain, wrapped = (
-        build(mae_hivit() | dict(backbone=cfg, type='poslabel_mm.PositionalLabelMAE', pos_head=None))
-        for cfg in (encoder, lora(encoder)))
+        build(
+            mae_hivit() | dict(backbone=cfg, type='poslabel_mm.PositionalLabelMAE', pos_head=None)
+        )
+        for cfg in (encoder, lora(encoder))
+    )
     assert plain.normalise is wrapped.normalise is True
 
 

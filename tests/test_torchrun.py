@@ -1,4 +1,5 @@
 """The launcher: ports, ranks, and what ends with what."""
+
 import importlib.util
 import os
 import signal
@@ -14,11 +15,11 @@ from test_parent_process import ends
 from tiny_run import make_images, write_config
 
 from poslabel_mm import UserError
-from poslabel_mm.launch import tools as launch
 from poslabel_mm.engine import EqualBatchesHook
 from poslabel_mm.engine.cpu import check_launcher
 from poslabel_mm.engine.folder_lock import is_locked
 from poslabel_mm.engine.hooks import equal_batches_hook
+from poslabel_mm.launch import tools as launch
 
 TOOLS = Path(__file__).resolve().parent.parent / 'tools'
 NAMES = ('PORT', 'NNODES', 'NODE_RANK', 'MASTER_ADDR')
@@ -48,15 +49,18 @@ def taken():
 # ----------------------------------------------------------------------- ports
 
 
-@pytest.mark.parametrize('name, value, named', [
-    ('PORT', '99999', 'PORT=99999 is no whole number from 1 to 65535'),
-    ('PORT', 'abc', 'PORT=abc is no whole number'),
-    ('PORT', '0', 'PORT=0 is no whole number from 1'),
-    ('PORT', '-1', 'PORT=-1 is no whole number from 1'),
-    ('NNODES', 'two', 'NNODES=two is no whole number from 1'),
-    ('NODE_RANK', '1', 'NODE_RANK=1 is no whole number from 0 to 0'),
-    ('NNODES', '2', 'PORT is not set'),
-])
+@pytest.mark.parametrize(
+    'name, value, named',
+    [
+        ('PORT', '99999', 'PORT=99999 is no whole number from 1 to 65535'),
+        ('PORT', 'abc', 'PORT=abc is no whole number'),
+        ('PORT', '0', 'PORT=0 is no whole number from 1'),
+        ('PORT', '-1', 'PORT=-1 is no whole number from 1'),
+        ('NNODES', 'two', 'NNODES=two is no whole number from 1'),
+        ('NODE_RANK', '1', 'NODE_RANK=1 is no whole number from 0 to 0'),
+        ('NNODES', '2', 'PORT is not set'),
+    ],
+)
 def test_an_address_that_cannot_be_is_one_line(torchrun, monkeypatch, name, value, named):
     monkeypatch.setenv(name, value)
     with pytest.raises(UserError, match=named):
@@ -64,8 +68,7 @@ def test_an_address_that_cannot_be_is_one_line(torchrun, monkeypatch, name, valu
     assert torchrun.told == []
 
 
-def test_a_port_that_is_taken_is_named_on_the_machine_that_opens_it(torchrun, monkeypatch,
-                                                                     taken):
+def test_a_port_that_is_taken_is_named_on_the_machine_that_opens_it(torchrun, monkeypatch, taken):
     monkeypatch.setenv('PORT', str(taken))
     with pytest.raises(UserError, match=f'PORT={taken} cannot be used .Address already in use'):
         torchrun.main(2, ['train.py'])
@@ -101,26 +104,37 @@ def test_a_meeting_that_fails_is_one_line(torchrun, monkeypatch):
 
     monkeypatch.setattr(torchrun.run, 'main', fail)
     monkeypatch.setenv('MASTER_ADDR', 'node1')
-    with pytest.raises(UserError, match='cannot meet at node1, port .*: The client has timed out$'):
+    with pytest.raises(
+        UserError, match='cannot meet at node1, port .*: The client has timed out$'
+    ):
         torchrun.main(2, ['train.py'])
 
 
-@pytest.mark.parametrize('signum, told', [
-    (signal.SIGKILL, 'was killed by SIGKILL, which a machine sends that is out of memory'),
-    (signal.SIGABRT, 'was killed by SIGABRT'),
-])
+@pytest.mark.parametrize(
+    'signum, told',
+    [
+        (signal.SIGKILL, 'was killed by SIGKILL, which a machine sends that is out of memory'),
+        (signal.SIGABRT, 'was killed by SIGABRT'),
+    ],
+)
 def test_a_signal_has_its_name(torchrun, signum, told):
     assert torchrun.killed(1, signum) == f'the process of rank 1 {told}'
 
 
-@pytest.mark.parametrize('launcher, settings, named', [
-    ('pytorch', {}, '--launcher pytorch needs RANK, .* tools/dist_train.sh'),
-    ('pytorch', dict(RANK='0', WORLD_SIZE='two'), 'WORLD_SIZE=two is no whole number'),
-    ('pytorch', dict(RANK='0', WORLD_SIZE='2', LOCAL_RANK='0', MASTER_ADDR='a',
-                     MASTER_PORT='99999'), 'MASTER_PORT=99999 is no port'),
-    ('slurm', dict(SLURM_PROCID='0'), '--launcher slurm needs SLURM_NTASKS'),
-    ('mpi', {}, '--launcher mpi needs OMPI_COMM_WORLD_RANK, .* mpirun'),
-])
+@pytest.mark.parametrize(
+    'launcher, settings, named',
+    [
+        ('pytorch', {}, '--launcher pytorch needs RANK, .* tools/dist_train.sh'),
+        ('pytorch', dict(RANK='0', WORLD_SIZE='two'), 'WORLD_SIZE=two is no whole number'),
+        (
+            'pytorch',
+            dict(RANK='0', WORLD_SIZE='2', LOCAL_RANK='0', MASTER_ADDR='a', MASTER_PORT='99999'),
+            'MASTER_PORT=99999 is no port',
+        ),
+        ('slurm', dict(SLURM_PROCID='0'), '--launcher slurm needs SLURM_NTASKS'),
+        ('mpi', {}, '--launcher mpi needs OMPI_COMM_WORLD_RANK, .* mpirun'),
+    ],
+)
 def test_a_launcher_that_did_not_start_the_process(monkeypatch, launcher, settings, named):
     for name in [n for n in os.environ if n.startswith(('SLURM_', 'OMPI_', 'MASTER_'))]:
         monkeypatch.delenv(name)
@@ -137,7 +151,6 @@ def test_a_launcher_that_did_not_start_the_process(monkeypatch, launcher, settin
 
 
 class Loop(equal_batches_hook.EpochBasedTrainLoop):
-
     def __init__(self):
         pass
 
@@ -152,8 +165,9 @@ def test_ranks_with_unequal_numbers_of_batches_are_refused(monkeypatch):
     hook.before_train(Runner)  # a single process may have any number
     monkeypatch.setattr(equal_batches_hook, 'get_world_size', lambda: 2)
     for others, refused in ((3, False), (2, True), (0, True)):
-        monkeypatch.setattr(equal_batches_hook, 'all_gather',
-                            lambda own: [own, torch.tensor(others)])
+        monkeypatch.setattr(
+            equal_batches_hook, 'all_gather', lambda own: [own, torch.tensor(others)]
+        )
         if refused:
             with pytest.raises(UserError, match=f'have 3, {others} batches .*round_up=True'):
                 hook.before_train(Runner)
@@ -163,27 +177,36 @@ def test_ranks_with_unequal_numbers_of_batches_are_refused(monkeypatch):
 
 def run(*command, **env):
     env = {**os.environ, 'PYTHON': sys.executable, 'OMP_NUM_THREADS': '1', **env}
-    return subprocess.Popen([str(part) for part in command], env=env, text=True,
-                            stdout=subprocess.PIPE, stderr=subprocess.PIPE)
+    return subprocess.Popen(
+        [str(part) for part in command],
+        env=env,
+        text=True,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+    )
 
 
 @on_cpu
 def test_unequal_ranks_are_one_line_before_training(tmp_path):
     # Of 9 images rank 0 has 5, the last in a batch of its own.
-    config = write_config(tmp_path, make_images(tmp_path / 'images', per_class=5), '''
+    config = write_config(
+        tmp_path,
+        make_images(tmp_path / 'images', per_class=5),
+        """
 train_dataloader.update(sampler=dict(type='DefaultSampler', shuffle=True, round_up=False))
 train_dataloader['dataset'].update(indices=9)
-''')
+""",
+    )
     process = run(TOOLS / 'dist_train.sh', config, 2, '--work-dir', tmp_path / 'run')
     err = process.communicate()[1]
     assert process.returncode == 1, err
-    line, = (line for line in err.splitlines() if line.startswith('error: '))
+    (line,) = (line for line in err.splitlines() if line.startswith('error: '))
     assert line.startswith('error: the processes have 2, 1 batches an epoch')
     assert 'Traceback' not in err
     assert not list(tmp_path.glob('run/*.pth')) and not is_locked(tmp_path / 'run')
 
 
-SLOW = '''
+SLOW = """
 import os, pathlib, time
 from mmengine.hooks import Hook
 from mmengine.registry import HOOKS
@@ -193,34 +216,51 @@ class Slow(Hook):
     def before_train_iter(self, runner, *args, **kwargs):
         pathlib.Path(os.environ['PIDS'], str(os.getpid())).touch()
         time.sleep(0.1)
-'''
+"""
 
 
 @pytest.mark.slow
 @on_cpu
-@pytest.mark.parametrize('command', [
-    ['bash', TOOLS / 'dist_train.sh'],
-    [sys.executable, '-m', 'torch.distributed.run', '--nproc-per-node=2', TOOLS / 'train.py'],
-], ids=['dist_train', 'torchrun'])
+@pytest.mark.parametrize(
+    'command',
+    [
+        ['bash', TOOLS / 'dist_train.sh'],
+        [sys.executable, '-m', 'torch.distributed.run', '--nproc-per-node=2', TOOLS / 'train.py'],
+    ],
+    ids=['dist_train', 'torchrun'],
+)
 def test_ranks_and_workers_die_with_their_launcher(tmp_path, command):
     pids = tmp_path / 'pids'
     pids.mkdir()
     (tmp_path / 'slow_hook.py').write_text(SLOW)
-    config = write_config(tmp_path, make_images(tmp_path / 'images'), '''
+    config = write_config(
+        tmp_path,
+        make_images(tmp_path / 'images'),
+        """
 custom_imports = dict(imports=['slow_hook'])
 custom_hooks = [*_base_.custom_hooks, dict(type='Slow')]
 train_cfg.update(max_epochs=1000)
 train_dataloader.update(num_workers=1)
-''')
+""",
+    )
     arguments = [config, 2] if 'dist_train' in str(command) else [config, '--launcher', 'pytorch']
-    process = run(*command, *arguments, '--work-dir', tmp_path / 'run', PIDS=str(pids),
-                  PYTHONPATH=f'{tmp_path}:{TOOLS.parent}')
+    process = run(
+        *command,
+        *arguments,
+        '--work-dir',
+        tmp_path / 'run',
+        PIDS=str(pids),
+        PYTHONPATH=f'{tmp_path}:{TOOLS.parent}',
+    )
     while len(os.listdir(pids)) < 2:
         assert process.poll() is None, process.communicate()[1]
         time.sleep(0.1)
     ranks = [int(name) for name in os.listdir(pids)]
-    workers = [int(stat.parent.name) for stat in Path('/proc').glob('[0-9]*/stat')
-               if parent_of(stat) in ranks]
+    workers = [
+        int(stat.parent.name)
+        for stat in Path('/proc').glob('[0-9]*/stat')
+        if parent_of(stat) in ranks
+    ]
     assert len(workers) >= 2 and is_locked(tmp_path / 'run')
     process.kill()
     process.wait()
@@ -242,14 +282,22 @@ def parent_of(stat):
 # ------------------------------------------------------------------ interrupts
 
 
-@pytest.mark.parametrize('tool, arguments', [
-    ('train.py', ['c.py']), ('test.py', ['c.py', 'a.pth']), ('torchrun.py', ['2', 'train.py']),
-    ('dist_train.sh', ['c.py', '2']), ('mmpretrain_tool.py', []), ('quickstart.py', []),
-])
+@pytest.mark.parametrize(
+    'tool, arguments',
+    [
+        ('train.py', ['c.py']),
+        ('test.py', ['c.py', 'a.pth']),
+        ('torchrun.py', ['2', 'train.py']),
+        ('dist_train.sh', ['c.py', '2']),
+        ('mmpretrain_tool.py', []),
+        ('quickstart.py', []),
+    ],
+)
 def test_ctrl_c_while_a_tool_is_imported_is_quiet(tmp_path, tool, arguments):
     # The first of what takes seconds to import.
     (tmp_path / 'torchvision.py').write_text(
-        'import time\nprint("importing", flush=True)\ntime.sleep(60)\n')
+        'import time\nprint("importing", flush=True)\ntime.sleep(60)\n'
+    )
     python = [] if tool.endswith('.sh') else [sys.executable]
     process = run(*python, TOOLS / tool, *arguments, PYTHONPATH=str(tmp_path))
     assert process.stdout.readline() == 'importing\n'
@@ -262,11 +310,21 @@ def test_ctrl_c_while_a_tool_is_imported_is_quiet(tmp_path, tool, arguments):
 @on_cpu
 def test_ctrl_c_before_training_in_several_processes(tmp_path):
     (tmp_path / 'interrupt.py').write_text(
-        'import os, signal, time\nos.kill(os.getppid(), signal.SIGINT)\ntime.sleep(60)\n')
-    config = write_config(tmp_path, make_images(tmp_path / 'images'),
-                          "custom_imports = dict(imports=['interrupt'])\n")
-    process = run(TOOLS / 'dist_train.sh', config, 2, '--work-dir', tmp_path / 'run',
-                  PYTHONPATH=str(tmp_path))
+        'import os, signal, time\nos.kill(os.getppid(), signal.SIGINT)\ntime.sleep(60)\n'
+    )
+    config = write_config(
+        tmp_path,
+        make_images(tmp_path / 'images'),
+        "custom_imports = dict(imports=['interrupt'])\n",
+    )
+    process = run(
+        TOOLS / 'dist_train.sh',
+        config,
+        2,
+        '--work-dir',
+        tmp_path / 'run',
+        PYTHONPATH=str(tmp_path),
+    )
     err = process.communicate()[1]
     assert process.returncode == 130 and 'Traceback' not in err, err
     assert not (tmp_path / 'run').exists()

@@ -1,4 +1,5 @@
 """Every way in for weights asks the same: what does the checkpoint leave of the model?"""
+
 import copy
 import os
 import zipfile
@@ -11,8 +12,13 @@ from tiny_run import listing
 
 from poslabel_mm import UserError
 from poslabel_mm.launch import tools as launch
-from poslabel_mm.launch.checks.checkpoint import (_build_model, check_load_from,
-                                                    check_pretrained, check_resume, check_weights)
+from poslabel_mm.launch.checks.checkpoint import (
+    _build_model,
+    check_load_from,
+    check_pretrained,
+    check_resume,
+    check_weights,
+)
 
 WAYS = 'load_from', 'backbone', 'model', 'resume', 'test'
 
@@ -68,11 +74,17 @@ def of_model(cfg, **options):
 
 
 @pytest.mark.parametrize('way', WAYS)
-@pytest.mark.parametrize('option, named', [
-    ({'arch.num_layers': 3}, 'it has {}layers.2.ln1.weight'),
-    ({'arch.num_layers': 1}, 'it lacks {}layers.1.ln1.weight'),
-    ({'arch.feedforward_channels': 24}, 'of another size are {}layers.0.ffn.layers.0.0.weight'),
-])
+@pytest.mark.parametrize(
+    'option, named',
+    [
+        ({'arch.num_layers': 3}, 'it has {}layers.2.ln1.weight'),
+        ({'arch.num_layers': 1}, 'it lacks {}layers.1.ln1.weight'),
+        (
+            {'arch.feedforward_channels': 24},
+            'of another size are {}layers.0.ffn.layers.0.0.weight',
+        ),
+    ],
+)
 def test_another_backbone_is_refused(folder, cfg, checkpoint, way, option, named):  # noqa: F811
     options = {f'model.backbone.{key}': value for key, value in option.items()}
     path = saved(folder, dict(checkpoint, state_dict=of_model(cfg, **options)))
@@ -89,18 +101,33 @@ def test_one_missing_weight_is_named(folder, cfg, checkpoint, way, key):  # noqa
 
 
 @pytest.mark.parametrize('way', ['load_from', 'backbone', 'model'])
-@pytest.mark.parametrize('change', ['classes', 'grid', 'no heads', 'no encoding', 'decoder',
-                                    'another norm', 'data parallel', 'weights alone'])
+@pytest.mark.parametrize(
+    'change',
+    [
+        'classes',
+        'grid',
+        'no heads',
+        'no encoding',
+        'decoder',
+        'another norm',
+        'data parallel',
+        'weights alone',
+    ],
+)
 def test_training_may_start_from(folder, cfg, checkpoint, way, change):  # noqa: F811
     weights = checkpoint['state_dict']
     if change == 'classes':
         weights.update(of_model(cfg, **{'model.head.num_classes': 7}))
     elif change == 'grid':
-        weights.update(of_model(cfg, **{'model.pos_head.0.grid_size': 5,
-                                        'model.pos_head.1.hidden_channels': 6}))
+        weights.update(
+            of_model(
+                cfg, **{'model.pos_head.0.grid_size': 5, 'model.pos_head.1.hidden_channels': 6}
+            )
+        )
     elif change == 'no heads':
         checkpoint['state_dict'] = {
-            key: value for key, value in weights.items() if key.startswith('backbone.')}
+            key: value for key, value in weights.items() if key.startswith('backbone.')
+        }
     elif change == 'no encoding':
         del weights['backbone.pos_embed']
     elif change == 'decoder':
@@ -129,14 +156,19 @@ def test_testing_is_stricter(folder, cfg, checkpoint):  # noqa: F811
 
 SWIN = dict(
     type='ImageClassifier',
-    backbone=dict(type='SwinTransformer', img_size=64, arch=dict(
-        embed_dims=8, depths=[1, 1, 2, 1], num_heads=[1, 1, 2, 2])),
-    head=dict(type='LinearClsHead', num_classes=2, in_channels=64))
+    backbone=dict(
+        type='SwinTransformer',
+        img_size=64,
+        arch=dict(embed_dims=8, depths=[1, 1, 2, 1], num_heads=[1, 1, 2, 2]),
+    ),
+    head=dict(type='LinearClsHead', num_classes=2, in_channels=64),
+)
 SWINS = dict(
     stock=dict(),
     cpe=dict(type='poslabel_mm.PositionalSwinTransformer'),
     rpb=dict(type='poslabel_mm.PositionalSwinTransformer', pos_encoding='rpb'),
-    nope=dict(type='poslabel_mm.PositionalSwinTransformer', pos_encoding='none'))
+    nope=dict(type='poslabel_mm.PositionalSwinTransformer', pos_encoding='none'),
+)
 
 
 @pytest.mark.parametrize('way', ['load_from', 'backbone', 'model'])
@@ -155,13 +187,16 @@ def test_swins_take_from_each_other_what_the_docs_say(tmp_path, way):
 
 
 def test_a_part_that_loads_while_it_is_built_is_checked(folder, cfg, checkpoint):  # noqa: F811
-    path = saved(folder, dict(
-        checkpoint, state_dict=of_model(cfg, **{'model.backbone.arch.num_layers': 3})))
+    path = saved(
+        folder, dict(checkpoint, state_dict=of_model(cfg, **{'model.backbone.arch.num_layers': 3}))
+    )
     vit = cfg.model.backbone
     vit.init_cfg = dict(type='Pretrained', checkpoint=str(path), prefix='backbone.')
     cfg.model = dict(
-        type='ImageClassifier', head=cfg.model.head, backbone=dict(
-            type='LoRAModel', module=vit, rank=2, targets=[dict(type='qkv')]))
+        type='ImageClassifier',
+        head=cfg.model.head,
+        backbone=dict(type='LoRAModel', module=vit, rank=2, targets=[dict(type='qkv')]),
+    )
     with pytest.raises(UserError) as caught:
         check_pretrained(cfg)
     assert 'other.pth is not of backbone.module: it has layers.2.' in str(caught.value)
@@ -176,8 +211,12 @@ def test_a_part_that_loads_while_it_is_built_is_checked(folder, cfg, checkpoint)
 
 def vit(prefix=''):
     """Keys of timm's ViT, which MAE's code and DeiT's share, of the tiny model's sizes."""
-    weights = {'cls_token': torch.zeros(1, 1, 16), 'pos_embed': torch.zeros(1, 17, 16),
-               'patch_embed.proj.weight': torch.zeros(16, 3, 4, 4), 'norm.weight': torch.zeros(16)}
+    weights = {
+        'cls_token': torch.zeros(1, 1, 16),
+        'pos_embed': torch.zeros(1, 17, 16),
+        'patch_embed.proj.weight': torch.zeros(16, 3, 4, 4),
+        'norm.weight': torch.zeros(16),
+    }
     for layer in range(2):
         weights[f'blocks.{layer}.attn.qkv.weight'] = torch.zeros(48, 16)
     return {prefix + key: value for key, value in weights.items()}
@@ -190,16 +229,36 @@ FOREIGN = [
     ({**vit(), **HEAD}, 'timm'),
     (dict(state_dict=vit('module.')), 'timm'),
     (dict(model=vit()), "MAE's own code, and its weights lie below 'model'"),
-    (dict(model={**vit(), 'decoder_blocks.0.norm1.weight': torch.zeros(8),
-                 'decoder_embed.weight': torch.zeros(8, 16)}), "MAE's own code"),
+    (
+        dict(
+            model={
+                **vit(),
+                'decoder_blocks.0.norm1.weight': torch.zeros(8),
+                'decoder_embed.weight': torch.zeros(8, 16),
+            }
+        ),
+        "MAE's own code",
+    ),
     (dict(model={**vit(), **HEAD}), "DeiT's own code"),
     ({**vit(), 'dist_token': torch.zeros(1, 1, 16)}, "DeiT's own code"),
     ({**vit(), **DINO}, 'DINOv2'),
-    (dict(teacher={**vit('backbone.'), 'backbone.blocks.0.0.ls1.gamma': torch.zeros(16),
-                   'backbone.mask_token': torch.zeros(1, 16)}), 'DINOv2'),
-    ({'vit.embeddings.cls_token': torch.zeros(1, 1, 16),
-      'vit.encoder.layer.0.attention.attention.query.weight': torch.zeros(16, 16)},
-     'a Hugging Face model'),
+    (
+        dict(
+            teacher={
+                **vit('backbone.'),
+                'backbone.blocks.0.0.ls1.gamma': torch.zeros(16),
+                'backbone.mask_token': torch.zeros(1, 16),
+            }
+        ),
+        'DINOv2',
+    ),
+    (
+        {
+            'vit.embeddings.cls_token': torch.zeros(1, 1, 16),
+            'vit.encoder.layer.0.attention.attention.query.weight': torch.zeros(16, 16),
+        },
+        'a Hugging Face model',
+    ),
     ({'encoder.layers.encoder_layer_0.ln_1.weight': torch.zeros(16)}, 'torchvision'),
 ]
 
@@ -213,22 +272,33 @@ def test_foreign_keys_are_recognised(folder, cfg, content, owner):  # noqa: F811
 
 def test_keys_of_timm_are_timms(folder, cfg):  # noqa: F811
     timm = pytest.importorskip('timm')
-    model = timm.create_model('vit_tiny_patch16_224', img_size=16, patch_size=4, embed_dim=16,
-                              depth=2, num_heads=2, num_classes=2)
+    model = timm.create_model(
+        'vit_tiny_patch16_224',
+        img_size=16,
+        patch_size=4,
+        embed_dim=16,
+        depth=2,
+        num_heads=2,
+        num_classes=2,
+    )
     cfg.model.backbone.init_cfg = dict(
-        type='Pretrained', checkpoint=str(saved(folder, model.state_dict())))
+        type='Pretrained', checkpoint=str(saved(folder, model.state_dict()))
+    )
     with pytest.raises(UserError, match='it lacks patch_embed.* those of timm'):
         check_pretrained(cfg)
 
 
 @pytest.mark.parametrize('way', WAYS)
-@pytest.mark.parametrize('content, said', [
-    ([torch.zeros(2)], 'holds a list'),
-    (torch.zeros(2), 'holds a Tensor'),
-    (dict(), 'holds no weights|nothing under the prefix|no state_dict'),
-    (dict(state_dict=[1]), 'its state_dict holds no names|no optimizer'),
-    (dict(model=dict(weight=torch.zeros(2))), "its weights lie below 'model'"),
-])
+@pytest.mark.parametrize(
+    'content, said',
+    [
+        ([torch.zeros(2)], 'holds a list'),
+        (torch.zeros(2), 'holds a Tensor'),
+        (dict(), 'holds no weights|nothing under the prefix|no state_dict'),
+        (dict(state_dict=[1]), 'its state_dict holds no names|no optimizer'),
+        (dict(model=dict(weight=torch.zeros(2))), "its weights lie below 'model'"),
+    ],
+)
 def test_what_is_no_state_dict(folder, cfg, way, content, said):  # noqa: F811
     path = saved(folder, content)
     with pytest.raises(UserError, match=said):
@@ -254,20 +324,35 @@ def test_a_prefix_is_read_as_mmengine_reads_it(folder, cfg, checkpoint):  # noqa
         cfg.model.backbone.init_cfg.prefix = prefix
         check_pretrained(cfg)
     # A file of the backbone alone has none.
-    path = str(saved(folder, {key[len('backbone.'):]: value
-                              for key, value in checkpoint['state_dict'].items()
-                              if key.startswith('backbone.')}))
+    path = str(
+        saved(
+            folder,
+            {
+                key[len('backbone.') :]: value
+                for key, value in checkpoint['state_dict'].items()
+                if key.startswith('backbone.')
+            },
+        )
+    )
     cfg.model.backbone.init_cfg = dict(type='Pretrained', checkpoint=path)
     check_pretrained(cfg)
     line = refused('load_from', path, cfg.copy())
-    assert line.endswith('--cfg-options model.backbone.init_cfg.type=Pretrained '
-                         f'model.backbone.init_cfg.checkpoint={path}')
+    assert line.endswith(
+        '--cfg-options model.backbone.init_cfg.type=Pretrained '
+        f'model.backbone.init_cfg.checkpoint={path}'
+    )
 
 
 def test_a_list_of_init_cfgs_and_the_short_form_are_read(folder, cfg):  # noqa: F811
-    for change in (dict(init_cfg=[dict(type='Constant', layer='Linear', val=0),
-                                  dict(type='Pretrained', checkpoint='nowhere.pth')]),
-                   dict(pretrained='nowhere.pth')):
+    for change in (
+        dict(
+            init_cfg=[
+                dict(type='Constant', layer='Linear', val=0),
+                dict(type='Pretrained', checkpoint='nowhere.pth'),
+            ]
+        ),
+        dict(pretrained='nowhere.pth'),
+    ):
         changed = copy.deepcopy(cfg)
         changed.model.update(change)
         with pytest.raises(UserError, match='nowhere.pth does not exist'):
@@ -277,24 +362,32 @@ def test_a_list_of_init_cfgs_and_the_short_form_are_read(folder, cfg):  # noqa: 
 # ------------------------------------------------------------------ the tools
 
 
-@pytest.mark.parametrize('options', [
-    ['load_from={}'],
-    ['model.backbone.init_cfg.type=Pretrained', 'model.backbone.init_cfg.checkpoint={}'],
-    ['model.init_cfg.type=Pretrained', 'model.init_cfg.checkpoint={}'],
-])
+@pytest.mark.parametrize(
+    'options',
+    [
+        ['load_from={}'],
+        ['model.backbone.init_cfg.type=Pretrained', 'model.backbone.init_cfg.checkpoint={}'],
+        ['model.init_cfg.type=Pretrained', 'model.init_cfg.checkpoint={}'],
+    ],
+)
 def test_the_tool_refuses_before_it_makes_anything(fails, folder, config, options):  # noqa: F811
     path = saved(folder, vit())
     before = listing(folder)
-    line = fails(launch.train, config, '--work-dir', folder / 'new', '--cfg-options',
-                 *(option.format(path) for option in options))
+    line = fails(
+        launch.train,
+        config,
+        '--work-dir',
+        folder / 'new',
+        '--cfg-options',
+        *(option.format(path) for option in options),
+    )
     assert f'error: checkpoint {path} is not of ' in line
     assert 'those of timm; name another with --cfg-options ' in line
     assert not (folder / 'new').exists() and listing(folder) == before
 
 
 def test_the_tool_does_not_test_a_cut_model(fails, folder, config, cfg, checkpoint):  # noqa: F811
-    path = saved(folder, dict(
-        state_dict=of_model(cfg, **{'model.backbone.arch.num_layers': 3})))
+    path = saved(folder, dict(state_dict=of_model(cfg, **{'model.backbone.arch.num_layers': 3})))
     line = fails(launch.test, config, path, '--work-dir', folder / 'new')
     assert 'backbone.layers.2.ln1.weight' in line and 'the model has no place' in line
     assert not (folder / 'new').exists()
@@ -312,7 +405,7 @@ def test_weights_that_are_no_numbers_are_named(folder, cfg, checkpoint, way, val
 
 
 def test_an_average_that_is_resumed_is_looked_at(folder, cfg, checkpoint):  # noqa: F811
-    checkpoint['ema_state_dict'] = {'module.head.bias': torch.tensor([0., float('nan')])}
+    checkpoint['ema_state_dict'] = {'module.head.bias': torch.tensor([0.0, float('nan')])}
     path = saved(folder, checkpoint)
     assert 'in ema_state_dict.module.head.bias' in refused('resume', path, cfg)
     look('load_from', path, cfg)
@@ -331,7 +424,7 @@ def flip(path, record: zipfile.ZipInfo) -> None:
     with open(path, 'r+b') as file:
         file.seek(record.header_offset + 26)
         lengths = file.read(4)
-        start = file.tell() + sum(int.from_bytes(lengths[i:i + 2], 'little') for i in (0, 2))
+        start = file.tell() + sum(int.from_bytes(lengths[i : i + 2], 'little') for i in (0, 2))
         file.seek(start + record.file_size // 2)
         byte = file.read(1)[0]
         file.seek(-1, os.SEEK_CUR)
@@ -363,19 +456,22 @@ def test_a_file_without_checksums_passes(folder, cfg, checkpoint):  # noqa: F811
         look(way, folder / 'old.pth', cfg)
 
 
-@pytest.mark.parametrize('kind, said', [
-    ('folder', 'is a folder, such as of a sharded checkpoint'),
-    ('fifo', 'is a named pipe (FIFO), not a file'),
-    ('empty', 'cannot be read: it is empty'),
-    ('zeros', 'cannot be read: it is damaged, it begins with zeros alone'),
-    ('text', "cannot be read: it is text ('version https://git-lfs.github.com/spec/' ...)"),
-    ('safetensors', 'it is a safetensors file'),
-    ('cut', 'cannot be read: it is damaged, or no checkpoint of PyTorch'),
-    ('image', 'cannot be read: it is damaged, or no checkpoint of PyTorch'),
-    ('zip', 'cannot be read: it is damaged, or no checkpoint of PyTorch'),
-    ('pickle', 'cannot be read: it is damaged, or no checkpoint of PyTorch'),
-    ('gone', 'does not exist'),
-])
+@pytest.mark.parametrize(
+    'kind, said',
+    [
+        ('folder', 'is a folder, such as of a sharded checkpoint'),
+        ('fifo', 'is a named pipe (FIFO), not a file'),
+        ('empty', 'cannot be read: it is empty'),
+        ('zeros', 'cannot be read: it is damaged, it begins with zeros alone'),
+        ('text', "cannot be read: it is text ('version https://git-lfs.github.com/spec/' ...)"),
+        ('safetensors', 'it is a safetensors file'),
+        ('cut', 'cannot be read: it is damaged, or no checkpoint of PyTorch'),
+        ('image', 'cannot be read: it is damaged, or no checkpoint of PyTorch'),
+        ('zip', 'cannot be read: it is damaged, or no checkpoint of PyTorch'),
+        ('pickle', 'cannot be read: it is damaged, or no checkpoint of PyTorch'),
+        ('gone', 'does not exist'),
+    ],
+)
 def test_what_is_no_checkpoint_is_called_by_its_name(folder, cfg, kind, said):  # noqa: F811
     path = folder / 'other.pth'
     if kind == 'folder':
@@ -386,11 +482,17 @@ def test_what_is_no_checkpoint_is_called_by_its_name(folder, cfg, kind, said):  
         with zipfile.ZipFile(path, 'w') as archive:
             archive.writestr('a.txt', 'a')
     elif kind != 'gone':
-        path.write_bytes(dict(
-            empty=b'', zeros=bytes(5000), pickle=b'\x80\x02]q\x00K\x01a.',
-            text=b'version https://git-lfs.github.com/spec/v1\noid sha256:4d7a\nsize 12345\n',
-            safetensors=(2).to_bytes(8, 'little') + b'{}', image=b'\x89PNG\r\n\x1a\n' + bytes(99),
-            cut=(folder / 'run' / 'epoch_2.pth').read_bytes()[:-400])[kind])
+        path.write_bytes(
+            dict(
+                empty=b'',
+                zeros=bytes(5000),
+                pickle=b'\x80\x02]q\x00K\x01a.',
+                text=b'version https://git-lfs.github.com/spec/v1\noid sha256:4d7a\nsize 12345\n',
+                safetensors=(2).to_bytes(8, 'little') + b'{}',
+                image=b'\x89PNG\r\n\x1a\n' + bytes(99),
+                cut=(folder / 'run' / 'epoch_2.pth').read_bytes()[:-400],
+            )[kind]
+        )
     for way in WAYS:
         line = refused(way, path, cfg)
         assert said in line

@@ -1,4 +1,5 @@
 """Folders that cannot be used, or are used by others: one line, nothing lost."""
+
 import errno
 import itertools
 import logging
@@ -18,11 +19,11 @@ from test_bad_input_tools import config, fails, folder, trained  # noqa: F401
 from tiny_run import listing
 
 from poslabel_mm import UserError
-from poslabel_mm.launch import tools as launch
-from poslabel_mm.engine import folder_lock, write_atomically
 from poslabel_mm.engine import files as atomic_file
+from poslabel_mm.engine import folder_lock, write_atomically
 from poslabel_mm.engine.folder_lock import is_locked, lock_folder
 from poslabel_mm.engine.unwritable import check_writable, unwritable, write_error
+from poslabel_mm.launch import tools as launch
 
 FORK = multiprocessing.get_context('fork')
 
@@ -83,8 +84,7 @@ def test_what_a_killed_writer_left_is_swept_but_not_what_is_being_written(tmp_pa
     assert (tmp_path / 'epoch_3.pth').read_bytes() == b'whole'
 
 
-def test_a_temporary_file_that_was_swept_before_it_was_locked_is_made_anew(
-        tmp_path, monkeypatch):
+def test_a_temporary_file_that_was_swept_before_it_was_locked_is_made_anew(tmp_path, monkeypatch):
     lock, swept = atomic_file.try_lock, []
 
     def sweep_first(file, **options):
@@ -173,17 +173,21 @@ def run(monkeypatch, tool, *argv):
 # ------------------------------------------------------------ folders and disks
 
 
-@pytest.mark.parametrize('work_dir, named', [
-    ('file', 'could not write {0}/file/lock ({0}/file is a file)'),
-    ('file/below', 'could not write {0}/file/below/lock ({0}/file is a file)'),
-])
+@pytest.mark.parametrize(
+    'work_dir, named',
+    [
+        ('file', 'could not write {0}/file/lock ({0}/file is a file)'),
+        ('file/below', 'could not write {0}/file/below/lock ({0}/file is a file)'),
+    ],
+)
 def test_work_dir_is_a_file(fails, folder, config, monkeypatch, work_dir, named):
     (folder / 'file').touch()
     before = listing(folder)
     line = fails(launch.train, config, '--work-dir', folder / work_dir)
     assert named.format(folder) in line
-    line = fails(launch.test, config, folder / 'run' / 'epoch_2.pth', '--work-dir',
-                 folder / work_dir)
+    line = fails(
+        launch.test, config, folder / 'run' / 'epoch_2.pth', '--work-dir', folder / work_dir
+    )
     assert f'{folder / "file"}' in line and 'is a file' in line
     assert listing(folder) == before
 
@@ -205,16 +209,21 @@ def refused(monkeypatch):
     return refuse
 
 
-@pytest.mark.parametrize('number, cause, way_out', [
-    (errno.EROFS, 'Read-only file system', 'make this one writable'),
-    (errno.EACCES, 'Permission denied', 'make this one writable'),
-    (errno.ENOSPC, 'No space left on device', 'free some space'),
-])
+@pytest.mark.parametrize(
+    'number, cause, way_out',
+    [
+        (errno.EROFS, 'Read-only file system', 'make this one writable'),
+        (errno.EACCES, 'Permission denied', 'make this one writable'),
+        (errno.ENOSPC, 'No space left on device', 'free some space'),
+    ],
+)
 def test_work_dir_that_takes_no_files(fails, folder, config, refused, number, cause, way_out):
     before = listing(folder)
     refused(folder / 'run', number)
-    for tool, argv in ((launch.train, [config, '--resume']),
-                       (launch.test, [config, folder / 'run' / 'epoch_2.pth'])):
+    for tool, argv in (
+        (launch.train, [config, '--resume']),
+        (launch.test, [config, folder / 'run' / 'epoch_2.pth']),
+    ):
         line = fails(tool, *argv, '--work-dir', folder / 'run')
         assert f'could not write {folder / "run"}/' in line
         assert f'({cause})' in line and way_out in line
@@ -227,18 +236,29 @@ def test_work_dir_that_cannot_be_made(fails, folder, config):
     assert 'could not write /sys/poslabel_mm/lock (' in line
 
 
-@pytest.mark.parametrize('out, item, named', [
-    ('nowhere/out.pkl', None, 'the folder of --out'),
-    ('folder.pkl', None, 'is a folder: name a file'),
-    ('out.json', None, 'must end in .pkl or .pickle'),
-    ('out.txt', 'metrics', 'must end in .json or'),
-])
+@pytest.mark.parametrize(
+    'out, item, named',
+    [
+        ('nowhere/out.pkl', None, 'the folder of --out'),
+        ('folder.pkl', None, 'is a folder: name a file'),
+        ('out.json', None, 'must end in .pkl or .pickle'),
+        ('out.txt', 'metrics', 'must end in .json or'),
+    ],
+)
 def test_out_that_cannot_be_written(fails, folder, config, out, item, named):
     (folder / 'folder.pkl').mkdir()
     before = listing(folder)
     item = ['--out-item', item] if item else []
-    line = fails(launch.test, config, folder / 'run' / 'epoch_2.pth', '--work-dir',
-                 folder / 'run', '--out', folder / out, *item)
+    line = fails(
+        launch.test,
+        config,
+        folder / 'run' / 'epoch_2.pth',
+        '--work-dir',
+        folder / 'run',
+        '--out',
+        folder / out,
+        *item,
+    )
     assert named in line and str(folder / out) in line
     assert listing(folder) == before
 
@@ -247,16 +267,31 @@ def test_out_where_no_file_can_be_written(fails, folder, config, refused):
     (folder / 'results').mkdir()
     refused(folder / 'results', errno.EROFS)
     before = listing(folder)
-    line = fails(launch.test, config, folder / 'run' / 'epoch_2.pth', '--work-dir',
-                 folder / 'run', '--out', folder / 'results' / 'out.pkl')
+    line = fails(
+        launch.test,
+        config,
+        folder / 'run' / 'epoch_2.pth',
+        '--work-dir',
+        folder / 'run',
+        '--out',
+        folder / 'results' / 'out.pkl',
+    )
     assert f'could not write {folder}/results/out.pkl (Read-only file system)' in line
     assert listing(folder) == before  # it is not found out after the test
 
 
 def test_out_is_written_whole_or_not_at_all(fails, folder, config, monkeypatch):
     out = folder / 'out.json'
-    argv = [config, folder / 'run' / 'epoch_2.pth', '--work-dir', folder / 'run', '--out', out,
-            '--out-item', 'metrics']
+    argv = [
+        config,
+        folder / 'run' / 'epoch_2.pth',
+        '--work-dir',
+        folder / 'run',
+        '--out',
+        out,
+        '--out-item',
+        'metrics',
+    ]
     run(monkeypatch, launch.test, *argv)
     before = out.read_bytes()
     assert before.startswith(b'{')
@@ -280,15 +315,20 @@ def limited(limit, tool, *argv):
     tool()
 
 
-@pytest.mark.parametrize('limit, named', [
-    (1000, tempfile.gettempdir()),  # where the stack copies configs to
-    (4000, '{0}/log'), (16_000, '{0}/epoch_1.pth')])
+@pytest.mark.parametrize(
+    'limit, named',
+    [
+        (1000, tempfile.gettempdir()),  # where the stack copies configs to
+        (4000, '{0}/log'),
+        (16_000, '{0}/epoch_1.pth'),
+    ],
+)
 def test_a_limit_on_the_size_of_files(folder, config, capfd, limit, named):
     work_dir = folder / 'new'
     process = in_child(limited, limit, launch.train, config, '--work-dir', work_dir)
     process.join()
     assert process.exitcode == 1
-    line, = (line for line in capfd.readouterr().err.splitlines() if line.startswith('error'))
+    (line,) = (line for line in capfd.readouterr().err.splitlines() if line.startswith('error'))
     assert f'could not write {named.format(work_dir)} (File too large' in line
     assert 'ulimit -f unlimited' in line
     assert not list(work_dir.glob('*.pth')) and not list(work_dir.glob('.*'))
@@ -307,8 +347,9 @@ def test_a_log_that_cannot_be_written_ends_the_run(fails, folder, config, monkey
         emit(self, record)
 
     monkeypatch.setattr(logging.StreamHandler, 'emit', full)
-    line = fails(launch.train, config, '--work-dir', folder / 'new', '--cfg-options',
-                 'log_level=INFO')
+    line = fails(
+        launch.train, config, '--work-dir', folder / 'new', '--cfg-options', 'log_level=INFO'
+    )
     assert f'could not write {folder}/new/' in line and '.log (No space left' in line
     assert next(lines) == 6
 
@@ -322,8 +363,10 @@ def test_work_dir_that_is_removed_under_the_run(fails, folder, config, monkeypat
 
     monkeypatch.setattr(torch.optim.AdamW, 'step', remove)
     line = fails(launch.train, config, '--work-dir', folder / 'new')
-    assert line == (f'error: {folder}/new was removed while the run was writing to it: leave it '
-                    'in place until the run has ended')
+    assert line == (
+        f'error: {folder}/new was removed while the run was writing to it: leave it '
+        'in place until the run has ended'
+    )
 
 
 # ------------------------------------------------------------- the line itself
@@ -336,11 +379,15 @@ def test_causes_are_named_and_other_errors_left_alone(tmp_path):
     assert f'could not write {tmp_path} (No space' in line(errno.ENOSPC)
     assert f'could not write {tmp_path}/a (Perm' in line(errno.EACCES, f'{tmp_path}/a')
     assert line(errno.EACCES, '/data/a.jpg') == '/data/a.jpg cannot be used: Permission denied'
-    for other in (OSError(errno.ENOENT, 'none', 'x'), BrokenPipeError(errno.EPIPE, 'pipe'),
-                  ValueError()):
+    for other in (
+        OSError(errno.ENOENT, 'none', 'x'),
+        BrokenPipeError(errno.EPIPE, 'pipe'),
+        ValueError(),
+    ):
         assert write_error(other, tmp_path) is None
     assert 'No usable temporary directory found in' in write_error(
-        FileNotFoundError(errno.ENOENT, "No usable temporary directory found in ['/tmp']"), None)
+        FileNotFoundError(errno.ENOENT, "No usable temporary directory found in ['/tmp']"), None
+    )
     missing = unwritable(tmp_path / 'no' / 'file', OSError(errno.ENOENT, 'none'))
     assert 'its folder is not there' in str(missing)
     check_writable(tmp_path / 'file')
@@ -348,8 +395,6 @@ def test_causes_are_named_and_other_errors_left_alone(tmp_path):
 
 
 # ----------------------------------------------------------------- interrupts
-
-
 
 
 def interrupted(tool, *argv):
@@ -360,8 +405,10 @@ def interrupted(tool, *argv):
 
 def test_ctrl_c_before_training_and_test(folder, config, capfd):
     before = listing(folder)
-    for tool, argv in ((launch.train, [config]),
-                       (launch.test, [config, folder / 'run' / 'epoch_2.pth'])):
+    for tool, argv in (
+        (launch.train, [config]),
+        (launch.test, [config, folder / 'run' / 'epoch_2.pth']),
+    ):
         process = in_child(interrupted, tool, *argv)
         process.join()
         assert process.exitcode == 130

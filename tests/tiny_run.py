@@ -3,9 +3,9 @@
 It learns positional labels, for the run to be more than the stock one, and
 draws the pairs of the relative ones.
 """
+
 import itertools
 import os.path as osp
-from typing import Dict, List
 
 import numpy as np
 import torch
@@ -15,8 +15,8 @@ from PIL import Image
 from torch import Tensor
 
 RUNTIME = osp.join(
-    osp.dirname(osp.dirname(osp.realpath(__file__))), 'configs', '_base_',
-    'runtime.py')
+    osp.dirname(osp.dirname(osp.realpath(__file__))), 'configs', '_base_', 'runtime.py'
+)
 
 CONFIG = """
 _base_ = {runtime!r}
@@ -110,7 +110,7 @@ class Recorder:
     """Losses of every iteration that a Runner trained."""
 
     def __init__(self, runner: Runner) -> None:
-        self.losses: List[float] = []
+        self.losses: list[float] = []
         step = runner.model.train_step
 
         def train_step(*args, **kwargs):
@@ -121,14 +121,14 @@ class Recorder:
         runner.model.train_step = train_step
 
 
-def train(cfg: Config) -> List[float]:
+def train(cfg: Config) -> list[float]:
     runner = Runner.from_cfg(cfg)
     recorder = Recorder(runner)
     runner.train()
     return recorder.losses
 
 
-def weights(path) -> Dict[str, Tensor]:
+def weights(path) -> dict[str, Tensor]:
     return torch.load(path, weights_only=True)['state_dict']
 
 
@@ -136,5 +136,6 @@ def listing(folder) -> dict:
     """Every file below a folder with its content."""
     return {
         str(path.relative_to(folder)): path.read_bytes()
-        for path in sorted(folder.rglob('*')) if path.is_file()
+        for path in sorted(folder.rglob('*'))
+        if path.is_file()
     }

@@ -9,6 +9,7 @@ Machines drift, so a single time says little: what is compared takes turns, and
 what counts is the ratio of each pair. Every round goes to the CSV, with the
 machine and the versions; `table` makes the Markdown of the README from it.
 """
+
 import argparse
 import csv
 import os
@@ -17,8 +18,8 @@ import statistics
 import subprocess
 import sys
 import time
+from collections.abc import Callable
 from pathlib import Path
-from typing import Callable, Dict, List, Optional
 
 ROOT = Path(__file__).resolve().parents[1]
 sys.path.insert(0, str(ROOT))
@@ -40,8 +41,7 @@ from mmpretrain.registry import MODELS  # noqa: E402
 from mmpretrain.structures import DataSample  # noqa: E402
 
 from poslabel_mm.models import RelativePositionalLabelHead  # noqa: E402
-from poslabel_mm.models.losses.pairwise_cross_entropy import (  # noqa: E402
-    CLASS_MULTIPLE, _default_pairs)
+from poslabel_mm.models.losses.pairwise_cross_entropy import CLASS_MULTIPLE, _default_pairs  # noqa: E402
 from poslabel_mm.tokens import PatchTokens  # noqa: E402
 
 TOKEN_CHANNELS = 768  # ViT-B's: the released widths 768 -> 384 -> 384 -> C
@@ -57,7 +57,8 @@ def parse_args() -> argparse.Namespace:
         '--dtype',
         default='float32',
         choices=['float32', 'bfloat16', 'float16'],
-        help='autocast dtype; float32 is no autocast (default)')
+        help='autocast dtype; float32 is no autocast (default)',
+    )
     shared.add_argument('--compile', action='store_true', help='torch.compile the model')
     shared.add_argument('--threads', type=int, help='CPU threads')
     shared.add_argument('--rounds', type=int, default=9, help='timed rounds (default 9)')
@@ -65,25 +66,46 @@ def parse_args() -> argparse.Namespace:
     shared.add_argument('--out', type=Path, help='CSV to append every round to')
 
     parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     commands = parser.add_subparsers(dest='command', required=True)
     step = commands.add_parser('step', parents=[shared], help="configs' whole training steps")
     step.add_argument('baseline', help='config to compare with')
     step.add_argument('configs', nargs='+', help='configs to compare')
     step.add_argument('--batch-size', type=int, default=4, help='images a step (default 4)')
-    step.add_argument('--cfg-options', nargs='+', action=mmengine.config.DictAction,
-                      help='changes to the compared configs, not to the baseline')
+    step.add_argument(
+        '--cfg-options',
+        nargs='+',
+        action=mmengine.config.DictAction,
+        help='changes to the compared configs, not to the baseline',
+    )
     pairs = commands.add_parser('pairs', parents=[shared], help='forms of the relative loss')
-    pairs.add_argument('--grids', nargs='+', type=int, default=[7, 14, 24],
-                       help='patches along a side (default 7 14 24)')
-    pairs.add_argument('--batch-sizes', nargs='+', type=int, default=[1, 2, 8],
-                       help='default 1 2 8')
-    pairs.add_argument('--forms', nargs='+', choices=FORMS, default=FORMS,
-                       help='default: all; ratios are to exact')
-    pairs.add_argument('--max-gb', type=float, default=3.,
-                       help='leave a form out where its logits alone are larger (default 3)')
-    memory = commands.add_parser('memory', parents=[shared],
-                                 help='peak MiB of one form, in this process')
+    pairs.add_argument(
+        '--grids',
+        nargs='+',
+        type=int,
+        default=[7, 14, 24],
+        help='patches along a side (default 7 14 24)',
+    )
+    pairs.add_argument(
+        '--batch-sizes', nargs='+', type=int, default=[1, 2, 8], help='default 1 2 8'
+    )
+    pairs.add_argument(
+        '--forms',
+        nargs='+',
+        choices=FORMS,
+        default=FORMS,
+        help='default: all; ratios are to exact',
+    )
+    pairs.add_argument(
+        '--max-gb',
+        type=float,
+        default=3.0,
+        help='leave a form out where its logits alone are larger (default 3)',
+    )
+    memory = commands.add_parser(
+        'memory', parents=[shared], help='peak MiB of one form, in this process'
+    )
     memory.add_argument('form')
     memory.add_argument('grid', type=int)
     memory.add_argument('batch_size', type=int)
@@ -109,7 +131,7 @@ class Stopwatch:
     def __init__(self, device: str) -> None:
         self.cuda = device.startswith('cuda')
 
-    def __call__(self, call: Callable) -> Dict[str, object]:
+    def __call__(self, call: Callable) -> dict[str, object]:
         if not self.cuda:
             start = time.perf_counter()
             call()
@@ -124,10 +146,11 @@ class Stopwatch:
         torch.cuda.synchronize()
         return dict(
             seconds=start.elapsed_time(end) / 1e3,
-            peak_mib=round((torch.cuda.max_memory_allocated() - before) / 2**20, 1))
+            peak_mib=round((torch.cuda.max_memory_allocated() - before) / 2**20, 1),
+        )
 
 
-def take_turns(calls: Dict[str, Callable], args: argparse.Namespace) -> List[Dict[str, dict]]:
+def take_turns(calls: dict[str, Callable], args: argparse.Namespace) -> list[dict[str, dict]]:
     """Measure the calls in turn; who goes first changes from round to round."""
     stopwatch = Stopwatch(args.device)
     names = list(calls)
@@ -142,16 +165,21 @@ def take_turns(calls: Dict[str, Callable], args: argparse.Namespace) -> List[Dic
     return rounds
 
 
-def machine(args: argparse.Namespace) -> Dict[str, object]:
+def machine(args: argparse.Namespace) -> dict[str, object]:
     if args.device.startswith('cuda'):
         name = torch.cuda.get_device_name()
     else:
         name = platform.processor() or platform.machine()
         cpuinfo = Path('/proc/cpuinfo')
         if cpuinfo.is_file():
-            name = next((line.split(':', 1)[1].strip()
-                         for line in cpuinfo.read_text().splitlines()
-                         if line.startswith('model name')), name)
+            name = next(
+                (
+                    line.split(':', 1)[1].strip()
+                    for line in cpuinfo.read_text().splitlines()
+                    if line.startswith('model name')
+                ),
+                name,
+            )
     return dict(
         dtype=args.dtype,
         compile=args.compile,
@@ -160,10 +188,11 @@ def machine(args: argparse.Namespace) -> Dict[str, object]:
         torch=torch.__version__,
         mmengine=mmengine.__version__,
         mmpretrain=mmpretrain.__version__,
-        poslabel_mm=poslabel_mm.__version__)
+        poslabel_mm=poslabel_mm.__version__,
+    )
 
 
-def write(path: Optional[Path], rows: List[dict]) -> None:
+def write(path: Path | None, rows: list[dict]) -> None:
     if path is None:
         return
     path.parent.mkdir(parents=True, exist_ok=True)
@@ -200,23 +229,26 @@ def training_step(cfg: Config, args: argparse.Namespace) -> Callable:
         cfg.optim_wrapper.update(
             type='AmpOptimWrapper',
             dtype=args.dtype,
-            loss_scale='dynamic' if args.dtype == 'float16' else 1.)
+            loss_scale='dynamic' if args.dtype == 'float16' else 1.0,
+        )
     optim_wrapper = build_optim_wrapper(model, cfg.optim_wrapper)
     side = cfg.model.backbone.get('img_size', 224)
     size = (side, side) if isinstance(side, int) else side
     head = cfg.model.get('head') or {}
     images = torch.randint(0, 256, (args.batch_size, 3, *size), dtype=torch.uint8)
-    labels = torch.randint(0, head.get('num_classes', 2), (args.batch_size, ))
+    labels = torch.randint(0, head.get('num_classes', 2), (args.batch_size,))
 
     collate = cfg.train_dataloader.get('collate_fn', dict(type='pseudo_collate'))
     collate = FUNCTIONS.get(collate['type'])
 
     def data() -> dict:
         # Anew, for Mixup writes into the samples; the images are the same.
-        return collate([
-            dict(inputs=image, data_samples=DataSample().set_gt_label(label))
-            for image, label in zip(images, labels)
-        ])
+        return collate(
+            [
+                dict(inputs=image, data_samples=DataSample().set_gt_label(label))
+                for image, label in zip(images, labels)
+            ]
+        )
 
     if args.compile:
         model.compile()
@@ -229,8 +261,9 @@ def time_steps(args: argparse.Namespace) -> None:
         cfg = load(name)
         if args.cfg_options:
             cfg.merge_from_dict(args.cfg_options)
-        calls = dict(baseline=training_step(load(args.baseline), args),
-                     ours=training_step(cfg, args))
+        calls = dict(
+            baseline=training_step(load(args.baseline), args), ours=training_step(cfg, args)
+        )
         rows = [
             dict(
                 baseline=Path(args.baseline).stem,
@@ -243,13 +276,18 @@ def time_steps(args: argparse.Namespace) -> None:
                 ratio=f'{r["ours"]["seconds"] / r["baseline"]["seconds"]:.4f}',
                 baseline_peak_mib=r['baseline']['peak_mib'],
                 peak_mib=r['ours']['peak_mib'],
-                **machine(args)) for i, r in enumerate(take_turns(calls, args))
+                **machine(args),
+            )
+            for i, r in enumerate(take_turns(calls, args))
         ]
         write(args.out, rows)
         ratio = statistics.median(float(row['ratio']) for row in rows)
-        print(f'{name} {rows[0]["options"]} / {args.baseline}: {ratio:.3f} (median of '
-              f'{len(rows)} rounds, batch {args.batch_size}, {args.dtype}, '
-              f'{rows[0]["device"]})', flush=True)
+        print(
+            f'{name} {rows[0]["options"]} / {args.baseline}: {ratio:.3f} (median of '
+            f'{len(rows)} rounds, batch {args.batch_size}, {args.dtype}, '
+            f'{rows[0]["device"]})',
+            flush=True,
+        )
 
 
 # -------------------------------------------------------------- relative loss
@@ -261,7 +299,8 @@ def pair_loss(form: str, grid: int, batch_size: int, args: argparse.Namespace) -
     if form == 'products':
         return bare_products(grid, batch_size, args)
     head = RelativePositionalLabelHead(
-        TOKEN_CHANNELS, grid, pairs_per_token=DRAWN_PAIRS if form == 'drawn' else None)
+        TOKEN_CHANNELS, grid, pairs_per_token=DRAWN_PAIRS if form == 'drawn' else None
+    )
     head.init_weights()
     head.to(args.device)
     tokens = torch.randn(batch_size, grid * grid, TOKEN_CHANNELS, device=args.device)
@@ -274,14 +313,19 @@ def pair_loss(form: str, grid: int, batch_size: int, args: argparse.Namespace) -
     def call() -> None:
         autocast = args.dtype != 'float32'
         with torch.autocast(
-                device_type, getattr(torch, args.dtype) if autocast else None, enabled=autocast):
+            device_type, getattr(torch, args.dtype) if autocast else None, enabled=autocast
+        ):
             if reference is None:
                 loss = head.loss(PatchTokens(tokens, (grid, grid)))['loss_rpl']
             else:
                 codes = poslabel_mm.tokens.labels.relative_codes((grid, grid), device=args.device)
-                loss, _ = reference(tokens[..., head.query_channels],
-                                    tokens[..., head.key_channels], *codes, head.fc1,
-                                    [head.fc2, head.classifier])
+                loss, _ = reference(
+                    tokens[..., head.query_channels],
+                    tokens[..., head.key_channels],
+                    *codes,
+                    head.fc1,
+                    [head.fc2, head.classifier],
+                )
         loss.backward()
 
     return torch.compile(call) if args.compile else call
@@ -292,7 +336,7 @@ def bare_products(grid: int, batch_size: int, args: argparse.Namespace) -> Calla
 
     Each pair's logits and their two gradients: what is left of its time once all else is free.
     """
-    hidden, num_classes = TOKEN_CHANNELS // 2, (2 * grid - 1)**2
+    hidden, num_classes = TOKEN_CHANNELS // 2, (2 * grid - 1) ** 2
     num_classes += -num_classes % CLASS_MULTIPLE
     pairs = batch_size * grid**4
     factory = dict(dtype=getattr(torch, args.dtype), device=args.device)
@@ -318,20 +362,23 @@ def written_form(form: str) -> Callable:
     """The plain forms, which the tests compare with too."""
     folder = ROOT / 'tests'
     if not (folder / 'pairwise_reference.py').is_file():
-        raise poslabel_mm.UserError('the forms to compare with are in tests/ of the source tree: '
-                                    'run this from a checkout')
+        raise poslabel_mm.UserError(
+            'the forms to compare with are in tests/ of the source tree: run this from a checkout'
+        )
     sys.path.insert(0, str(folder))
     import pairwise_reference
+
     return getattr(pairwise_reference, form)
 
 
 def time_pairs(args: argparse.Namespace) -> None:
     for grid in args.grids:
         for batch_size in args.batch_sizes:
-            num_classes = (2 * grid - 1)**2
+            num_classes = (2 * grid - 1) ** 2
             logits_gb = batch_size * grid**4 * num_classes * 4 / 1e9
             forms = [
-                form for form in args.forms
+                form
+                for form in args.forms
                 if form not in ('written_out', 'token_loop') or logits_gb <= args.max_gb
             ]
             calls = {form: pair_loss(form, grid, batch_size, args) for form in forms}
@@ -346,17 +393,23 @@ def time_pairs(args: argparse.Namespace) -> None:
                         round=i,
                         seconds=f'{r[form]["seconds"]:.6f}',
                         over_exact=f'{r[form]["seconds"] / r["exact"]["seconds"]:.4f}'
-                        if 'exact' in r else '',
+                        if 'exact' in r
+                        else '',
                         # Of the products the buffers are there before.
                         peak_mib='' if form == 'products' else memory or r[form]['peak_mib'],
-                        **machine(args)) for i, r in enumerate(rounds)
+                        **machine(args),
+                    )
+                    for i, r in enumerate(rounds)
                 ]
                 write(args.out, rows)
                 seconds = statistics.median(float(row['seconds']) for row in rows)
                 ratio = statistics.median(float(row['over_exact'] or 'nan') for row in rows)
                 peak = rows[0]['peak_mib']
-                print(f'grid {grid} batch {batch_size} {form}: {seconds:.4f} s, {ratio:.3f} of '
-                      f'exact' + (f', peak {peak} MiB' if peak else ''), flush=True)
+                print(
+                    f'grid {grid} batch {batch_size} {form}: {seconds:.4f} s, {ratio:.3f} of '
+                    f'exact' + (f', peak {peak} MiB' if peak else ''),
+                    flush=True,
+                )
 
 
 def peak_of_a_process(form: str, grid: int, batch_size: int, args: argparse.Namespace) -> str:
@@ -364,15 +417,25 @@ def peak_of_a_process(form: str, grid: int, batch_size: int, args: argparse.Name
     if args.device != 'cpu' or not Path('/proc/self/clear_refs').exists():
         return ''
     command = [
-        sys.executable, __file__, 'memory', form,
+        sys.executable,
+        __file__,
+        'memory',
+        form,
         str(grid),
-        str(batch_size), '--device', 'cpu', '--dtype', args.dtype, '--threads',
-        str(torch.get_num_threads()), *['--compile'] * args.compile
+        str(batch_size),
+        '--device',
+        'cpu',
+        '--dtype',
+        args.dtype,
+        '--threads',
+        str(torch.get_num_threads()),
+        *['--compile'] * args.compile,
     ]
     # So that what is freed goes back to the system at once.
     env = dict(os.environ, MALLOC_MMAP_THRESHOLD_='65536', MALLOC_TRIM_THRESHOLD_='65536')
     return subprocess.run(
-        command, env=env, check=True, capture_output=True, text=True).stdout.split()[-1]
+        command, env=env, check=True, capture_output=True, text=True
+    ).stdout.split()[-1]
 
 
 def print_memory(args: argparse.Namespace) -> None:
@@ -394,7 +457,7 @@ def print_memory(args: argparse.Namespace) -> None:
 # --------------------------------------------------------------------- tables
 
 
-def markdown(paths: List[Path]) -> str:
+def markdown(paths: list[Path]) -> str:
     """One Markdown table for each CSV: medians over the rounds."""
     parts = []
     for path in paths:
@@ -407,48 +470,57 @@ def markdown(paths: List[Path]) -> str:
     return '\n\n'.join(parts)
 
 
-def groups(rows: List[dict], *names: str) -> Dict[tuple, List[dict]]:
-    found: Dict[tuple, List[dict]] = {}
+def groups(rows: list[dict], *names: str) -> dict[tuple, list[dict]]:
+    found: dict[tuple, list[dict]] = {}
     for row in rows:
         found.setdefault(tuple(row[name] for name in names), []).append(row)
     return found
 
 
-def median(rows: List[dict], name: str, digits: int) -> str:
+def median(rows: list[dict], name: str, digits: int) -> str:
     values = [float(row[name]) for row in rows if row[name]]
     return f'{statistics.median(values):.{digits}f}' if values else ''
 
 
-def conditions(rows: List[dict]) -> str:
+def conditions(rows: list[dict]) -> str:
     row = rows[0]
-    return (f'{row["device"]}, {row["threads"]} threads, {row["dtype"]}, torch {row["torch"]}; '
-            'medians of the rounds')
+    return (
+        f'{row["device"]}, {row["threads"]} threads, {row["dtype"]}, torch {row["torch"]}; '
+        'medians of the rounds'
+    )
 
 
-def steps_table(rows: List[dict]) -> str:
+def steps_table(rows: list[dict]) -> str:
     on_gpu = any(row['peak_mib'] for row in rows)
-    lines = [f'| training step of | batch | times `{rows[0]["baseline"]}` | range | rounds |'
-             + ' more memory, MiB |' * on_gpu,
-             '|---|---|---|---|---|' + '---|' * on_gpu]
-    for (config, options, batch), found in groups(rows, 'config', 'options',
-                                                  'batch_size').items():
+    lines = [
+        f'| training step of | batch | times `{rows[0]["baseline"]}` | range | rounds |'
+        + ' more memory, MiB |' * on_gpu,
+        '|---|---|---|---|---|' + '---|' * on_gpu,
+    ]
+    for (config, options, batch), found in groups(rows, 'config', 'options', 'batch_size').items():
         ratios = [float(row['ratio']) for row in found]
         name = f'`{config}` {options}'.strip()
-        lines.append(f'| {name} | {batch} | {statistics.median(ratios):.3f} | '
-                     f'{min(ratios):.3f} to {max(ratios):.3f} | {len(found)} |')
+        lines.append(
+            f'| {name} | {batch} | {statistics.median(ratios):.3f} | '
+            f'{min(ratios):.3f} to {max(ratios):.3f} | {len(found)} |'
+        )
         if on_gpu:
             more = (float(row['peak_mib']) - float(row['baseline_peak_mib']) for row in found)
             lines[-1] += f' {statistics.median(more):.0f} |'
     return '\n'.join(lines + ['', conditions(rows) + '.'])
 
 
-def pairs_table(rows: List[dict]) -> str:
-    lines = ['| grid | batch | form | times exact | peak memory, MiB | rounds |',
-             '|---|---|---|---|---|---|']
+def pairs_table(rows: list[dict]) -> str:
+    lines = [
+        '| grid | batch | form | times exact | peak memory, MiB | rounds |',
+        '|---|---|---|---|---|---|',
+    ]
     for (grid, batch, form), found in groups(rows, 'grid', 'batch_size', 'form').items():
-        lines.append(f'| {grid}×{grid} | {batch} | {form.replace("_", " ")} | '
-                     f'{median(found, "over_exact", 2)} | {median(found, "peak_mib", 0)} | '
-                     f'{len(found)} |')
+        lines.append(
+            f'| {grid}×{grid} | {batch} | {form.replace("_", " ")} | '
+            f'{median(found, "over_exact", 2)} | {median(found, "peak_mib", 0)} | '
+            f'{len(found)} |'
+        )
     return '\n'.join(lines + ['', conditions(rows) + '.'])
 
 

@@ -5,6 +5,7 @@
 
 Without arguments it lists the tools.
 """
+
 import sys
 from pathlib import Path
 

@@ -8,6 +8,7 @@ that the first has trained is handed to the second, whose last checkpoint is
 tested. Every step is one of this project's tools, with its own log. Stop it
 and start it again with the same command: it goes on after the last epoch.
 """
+
 import sys
 from pathlib import Path
 

@@ -6,6 +6,7 @@ Every run is `tools/train.py` on a shipped config. The checkpoints it saved are
 then tested, and the results put in a table and a picture. Stop it and start it
 again with the same command: it goes on after the last epoch of every run.
 """
+
 import sys
 from pathlib import Path
 

@@ -10,6 +10,7 @@
 What is done is skipped, and what was interrupted is gone on with: repeat the
 command. --dry-run prints the shell commands and makes nothing.
 """
+
 import sys
 from pathlib import Path
 

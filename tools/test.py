@@ -4,6 +4,7 @@
 
 CONFIG is a path or the name of a shipped config (``vit-b_apl_in1k.py``).
 """
+
 import sys
 from pathlib import Path
 

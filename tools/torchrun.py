@@ -7,6 +7,7 @@ out where there is no GPU, and adds no report of its own to a line that a
 process has printed. NNODES, NODE_RANK, MASTER_ADDR and PORT are read from the
 environment, as by MMPretrain's scripts.
 """
+
 import errno
 import logging
 import os
@@ -24,14 +25,14 @@ sys.path.insert(0, osp.dirname(osp.dirname(osp.realpath(__file__))))
 
 try:
     # Here for what the MM stack lacks to be said once, not by every process.
-    from poslabel_mm import UserError
-    from poslabel_mm.launch.parent_process import follow_parent, followed
     import torch
     from torch.distributed import DistNetworkError, run
     from torch.distributed.elastic.multiprocessing.api import SignalException
-    from torch.distributed.elastic.multiprocessing.errors import \
-        ChildFailedError
+    from torch.distributed.elastic.multiprocessing.errors import ChildFailedError
     from torch.distributed.launcher.api import LaunchConfig
+
+    from poslabel_mm import UserError
+    from poslabel_mm.launch.parent_process import follow_parent, followed
 except ImportError as error:
     if error.name is not None:
         raise
@@ -70,7 +71,8 @@ def check_port(port: int) -> None:
             return
         raise UserError(
             f'PORT={port} cannot be used ({os.strerror(error.errno)}): choose another one, or '
-            'on a single machine leave PORT unset for one that is free') from error
+            'on a single machine leave PORT unset for one that is free'
+        ) from error
 
 
 def killed(rank: int, signum: int) -> str:
@@ -81,16 +83,16 @@ def killed(rank: int, signum: int) -> str:
 
 def main(processes: int, command: list) -> int:
     env = os.environ
-    threads = 1 if torch.cuda.is_available() else max(
-        1,
-        cpu_cores() // processes)
+    threads = 1 if torch.cuda.is_available() else max(1, cpu_cores() // processes)
     for name in 'OMP_NUM_THREADS', 'MKL_NUM_THREADS':
         env.setdefault(name, str(threads))
     nodes = whole_number('NNODES', 1, 1, 10**6)
     node = whole_number('NODE_RANK', 0, 0, nodes - 1)
     if not env.get('PORT') and nodes > 1:
-        raise UserError('PORT is not set; with NNODES > 1 it must be one that '
-                        'is free on the first machine, the same on all of them')
+        raise UserError(
+            'PORT is not set; with NNODES > 1 it must be one that '
+            'is free on the first machine, the same on all of them'
+        )
     port = whole_number('PORT', free_port(), 1, 65535)
     if env.get('PORT') and node == 0:
         check_port(port)
@@ -99,18 +101,23 @@ def main(processes: int, command: list) -> int:
         if name.startswith('torch.distributed.elastic'):
             logging.getLogger(name).setLevel(logging.CRITICAL)
     # Slurm's warning is for the processes, as the other signals are.
-    passed_on = ['--signals-to-handle=SIGTERM,SIGINT,SIGHUP,SIGQUIT,SIGUSR1'
-                 ] if hasattr(LaunchConfig, 'signals_to_handle') else []
+    passed_on = (
+        ['--signals-to-handle=SIGTERM,SIGINT,SIGHUP,SIGQUIT,SIGUSR1']
+        if hasattr(LaunchConfig, 'signals_to_handle')
+        else []
+    )
     try:
-        run.main([
-            f'--nproc-per-node={processes}',
-            f'--nnodes={nodes}',
-            f'--node-rank={node}',
-            f'--master-addr={env.get("MASTER_ADDR") or "127.0.0.1"}',
-            f'--master-port={port}',
-            *passed_on,
-            *command,
-        ])
+        run.main(
+            [
+                f'--nproc-per-node={processes}',
+                f'--nnodes={nodes}',
+                f'--node-rank={node}',
+                f'--master-addr={env.get("MASTER_ADDR") or "127.0.0.1"}',
+                f'--master-port={port}',
+                *passed_on,
+                *command,
+            ]
+        )
     except ChildFailedError as error:
         rank, failure = error.get_first_failure()
         if failure.exitcode < 0:
@@ -122,7 +129,8 @@ def main(processes: int, command: list) -> int:
         # first machine does not answer.
         raise UserError(
             f'the processes cannot meet at {env.get("MASTER_ADDR") or "127.0.0.1"}, port {port}: '
-            f'{str(error).splitlines()[0]}') from error
+            f'{str(error).splitlines()[0]}'
+        ) from error
     except SignalException as error:
         return 128 + error.sigval
     return 0

@@ -9,11 +9,10 @@ test_pipeline = [
 
 val_dataloader = dict(
     batch_size=128,
-    dataset=dict(
-        type=_base_.dataset_type, split='test', test_mode=True,
-        pipeline=test_pipeline),
+    dataset=dict(type=_base_.dataset_type, split='test', test_mode=True, pipeline=test_pipeline),
     sampler=dict(type='DefaultSampler', shuffle=False),
-    **_base_.loader)
-val_evaluator = dict(type='Accuracy', topk=(1, ))
+    **_base_.loader,
+)
+val_evaluator = dict(type='Accuracy', topk=(1,))
 test_dataloader = val_dataloader
 test_evaluator = val_evaluator

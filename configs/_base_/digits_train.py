@@ -4,8 +4,7 @@
 # label of a patch is its place in the moved view. No flips: a mirrored digit
 # is another sign.
 dataset_type = 'poslabel_mm.Digits'
-data_preprocessor = dict(
-    num_classes=10, mean=[78.] * 3, std=[96.] * 3, to_rgb=False)
+data_preprocessor = dict(num_classes=10, mean=[78.0] * 3, std=[96.0] * 3, to_rgb=False)
 
 show_at_24_px = dict(type='Resize', scale=24, interpolation='bicubic')
 
@@ -22,4 +21,5 @@ train_dataloader = dict(
     batch_size=32,
     dataset=dict(type=dataset_type, split='train', pipeline=train_pipeline),
     sampler=dict(type='DefaultSampler', shuffle=True),
-    **loader)
+    **loader,
+)

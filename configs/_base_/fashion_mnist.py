@@ -2,8 +2,7 @@
 # test, ten kinds of clothes. Moved by up to 2 px; garments may be mirrored.
 dataset_type = 'poslabel_mm.FashionMNIST'
 data_root = 'data/fashion_mnist'
-data_preprocessor = dict(
-    num_classes=10, mean=[72.9] * 3, std=[90.0] * 3, to_rgb=False)
+data_preprocessor = dict(num_classes=10, mean=[72.9] * 3, std=[90.0] * 3, to_rgb=False)
 
 train_pipeline = [
     dict(type='RandomCrop', crop_size=28, padding=2),
@@ -23,18 +22,22 @@ loader = dict(num_workers=0, persistent_workers=False)
 
 train_dataloader = dict(
     batch_size=32,
-    dataset=dict(
-        type=dataset_type, data_root=data_root, split='train',
-        pipeline=train_pipeline),
+    dataset=dict(type=dataset_type, data_root=data_root, split='train', pipeline=train_pipeline),
     sampler=dict(type='DefaultSampler', shuffle=True),
-    **loader)
+    **loader,
+)
 val_dataloader = dict(
     batch_size=128,
     dataset=dict(
-        type=dataset_type, data_root=data_root, split='test', test_mode=True,
-        pipeline=test_pipeline),
+        type=dataset_type,
+        data_root=data_root,
+        split='test',
+        test_mode=True,
+        pipeline=test_pipeline,
+    ),
     sampler=dict(type='DefaultSampler', shuffle=False),
-    **loader)
-val_evaluator = dict(type='Accuracy', topk=(1, ))
+    **loader,
+)
+val_evaluator = dict(type='Accuracy', topk=(1,))
 test_dataloader = val_dataloader
 test_evaluator = val_evaluator

@@ -9,13 +9,11 @@ _base_ = [
 # The encoding starts as MAE's sine-cosine one, which a checkpoint that was
 # trained without encoding leaves in place, and learns.
 model = dict(
-    backbone=dict(
-        type='poslabel_mm.PositionalVisionTransformer',
-        pos_encoding='learned_sincos'))
+    backbone=dict(type='poslabel_mm.PositionalVisionTransformer', pos_encoding='learned_sincos')
+)
 
 # As in runtime.py, which MMPretrain's config leaves no room for as a base.
 default_hooks = dict(checkpoint=dict(type='poslabel_mm.AtomicCheckpointHook'))
 visualizer = dict(
-    _delete_=True,
-    type='UniversalVisualizer',
-    vis_backends=[dict(type='LocalVisBackend')])
+    _delete_=True, type='UniversalVisualizer', vis_backends=[dict(type='LocalVisBackend')]
+)

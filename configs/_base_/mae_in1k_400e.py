@@ -9,9 +9,8 @@ _base_ = [
 # As in runtime.py, which MMPretrain's config leaves no room for as a base.
 default_hooks = dict(checkpoint=dict(type='poslabel_mm.AtomicCheckpointHook'))
 visualizer = dict(
-    _delete_=True,
-    type='UniversalVisualizer',
-    vis_backends=[dict(type='LocalVisBackend')])
+    _delete_=True, type='UniversalVisualizer', vis_backends=[dict(type='LocalVisBackend')]
+)
 resume = False  # but with --resume
 
 # Written anew without the `_scope_` of `mmpretrain::`, which MMEngine would pass

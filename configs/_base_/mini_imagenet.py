@@ -15,7 +15,9 @@ train_dataloader = dict(
         type=dataset_type,
         data_root=data_root,
         data_prefix='train',
-        pipeline=_base_.train_pipeline))
+        pipeline=_base_.train_pipeline,
+    ),
+)
 val_dataloader = dict(
     dataset=dict(
         _delete_=True,
@@ -23,5 +25,7 @@ val_dataloader = dict(
         data_root=data_root,
         data_prefix='test',
         test_mode=True,
-        pipeline=_base_.test_pipeline))
+        pipeline=_base_.test_pipeline,
+    )
+)
 test_dataloader = val_dataloader

@@ -12,7 +12,9 @@ optim_wrapper = dict(
         custom_keys={
             '.cls_token': dict(decay_mult=0.0),
             '.pos_embed': dict(decay_mult=0.0),
-        }),
-    clip_grad=dict(max_norm=5.0))
+        }
+    ),
+    clip_grad=dict(max_norm=5.0),
+)
 
 auto_scale_lr = dict(base_batch_size=256)

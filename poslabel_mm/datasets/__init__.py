@@ -3,10 +3,14 @@
 :mod:`poslabel_mm.registry` names the modules of datasets: nothing is imported here, for
 :mod:`.sources` is read where the MM stack is not to be imported.
 """
+
 import importlib
 
-_MODULES = {'Digits': 'digits', 'FashionMNIST': 'fashion_mnist',
-            'LoadMissingImage': 'load_missing_image'}
+_MODULES = {
+    'Digits': 'digits',
+    'FashionMNIST': 'fashion_mnist',
+    'LoadMissingImage': 'load_missing_image',
+}
 
 __all__ = ['Digits', 'FashionMNIST', 'LoadMissingImage']
 

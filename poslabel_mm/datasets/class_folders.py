@@ -1,7 +1,8 @@
 """Class folders and lists of images, read as MMPretrain's CustomDataset reads them."""
+
 import os
 import os.path as osp
-from typing import Dict, List, NamedTuple, Set, Tuple
+from typing import NamedTuple
 
 from poslabel_mm.errors import UserError
 
@@ -10,7 +11,7 @@ from poslabel_mm.errors import UserError
 NO_CLASSES = ('__MACOSX', 'lost+found', '@eaDir', '$RECYCLE.BIN', 'System Volume Information')
 
 
-def class_names(folder: str) -> List[str]:
+def class_names(folder: str) -> list[str]:
     """Names of the sub-folders, sorted: the index of a name is its label.
 
     MMPretrain counts hidden folders too.
@@ -30,7 +31,7 @@ def is_no_class(name: str) -> bool:
     return name.startswith('.') or name in NO_CLASSES
 
 
-def count_by_class(folder: str, extensions: Tuple[str, ...]) -> Dict[str, int]:
+def count_by_class(folder: str, extensions: tuple[str, ...]) -> dict[str, int]:
     """The number of images in each class folder, sub-folders included.
 
     Args:
@@ -41,14 +42,16 @@ def count_by_class(folder: str, extensions: Tuple[str, ...]) -> Dict[str, int]:
     Raises:
         UserError: If a folder cannot be read or a symbolic link is a loop.
     """
-    above = (_identity(folder), )
-    return {name: count_images(osp.join(folder, name), extensions, above)
-            for name in class_names(folder)}
+    above = (_identity(folder),)
+    return {
+        name: count_images(osp.join(folder, name), extensions, above)
+        for name in class_names(folder)
+    }
 
 
-def count_images(folder: str,
-                 extensions: Tuple[str, ...],
-                 above: Tuple[Tuple[int, int], ...] = ()) -> int:
+def count_images(
+    folder: str, extensions: tuple[str, ...], above: tuple[tuple[int, int], ...] = ()
+) -> int:
     """The number of images below a folder, those behind symbolic links included.
 
     Args:
@@ -77,18 +80,19 @@ def count_images(folder: str,
                     folders.append(entry.path)
     except OSError as error:
         raise UserError(f'cannot read the folder {folder}: {error.strerror}') from error
-    return images + sum(count_images(path, extensions, above + (here, )) for path in folders)
+    return images + sum(count_images(path, extensions, above + (here,)) for path in folders)
 
 
 def _is_file(entry: os.DirEntry) -> bool:
     try:
         return entry.is_file()
     except OSError as error:
-        raise UserError(f'cannot follow the symbolic link {entry.path} ({error.strerror}): '
-                        'remove it') from error
+        raise UserError(
+            f'cannot follow the symbolic link {entry.path} ({error.strerror}): remove it'
+        ) from error
 
 
-def _identity(folder: str) -> Tuple[int, int]:
+def _identity(folder: str) -> tuple[int, int]:
     try:
         status = os.stat(folder)
     except OSError as error:
@@ -105,9 +109,10 @@ class ImageList(NamedTuple):
         label_of (dict[str, int]): The label of each folder of images; empty
             unless every folder has one label and every label one folder.
     """
+
     size: int
-    labels: Set[int]
-    label_of: Dict[str, int]
+    labels: set[int]
+    label_of: dict[str, int]
 
 
 def read_list(path: str, with_label: bool = True) -> ImageList:
@@ -124,8 +129,9 @@ def read_list(path: str, with_label: bool = True) -> ImageList:
         with open(path, encoding='utf-8') as file:
             lines = file.read().split('\n')
     except (OSError, UnicodeDecodeError) as error:
-        raise UserError(f'cannot read {path}: '
-                        f'{getattr(error, "strerror", None) or error}') from error
+        raise UserError(
+            f'cannot read {path}: {getattr(error, "strerror", None) or error}'
+        ) from error
     if lines[-1] == '':
         lines.pop()
     if not with_label:
@@ -133,13 +139,16 @@ def read_list(path: str, with_label: bool = True) -> ImageList:
     pairs = set()
     for line in lines:  # a million of them in ImageNet
         image, _, label = line.strip().rpartition(' ')
-        pairs.add((image[:image.rfind('/') + 1], label, bool(image)))
+        pairs.add((image[: image.rfind('/') + 1], label, bool(image)))
     if not all(has_image and _is_number(label) for _, label, has_image in pairs):
         number, line = next(
-            (number, line) for number, line in enumerate(map(str.strip, lines), 1)
-            if ' ' not in line or not _is_number(line.rpartition(' ')[2]))
-        raise UserError(f'{path}, line {number}: expected an image and the number of its '
-                        f'class, got {line!r}')
+            (number, line)
+            for number, line in enumerate(map(str.strip, lines), 1)
+            if ' ' not in line or not _is_number(line.rpartition(' ')[2])
+        )
+        raise UserError(
+            f'{path}, line {number}: expected an image and the number of its class, got {line!r}'
+        )
     labels = {int(label) for _, label, _ in pairs}
     label_of = {osp.basename(folder[:-1]): int(label) for folder, label, _ in pairs}
     one_to_one = len(pairs) == len(label_of) == len(labels) and '' not in label_of

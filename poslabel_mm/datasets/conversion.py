@@ -7,6 +7,7 @@
 They are built beside OUT and renamed when they are complete, so OUT is never
 half a dataset. The source is only read.
 """
+
 import argparse
 import hashlib
 import json
@@ -16,11 +17,15 @@ import shutil
 import signal
 import sys
 import warnings
+from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from io import BytesIO
 from pathlib import Path
-from typing import (Any, Callable, Dict, Iterable, Iterator, List, NamedTuple, NoReturn, Optional,
-                    Tuple)
+from typing import (
+    Any,
+    NamedTuple,
+    NoReturn,
+)
 
 from PIL import Image
 from rich.console import Console
@@ -37,7 +42,7 @@ CONTROL = re.compile(r'[\x00-\x1f\x7f]')
 BATCH = 1024  # images that wait for a reader
 
 # Class -> name of an image -> its file.
-Classes = Dict[str, Dict[str, Path]]
+Classes = dict[str, dict[str, Path]]
 
 
 class Inspection(NamedTuple):
@@ -47,8 +52,9 @@ class Inspection(NamedTuple):
         unreadable (dict[Path, str]): The reason for each.
         duplicates (list[list[Path]]): Files with the same content.
     """
-    unreadable: Dict[Path, str]
-    duplicates: List[List[Path]]
+
+    unreadable: dict[Path, str]
+    duplicates: list[list[Path]]
 
 
 class Parser(argparse.ArgumentParser):
@@ -64,12 +70,13 @@ class Parser(argparse.ArgumentParser):
             folder (str): Where the result goes by default.
         """
         self.add_argument('--out', default=folder, help='default: %(default)s')
-        self.add_argument('--seed', type=int, default=0,
-                          help='of the split; default: %(default)s')
-        self.add_argument('--copy', action='store_true',
-                          help='copy the images instead of linking to them')
-        self.add_argument('--skip-unreadable', action='store_true',
-                          help='leave out images that cannot be read')
+        self.add_argument('--seed', type=int, default=0, help='of the split; default: %(default)s')
+        self.add_argument(
+            '--copy', action='store_true', help='copy the images instead of linking to them'
+        )
+        self.add_argument(
+            '--skip-unreadable', action='store_true', help='leave out images that cannot be read'
+        )
 
 
 def run_tool(main: Callable[[], None]) -> None:
@@ -92,7 +99,7 @@ def run_tool(main: Callable[[], None]) -> None:
 # ------------------------------------------------------------------- reading
 
 
-def list_folder(folder: Path) -> Tuple[List[Path], List[Path], List[Path]]:
+def list_folder(folder: Path) -> tuple[list[Path], list[Path], list[Path]]:
     """The sub-folders, the images and what is neither, each sorted by name.
 
     Raises:
@@ -112,8 +119,7 @@ def list_folder(folder: Path) -> Tuple[List[Path], List[Path], List[Path]]:
                     kind = others
                 kind.append(folder / entry.name)
     except OSError as error:
-        raise UserError(f'cannot read the folder {folder}: '
-                        f'{error.strerror}') from error
+        raise UserError(f'cannot read the folder {folder}: {error.strerror}') from error
     return folders, images, others
 
 
@@ -121,11 +127,12 @@ def _leads_to_folder(entry: os.DirEntry) -> bool:
     try:
         return entry.is_dir()
     except OSError as error:
-        raise UserError(f'cannot follow the symbolic link {entry.path} '
-                        f'({error.strerror}): remove it') from error
+        raise UserError(
+            f'cannot follow the symbolic link {entry.path} ({error.strerror}): remove it'
+        ) from error
 
 
-def fault_of_name(name: str) -> Optional[str]:
+def fault_of_name(name: str) -> str | None:
     """Why a class or an image cannot have this name, None if it can.
 
     A name becomes that of a folder or file below the output folder, and the
@@ -146,7 +153,7 @@ def fault_of_name(name: str) -> Optional[str]:
     return 'is longer than 255 bytes' if length > 255 else None
 
 
-def check_names(classes: Dict[str, Iterable[str]], source: Path) -> None:
+def check_names(classes: dict[str, Iterable[str]], source: Path) -> None:
     """Check that names can be those of folders and files, in UTF-8.
 
     Args:
@@ -163,36 +170,40 @@ def check_names(classes: Dict[str, Iterable[str]], source: Path) -> None:
                 raise UserError(f'the name {name!r} of {kind} in {source} {fault}: rename it')
 
 
-def progress(items, description: str, total: Optional[int] = None):
+def progress(items, description: str, total: int | None = None):
     """Iterate with a bar on stderr, where that is a terminal."""
     console = Console(stderr=True)
-    return track(items, description, total=total, console=console,
-                 disable=not console.is_terminal, transient=True)
+    return track(
+        items,
+        description,
+        total=total,
+        console=console,
+        disable=not console.is_terminal,
+        transient=True,
+    )
 
 
-def inspect_images(paths: List[Path]) -> Inspection:
+def inspect_images(paths: list[Path]) -> Inspection:
     """Decode every image, on all cores, and compare their contents."""
-    unreadable: Dict[Path, str] = {}
-    same: Dict[bytes, List[Path]] = {}
+    unreadable: dict[Path, str] = {}
+    same: dict[bytes, list[Path]] = {}
     with warnings.catch_warnings(), ThreadPoolExecutor(os.cpu_count()) as pool:
         # Of harmless metadata, without the image's name.
         warnings.filterwarnings('ignore', module='PIL')
 
-        def read() -> Iterator[Tuple[bytes, Optional[str]]]:
+        def read() -> Iterator[tuple[bytes, str | None]]:
             for start in range(0, len(paths), BATCH):
-                yield from pool.map(_read_image, paths[start:start + BATCH])
+                yield from pool.map(_read_image, paths[start : start + BATCH])
 
-        for (digest, reason), path in zip(
-                progress(read(), 'reading images', len(paths)), paths):
+        for (digest, reason), path in zip(progress(read(), 'reading images', len(paths)), paths):
             if reason is None:
                 same.setdefault(digest, []).append(path)
             else:
                 unreadable[path] = reason
-    return Inspection(unreadable,
-                      [group for group in same.values() if len(group) > 1])
+    return Inspection(unreadable, [group for group in same.values() if len(group) > 1])
 
 
-def _read_image(path: Path) -> Tuple[bytes, Optional[str]]:
+def _read_image(path: Path) -> tuple[bytes, str | None]:
     try:
         data = path.read_bytes()
     except OSError as error:
@@ -209,7 +220,7 @@ def _read_image(path: Path) -> Tuple[bytes, Optional[str]]:
     return hashlib.blake2b(data, digest_size=16).digest(), None
 
 
-def refuse_unreadable(unreadable: Dict[Path, str], way_out: str) -> None:
+def refuse_unreadable(unreadable: dict[Path, str], way_out: str) -> None:
     """Name the images that cannot be read.
 
     Raises:
@@ -218,19 +229,19 @@ def refuse_unreadable(unreadable: Dict[Path, str], way_out: str) -> None:
     if not unreadable:
         return
     if len(unreadable) == 1:
-        (path, reason), = unreadable.items()
+        ((path, reason),) = unreadable.items()
         raise UserError(f'cannot read image {path} ({reason}): {way_out}')
     for path, reason in unreadable.items():
         print(f'cannot read {path} ({reason})', file=sys.stderr)
-    raise UserError(f'cannot read {len(unreadable)} images, listed above: '
-                    f'{way_out}')
+    raise UserError(f'cannot read {len(unreadable)} images, listed above: {way_out}')
 
 
 # ----------------------------------------------------------------- splitting
 
 
-def split_class(names: List[str], class_name: str, seed: int,
-                num_test: int) -> Dict[str, List[str]]:
+def split_class(
+    names: list[str], class_name: str, seed: int, num_test: int
+) -> dict[str, list[str]]:
     """Draw the test images of a class.
 
     Whether an image is drawn depends on the seed and the names alone: on no
@@ -246,7 +257,7 @@ def split_class(names: List[str], class_name: str, seed: int,
         dict[str, list[str]]: ``train`` and ``test``, each sorted.
     """
 
-    def rank(name: str) -> Tuple[str, str]:
+    def rank(name: str) -> tuple[str, str]:
         # Without the suffix: the same image is .JPEG here and .jpg there.
         text = f'{seed}/{class_name}/{Path(name).stem}'
         return hashlib.sha256(text.encode()).hexdigest(), name
@@ -273,8 +284,7 @@ class Conversion:
 
     def __init__(self, dataset: str, out: str, seed: int, copy: bool) -> None:
         self.out = Path(out)
-        self.parameters = dict(
-            dataset=dataset, version=VERSION, seed=seed, copy=copy)
+        self.parameters = dict(dataset=dataset, version=VERSION, seed=seed, copy=copy)
 
     def is_complete(self) -> bool:
         """Has this been done already?
@@ -289,18 +299,21 @@ class Conversion:
             if os.path.isdir(self.out) and not os.listdir(self.out):
                 return False
         except OSError as error:
-            raise UserError(f'cannot read the folder {self.out} '
-                            f'({error.strerror}): choose another --out') from error
+            raise UserError(
+                f'cannot read the folder {self.out} ({error.strerror}): choose another --out'
+            ) from error
         record = self._read_record()
         for key, wanted in self.parameters.items():
             if record.get(key) != wanted:
                 raise UserError(
                     f'{self.out} was made with {key}={record.get(key)}, not '
-                    f'{wanted}: remove it, or choose another --out')
+                    f'{wanted}: remove it, or choose another --out'
+                )
         fault = _first_fault(self.out, record)
         if fault is not None:
-            raise UserError(f'{self.out} is not as it was made, {fault}: '
-                            'remove it and run this again')
+            raise UserError(
+                f'{self.out} is not as it was made, {fault}: remove it and run this again'
+            )
         print(f'nothing to do: {_summary(self.out, record)}')
         return True
 
@@ -313,14 +326,18 @@ class Conversion:
                 record = None
             if _is_record(record):
                 return record
-        raise UserError(f'{self.out} exists and was not made by this command: '
-                        'move it away, or choose another --out')
+        raise UserError(
+            f'{self.out} exists and was not made by this command: '
+            'move it away, or choose another --out'
+        )
 
-    def run(self,
-            classes: Classes,
-            source: Path,
-            num_test: Callable[[int], int],
-            skip_unreadable: bool = False) -> None:
+    def run(
+        self,
+        classes: Classes,
+        source: Path,
+        num_test: Callable[[int], int],
+        skip_unreadable: bool = False,
+    ) -> None:
         """Split the images and make the folders.
 
         Args:
@@ -339,8 +356,9 @@ class Conversion:
         """
         check_names(classes, source)
         if source.resolve() in self.out.resolve().parents:
-            raise UserError(f'{self.out} would be inside the source {source}: '
-                            'choose another --out')
+            raise UserError(
+                f'{self.out} would be inside the source {source}: choose another --out'
+            )
         files = {
             (name, image): path
             for name, images in classes.items()
@@ -349,17 +367,16 @@ class Conversion:
         unreadable, duplicates = inspect_images(list(files.values()))
         if not skip_unreadable:
             refuse_unreadable(
-                unreadable, 'get the source again, or leave such images out '
-                'with --skip-unreadable')
+                unreadable, 'get the source again, or leave such images out with --skip-unreadable'
+            )
 
         seed = self.parameters['seed']
-        sides: Dict[str, Dict[str, List[str]]] = {s: {} for s in SIDES}
-        side_of: Dict[Path, str] = {}
+        sides: dict[str, dict[str, list[str]]] = {s: {} for s in SIDES}
+        side_of: dict[Path, str] = {}
         for name, images in sorted(classes.items()):
             drawn = split_class(list(images), name, seed, num_test(len(images)))
             for side in SIDES:
-                readable = [i for i in drawn[side]
-                            if images[i] not in unreadable]
+                readable = [i for i in drawn[side] if images[i] not in unreadable]
                 sides[side][name] = readable
                 side_of.update((images[i], side) for i in readable)
 
@@ -371,37 +388,49 @@ class Conversion:
             source=os.path.abspath(source),
             counts=dict(
                 classes=len(classes),
-                **{side: sum(map(len, sides[side].values()))
-                   for side in SIDES}),
+                **{side: sum(map(len, sides[side].values())) for side in SIDES},
+            ),
             unreadable={shown(p): reason for p, reason in unreadable.items()},
             duplicates=[[shown(p) for p in group] for group in duplicates],
-            **sides)
+            **sides,
+        )
         self._report(unreadable, duplicates, side_of, shown)
         self._write(files, record)
         print(_summary(self.out, record))
 
     @staticmethod
-    def _report(unreadable: Dict[Path, str], duplicates: List[List[Path]],
-                side_of: Dict[Path, str], shown: Callable) -> None:
+    def _report(
+        unreadable: dict[Path, str],
+        duplicates: list[list[Path]],
+        side_of: dict[Path, str],
+        shown: Callable,
+    ) -> None:
         for path, reason in unreadable.items():
             print(f'left out, cannot be read: {shown(path)} ({reason})')
         for group in duplicates:
-            print('identical, kept: ' + ', '.join(
-                f'{shown(path)} ({side_of[path]})' for path in group))
-        across = sum(len({side_of[p] for p in group}) > 1
-                     for group in duplicates)
+            print(
+                'identical, kept: '
+                + ', '.join(f'{shown(path)} ({side_of[path]})' for path in group)
+            )
+        across = sum(len({side_of[p] for p in group}) > 1 for group in duplicates)
         if duplicates:
-            print(f'{len(duplicates)} groups of identical images, '
-                  f'{across} of them with images on both sides of the split')
+            print(
+                f'{len(duplicates)} groups of identical images, '
+                f'{across} of them with images on both sides of the split'
+            )
 
-    def _write(self, files: Dict[Tuple[str, str], Path], record: dict) -> None:
+    def _write(self, files: dict[tuple[str, str], Path], record: dict) -> None:
         """Build the folders beside ``out``, then rename them."""
         # Where `out` is a link to another disk, that disk.
         target = self.out.resolve()
         building = target.with_name(f'.{target.name}.incomplete')
         place = shutil.copyfile if self.parameters['copy'] else os.symlink
-        pairs = [(side, name, image) for side in SIDES
-                 for name, images in record[side].items() for image in images]
+        pairs = [
+            (side, name, image)
+            for side in SIDES
+            for name, images in record[side].items()
+            for image in images
+        ]
         try:
             # What a killed run has left; it holds nothing of its own.
             if building.exists():
@@ -410,19 +439,20 @@ class Conversion:
                 for name in record[side]:
                     (building / side / name).mkdir(parents=True)
             for side, name, image in progress(pairs, 'writing'):
-                place(os.path.abspath(files[name, image]),
-                      building / side / name / image)
-            (building / RECORD).write_text(
-                json.dumps(record, indent=1) + '\n', 'utf-8')
+                place(os.path.abspath(files[name, image]), building / side / name / image)
+            (building / RECORD).write_text(json.dumps(record, indent=1) + '\n', 'utf-8')
             fault = _first_fault(building, record)
             if fault is not None:
-                raise UserError(f'{self.out} was not made, {fault}: was the '
-                                'source changed meanwhile? Run this again')
+                raise UserError(
+                    f'{self.out} was not made, {fault}: was the '
+                    'source changed meanwhile? Run this again'
+                )
             os.rename(building, target)
         except OSError as error:
             raise UserError(
                 f'cannot write {self.out} ({error.strerror or error}): mend '
-                'that, or choose another --out') from error
+                'that, or choose another --out'
+            ) from error
         finally:
             shutil.rmtree(building, ignore_errors=True)
 
@@ -431,21 +461,25 @@ def _is_record(record: Any) -> bool:
     """Does a ``split.json`` hold what `Conversion.run` writes?"""
     try:
         return (
-            isinstance(record['dataset'], str) and isinstance(record['source'], str)
+            isinstance(record['dataset'], str)
+            and isinstance(record['source'], str)
             and isinstance(record['unreadable'], dict)
             and {'version', 'seed', 'copy'} <= set(record)
             and all(isinstance(record['counts'][key], int) for key in ('classes', *SIDES))
-            and all(isinstance(names, list) and all(isinstance(name, str) for name in names)
-                    for side in SIDES for names in record[side].values()))
+            and all(
+                isinstance(names, list) and all(isinstance(name, str) for name in names)
+                for side in SIDES
+                for names in record[side].values()
+            )
+        )
     except (TypeError, KeyError, AttributeError):
         return False
 
 
-def _first_fault(folder: Path, record: dict) -> Optional[str]:
+def _first_fault(folder: Path, record: dict) -> str | None:
     """The first file that is missing or that the record does not know."""
     for side in SIDES:
-        known = {(name, image) for name, images in record[side].items()
-                 for image in images}
+        known = {(name, image) for name, images in record[side].items() for image in images}
         found = set()
         for root, _, names in os.walk(folder / side):
             class_name = os.path.relpath(root, folder / side)
@@ -462,9 +496,12 @@ def _first_fault(folder: Path, record: dict) -> Optional[str]:
 
 def _summary(out: Path, record: dict) -> str:
     counts = record['counts']
-    left_out = (f', {len(record["unreadable"])} unreadable ones left out'
-                if record['unreadable'] else '')
-    return (f'{out} holds {counts["classes"]} classes, {counts["train"]:,} '
-            f'images to train on and {counts["test"]:,} to test{left_out}; '
-            f'{"copied from" if record["copy"] else "links to"} '
-            f'{record["source"]}, split by seed {record["seed"]}')
+    left_out = (
+        f', {len(record["unreadable"])} unreadable ones left out' if record['unreadable'] else ''
+    )
+    return (
+        f'{out} holds {counts["classes"]} classes, {counts["train"]:,} '
+        f'images to train on and {counts["test"]:,} to test{left_out}; '
+        f'{"copied from" if record["copy"] else "links to"} '
+        f'{record["source"]}, split by seed {record["seed"]}'
+    )

@@ -1,5 +1,3 @@
-from typing import List
-
 import numpy as np
 from mmpretrain.datasets import BaseDataset
 
@@ -37,24 +35,20 @@ class Digits(BaseDataset):
     """
 
     METAINFO = {
-        'classes': ('zero', 'one', 'two', 'three', 'four', 'five', 'six',
-                    'seven', 'eight', 'nine')
+        'classes': ('zero', 'one', 'two', 'three', 'four', 'five', 'six', 'seven', 'eight', 'nine')
     }
 
-    def __init__(self,
-                 split: str = 'train',
-                 test_ratio: float = 0.5,
-                 split_seed: int = 0,
-                 **kwargs) -> None:
+    def __init__(
+        self, split: str = 'train', test_ratio: float = 0.5, split_seed: int = 0, **kwargs
+    ) -> None:
         if split not in SPLITS:
-            raise UserError(f'Digits has no split={split!r}; choose from '
-                            f'{list(SPLITS)}')
+            raise UserError(f'Digits has no split={split!r}; choose from {list(SPLITS)}')
         self.split = split
         self.test_ratio = test_ratio
         self.split_seed = split_seed
         super().__init__(ann_file='', **kwargs)
 
-    def load_data_list(self) -> List[dict]:
+    def load_data_list(self) -> list[dict]:
         """List the images of the split: ``img``, ``gt_label`` and shapes."""
         try:
             from sklearn.datasets import load_digits
@@ -62,33 +56,36 @@ class Digits(BaseDataset):
         except ImportError:
             raise UserError(
                 'the digits come with scikit-learn, which is not installed: '
-                "install the extra poslabel_mm[tools], or scikit-learn "
-                'itself') from None
+                'install the extra poslabel_mm[tools], or scikit-learn '
+                'itself'
+            ) from None
         digits = load_digits()
         try:
             train, test = train_test_split(
                 np.arange(len(digits.target)),
                 test_size=float(self.test_ratio),
                 random_state=self.split_seed,
-                stratify=digits.target)
+                stratify=digits.target,
+            )
         except ValueError:
             raise UserError(
                 f'Digits cannot be split with test_ratio={self.test_ratio}; '
                 'take a number between 0 and 1 that leaves every digit on '
-                'both sides, such as 0.5') from None
+                'both sides, such as 0.5'
+            ) from None
         images = np.rint(digits.images * (255 / INK_LEVELS)).astype(np.uint8)
         return [
             dict(
                 img=np.repeat(images[i][..., None], 3, axis=-1),
                 img_shape=images[i].shape,
                 ori_shape=images[i].shape,
-                gt_label=int(digits.target[i]))
+                gt_label=int(digits.target[i]),
+            )
             for i in np.sort(train if self.split == 'train' else test)
         ]
 
-    def extra_repr(self) -> List[str]:
+    def extra_repr(self) -> list[str]:
         """The split, for ``repr``."""
         return [
-            f'Split: \t{self.split}, test_ratio={self.test_ratio}, '
-            f'split_seed={self.split_seed}'
+            f'Split: \t{self.split}, test_ratio={self.test_ratio}, split_seed={self.split_seed}'
         ]

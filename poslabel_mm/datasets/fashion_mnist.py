@@ -1,6 +1,5 @@
 import os.path as osp
 import zlib
-from typing import List
 
 import numpy as np
 from mmpretrain.datasets import FashionMNIST as StockFashionMNIST
@@ -42,18 +41,18 @@ class FashionMNIST(StockFashionMNIST):
             damaged, or a download that fails.
     """
 
-    def __init__(self,
-                 data_root: str = FASHION_MNIST.folder,
-                 split: str = 'train',
-                 download: bool = False,
-                 **kwargs) -> None:
+    def __init__(
+        self,
+        data_root: str = FASHION_MNIST.folder,
+        split: str = 'train',
+        download: bool = False,
+        **kwargs,
+    ) -> None:
         _check_split(split)
-        super().__init__(
-            data_root=data_root, split=split, download=download, **kwargs)
+        super().__init__(data_root=data_root, split=split, download=download, **kwargs)
 
     @staticmethod
-    def find_files(data_root: str = FASHION_MNIST.folder,
-                   split: str = 'train') -> List[str]:
+    def find_files(data_root: str = FASHION_MNIST.folder, split: str = 'train') -> list[str]:
         """Paths of the images and the labels of a split.
 
         Raises:
@@ -61,10 +60,12 @@ class FashionMNIST(StockFashionMNIST):
                 or for an unknown ``split``.
         """
         _check_split(split)
-        return [_find_file(data_root, f'{SPLITS[split]}-{kind}-ubyte')
-                for kind in ('images-idx3', 'labels-idx1')]
+        return [
+            _find_file(data_root, f'{SPLITS[split]}-{kind}-ubyte')
+            for kind in ('images-idx3', 'labels-idx1')
+        ]
 
-    def load_data_list(self) -> List[dict]:
+    def load_data_list(self) -> list[dict]:
         """List the images of the split: ``img``, ``gt_label`` and shapes."""
         if self.download:
             try:
@@ -80,10 +81,10 @@ class FashionMNIST(StockFashionMNIST):
             raise UserError(
                 f'{paths[0]} and {paths[1]} are no {FASHION_MNIST.title}: '
                 f'they hold arrays of shapes {images.shape} and '
-                f'{labels.shape}; get them again')
+                f'{labels.shape}; get them again'
+            )
         return [
-            dict(img=image, img_shape=image.shape, ori_shape=image.shape,
-                 gt_label=int(label))
+            dict(img=image, img_shape=image.shape, ori_shape=image.shape, gt_label=int(label))
             for image, label in zip(images, labels)
         ]
 
@@ -97,8 +98,7 @@ class FashionMNIST(StockFashionMNIST):
 
 def _check_split(split: str) -> None:
     if split not in SPLITS:
-        raise UserError(f'FashionMNIST has no split={split!r}; choose from '
-                        f'{list(SPLITS)}')
+        raise UserError(f'FashionMNIST has no split={split!r}; choose from {list(SPLITS)}')
 
 
 def _find_file(data_root: str, name: str) -> str:
@@ -106,15 +106,23 @@ def _find_file(data_root: str, name: str) -> str:
         for path in osp.join(folder, name), osp.join(folder, f'{name}.gz'):
             if osp.isfile(path):
                 return path
-    raise UserError(f'neither {data_root} nor {SYSTEM_FOLDER} has the file '
-                    f'{name}[.gz] of {FASHION_MNIST.title}: '
-                    f'{FASHION_MNIST.advice}')
+    raise UserError(
+        f'neither {data_root} nor {SYSTEM_FOLDER} has the file '
+        f'{name}[.gz] of {FASHION_MNIST.title}: '
+        f'{FASHION_MNIST.advice}'
+    )
 
 
 def _read(path: str) -> np.ndarray:
     try:
         return read_sn3_pascalvincent_tensor(path).numpy()
-    except (OSError, EOFError, ValueError, KeyError, AssertionError,
-            IndexError, zlib.error) as error:
-        raise UserError(f'cannot read {path} ({error or "not whole"}): get '
-                        'it again') from error
+    except (
+        OSError,
+        EOFError,
+        ValueError,
+        KeyError,
+        AssertionError,
+        IndexError,
+        zlib.error,
+    ) as error:
+        raise UserError(f'cannot read {path} ({error or "not whole"}): get it again') from error

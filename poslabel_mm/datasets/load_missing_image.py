@@ -1,5 +1,3 @@
-from typing import Optional
-
 from mmcv.transforms import LoadImageFromFile
 
 from poslabel_mm.registry import TRANSFORMS
@@ -14,6 +12,6 @@ class LoadMissingImage(LoadImageFromFile):
     same pipeline. The arguments are those of MMCV's ``LoadImageFromFile``.
     """
 
-    def transform(self, results: dict) -> Optional[dict]:
+    def transform(self, results: dict) -> dict | None:
         """Return ``results`` with ``img`` of shape (H, W, 3), uint8."""
         return results if 'img' in results else super().transform(results)

@@ -1,4 +1,5 @@
 """Where each dataset of the configs is expected, and how it gets there."""
+
 from typing import NamedTuple
 
 
@@ -11,6 +12,7 @@ class Source(NamedTuple):
         origin (str): Where it is published.
         advice (str): What to do without it, as a part of a sentence.
     """
+
     title: str
     folder: str
     origin: str
@@ -18,27 +20,38 @@ class Source(NamedTuple):
 
 
 _IMAGENET = 'https://image-net.org/challenges/LSVRC/2012'
-_SPLIT_FILES = ('https://github.com/twitter-research/meta-learning-lstm, '
-                'data/miniImagenet')
+_SPLIT_FILES = 'https://github.com/twitter-research/meta-learning-lstm, data/miniImagenet'
 _CALTECH256 = 'https://data.caltech.edu/records/nyy15-4j048'
 _FASHION_MNIST = 'https://github.com/zalandoresearch/fashion-mnist'
 
 IMAGENET = Source(
-    'ImageNet-1K', 'data/imagenet', _IMAGENET,
+    'ImageNet-1K',
+    'data/imagenet',
+    _IMAGENET,
     f'unpack ImageNet-1K ({_IMAGENET}) there and check it with `python '
-    'tools/dataset_converters/imagenet.py --check data/imagenet`')
+    'tools/dataset_converters/imagenet.py --check data/imagenet`',
+)
 MINI_IMAGENET = Source(
-    'Mini-ImageNet', 'data/mini_imagenet', _SPLIT_FILES,
+    'Mini-ImageNet',
+    'data/mini_imagenet',
+    _SPLIT_FILES,
     'prepare Mini-ImageNet from ImageNet-1K and the split files of '
     f'{_SPLIT_FILES} with `python tools/dataset_converters/mini_imagenet.py '
-    'data/imagenet --csv FOLDER`')
+    'data/imagenet --csv FOLDER`',
+)
 CALTECH256 = Source(
-    'Caltech-256', 'data/caltech256', _CALTECH256,
+    'Caltech-256',
+    'data/caltech256',
+    _CALTECH256,
     f'prepare Caltech-256 ({_CALTECH256}) with `python '
-    'tools/dataset_converters/caltech256.py 256_ObjectCategories`')
+    'tools/dataset_converters/caltech256.py 256_ObjectCategories`',
+)
 FASHION_MNIST = Source(
-    'Fashion-MNIST', 'data/fashion_mnist', _FASHION_MNIST,
+    'Fashion-MNIST',
+    'data/fashion_mnist',
+    _FASHION_MNIST,
     'install it with `apt-get install dataset-fashion-mnist`, or put the four '
-    f'files of {_FASHION_MNIST} into the first')
+    f'files of {_FASHION_MNIST} into the first',
+)
 
 SOURCES = (IMAGENET, MINI_IMAGENET, CALTECH256, FASHION_MNIST)

@@ -1,11 +1,22 @@
-from poslabel_mm.engine.files import AtomicLocalBackend, write_atomically
 from poslabel_mm.engine.cpu_amp_optim_wrapper import CPUAmpOptimWrapper
-from poslabel_mm.engine.hooks import (AtomicCheckpointHook, EpochSeedHook, EqualBatchesHook,
-                    NonFiniteLossHook, ResumeOptionsHook, StopSignalHook)
+from poslabel_mm.engine.files import AtomicLocalBackend, write_atomically
+from poslabel_mm.engine.hooks import (
+    AtomicCheckpointHook,
+    EpochSeedHook,
+    EqualBatchesHook,
+    NonFiniteLossHook,
+    ResumeOptionsHook,
+    StopSignalHook,
+)
 
 __all__ = [
-    'AtomicCheckpointHook', 'AtomicLocalBackend', 'CPUAmpOptimWrapper',
-    'EpochSeedHook', 'EqualBatchesHook', 'NonFiniteLossHook',
-    'ResumeOptionsHook', 'StopSignalHook',
-    'write_atomically'
+    'AtomicCheckpointHook',
+    'AtomicLocalBackend',
+    'CPUAmpOptimWrapper',
+    'EpochSeedHook',
+    'EqualBatchesHook',
+    'NonFiniteLossHook',
+    'ResumeOptionsHook',
+    'StopSignalHook',
+    'write_atomically',
 ]

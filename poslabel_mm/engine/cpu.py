@@ -1,4 +1,5 @@
 """Distributed training on machines without a GPU."""
+
 import os
 import subprocess
 
@@ -9,11 +10,14 @@ from poslabel_mm.errors import UserError
 
 # What each launcher sets, and what tells a user how it is started.
 SET = {
-    'pytorch': ('RANK', 'WORLD_SIZE', 'LOCAL_RANK', 'MASTER_ADDR',
-                'MASTER_PORT'),
+    'pytorch': ('RANK', 'WORLD_SIZE', 'LOCAL_RANK', 'MASTER_ADDR', 'MASTER_PORT'),
     'slurm': ('SLURM_PROCID', 'SLURM_NTASKS'),
-    'mpi': ('OMPI_COMM_WORLD_RANK', 'OMPI_COMM_WORLD_SIZE',
-            'OMPI_COMM_WORLD_LOCAL_RANK', 'MASTER_ADDR'),
+    'mpi': (
+        'OMPI_COMM_WORLD_RANK',
+        'OMPI_COMM_WORLD_SIZE',
+        'OMPI_COMM_WORLD_LOCAL_RANK',
+        'MASTER_ADDR',
+    ),
 }
 STARTED_BY = {
     'pytorch': 'tools/dist_train.sh or tools/dist_test.sh',
@@ -36,14 +40,15 @@ def check_launcher(launcher: str) -> None:
     for name in SET.get(launcher, ()):
         value = os.environ.get(name)
         if value is None:
-            raise UserError(f'--launcher {launcher} needs {name}, which is '
-                            f'not set: start it with {STARTED_BY[launcher]}')
+            raise UserError(
+                f'--launcher {launcher} needs {name}, which is '
+                f'not set: start it with {STARTED_BY[launcher]}'
+            )
         if name.endswith(NUMBERS) and not value.isdecimal():
             raise UserError(f'{name}={value} is no whole number')
     port = os.environ.get('MASTER_PORT', '29500')
     if launcher != 'none' and not (port.isdecimal() and 0 < int(port) < 65536):
-        raise UserError(f'MASTER_PORT={port} is no port: take a number from '
-                        '1 to 65535')
+        raise UserError(f'MASTER_PORT={port} is no port: take a number from 1 to 65535')
 
 
 def start_gloo(cfg: Config) -> None:
@@ -63,7 +68,8 @@ def start_gloo(cfg: Config) -> None:
         cfg.model_wrapper_cfg = dict(
             type='MMDistributedDataParallel',
             broadcast_buffers=False,
-            find_unused_parameters=cfg.get('find_unused_parameters', False))
+            find_unused_parameters=cfg.get('find_unused_parameters', False),
+        )
     cfg.model_wrapper_cfg.device_ids = None
 
 
@@ -79,7 +85,8 @@ def _read_environment(launcher: str) -> None:
                 ['scontrol', 'show', 'hostname', env['SLURM_NODELIST']],
                 capture_output=True,
                 text=True,
-                check=True).stdout.split()
+                check=True,
+            ).stdout.split()
             env['MASTER_ADDR'] = hosts[0]
     elif launcher == 'mpi':
         env['RANK'] = env['OMPI_COMM_WORLD_RANK']

@@ -1,11 +1,13 @@
 """Files that are either the old or the new one, never half of one."""
+
 import os
 import os.path as osp
 import re
 import secrets
+from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import BinaryIO, Iterator, List, Optional, Union
+from typing import BinaryIO
 
 from mmengine.fileio import LocalBackend, register_backend
 
@@ -15,7 +17,7 @@ from poslabel_mm.engine.unwritable import unwritable
 TEMPORARY = re.compile(r'\..+\.[0-9a-f]{8}\.tmp')
 
 
-def write_atomically(data: bytes, path: Union[str, Path]) -> None:
+def write_atomically(data: bytes, path: str | Path) -> None:
     """Write a file so that an interrupt leaves the old one or the new one.
 
     Several processes may write one path at a time: the last one's file is
@@ -92,25 +94,22 @@ class AtomicLocalBackend(LocalBackend):
     """MMEngine's local file backend with :func:`write_atomically`."""
 
     def __init__(self) -> None:
-        self._postponed: Optional[List[str]] = None
+        self._postponed: list[str] | None = None
 
-    def put(self, obj: bytes, filepath: Union[str, Path]) -> None:
+    def put(self, obj: bytes, filepath: str | Path) -> None:
         write_atomically(obj, filepath)
 
-    def put_text(self,
-                 obj: str,
-                 filepath: Union[str, Path],
-                 encoding: str = 'utf-8') -> None:
+    def put_text(self, obj: str, filepath: str | Path, encoding: str = 'utf-8') -> None:
         self.put(obj.encode(encoding), filepath)
 
-    def remove(self, filepath: Union[str, Path]) -> None:
+    def remove(self, filepath: str | Path) -> None:
         if self._postponed is None:
             super().remove(filepath)
         else:
             self._postponed.append(str(filepath))
 
     @contextmanager
-    def removals_postponed(self) -> Iterator[List[str]]:
+    def removals_postponed(self) -> Iterator[list[str]]:
         """Remove files at the end of the block, and only if it succeeds.
 
         Yields:

@@ -1,4 +1,5 @@
 """A folder that one run works in at a time."""
+
 import json
 import os
 import os.path as osp
@@ -7,8 +8,8 @@ import weakref
 from pathlib import Path
 from typing import IO
 
-from poslabel_mm.errors import UserError
 from poslabel_mm.engine.unwritable import unwritable
+from poslabel_mm.errors import UserError
 
 try:
     import fcntl
@@ -44,8 +45,9 @@ def lock_folder(folder: str | Path) -> IO:
         if not try_lock(lock):
             lock.seek(0)
             owner = lock.read().strip() or 'another process'
-            raise UserError(f'{owner} is at work in {folder}: wait for it, or choose another '
-                            '--work-dir')
+            raise UserError(
+                f'{owner} is at work in {folder}: wait for it, or choose another --work-dir'
+            )
         lock.truncate(0)
         lock.write(f'process {os.getpid()} on {socket.gethostname()}')
         lock.flush()

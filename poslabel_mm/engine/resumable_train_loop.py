@@ -1,7 +1,9 @@
 """An epoch-based training loop that goes on where it was stopped."""
+
 import copy
+from collections.abc import Iterator
 from itertools import islice
-from typing import Any, Iterator
+from typing import Any
 
 from mmengine.dist import get_rank
 from mmengine.runner import EpochBasedTrainLoop
@@ -38,7 +40,8 @@ class ResumableTrainLoop(EpochBasedTrainLoop):
         if isinstance(loader, DataLoader) and not isinstance(loader.dataset, IterableDataset):
             batched = loader.batch_sampler is not None
             resumable._indices = SeededIndices(
-                loader.batch_sampler if batched else loader.sampler, batched)
+                loader.batch_sampler if batched else loader.sampler, batched
+            )
         return resumable
 
     @property
@@ -73,8 +76,11 @@ class ResumableTrainLoop(EpochBasedTrainLoop):
 
     def _validate_if_due(self) -> None:
         self._decide_current_val_interval()
-        if (self.runner.val_loop is not None and self._epoch >= self.val_begin
-                and (self._epoch % self.val_interval == 0 or self._epoch == self._max_epochs)):
+        if (
+            self.runner.val_loop is not None
+            and self._epoch >= self.val_begin
+            and (self._epoch % self.val_interval == 0 or self._epoch == self._max_epochs)
+        ):
             # Before, for a checkpoint that is saved because of the result to have it.
             self.runner.message_hub.update_info(VALIDATED, self._epoch)
             self.runner.val_loop.run()
@@ -90,7 +96,8 @@ class ResumableTrainLoop(EpochBasedTrainLoop):
             self.runner.logger.warning(
                 f'an epoch has {now} iterations now and had {length} when the checkpoint was '
                 f'saved, after {done} of them: the run goes on after {done * now // length} of '
-                f'{now}, and is not the run that was not stopped')
+                f'{now}, and is not the run that was not stopped'
+            )
             self._set_position(done * now // length)
 
     def _batches_from(self, done: int) -> Iterator:

@@ -1,9 +1,11 @@
 """Random numbers that depend on what they are for, and on nothing drawn before."""
+
 import hashlib
 import random
 import struct
 from collections import Counter
-from typing import Any, Iterable, Iterator, Sized
+from collections.abc import Iterable, Iterator, Sized
+from typing import Any
 
 import numpy as np
 import torch

@@ -1,4 +1,5 @@
 """Why a file or folder could not be written, in one line."""
+
 import errno
 import os
 import os.path as osp
@@ -37,8 +38,10 @@ def unwritable(path: str | Path, error: OSError) -> UserError:
         way_out = 'raise it (ulimit -f unlimited)'
     else:
         cause, way_out = _reason(error), 'choose another folder, or make this one writable'
-    return UserError(f'could not write {path} ({cause}); files that were there before are '
-                     f'untouched. To go on, {way_out}')
+    return UserError(
+        f'could not write {path} ({cause}); files that were there before are '
+        f'untouched. To go on, {way_out}'
+    )
 
 
 def _reason(error: OSError) -> str:
@@ -67,8 +70,10 @@ def write_error(error: BaseException | None, folder: str | Path | None) -> str |
         return None
     path = error.filename if isinstance(error.filename, str) else None
     if error.errno == errno.ENOENT and folder and not osp.isdir(folder):
-        return (f'{folder} was removed while the run was writing to it: leave it in place until '
-                'the run has ended')
+        return (
+            f'{folder} was removed while the run was writing to it: leave it in place until '
+            'the run has ended'
+        )
     if 'No usable temporary directory' in str(error):
         return f'{error.strerror}: free some space there, or set TMPDIR to another folder'
     if error.errno in WRITING:

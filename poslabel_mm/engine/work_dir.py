@@ -1,4 +1,5 @@
 """The folder that a tool writes its logs and checkpoints into."""
+
 import logging
 import sys
 from typing import IO

@@ -1,4 +1,5 @@
 """What the position heads of a saved model predict on a dataset's images."""
+
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -42,8 +43,9 @@ class SavedModels:
         batches = list(loader)
         self.images = [image.numpy() for batch in batches for image in batch['inputs']]
         self._batches = [self.model.data_preprocessor(batch) for batch in batches]
-        self.classes = [int(sample.gt_label) for batch in self._batches
-                        for sample in batch['data_samples']]
+        self.classes = [
+            int(sample.gt_label) for batch in self._batches for sample in batch['data_samples']
+        ]
 
     @torch.no_grad()
     def accuracies(self, checkpoint: Path) -> dict[str, float]:
@@ -52,7 +54,7 @@ class SavedModels:
         for model, inputs in self._loaded(checkpoint):
             for key, value in model.position_losses(inputs).items():
                 if key.endswith('_acc'):
-                    sums[key] = sums.get(key, 0.) + float(value) * len(inputs)
+                    sums[key] = sums.get(key, 0.0) + float(value) * len(inputs)
         return {key: value / len(self.images) for key, value in sums.items()}
 
     @torch.no_grad()

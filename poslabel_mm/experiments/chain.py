@@ -1,4 +1,5 @@
 """Pre-training, fine-tuning and test of one pair of configs: a chain of two runs."""
+
 import argparse
 from collections.abc import Sequence
 from pathlib import Path
@@ -20,9 +21,14 @@ skipped and interrupted ones are resumed: repeat the command."""
 BLOCKS = ('layers.', 'blocks.', 'stages.')
 
 
-def chain_of(pretraining: str, finetuning: str, seed: int, work_dir: Path,
-             pretraining_options: Sequence[str] = (),
-             finetuning_options: Sequence[str] = ()) -> Run:
+def chain_of(
+    pretraining: str,
+    finetuning: str,
+    seed: int,
+    work_dir: Path,
+    pretraining_options: Sequence[str] = (),
+    finetuning_options: Sequence[str] = (),
+) -> Run:
     """The fine-tuning of a chain; its pre-training is its ``pretraining``.
 
     Args:
@@ -51,46 +57,69 @@ def check_encoders(pretraining: Run, finetuning: Run) -> None:
         UserError: Naming the first weights that differ, or what is missing.
     """
     from mmengine.registry import MODELS, init_default_scope
+
     shapes = []
     for run in pretraining, finetuning:
         init_default_scope(run.cfg.get('default_scope', 'mmpretrain'))
         backbone = run.cfg.model.backbone.copy()
         backbone.pop('init_cfg', None)
-        shapes.append({name: tuple(weight.shape)
-                       for name, weight in MODELS.build(backbone).state_dict().items()})
+        shapes.append(
+            {
+                name: tuple(weight.shape)
+                for name, weight in MODELS.build(backbone).state_dict().items()
+            }
+        )
     given, taken = shapes
     # The encoding of another resolution is resized when it is loaded.
     common = [name for name in taken if name in given and 'pos_embed' not in name]
     if not common:
-        raise UserError(f'the encoders of {pretraining.config} and {finetuning.config} have no '
-                        'weight in common')
+        raise UserError(
+            f'the encoders of {pretraining.config} and {finetuning.config} have no '
+            'weight in common'
+        )
     for name in sorted(set(given) ^ set(taken)):
         if name.startswith(BLOCKS):
             owner = pretraining if name in given else finetuning
             raise UserError(f'the encoders differ: only {owner.config} has {name}')
     for name in common:
         if given[name] != taken[name]:
-            raise UserError(f'the encoders differ: {name} is {given[name]} in '
-                            f'{pretraining.config} but {taken[name]} in {finetuning.config}')
+            raise UserError(
+                f'the encoders differ: {name} is {given[name]} in '
+                f'{pretraining.config} but {taken[name]} in {finetuning.config}'
+            )
 
 
 def parse_args(argv: Sequence[str], prog: str) -> argparse.Namespace:
-    parser = Parser(prog=prog, description=DESCRIPTION,
-                    formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = Parser(
+        prog=prog, description=DESCRIPTION, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     parser.add_argument('pretraining', help='pre-training config')
     parser.add_argument('finetuning', help='fine-tuning config')
-    parser.add_argument('--work-dir', type=Path,
-                        help="default: work_dirs/ and the fine-tuning config's name")
+    parser.add_argument(
+        '--work-dir', type=Path, help="default: work_dirs/ and the fine-tuning config's name"
+    )
     parser.add_argument('--seed', type=whole_number(0), default=0, help='default: 0')
-    parser.add_argument('--gpus', type=whole_number(1), default=1, metavar='N',
-                        help="processes, one a GPU (or on the CPU where there is none); the "
-                        "recipe's batch is shared out over them")
-    for name, example in (('pre-training', 'model.backbone.mask_ratio=0.5'),
-                          ('fine-tuning', 'train_dataloader.batch_size=64')):
+    parser.add_argument(
+        '--gpus',
+        type=whole_number(1),
+        default=1,
+        metavar='N',
+        help='processes, one a GPU (or on the CPU where there is none); the '
+        "recipe's batch is shared out over them",
+    )
+    for name, example in (
+        ('pre-training', 'model.backbone.mask_ratio=0.5'),
+        ('fine-tuning', 'train_dataloader.batch_size=64'),
+    ):
         option = name.replace('-', '')
-        parser.add_argument(f'--{option}', dest=f'{option}_options', nargs='+', default=[],
-                            metavar='KEY=VALUE',
-                            help=f'options of the {name} config, such as {example}')
+        parser.add_argument(
+            f'--{option}',
+            dest=f'{option}_options',
+            nargs='+',
+            default=[],
+            metavar='KEY=VALUE',
+            help=f'options of the {name} config, such as {example}',
+        )
     return parser.parse_args(argv)
 
 
@@ -106,12 +135,20 @@ def main(argv: Sequence[str], prog: str = 'pretrain_finetune.py') -> int:
     """
     args = parse_args(argv, prog)
     work_dir = args.work_dir or Path('work_dirs') / Path(args.finetuning).stem
-    finetuning = chain_of(args.pretraining, args.finetuning, args.seed, work_dir,
-                          args.pretraining_options, args.finetuning_options)
+    finetuning = chain_of(
+        args.pretraining,
+        args.finetuning,
+        args.seed,
+        work_dir,
+        args.pretraining_options,
+        args.finetuning_options,
+    )
     runs = [finetuning.pretraining, finetuning]
     if finetuning.started() and not finetuning.pretraining.is_trained:
-        raise UserError(f'{finetuning.folder} was trained from another pre-training than the one '
-                        'to be done: move it away, or choose another --work-dir')
+        raise UserError(
+            f'{finetuning.folder} was trained from another pre-training than the one '
+            'to be done: move it away, or choose another --work-dir'
+        )
     problems = problems_of(runs)
     if problems:
         raise UserError(next(iter(problems.values())))

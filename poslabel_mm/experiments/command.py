@@ -11,6 +11,7 @@
 Finished runs are skipped and interrupted ones are resumed: repeat the command.
 --dry-run prints the shell commands and makes nothing.
 """
+
 import argparse
 import importlib.util
 import os.path as osp
@@ -32,8 +33,7 @@ from poslabel_mm.experiments.progress import Display
 from poslabel_mm.experiments.run import Run
 from poslabel_mm.experiments.selection import Selection, select
 from poslabel_mm.experiments.tiny import DATA, Scale
-from poslabel_mm.experiments.work import (
-    Work, check_data_of, cpu_cores, data_check, problems_of)
+from poslabel_mm.experiments.work import Work, check_data_of, cpu_cores, data_check, problems_of
 from poslabel_mm.launch.child_processes import ChildProcesses
 
 AMP = ('optim_wrapper.type=AmpOptimWrapper', 'optim_wrapper.loss_scale=dynamic')
@@ -46,9 +46,12 @@ def say(line: str) -> None:
 def tiny_data() -> str:
     """Fashion-MNIST where it is installed, else the digits."""
     from mmengine.config import Config
+
     try:
-        data_check()(Config.fromfile(config_path('_base_/fashion_mnist.py')),
-                     ('train_dataloader', 'test_dataloader'))
+        data_check()(
+            Config.fromfile(config_path('_base_/fashion_mnist.py')),
+            ('train_dataloader', 'test_dataloader'),
+        )
     except UserError:
         return 'digits'
     return 'fashion_mnist'
@@ -91,21 +94,26 @@ def say_failures(failures: dict[Run, str]) -> None:
         print(f'error: {"; ".join(names)}: {reason}', file=sys.stderr, flush=True)
 
 
-def print_commands(runs: dict[Run, list[str]], launcher: Launcher,
-                   problems: dict[Run, str]) -> None:
+def print_commands(
+    runs: dict[Run, list[str]], launcher: Launcher, problems: dict[Run, str]
+) -> None:
     """What would be run, to be pasted into a shell."""
     for run, uses in runs.items():
         if run in problems:
-            say(f'# {run.name} ({", ".join(uses)}) cannot be done: '
-                f'{" ".join(problems[run].split())}')
+            say(
+                f'# {run.name} ({", ".join(uses)}) cannot be done: '
+                f'{" ".join(problems[run].split())}'
+            )
             continue
         say(f'# {run.name} ({", ".join(uses)}): {run.state()}')
         if run.is_done:
             continue
         if run.config_text is not None:
             path = osp.relpath(run.config_path)
-            say(f'mkdir -p {shlex.quote(osp.dirname(path))}\n'
-                f"cat > {shlex.quote(path)} <<'END'\n{run.config_text}END")
+            say(
+                f'mkdir -p {shlex.quote(osp.dirname(path))}\n'
+                f"cat > {shlex.quote(path)} <<'END'\n{run.config_text}END"
+            )
         if not run.is_trained:
             say(str(launcher.train(run)))
         if run.is_tested:
@@ -116,7 +124,6 @@ def print_commands(runs: dict[Run, list[str]], launcher: Launcher,
 
 
 class Parser(argparse.ArgumentParser):
-
     def error(self, message: str) -> NoReturn:
         raise UserError(f'{message}; {self.prog} --help lists the options')
 
@@ -126,7 +133,8 @@ def whole_number(least: int):
     def parse(text: str) -> int:
         if not text.isdecimal() or int(text) < least:
             raise argparse.ArgumentTypeError(
-                f'expected a whole number from {least} on, got {text!r}')
+                f'expected a whole number from {least} on, got {text!r}'
+            )
         return int(text)
 
     return parse
@@ -134,53 +142,106 @@ def whole_number(least: int):
 
 def parse_args(argv: list[str], prog: str) -> argparse.Namespace:
     parser = Parser(
-        prog=prog, description=__doc__,
-        formatter_class=argparse.RawDescriptionHelpFormatter)
+        prog=prog, description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     what = parser.add_argument_group('what')
-    what.add_argument('--list', action='store_true',
-                      help='rows, the paper\'s and the measured values, and what is done')
-    what.add_argument('--table', type=whole_number(1), action='append', default=[], metavar='N',
-                      help='all rows of a table; may be given several times, as --row and '
-                      '--figure')
-    what.add_argument('--row', action='append', default=[], metavar='TABLE/ROW',
-                      help='or ROW beside one --table')
-    what.add_argument('--figure', type=whole_number(1), action='append', default=[], metavar='N',
-                      help='all runs of a figure')
+    what.add_argument(
+        '--list',
+        action='store_true',
+        help="rows, the paper's and the measured values, and what is done",
+    )
+    what.add_argument(
+        '--table',
+        type=whole_number(1),
+        action='append',
+        default=[],
+        metavar='N',
+        help='all rows of a table; may be given several times, as --row and --figure',
+    )
+    what.add_argument(
+        '--row', action='append', default=[], metavar='TABLE/ROW', help='or ROW beside one --table'
+    )
+    what.add_argument(
+        '--figure',
+        type=whole_number(1),
+        action='append',
+        default=[],
+        metavar='N',
+        help='all runs of a figure',
+    )
     what.add_argument('--all', action='store_true', help='all tables and figures')
-    what.add_argument('--manifest', default='paper', metavar='NAME|FILE',
-                      help='whose tables and figures: a shipped manifest '
-                      f'({", ".join(list_manifests())}; default: paper), or a YAML file of '
-                      'your own, its configs beside it or shipped ones')
+    what.add_argument(
+        '--manifest',
+        default='paper',
+        metavar='NAME|FILE',
+        help='whose tables and figures: a shipped manifest '
+        f'({", ".join(list_manifests())}; default: paper), or a YAML file of '
+        'your own, its configs beside it or shipped ones',
+    )
     how = parser.add_argument_group('how')
-    how.add_argument('--seeds', type=whole_number(0), nargs='+', default=[0], metavar='SEED',
-                     help='default: 0; the tables average all that are there')
-    how.add_argument('--work-dir', type=Path,
-                     help='of one manifest (default: work_dirs/reproduce, or '
-                     'work_dirs/MANIFEST of another than the paper)')
-    how.add_argument('--cfg-options', nargs='+', default=[], metavar='KEY=VALUE',
-                     help='for every config; runs with other options keep other folders')
+    how.add_argument(
+        '--seeds',
+        type=whole_number(0),
+        nargs='+',
+        default=[0],
+        metavar='SEED',
+        help='default: 0; the tables average all that are there',
+    )
+    how.add_argument(
+        '--work-dir',
+        type=Path,
+        help='of one manifest (default: work_dirs/reproduce, or '
+        'work_dirs/MANIFEST of another than the paper)',
+    )
+    how.add_argument(
+        '--cfg-options',
+        nargs='+',
+        default=[],
+        metavar='KEY=VALUE',
+        help='for every config; runs with other options keep other folders',
+    )
     how.add_argument('--amp', action='store_true', help='train in mixed precision')
-    how.add_argument('--dry-run', action='store_true',
-                     help='print the shell commands, and make nothing')
+    how.add_argument(
+        '--dry-run', action='store_true', help='print the shell commands, and make nothing'
+    )
     where = parser.add_argument_group('where')
-    where.add_argument('--gpus', type=whole_number(1), default=1, metavar='N',
-                       help="processes, one a GPU (or on the CPU where there is none); the "
-                       "recipe's batch is shared out over them")
-    where.add_argument('--batch-per-gpu', type=whole_number(1), metavar='N',
-                       help="N images at a time on every GPU; gradients are accumulated up to "
-                       "the recipe's batch")
-    where.add_argument('--launcher', choices=['pytorch', 'slurm'], default='pytorch',
-                       help='default: pytorch')
+    where.add_argument(
+        '--gpus',
+        type=whole_number(1),
+        default=1,
+        metavar='N',
+        help='processes, one a GPU (or on the CPU where there is none); the '
+        "recipe's batch is shared out over them",
+    )
+    where.add_argument(
+        '--batch-per-gpu',
+        type=whole_number(1),
+        metavar='N',
+        help="N images at a time on every GPU; gradients are accumulated up to the recipe's batch",
+    )
+    where.add_argument(
+        '--launcher', choices=['pytorch', 'slurm'], default='pytorch', help='default: pytorch'
+    )
     where.add_argument('--partition', help="Slurm's, with --launcher slurm")
-    where.add_argument('--jobs', type=whole_number(1), metavar='N',
-                       help='runs at a time, on the same devices (default: 1; with --scale '
-                       'tiny the CPU cores, at most 8)')
+    where.add_argument(
+        '--jobs',
+        type=whole_number(1),
+        metavar='N',
+        help='runs at a time, on the same devices (default: 1; with --scale '
+        'tiny the CPU cores, at most 8)',
+    )
     tiny = parser.add_argument_group('tiny')
-    tiny.add_argument('--scale', choices=['full', 'tiny'], default='full',
-                      help='tiny: small models of the same families, on a CPU in minutes')
-    tiny.add_argument('--data', choices=DATA,
-                      help='of --scale tiny (default: fashion_mnist where its files are, else '
-                      'digits)')
+    tiny.add_argument(
+        '--scale',
+        choices=['full', 'tiny'],
+        default='full',
+        help='tiny: small models of the same families, on a CPU in minutes',
+    )
+    tiny.add_argument(
+        '--data',
+        choices=DATA,
+        help='of --scale tiny (default: fashion_mnist where its files are, else digits)',
+    )
     tiny.add_argument('--epochs', type=whole_number(1), help='of --scale tiny (default: 1)')
     args = parser.parse_args(argv)
     check_args(args)
@@ -189,19 +250,22 @@ def parse_args(argv: list[str], prog: str) -> argparse.Namespace:
 
 def check_args(args: argparse.Namespace) -> None:
     if not (args.list or args.all or args.table or args.row or args.figure):
-        raise UserError('nothing was asked for: give --list, --table N, --row TABLE/ROW, '
-                        '--figure N or --all')
+        raise UserError(
+            'nothing was asked for: give --list, --table N, --row TABLE/ROW, --figure N or --all'
+        )
     if args.all and (args.table or args.row or args.figure):
         raise UserError('--all is every table and figure: leave out --table, --row and --figure')
     if (args.launcher == 'slurm') != (args.partition is not None):
         raise UserError('--launcher slurm and --partition P go together')
     if args.scale == 'tiny' and args.manifest != 'paper':
-        raise UserError(f'--scale tiny is for the paper: the models of {args.manifest} are small '
-                        'as they are')
+        raise UserError(
+            f'--scale tiny is for the paper: the models of {args.manifest} are small as they are'
+        )
     if args.scale == 'full' and (args.data or args.epochs):
-        raise UserError('--data and --epochs are for --scale tiny; the paper\'s size has its own')
-    wrong = [text for text in args.cfg_options if not text.partition('=')[0].strip()
-             or '=' not in text]
+        raise UserError("--data and --epochs are for --scale tiny; the paper's size has its own")
+    wrong = [
+        text for text in args.cfg_options if not text.partition('=')[0].strip() or '=' not in text
+    ]
     if wrong:
         raise UserError(f'--cfg-options takes KEY=VALUE pairs, got {" ".join(wrong)}')
     own = next((o for o in args.cfg_options if o.startswith('randomness.seed=')), None)
@@ -211,8 +275,10 @@ def check_args(args: argparse.Namespace) -> None:
         name = 'reproduce' if args.manifest == 'paper' else Path(args.manifest).stem
         args.work_dir = Path('work_dirs', name)
     if set(',[]()\'"') & set(str(args.work_dir)):
-        raise UserError(f'--work-dir {args.work_dir} must be without commas, brackets and '
-                        'quotes: MMEngine would take it for a list')
+        raise UserError(
+            f'--work-dir {args.work_dir} must be without commas, brackets and '
+            'quotes: MMEngine would take it for a list'
+        )
     if args.work_dir.exists() and not args.work_dir.is_dir():
         raise UserError(f'--work-dir {args.work_dir} is a file')
     args.seeds = list(dict.fromkeys(args.seeds))
@@ -243,11 +309,15 @@ def main(argv: list[str], prog: str = 'reproduce.py') -> int:
     if args.scale == 'tiny':
         scale = Scale(args.data or tiny_data(), args.epochs or 1)
     rows, chosen = select(paper, tables, args.row, figures)
-    selection = Selection(
-        rows, chosen, args.work_dir, scale, tuple(args.cfg_options), paper.title)
+    selection = Selection(rows, chosen, args.work_dir, scale, tuple(args.cfg_options), paper.title)
     everything = Selection(
-        tuple((t, row) for t in paper.tables for row in t.rows), paper.figures,
-        args.work_dir, scale, tuple(args.cfg_options), paper.title)
+        tuple((t, row) for t in paper.tables for row in t.rows),
+        paper.figures,
+        args.work_dir,
+        scale,
+        tuple(args.cfg_options),
+        paper.title,
+    )
     if args.list:
         print_list(selection, selection.seeds(args.seeds))
         return 0
@@ -265,8 +335,10 @@ def main(argv: list[str], prog: str = 'reproduce.py') -> int:
     for run in needed:
         launcher.train(run)  # can the batch be shared out?
     if chosen and importlib.util.find_spec('matplotlib') is None:
-        raise UserError('the figures need matplotlib: install the extra poslabel_mm[tools], '
-                        'or matplotlib itself')
+        raise UserError(
+            'the figures need matplotlib: install the extra poslabel_mm[tools], '
+            'or matplotlib itself'
+        )
     if problems and not needed:
         say_failures(problems)
         return 1
@@ -278,8 +350,8 @@ def main(argv: list[str], prog: str = 'reproduce.py') -> int:
 
     # srun answers SIGTERM by killing its tasks; SIGINT the launcher has it forward.
     children = ChildProcesses(
-        signal.SIGINT if args.partition else None,
-        'stopping after the iteration under way ...')
+        signal.SIGINT if args.partition else None, 'stopping after the iteration under way ...'
+    )
     work = Work(launcher, children, Display(needed), args.jobs)
     failures = work.do_all(needed, lambda: write_results(everything, args.seeds))
     if children.told is not None:

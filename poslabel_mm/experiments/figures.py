@@ -1,11 +1,13 @@
 """The paper's figures from the logs of their runs, as CSV and PNG."""
+
 import csv
 import io
 import math
 import textwrap
+from collections.abc import Sequence
 from pathlib import Path
 from statistics import mean, stdev
-from typing import Dict, List, NamedTuple, Optional, Sequence, Tuple
+from typing import NamedTuple
 
 from poslabel_mm.engine.files import write_atomically
 from poslabel_mm.errors import UserError
@@ -25,13 +27,14 @@ Y_TITLES = {
 
 class Point(NamedTuple):
     """One value of a curve, at one seed."""
+
     config: str
     seed: int
     x: float
     y: float
 
 
-def points(selection: Selection, figure: Figure, seeds: Sequence[int]) -> List[Point]:
+def points(selection: Selection, figure: Figure, seeds: Sequence[int]) -> list[Point]:
     """What has been measured for a figure; runs that lack are left out.
 
     Of a sweep only runs that have ended count.
@@ -40,8 +43,9 @@ def points(selection: Selection, figure: Figure, seeds: Sequence[int]) -> List[P
     for seed in seeds:
         for config, x, run in selection.figure_runs(figure, seed):
             if figure.kind == 'curves':
-                found += [Point(config, seed, epoch, y)
-                          for epoch, y in by_epoch(run, figure.y).items()]
+                found += [
+                    Point(config, seed, epoch, y) for epoch, y in by_epoch(run, figure.y).items()
+                ]
             elif run.state().epoch and run.is_trained:
                 y = last_value(run, figure.y)
                 if y is not None:
@@ -49,14 +53,14 @@ def points(selection: Selection, figure: Figure, seeds: Sequence[int]) -> List[P
     return found
 
 
-def comparable(found: Sequence[Point], asked: Sequence[int]) -> List[Point]:
+def comparable(found: Sequence[Point], asked: Sequence[int]) -> list[Point]:
     """The points of the seeds that every place of every curve has.
 
     A table may have more seeds of one place than a figure has of the others;
     means over other seeds here and there would bend the curves. Without a
     common seed it is those asked for, or else all.
     """
-    seeds: Dict[Tuple[str, float], set] = {}
+    seeds: dict[tuple[str, float], set] = {}
     for point in found:
         seeds.setdefault((point.config, point.x), set()).add(point.seed)
     common = set.intersection(*seeds.values()) if seeds else set()
@@ -64,9 +68,9 @@ def comparable(found: Sequence[Point], asked: Sequence[int]) -> List[Point]:
     return kept or list(found)
 
 
-def by_epoch(run: Run, key: str) -> Dict[int, float]:
+def by_epoch(run: Run, key: str) -> dict[int, float]:
     """The mean of a logged value over every epoch."""
-    epochs: Dict[int, List[float]] = {}
+    epochs: dict[int, list[float]] = {}
     for entry in run.entries():
         value = logged(entry, key, run)
         if value is not None and math.isfinite(value):
@@ -74,7 +78,7 @@ def by_epoch(run: Run, key: str) -> Dict[int, float]:
     return {epoch: mean(values) for epoch, values in sorted(epochs.items())}
 
 
-def last_value(run: Run, key: str) -> Optional[float]:
+def last_value(run: Run, key: str) -> float | None:
     """A metric of the test, or the mean of a logged value over the last epoch."""
     metrics = run.state().metrics or {}
     if key in metrics:
@@ -83,7 +87,7 @@ def last_value(run: Run, key: str) -> Optional[float]:
     return epochs.get(run.cfg.train_cfg.max_epochs)
 
 
-def logged(entry: Dict[str, float], key: str, run: Run) -> Optional[float]:
+def logged(entry: dict[str, float], key: str, run: Run) -> float | None:
     """A key of the log, or one of the manifest's two names.
 
     ``loss_cls`` is what a stock classifier logs as ``loss``; ``position_loss``
@@ -99,8 +103,7 @@ def logged(entry: Dict[str, float], key: str, run: Run) -> Optional[float]:
     return entry.get(key)
 
 
-def draw(selection: Selection, figure: Figure,
-         asked: Sequence[int]) -> Optional[Tuple[Path, Path]]:
+def draw(selection: Selection, figure: Figure, asked: Sequence[int]) -> tuple[Path, Path] | None:
     """Write a figure and its values, as far as they are measured.
 
     Args:
@@ -133,13 +136,15 @@ def _png(selection: Selection, figure: Figure, found: Sequence[Point]) -> bytes:
         from matplotlib.figure import Figure as Canvas
         from matplotlib.ticker import MaxNLocator
     except ImportError:
-        raise UserError('the figures need matplotlib: install the extra '
-                        'poslabel_mm[tools], or matplotlib itself') from None
+        raise UserError(
+            'the figures need matplotlib: install the extra '
+            'poslabel_mm[tools], or matplotlib itself'
+        ) from None
     canvas = Canvas(figsize=(6.4, 4.4), layout='constrained')
     axes = canvas.subplots()
     names = _names(selection)
     for config in figure.configs:
-        at: Dict[float, List[float]] = {}
+        at: dict[float, list[float]] = {}
         for point in found:
             if point.config == config:
                 at.setdefault(point.x, []).append(point.y)
@@ -147,12 +152,17 @@ def _png(selection: Selection, figure: Figure, found: Sequence[Point]) -> bytes:
             continue
         x = sorted(at)
         y = [mean(at[value]) for value in x]
-        error = [stdev(at[value]) if len(at[value]) > 1 else 0. for value in x]
+        error = [stdev(at[value]) if len(at[value]) > 1 else 0.0 for value in x]
         marker = 'o' if figure.kind == 'sweep' or len(x) < 10 else None
-        line, = axes.plot(x, y, marker=marker, label=names.get(config, Path(config).stem))
-        axes.fill_between(x, [a - b for a, b in zip(y, error)],
-                          [a + b for a, b in zip(y, error)],
-                          color=line.get_color(), alpha=0.2, linewidth=0)
+        (line,) = axes.plot(x, y, marker=marker, label=names.get(config, Path(config).stem))
+        axes.fill_between(
+            x,
+            [a - b for a, b in zip(y, error)],
+            [a + b for a, b in zip(y, error)],
+            color=line.get_color(),
+            alpha=0.2,
+            linewidth=0,
+        )
     axes.set_xlabel(figure.x)
     axes.set_ylabel(Y_TITLES.get(figure.y, figure.y))
     if figure.kind == 'sweep':
@@ -173,9 +183,9 @@ def _png(selection: Selection, figure: Figure, found: Sequence[Point]) -> bytes:
     return image.getvalue()
 
 
-def _names(selection: Selection) -> Dict[str, str]:
+def _names(selection: Selection) -> dict[str, str]:
     """What the paper's tables call a config, the first one that has it."""
-    names: Dict[str, str] = {}
+    names: dict[str, str] = {}
     for _, row in selection.rows:
         names.setdefault(row.pretrain or row.config, row.name)
     return names
@@ -183,7 +193,7 @@ def _names(selection: Selection) -> Dict[str, str]:
 
 def _seeds(found: Sequence[Point]) -> str:
     """Over how many seeds the means are, at every place of the curves."""
-    at: Dict[Tuple[str, float], int] = {}
+    at: dict[tuple[str, float], int] = {}
     for point in found:
         at[point.config, point.x] = at.get((point.config, point.x), 0) + 1
     least, most = min(at.values()), max(at.values())

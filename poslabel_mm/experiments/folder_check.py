@@ -1,4 +1,5 @@
 """Whether what lies in a run's folder is that run's own."""
+
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -35,8 +36,7 @@ def check_folder(run: 'Run') -> None:
     else:
         return
     if difference:
-        raise UserError(f'{run.folder} was made with other settings, '
-                        f'{difference}: {way_out}')
+        raise UserError(f'{run.folder} was made with other settings, {difference}: {way_out}')
     _check_order(run, way_out)
 
 
@@ -48,18 +48,24 @@ def check_checkpoint(run: 'Run') -> None:
     """
     before = run.pretraining if not run.is_trained else run
     if before is not None and before.is_trained and not before.checkpoint.is_file():
-        raise UserError(f'{before.checkpoint} is gone, with which {run.name} is to go '
-                        f'on: put it back, or move {before.folder} away')
+        raise UserError(
+            f'{before.checkpoint} is gone, with which {run.name} is to go '
+            f'on: put it back, or move {before.folder} away'
+        )
 
 
 def _check_order(run: 'Run', way_out: str) -> None:
     if run.pretraining is not None and run.started():
         start = run.pretraining.started()
-        if not run.is_trained and not run.pretraining.is_trained or (
-                start and start[0] > run.started()[0]):
+        if (
+            not run.is_trained
+            and not run.pretraining.is_trained
+            or (start and start[0] > run.started()[0])
+        ):
             raise UserError(
                 f'{run.folder} was trained from another pre-training than '
-                f'{run.pretraining.folder} has now: {way_out}')
+                f'{run.pretraining.folder} has now: {way_out}'
+            )
     if run.metrics() is None:
         return
     test = run.folder / 'test'
@@ -69,11 +75,15 @@ def _check_order(run: 'Run', way_out: str) -> None:
         tested = 'an unknown checkpoint'
     if tested != run.checkpoint.name or not run.is_trained:
         saved = Path(last_saved(str(run.folder)) or 'none').name
-        raise UserError(f'{run.metrics_path} is the result of {tested}, but the last '
-                        f'checkpoint beside it is {saved}: remove that result')
+        raise UserError(
+            f'{run.metrics_path} is the result of {tested}, but the last '
+            f'checkpoint beside it is {saved}: remove that result'
+        )
     if logs.started(test)[-1:] < run.started()[-1:]:
-        raise UserError(f'{run.metrics_path} is older than the last training in '
-                        f'{run.folder}: remove that result')
+        raise UserError(
+            f'{run.metrics_path} is older than the last training in '
+            f'{run.folder}: remove that result'
+        )
 
 
 def _difference_from_dumped(run: 'Run') -> str:

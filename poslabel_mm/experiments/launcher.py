@@ -1,11 +1,12 @@
 """The shell commands that train and test a run."""
+
 import os
 import os.path as osp
 import shlex
 import shutil
 import sys
 from pathlib import Path
-from typing import Dict, List, NamedTuple, Optional
+from typing import NamedTuple
 
 from poslabel_mm.errors import UserError
 from poslabel_mm.experiments.run import Run
@@ -19,8 +20,9 @@ ACCUMULATION = 'optim_wrapper.accumulative_counts'
 
 class Command(NamedTuple):
     """What is run, and what is printed of it."""
-    env: Dict[str, str]
-    words: List[str]
+
+    env: dict[str, str]
+    words: list[str]
 
     def __str__(self) -> str:
         env = [f'{name}={shlex.quote(value)}' for name, value in self.env.items()]
@@ -37,10 +39,11 @@ class Launcher(NamedTuple):
         batch_per_gpu (int, optional): Images at a time; gradients are
             accumulated up to the recipe's batch. Defaults to all of a GPU's share.
     """
+
     tools: Path
     gpus: int = 1
     partition: str = ''
-    batch_per_gpu: Optional[int] = None
+    batch_per_gpu: int | None = None
 
     def train(self, run: Run) -> Command:
         """Begin or go on with a run.
@@ -59,19 +62,32 @@ class Launcher(NamedTuple):
 
     def test(self, run: Run) -> Command:
         """Test the last checkpoint of a run; metrics in percent, as JSON."""
-        options = ['--out', _shown(run.metrics_path), '--out-item', 'metrics',
-                   '--cfg-options', *run.all_options]
+        options = [
+            '--out',
+            _shown(run.metrics_path),
+            '--out-item',
+            'metrics',
+            '--cfg-options',
+            *run.all_options,
+        ]
         config, checkpoint = str(run.config_path), _shown(run.checkpoint)
         folder = _shown(run.folder / 'test')
         if self.partition:
-            return self._slurm('slurm_test.sh', f'test-{run.label}', config, checkpoint,
-                               '--work-dir', folder, *options)
+            return self._slurm(
+                'slurm_test.sh',
+                f'test-{run.label}',
+                config,
+                checkpoint,
+                '--work-dir',
+                folder,
+                *options,
+            )
         options = ['--work-dir', folder, *options]
         if self.gpus > 1:
             return self._script('dist_test.sh', config, checkpoint, str(self.gpus), *options)
         return self._python('test.py', config, checkpoint, *options)
 
-    def _split(self, run: Run) -> List[str]:
+    def _split(self, run: Run) -> list[str]:
         """The recipe's batch over these GPUs, where they are not the recipe's."""
         own, steps = run.cfg.train_dataloader.batch_size, run.accumulation
         whole = run.recipe_batch
@@ -80,25 +96,31 @@ class Launcher(NamedTuple):
             raise UserError(
                 f'--cfg-options {" ".join(asked)} with --gpus {self.gpus} is a batch of '
                 f'{own * steps * self.gpus} images, and that of {run.config} is {whole}: '
-                'give --batch-per-gpu N in their place')
+                'give --batch-per-gpu N in their place'
+            )
         batch = self.batch_per_gpu
         if asked:
             batch = own
         elif batch is None:
             if whole % self.gpus:
-                raise UserError(f'the batch of {run.config}, {whole} images, cannot be shared '
-                                f'by --gpus {self.gpus}: take a divisor')
+                raise UserError(
+                    f'the batch of {run.config}, {whole} images, cannot be shared '
+                    f'by --gpus {self.gpus}: take a divisor'
+                )
             batch = whole // self.gpus
         if whole % (batch * self.gpus):
-            raise UserError(f'the batch of {run.config}, {whole} images, is no multiple of '
-                            f'--batch-per-gpu {batch} x --gpus {self.gpus}: take a divisor')
+            raise UserError(
+                f'the batch of {run.config}, {whole} images, is no multiple of '
+                f'--batch-per-gpu {batch} x --gpus {self.gpus}: take a divisor'
+            )
         steps = whole // (batch * self.gpus)
         before = run.accumulation_so_far()
         if before not in (None, steps):
             raise UserError(
                 f'{run.folder} was begun with {whole // before} images an iteration on all GPUs, '
                 'and its schedule counts iterations: that number must stay, '
-                '--batch-per-gpu times --gpus')
+                '--batch-per-gpu times --gpus'
+            )
         options = [f'{BATCH}={batch}'] if batch != own else []
         return options + ([f'{ACCUMULATION}={steps}'] if steps > 1 and not asked else [])
 
@@ -108,9 +130,9 @@ class Launcher(NamedTuple):
             env['GPUS_PER_NODE'] = os.environ['GPUS_PER_NODE']
         # A single SIGINT is for the processes; srun would only say how they are.
         env['SLURM_DISABLE_STATUS'] = '1'
-        return self._script(script, self.partition, job, *arguments, env=env)
+        return self._script(script, self.partition, job, *arguments, **env)
 
-    def _script(self, name: str, *arguments: str, env: Dict[str, str] = {}) -> Command:
+    def _script(self, name: str, *arguments: str, **env: str) -> Command:
         python = _python()
         path = {} if python == 'python' else dict(PYTHON=python)
         return Command(path | env, [_shown(self.tools / name), *arguments])
@@ -122,8 +144,13 @@ class Launcher(NamedTuple):
 def _python() -> str:
     """This Python, as one would type it from here."""
     typed = shutil.which('python')
-    return 'python' if typed and osp.samefile(typed, sys.executable) and (
-        osp.dirname(typed) == osp.dirname(sys.executable)) else sys.executable
+    return (
+        'python'
+        if typed
+        and osp.samefile(typed, sys.executable)
+        and (osp.dirname(typed) == osp.dirname(sys.executable))
+        else sys.executable
+    )
 
 
 def _shown(path: Path) -> str:

@@ -1,6 +1,8 @@
 """What there is to be reproduced, and what has been done of it."""
+
 import sys
-from typing import List, NamedTuple, Sequence
+from collections.abc import Sequence
+from typing import NamedTuple
 
 from poslabel_mm.experiments.results import accuracy, measure, paper_value, title
 from poslabel_mm.experiments.run import Run
@@ -9,6 +11,7 @@ from poslabel_mm.experiments.selection import Selection
 
 class Line(NamedTuple):
     """Of the list, as text."""
+
     table: str
     row: str
     config: str
@@ -20,7 +23,7 @@ class Line(NamedTuple):
 HEADER = Line(*Line._fields)
 
 
-def lines(selection: Selection, seeds: Sequence[int]) -> List[Line]:
+def lines(selection: Selection, seeds: Sequence[int]) -> list[Line]:
     """Of every row and every run of a figure.
 
     Args:
@@ -31,16 +34,31 @@ def lines(selection: Selection, seeds: Sequence[int]) -> List[Line]:
     for table, row in selection.rows:
         measured = measure(selection, row, seeds)
         config = row.config if row.pretrain is None else f'{row.pretrain} → {row.config}'
-        found.append(Line(
-            str(table.id), row.id, config, paper_value(row), accuracy(measured),
-            _state([selection.row_run(row, seed) for seed in seeds])))
+        found.append(
+            Line(
+                str(table.id),
+                row.id,
+                config,
+                paper_value(row),
+                accuracy(measured),
+                _state([selection.row_run(row, seed) for seed in seeds]),
+            )
+        )
     for figure in selection.figures:
         by_seed = [selection.figure_runs(figure, seed) for seed in seeds]
         for points in zip(*by_seed):
             config, value, _ = points[0]
             swept = '' if value is None else f'{figure.option.rpartition(".")[2]}={value:g}'
-            found.append(Line(f'Fig. {figure.id}', swept, config, '', '',
-                              _state([run for _, _, run in points])))
+            found.append(
+                Line(
+                    f'Fig. {figure.id}',
+                    swept,
+                    config,
+                    '',
+                    '',
+                    _state([run for _, _, run in points]),
+                )
+            )
     return found
 
 
@@ -70,10 +88,12 @@ def print_list(selection: Selection, seeds: Sequence[int]) -> None:
     if sys.stdout.isatty():
         from rich.console import Console
         from rich.table import Table
+
         table = Table(title=heading)
         for name in header:
-            table.add_column(name, justify='right' if name in ('paper', 'measured') else 'left',
-                             overflow='fold')
+            table.add_column(
+                name, justify='right' if name in ('paper', 'measured') else 'left', overflow='fold'
+            )
         for i, line in enumerate(found):
             last = i + 1 == len(found) or found[i + 1][0] != line[0]
             table.add_row(*line, end_section=last)

@@ -1,4 +1,5 @@
 """What MMEngine's logs in a run's folder tell."""
+
 import json
 import re
 from pathlib import Path
@@ -40,11 +41,11 @@ def last_entry(folder: Path) -> dict[str, float]:
 
 def training_seconds(folder: Path) -> float:
     """Time that the iterations have taken, validation and checkpoints left out."""
-    seconds, before = 0., 0
+    seconds, before = 0.0, 0
     for entry in entries(folder):
         iteration = entry.get('iter', before)
         # The logged time is the mean of the iterations since the last record.
-        seconds += entry.get('time', 0.) * (iteration - before)
+        seconds += entry.get('time', 0.0) * (iteration - before)
         before = iteration
     return seconds
 

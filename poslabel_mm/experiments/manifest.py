@@ -2,15 +2,16 @@
 
 The file's header says what its fields mean. Nothing here imports torch.
 """
+
 import dataclasses
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Dict, List, Optional, Tuple, Union
+from typing import Any
 
 import yaml
 
-from poslabel_mm.stack.config_prefix import ROOT
 from poslabel_mm.errors import UserError
+from poslabel_mm.stack.config_prefix import ROOT
 
 __all__ = ['Dataset', 'Figure', 'Paper', 'Row', 'Table', 'list_manifests', 'load_paper']
 
@@ -26,11 +27,12 @@ class Dataset:
         train, test (int, optional): Number of images; None where it depends on
             how the data are split.
     """
+
     id: str
     title: str
     classes: int
-    train: Optional[int] = None
-    test: Optional[int] = None
+    train: int | None = None
+    test: int | None = None
 
 
 @dataclass(frozen=True)
@@ -50,13 +52,14 @@ class Row:
         baseline (str, optional): The row of the same table that its gain is
             taken over.
     """
+
     id: str
     name: str
     config: str
     recipe: str = ''
-    paper: Dict[str, float] = dataclasses.field(default_factory=dict)
-    pretrain: Optional[str] = None
-    baseline: Optional[str] = None
+    paper: dict[str, float] = dataclasses.field(default_factory=dict)
+    pretrain: str | None = None
+    baseline: str | None = None
 
 
 @dataclass(frozen=True)
@@ -69,10 +72,11 @@ class Table:
         rows (Tuple[Row, ...]): In the paper's order.
         data (Dataset, optional): What its rows are trained and tested on, if the file says.
     """
+
     id: int
     title: str
-    rows: Tuple[Row, ...]
-    data: Optional[Dataset] = None
+    rows: tuple[Row, ...]
+    data: Dataset | None = None
 
     def row(self, id: str) -> Row:
         """The row of this id.
@@ -99,14 +103,15 @@ class Figure:
         option (str): What a sweep sets, as for ``--cfg-options``.
         values (Tuple[float, ...]): What a sweep sets it to, ascending.
     """
+
     id: int
     title: str
     kind: str
-    configs: Tuple[str, ...]
+    configs: tuple[str, ...]
     x: str
     y: str
     option: str = ''
-    values: Tuple[float, ...] = ()
+    values: tuple[float, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -119,10 +124,11 @@ class Paper:
         figures (Tuple[Figure, ...]): Those that are made of runs.
         recipes (Dict[str, Dict[str, Any]]): What the paper says of training.
     """
+
     title: str
-    tables: Tuple[Table, ...]
-    figures: Tuple[Figure, ...] = ()
-    recipes: Dict[str, Dict[str, Any]] = dataclasses.field(default_factory=dict)
+    tables: tuple[Table, ...]
+    figures: tuple[Figure, ...] = ()
+    recipes: dict[str, dict[str, Any]] = dataclasses.field(default_factory=dict)
 
     def table(self, id: int) -> Table:
         """The table of this number.
@@ -140,20 +146,23 @@ class Paper:
         """
         return _find(self.figures, id, 'figure of runs', 'the manifest')
 
-    def configs(self) -> List[str]:
+    def configs(self) -> list[str]:
         """File names of all configs of tables and figures, each one once.
 
         A row's pre-training comes before its fine-tuning.
         """
         names = [
-            name for table in self.tables for row in table.rows
-            for name in (row.pretrain, row.config) if name
+            name
+            for table in self.tables
+            for row in table.rows
+            for name in (row.pretrain, row.config)
+            if name
         ]
         names += [name for figure in self.figures for name in figure.configs]
         return list(dict.fromkeys(names))
 
 
-def _find(items: Tuple[Any, ...], id: Any, kind: str, where: str) -> Any:
+def _find(items: tuple[Any, ...], id: Any, kind: str, where: str) -> Any:
     for item in items:
         if item.id == id:
             return item
@@ -161,7 +170,7 @@ def _find(items: Tuple[Any, ...], id: Any, kind: str, where: str) -> Any:
     raise UserError(f'{where} has no {kind} {id}; there are {known}')
 
 
-def list_manifests() -> List[str]:
+def list_manifests() -> list[str]:
     """Names of the shipped manifests, ``'paper'`` among them, sorted.
 
     ``configs/metafile.yml`` is MMPretrain's index of models and none of them.
@@ -169,7 +178,7 @@ def list_manifests() -> List[str]:
     return sorted(p.stem for p in ROOT.glob('*.yml') if p.name != 'metafile.yml')
 
 
-def load_paper(path: Union[str, Path, None] = None) -> Paper:
+def load_paper(path: str | Path | None = None) -> Paper:
     """Read and check the manifest.
 
     Args:
@@ -192,8 +201,7 @@ def load_paper(path: Union[str, Path, None] = None) -> Paper:
     try:
         content = yaml.safe_load(path.read_text('utf-8'))
     except OSError as error:
-        hint = '' if path.suffix else (
-            f'; shipped manifests: {", ".join(list_manifests())}')
+        hint = '' if path.suffix else (f'; shipped manifests: {", ".join(list_manifests())}')
         raise UserError(f'manifest {path} cannot be read: {error.strerror}{hint}') from error
     except UnicodeDecodeError as error:
         raise UserError(f'manifest {path} is no YAML: it is not text') from error
@@ -207,7 +215,7 @@ def load_paper(path: Union[str, Path, None] = None) -> Paper:
 
 
 def _paper(content: Any, folder: Path) -> Paper:
-    paper = _make(Paper, content, 'the file', extra=('datasets', ))
+    paper = _make(Paper, content, 'the file', extra=('datasets',))
     datasets = {
         id: _make(Dataset, _mapping(entry, f'dataset {id}'), f'dataset {id}', id=id)
         for id, entry in _mapping(content.get('datasets', {}), 'datasets').items()
@@ -215,48 +223,61 @@ def _paper(content: Any, folder: Path) -> Paper:
     recipes = _mapping(paper.recipes, 'recipes')
     tables = tuple(
         _table(entry, datasets, recipes, folder)
-        for entry in _unique(paper.tables, 'tables', 'table'))
+        for entry in _unique(paper.tables, 'tables', 'table')
+    )
     figures = tuple(
-        _figure(entry, folder)
-        for entry in _unique(paper.figures, 'figures', 'figure'))
+        _figure(entry, folder) for entry in _unique(paper.figures, 'figures', 'figure')
+    )
     paper = dataclasses.replace(paper, tables=tables, figures=figures)
     _check_labels(paper)
     return paper
 
 
-def _table(entry: Dict[str, Any], datasets: Dict[str, Dataset],
-           recipes: Dict[str, Any], folder: Path) -> Table:
+def _table(
+    entry: dict[str, Any], datasets: dict[str, Dataset], recipes: dict[str, Any], folder: Path
+) -> Table:
     where = f'table {entry["id"]}'
-    table = _make(Table, entry, where, extra=('recipe', ))
+    table = _make(Table, entry, where, extra=('recipe',))
     if table.data is not None and table.data not in datasets:
-        raise UserError(f'{where}: no dataset {table.data!r} is described; '
-                        f'there are {", ".join(datasets) or "none"}')
+        raise UserError(
+            f'{where}: no dataset {table.data!r} is described; '
+            f'there are {", ".join(datasets) or "none"}'
+        )
     entries = _unique(table.rows, f'{where}: rows', f'{where}: row')
     rows = []
     for entry_ in entries:
         at = f'{where}, row {entry_["id"]}'
         row = _make(Row, {'recipe': entry.get('recipe', ''), **entry_}, at)
         if row.recipe and row.recipe not in recipes:
-            raise UserError(f'{at}: no recipe {row.recipe!r} is described; '
-                            f'there are {", ".join(recipes) or "none"}')
+            raise UserError(
+                f'{at}: no recipe {row.recipe!r} is described; '
+                f'there are {", ".join(recipes) or "none"}'
+            )
         if row.baseline == row.id or row.baseline not in (
-                None, *(other['id'] for other in entries)):
-            raise UserError(f'{at}: its baseline {row.baseline!r} is no other '
-                            'row of the table')
+            None,
+            *(other['id'] for other in entries),
+        ):
+            raise UserError(f'{at}: its baseline {row.baseline!r} is no other row of the table')
         _mapping(row.paper, f'{at}: paper')
-        rows.append(dataclasses.replace(
-            row, config=_find_config(row.config, at, folder),
-            pretrain=row.pretrain and _find_config(row.pretrain, at, folder)))
+        rows.append(
+            dataclasses.replace(
+                row,
+                config=_find_config(row.config, at, folder),
+                pretrain=row.pretrain and _find_config(row.pretrain, at, folder),
+            )
+        )
     return dataclasses.replace(table, data=datasets.get(table.data), rows=tuple(rows))
 
 
-def _figure(entry: Dict[str, Any], folder: Path) -> Figure:
+def _figure(entry: dict[str, Any], folder: Path) -> Figure:
     where = f'figure {entry["id"]}'
     figure = _make(Figure, entry, where)
     varied = {'sweep': (True, True), 'curves': (False, False)}
     if varied.get(figure.kind) != (bool(figure.option), bool(figure.values)):
-        raise UserError(f"{where}: kind is 'sweep', with option and values, or "
-                        f"'curves', without, not {figure.kind!r}")
+        raise UserError(
+            f"{where}: kind is 'sweep', with option and values, or "
+            f"'curves', without, not {figure.kind!r}"
+        )
     configs = tuple(_find_config(name, where, folder) for name in figure.configs)
     return dataclasses.replace(figure, configs=configs, values=tuple(figure.values))
 
@@ -269,21 +290,22 @@ def _find_config(name: Any, where: str, folder: Path) -> str:
     if (folder / str(name)).is_file():
         return str(folder / str(name))
     if not shipped:
-        raise UserError(f'{where}: there is no config {name} in {folder}, nor among the '
-                        'shipped ones')
+        raise UserError(
+            f'{where}: there is no config {name} in {folder}, nor among the shipped ones'
+        )
     return str(name)
 
 
 def _check_labels(paper: Paper) -> None:
     """A run's folder is named after its config: two configs of one name would share it."""
-    paths: Dict[str, str] = {}
+    paths: dict[str, str] = {}
     for config in paper.configs():
         other = paths.setdefault(Path(config).stem, config)
         if other != config:
             raise UserError(f'{other} and {config} have one name: rename one')
 
 
-def _unique(entries: Any, where: str, kind: str) -> List[Dict[str, Any]]:
+def _unique(entries: Any, where: str, kind: str) -> list[dict[str, Any]]:
     """The mappings of a list, whose ids must all differ."""
     if entries == ():
         return []  # left out
@@ -299,20 +321,20 @@ def _unique(entries: Any, where: str, kind: str) -> List[Dict[str, Any]]:
     return entries
 
 
-def _mapping(value: Any, where: str) -> Dict[str, Any]:
+def _mapping(value: Any, where: str) -> dict[str, Any]:
     if not isinstance(value, dict):
         raise UserError(f'{where} must be a mapping')
     return value
 
 
-def _make(kind: type, entry: Any, where: str, extra: Tuple[str, ...] = (),
-          **more: Any) -> Any:
+def _make(kind: type, entry: Any, where: str, extra: tuple[str, ...] = (), **more: Any) -> Any:
     """A dataclass of a mapping's entries, less those of other use."""
     values = {**_mapping(entry, where), **more}
     fields = dataclasses.fields(kind)
     unknown = set(values) - {field.name for field in fields} - set(extra)
     missing = {
-        field.name for field in fields
+        field.name
+        for field in fields
         if field.default is field.default_factory is dataclasses.MISSING
         and field.name not in values
     }

@@ -2,12 +2,20 @@
 
 Several threads may call a display.
 """
+
 import time
-from typing import Iterable
+from collections.abc import Iterable
 
 from rich.console import Console
-from rich.progress import (BarColumn, Progress, SpinnerColumn, TaskID, TextColumn,
-                           TimeElapsedColumn, TimeRemainingColumn)
+from rich.progress import (
+    BarColumn,
+    Progress,
+    SpinnerColumn,
+    TaskID,
+    TextColumn,
+    TimeElapsedColumn,
+    TimeRemainingColumn,
+)
 
 from poslabel_mm.experiments import logs
 from poslabel_mm.experiments.run import Run
@@ -33,18 +41,27 @@ class Display:
         self.console = console or Console(highlight=False)
         # An epoch of one run counts as much as one of another: a rough guess of the time left.
         self.epochs = {run: int(run.cfg.train_cfg.max_epochs) for run in runs}
-        self.done: dict[Run, float] = dict.fromkeys(self.epochs, 0.)
+        self.done: dict[Run, float] = dict.fromkeys(self.epochs, 0.0)
         self.active: list[Run] = []
         self._said: dict[Run, str] = {}
         self._bars: dict[Run, TaskID] = {}
         self._progress = Progress(
-            SpinnerColumn(), TextColumn('{task.description}'), BarColumn(bar_width=24),
-            TextColumn('{task.fields[state]}'), TimeElapsedColumn(), TextColumn('left'),
-            TimeRemainingColumn(), console=self.console,
-            speed_estimate_period=SPEED_WINDOW_SECONDS, refresh_per_second=4, transient=True,
-            disable=not self.console.is_terminal)
+            SpinnerColumn(),
+            TextColumn('{task.description}'),
+            BarColumn(bar_width=24),
+            TextColumn('{task.fields[state]}'),
+            TimeElapsedColumn(),
+            TextColumn('left'),
+            TimeRemainingColumn(),
+            console=self.console,
+            speed_estimate_period=SPEED_WINDOW_SECONDS,
+            refresh_per_second=4,
+            transient=True,
+            disable=not self.console.is_terminal,
+        )
         self._all = self._progress.add_task(
-            '[bold]all runs', total=max(1, sum(self.epochs.values())), state='')
+            '[bold]all runs', total=max(1, sum(self.epochs.values())), state=''
+        )
 
     def __enter__(self) -> 'Display':
         self._progress.start()
@@ -62,7 +79,8 @@ class Display:
         self.done[run] = float(run.last_epoch())
         self.active.append(run)
         self._bars[run] = self._progress.add_task(
-            run.name, total=self.epochs[run], completed=self.done[run], state='starting')
+            run.name, total=self.epochs[run], completed=self.done[run], state='starting'
+        )
 
     def end(self, run: Run) -> None:
         """A run is no longer under way."""
@@ -78,11 +96,16 @@ class Display:
                 continue
             self.done[run] = max(self.done[run], last['epoch'] - 1)
             self._progress.update(
-                self._bars[run], completed=self.done[run],
-                state=f'epoch {last["epoch"]:.0f}/{self.epochs[run]}{described(last)}')
+                self._bars[run],
+                completed=self.done[run],
+                state=f'epoch {last["epoch"]:.0f}/{self.epochs[run]}{described(last)}',
+            )
         finished = sum(self.done[run] >= self.epochs[run] for run in self.epochs)
-        self._progress.update(self._all, completed=sum(self.done.values()),
-                              state=f'{finished} of {len(self.epochs)} trained')
+        self._progress.update(
+            self._all,
+            completed=sum(self.done.values()),
+            state=f'{finished} of {len(self.epochs)} trained',
+        )
 
     def say_progress(self) -> None:
         """Print a line for every run that has gone on; nothing where there are bars."""

@@ -1,4 +1,5 @@
 """The first table of ``configs/digits.yml``, and a picture of what its models learned."""
+
 import argparse
 import importlib.util
 import os
@@ -50,8 +51,12 @@ def schedule_options(config: str, epochs: int) -> tuple[str, ...]:
         epochs (int): At least 2.
     """
     warmup = max(1, epochs // 10)
-    return (f'train_cfg.max_epochs={epochs}', f'param_scheduler.0.end={warmup}',
-            f'param_scheduler.1.begin={warmup}', f'param_scheduler.1.T_max={epochs - warmup}')
+    return (
+        f'train_cfg.max_epochs={epochs}',
+        f'param_scheduler.0.end={warmup}',
+        f'param_scheduler.1.begin={warmup}',
+        f'param_scheduler.1.T_max={epochs - warmup}',
+    )
 
 
 # ------------------------------------------------------------------ results
@@ -60,8 +65,12 @@ def schedule_options(config: str, epochs: int) -> tuple[str, ...]:
 def position_accuracies(runs: Sequence[Run]) -> dict[Run, dict[str, float]]:
     """Position accuracy on the test images, in percent, of every run with position heads."""
     from poslabel_mm.evaluation.positions import SavedModels
-    return {run: SavedModels(dumped_config(run)).accuracies(run.checkpoint)
-            for run in runs if 'pos_head' in run.cfg.model}
+
+    return {
+        run: SavedModels(dumped_config(run)).accuracies(run.checkpoint)
+        for run in runs
+        if 'pos_head' in run.cfg.model
+    }
 
 
 def dumped_config(run: Run) -> Config:
@@ -77,6 +86,7 @@ def draw_picture(selection: Selection, pictured: Run, seeds: Sequence[int], path
 
     from poslabel_mm.evaluation.positions import SavedModels
     from poslabel_mm.visualization.position_map import Curves, Snapshot, draw_training
+
     models = SavedModels(dumped_config(pictured))
     chosen = [models.classes.index(digit) for digit in PICTURED_DIGITS]
     epochs = pictured.cfg.train_cfg.max_epochs
@@ -92,8 +102,12 @@ def draw_picture(selection: Selection, pictured: Run, seeds: Sequence[int], path
     for _, row in selection.rows:
         runs = [selection.row_run(row, seed) for seed in seeds]
         losses = [list(by_epoch(run, 'loss_cls').values()) for run in runs]
-        positions = [list(by_epoch(run, key).values()) for run in runs
-                     for key in POSITION_ACCURACIES if by_epoch(run, key)]
+        positions = [
+            list(by_epoch(run, key).values())
+            for run in runs
+            for key in POSITION_ACCURACIES
+            if by_epoch(run, key)
+        ]
         curves.append(Curves(row.name, np.array(losses), np.array(positions)))
     images = np.stack([models.images[i][0] for i in chosen])
     draw_training(images, grid_shape, snapshots, curves, path)
@@ -106,13 +120,17 @@ def output_to(path: str | Path) -> Iterator[None]:
         yield
 
 
-def print_table(console, selection: Selection, seeds: Sequence[int],
-                positions: dict[Run, dict[str, float]]) -> None:
+def print_table(
+    console, selection: Selection, seeds: Sequence[int], positions: dict[Run, dict[str, float]]
+) -> None:
     """Means over the seeds, and the standard deviation between them."""
     from rich.table import Table
+
     (manifest_table, _), *_ = selection.rows
-    measured = {row.id: {seed: selection.row_run(row, seed).metrics() for seed in seeds}
-                for _, row in selection.rows}
+    measured = {
+        row.id: {seed: selection.row_run(row, seed).metrics() for seed in seeds}
+        for _, row in selection.rows
+    }
     table = Table(title=f'test images, {len(seeds)} seed(s): mean ± standard deviation')
     table.add_column('trained with')
     for title in ('top-1 %', 'gain by seed', 'positions %', 'seconds'):
@@ -121,28 +139,35 @@ def print_table(console, selection: Selection, seeds: Sequence[int],
         runs = [selection.row_run(row, seed) for seed in seeds]
         accuracies = [mean(positions[run].values()) for run in runs if run in positions]
         table.add_row(
-            row.name, spread([m['accuracy/top1'] for m in measured[row.id].values()]),
-            gain(row, measured) or '-', spread(accuracies) or '-',
-            f'{mean(logs.training_seconds(run.folder) for run in runs):.0f}')
+            row.name,
+            spread([m['accuracy/top1'] for m in measured[row.id].values()]),
+            gain(row, measured) or '-',
+            spread(accuracies) or '-',
+            f'{mean(logs.training_seconds(run.folder) for run in runs):.0f}',
+        )
     console.print(table)
 
 
 def print_next_steps(pictured: Run, work_dir: Path, picture: Path) -> None:
     python = _typed(Path(sys.executable), resolve=False)
     config = _typed(ROOT / pictured.config)
-    say('\n'.join([
-        f'logs and checkpoints   {_typed(work_dir)}',
-        f'picture                {_typed(picture)}',
-        '',
-        'Next:',
-        '  test a saved checkpoint with all of MMPretrain\'s options',
-        f'    {python} {_typed(TOOLS)}/test.py {config} {_typed(pictured.checkpoint)}',
-        '  train at a seed of your own',
-        f'    {python} {_typed(TOOLS)}/train.py {config} --cfg-options randomness.seed=7',
-        '  the paper\'s ViT-B/16 on ImageNet (in data/imagenet), 8 GPUs',
-        f'    PYTHON={python} {_typed(TOOLS)}/dist_train.sh '
-        f'{_typed(ROOT / "vit-b_apl_in1k.py")} 8',
-    ]))
+    say(
+        '\n'.join(
+            [
+                f'logs and checkpoints   {_typed(work_dir)}',
+                f'picture                {_typed(picture)}',
+                '',
+                'Next:',
+                "  test a saved checkpoint with all of MMPretrain's options",
+                f'    {python} {_typed(TOOLS)}/test.py {config} {_typed(pictured.checkpoint)}',
+                '  train at a seed of your own',
+                f'    {python} {_typed(TOOLS)}/train.py {config} --cfg-options randomness.seed=7',
+                "  the paper's ViT-B/16 on ImageNet (in data/imagenet), 8 GPUs",
+                f'    PYTHON={python} {_typed(TOOLS)}/dist_train.sh '
+                f'{_typed(ROOT / "vit-b_apl_in1k.py")} 8',
+            ]
+        )
+    )
 
 
 def _typed(path: Path, resolve: bool = True) -> str:
@@ -155,15 +180,27 @@ def _typed(path: Path, resolve: bool = True) -> str:
 
 
 def parse_args(argv: Sequence[str], prog: str) -> argparse.Namespace:
-    parser = Parser(prog=prog, description=DESCRIPTION,
-                    formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument('--seeds', type=whole_number(0), nargs='+', default=[0, 1],
-                        metavar='SEED', help='default: 0 1')
+    parser = Parser(
+        prog=prog, description=DESCRIPTION, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument(
+        '--seeds',
+        type=whole_number(0),
+        nargs='+',
+        default=[0, 1],
+        metavar='SEED',
+        help='default: 0 1',
+    )
     parser.add_argument('--epochs', type=whole_number(2), help="default: the configs'")
-    parser.add_argument('--work-dir', type=Path, default=Path('work_dirs/quickstart'),
-                        help='default: %(default)s')
-    parser.add_argument('--jobs', type=whole_number(1), default=cpu_cores(),
-                        help='runs at a time, of one thread each (default: the CPU cores)')
+    parser.add_argument(
+        '--work-dir', type=Path, default=Path('work_dirs/quickstart'), help='default: %(default)s'
+    )
+    parser.add_argument(
+        '--jobs',
+        type=whole_number(1),
+        default=cpu_cores(),
+        help='runs at a time, of one thread each (default: the CPU cores)',
+    )
     parser.add_argument('--force', action='store_true', help='repeat finished runs')
     args = parser.parse_args(argv)
     args.seeds = list(dict.fromkeys(args.seeds))
@@ -180,12 +217,14 @@ def main(argv: Sequence[str], prog: str = 'quickstart.py') -> int:
         UserError: For arguments and folders that cannot be used, before anything is made.
     """
     args = parse_args(argv, prog)
-    missing = [name for module, name in NEEDED.items()
-               if importlib.util.find_spec(module) is None]
+    missing = [name for module, name in NEEDED.items() if importlib.util.find_spec(module) is None]
     if missing:
-        raise UserError(f'{", ".join(missing)} missing: run bash tools/quickstart.sh, or install '
-                        'the extra poslabel_mm[tools]')
+        raise UserError(
+            f'{", ".join(missing)} missing: run bash tools/quickstart.sh, or install '
+            'the extra poslabel_mm[tools]'
+        )
     from rich.console import Console
+
     # The models are too small for a GPU to pay, and one thread each makes the table the same
     # on any number of cores.
     os.environ.update(CUDA_VISIBLE_DEVICES='', OMP_NUM_THREADS='1')
@@ -193,11 +232,19 @@ def main(argv: Sequence[str], prog: str = 'quickstart.py') -> int:
     paper = load_paper('digits')
     rows, _ = select(paper, [1], [], [])
     options = schedule_options(rows[0][1].config, args.epochs) if args.epochs else ()
-    selection = Selection(rows, (), args.work_dir, options=options, title=paper.title,
-                          folder=f'{args.epochs}epochs' if args.epochs else '')
+    selection = Selection(
+        rows,
+        (),
+        args.work_dir,
+        options=options,
+        title=paper.title,
+        folder=f'{args.epochs}epochs' if args.epochs else '',
+    )
     pictured = selection.row_run(paper.table(1).row(PICTURED), args.seeds[0])
-    runs = [replace(run, options=(*run.options, KEEP_ALL)) if run == pictured else run
-            for run in selection.runs(args.seeds)]
+    runs = [
+        replace(run, options=(*run.options, KEEP_ALL)) if run == pictured else run
+        for run in selection.runs(args.seeds)
+    ]
     if args.force:
         remove(runs)
     problems = problems_of(runs)
@@ -239,8 +286,9 @@ def remove(runs: Sequence[Run]) -> None:
         if not run.folder.is_dir():
             continue
         if run.record() is None:
-            raise UserError(f'{run.folder} holds files of another origin: choose another '
-                            '--work-dir')
+            raise UserError(
+                f'{run.folder} holds files of another origin: choose another --work-dir'
+            )
         if run.state().is_running:
             raise UserError(f'another process is at work in {run.folder}')
     for run in runs:

@@ -1,18 +1,27 @@
 """The manifest's tables with what was measured: Markdown, and every value as CSV."""
+
 import csv
 import io
+from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 from statistics import mean, stdev
-from typing import Dict, List, Sequence, Tuple
 
 from poslabel_mm.experiments.manifest import Row, Table
 from poslabel_mm.experiments.run import Run
 from poslabel_mm.experiments.selection import Selection
 
 METRICS = {'top1': 'accuracy/top1', 'top5': 'accuracy/top5'}
-HEADER = ('row', 'config', 'paper, top-1 / top-5', 'measured top-1', 'measured top-5',
-          'gain, paper', 'gain, measured', 'seeds')
+HEADER = (
+    'row',
+    'config',
+    'paper, top-1 / top-5',
+    'measured top-1',
+    'measured top-5',
+    'gain, paper',
+    'gain, measured',
+    'seeds',
+)
 
 
 def markdown(selection: Selection, seeds: Sequence[int]) -> str:
@@ -23,10 +32,10 @@ def markdown(selection: Selection, seeds: Sequence[int]) -> str:
         seeds (Sequence[int]): Those to be averaged over, as far as there.
     """
     parts = [f'# {title(selection)}']
-    tables: Dict[int, Tuple[Table, List[Row]]] = {}
+    tables: dict[int, tuple[Table, list[Row]]] = {}
     for table, row in selection.rows:
         tables.setdefault(table.id, (table, []))[1].append(row)
-    runs: List[Run] = []
+    runs: list[Run] = []
     for table, rows in tables.values():
         measured = {row.id: measure(selection, row, seeds) for row in table.rows}
         lines = [_line(table, row, measured) for row in rows]
@@ -38,7 +47,8 @@ def markdown(selection: Selection, seeds: Sequence[int]) -> str:
         runs += [selection.row_run(row, seed) for row in rows for seed in measured[row.id]]
     parts.append(
         'Accuracy in percent on the test images after the last epoch: mean ± standard deviation '
-        'over the seeds. A gain is over the baseline of the row, seed by seed.')
+        'over the seeds. A gain is over the baseline of the row, seed by seed.'
+    )
     parts += machines(runs)
     return '\n\n'.join(parts) + '\n'
 
@@ -60,15 +70,16 @@ def title(selection: Selection) -> str:
     text = selection.title
     if selection.scale.data:
         epochs = selection.scale.epochs
-        text = (f'Results at a TINY scale: small models, {selection.scale.data}, '
-                f'{epochs} epoch{"s" * (epochs != 1)}. Not comparable with the paper')
+        text = (
+            f'Results at a TINY scale: small models, {selection.scale.data}, '
+            f'{epochs} epoch{"s" * (epochs != 1)}. Not comparable with the paper'
+        )
     if selection.options:
         text += f'; {" ".join(f"`{o}`" for o in selection.options)}'
     return text
 
 
-def measure(selection: Selection, row: Row,
-            seeds: Sequence[int]) -> Dict[int, Dict[str, float]]:
+def measure(selection: Selection, row: Row, seeds: Sequence[int]) -> dict[int, dict[str, float]]:
     """The metrics of every seed that has been tested."""
     found = {}
     for seed in seeds:
@@ -86,14 +97,20 @@ def spread(values: Sequence[float], sign: str = '') -> str:
     return f'{text} ± {stdev(values):.2f}' if len(values) > 1 else text
 
 
-def gain(row: Row, measured: Dict[str, Dict[int, Dict[str, float]]]) -> str:
+def gain(row: Row, measured: dict[str, dict[int, dict[str, float]]]) -> str:
     """Of top-1 over the baseline's, paired by seed."""
     if row.baseline is None:
         return ''
     own, base = measured[row.id], measured[row.baseline]
     key = METRICS['top1']
-    return spread([own[seed][key] - base[seed][key] for seed in own
-                   if key in own[seed] and key in base.get(seed, ())], '+')
+    return spread(
+        [
+            own[seed][key] - base[seed][key]
+            for seed in own
+            if key in own[seed] and key in base.get(seed, ())
+        ],
+        '+',
+    )
 
 
 def paper_gain(table: Table, row: Row) -> str:
@@ -109,24 +126,33 @@ def paper_value(row: Row) -> str:
     return ' / '.join(f'{row.paper[key]:.2f}' for key in METRICS if key in row.paper)
 
 
-def accuracy(by_seed: Dict[int, Dict[str, float]], metric: str = 'top1') -> str:
+def accuracy(by_seed: dict[int, dict[str, float]], metric: str = 'top1') -> str:
     """Of a row over its seeds."""
     key = METRICS[metric]
     return spread([metrics[key] for metrics in by_seed.values() if key in metrics])
 
 
-def _line(table: Table, row: Row, measured: Dict[str, Dict[int, Dict[str, float]]]) -> List[str]:
+def _line(table: Table, row: Row, measured: dict[str, dict[int, dict[str, float]]]) -> list[str]:
     by_seed = measured[row.id]
     config = ' → '.join(f'`{Path(name).name}`' for name in (row.pretrain, row.config) if name)
-    return [row.name, config, paper_value(row), accuracy(by_seed), accuracy(by_seed, 'top5'),
-            paper_gain(table, row), gain(row, measured), ', '.join(map(str, by_seed))]
+    return [
+        row.name,
+        config,
+        paper_value(row),
+        accuracy(by_seed),
+        accuracy(by_seed, 'top5'),
+        paper_gain(table, row),
+        gain(row, measured),
+        ', '.join(map(str, by_seed)),
+    ]
 
 
 def _grid(header: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
     """Without columns of the paper's values or of a metric that no row has."""
     optional = {name for name in header if 'paper' in name or 'top-5' in name}
-    kept = [i for i, name in enumerate(header)
-            if name not in optional or any(row[i] for row in rows)]
+    kept = [
+        i for i, name in enumerate(header) if name not in optional or any(row[i] for row in rows)
+    ]
     lines = [header, ['---'] * len(header), *rows]
     return '\n'.join(row_of([line[i] for i in kept]) for line in lines)
 
@@ -135,17 +161,20 @@ def row_of(cells: Sequence[str]) -> str:
     return f'| {" | ".join(cells)} |'.replace('|  |', '| |').replace('|  |', '| |')
 
 
-def machines(runs: Sequence[Run]) -> List[str]:
+def machines(runs: Sequence[Run]) -> list[str]:
     """Where and with what the runs were trained, each combination once."""
-    found: Dict[str, List[str]] = {}
+    found: dict[str, list[str]] = {}
     for run in dict.fromkeys(runs):
         facts = run.machine()
         device = facts.pop('device', '')
         processes = facts.pop('processes', '1')
         if device and processes != '1':
             device += f', {processes} processes'
-        text = ', '.join(filter(None, [
-            device, *(f'{name} {version}' for name, version in sorted(facts.items()))]))
+        text = ', '.join(
+            filter(
+                None, [device, *(f'{name} {version}' for name, version in sorted(facts.items()))]
+            )
+        )
         found.setdefault(text or 'a machine that was not recorded', []).append(run.name)
     if len(found) < 2:
         return [f'Trained on {text}.' for text in found]
@@ -154,8 +183,7 @@ def machines(runs: Sequence[Run]) -> List[str]:
 
 def measured_tables(selection: Selection, seeds: Sequence[int]) -> Selection:
     """The selection without tables of which nothing has been measured."""
-    measured = {table.id for table, row in selection.rows
-                if measure(selection, row, seeds)}
+    measured = {table.id for table, row in selection.rows if measure(selection, row, seeds)}
     rows = tuple((t, r) for t, r in selection.rows if t.id in measured)
     return replace(selection, rows=rows)
 

@@ -1,4 +1,5 @@
 """One training run in a folder of its own, and what has been done of it."""
+
 import functools
 import json
 import os.path as osp
@@ -12,11 +13,16 @@ from mmengine.config import Config
 from poslabel_mm.engine.files import write_atomically
 from poslabel_mm.engine.folder_lock import is_locked, lock_folder
 from poslabel_mm.engine.hooks.last_saved import last_saved
-from poslabel_mm.errors import UserError
 from poslabel_mm.experiments import logs
 from poslabel_mm.experiments.folder_check import check_folder
 from poslabel_mm.experiments.settings import (
-    comparable_settings, concerns_missing_loader, configured, find_config, plain_config, versions)
+    comparable_settings,
+    concerns_missing_loader,
+    configured,
+    find_config,
+    plain_config,
+    versions,
+)
 from poslabel_mm.experiments.tiny import Scale, tiny_config
 
 HANDED_ON = 'model.backbone.init_cfg'  # the encoder's start, in a config
@@ -32,9 +38,10 @@ class State(NamedTuple):
         metrics (dict[str, float], optional): Of the test of the last epoch.
         is_running (bool): Somebody is at work in its folder.
     """
+
     epoch: int
     epochs: int
-    metrics: Optional[dict[str, float]]
+    metrics: dict[str, float] | None
     is_running: bool
 
     def __str__(self) -> str:
@@ -63,6 +70,7 @@ class Run:
         sweep (str): ``KEY=VALUE`` of a figure's sweep, or empty.
         pretraining (Run, optional): Whose last checkpoint it starts from.
     """
+
     config: str
     seed: int
     options: tuple[str, ...]
@@ -105,8 +113,7 @@ class Run:
         handed_on = dict(type='Pretrained', prefix=PREFIX)
         handed_on = {key: value for key, value in handed_on.items() if start.get(key) != value}
         handed_on['checkpoint'] = osp.relpath(self.pretraining.checkpoint)
-        return [seed, *(f'{HANDED_ON}.{key}={value}' for key, value in handed_on.items()),
-                *others]
+        return [seed, *(f'{HANDED_ON}.{key}={value}' for key, value in handed_on.items()), *others]
 
     @property
     def config_path(self) -> Path:
@@ -116,7 +123,7 @@ class Run:
         return self.folder / 'config' / self.dumped.name
 
     @property
-    def config_text(self) -> Optional[str]:
+    def config_text(self) -> str | None:
         """Of the tiny form; None at the paper's size."""
         if self.scale.data is None:
             return None
@@ -143,7 +150,7 @@ class Run:
         """Iterations an optimizer step, by the config and its options."""
         return self.cfg.optim_wrapper.get('accumulative_counts', 1)
 
-    def accumulation_so_far(self) -> Optional[int]:
+    def accumulation_so_far(self) -> int | None:
         """That of the training to be gone on with; None if there is none."""
         if self.is_trained or not self.is_saved() or not self.dumped.is_file():
             return None
@@ -174,8 +181,7 @@ class Run:
 
     @property
     def is_done(self) -> bool:
-        return self.is_trained and (
-            not self.is_tested or self.metrics() is not None)
+        return self.is_trained and (not self.is_tested or self.metrics() is not None)
 
     def is_saved(self) -> bool:
         """Whether there is a checkpoint to resume from."""
@@ -190,7 +196,7 @@ class Run:
         # epoch_3_iter_20.pth is of the third one, in which it was stopped.
         return int(number[1]) - bool(number[2])
 
-    def metrics(self) -> Optional[dict[str, float]]:
+    def metrics(self) -> dict[str, float] | None:
         """The result of the test, if there is one."""
         try:
             return json.loads(self.metrics_path.read_text())
@@ -208,7 +214,7 @@ class Run:
         """What makes the run what it is, as it comes back from JSON."""
         return comparable_settings(self.cfg.to_dict())
 
-    def record(self) -> Optional[dict]:
+    def record(self) -> dict | None:
         """What :meth:`claim` wrote down of the run."""
         try:
             return json.loads((self.folder / 'run.json').read_text())
@@ -234,8 +240,7 @@ class Run:
         lock = lock_folder(self.folder)
         check_folder(self)  # again: another process may just have left it
         needs_timm = 'TIMMBackbone' in self.cfg.model.backbone.type
-        record = dict(settings=self.settings(),
-                      versions=versions('torch', *['timm'] * needs_timm))
+        record = dict(settings=self.settings(), versions=versions('torch', *['timm'] * needs_timm))
         write_atomically(json.dumps(record, indent=1).encode(), self.folder / 'run.json')
         if self.config_text is not None:
             write_atomically(self.config_text.encode(), self.config_path)
@@ -252,6 +257,6 @@ class Run:
         return dict((self.record() or {}).get('versions', {})) | logs.device(self.folder)
 
 
-@functools.lru_cache(maxsize=None)
+@functools.cache
 def _configured(run: Run) -> Config:
     return configured(run.config, run.scale, run.own_options)

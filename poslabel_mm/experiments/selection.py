@@ -1,9 +1,10 @@
 """From rows and figures of the manifest to the runs that they need."""
+
 import hashlib
 import re
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Dict, Iterable, List, Optional, Sequence, Tuple
 
 from poslabel_mm.errors import UserError
 from poslabel_mm.experiments.manifest import Figure, Paper, Row, Table
@@ -27,11 +28,12 @@ class Selection:
         title (str): Heading of the results.
         folder (str, optional): Name of the folder of these options. Made from them by default.
     """
-    rows: Tuple[Tuple[Table, Row], ...]
-    figures: Tuple[Figure, ...]
+
+    rows: tuple[tuple[Table, Row], ...]
+    figures: tuple[Figure, ...]
     work_dir: Path
     scale: Scale = Scale()
-    options: Tuple[str, ...] = ()
+    options: tuple[str, ...] = ()
     title: str = ''
     folder: str | None = None
 
@@ -46,20 +48,23 @@ class Selection:
         pretraining = row.pretrain and self._run(row.pretrain, seed)
         return self._run(row.config, seed, pretraining=pretraining or None)
 
-    def figure_runs(self, figure: Figure, seed: int) -> List[Tuple[str, Optional[float], Run]]:
+    def figure_runs(self, figure: Figure, seed: int) -> list[tuple[str, float | None, Run]]:
         """The config, the value of the sweep (None without one) and the run."""
         if figure.kind == 'curves':
             return [(config, None, self._run(config, seed)) for config in figure.configs]
-        return [(config, value, self._swept(config, seed, figure.option, value))
-                for config in figure.configs for value in figure.values]
+        return [
+            (config, value, self._swept(config, seed, figure.option, value))
+            for config in figure.configs
+            for value in figure.values
+        ]
 
-    def runs(self, seeds: Iterable[int]) -> Dict[Run, List[str]]:
+    def runs(self, seeds: Iterable[int]) -> dict[Run, list[str]]:
         """All runs, each one once and after its pre-training.
 
         Returns:
             dict[Run, list[str]]: What every run is for, such as ``'4/vit-b'``.
         """
-        found: Dict[Run, List[str]] = {}
+        found: dict[Run, list[str]] = {}
 
         def add(run: Run, use: str) -> None:
             if run.pretraining is not None:
@@ -74,13 +79,12 @@ class Selection:
                     add(run, f'Fig. {figure.id}')
         return {run: list(dict.fromkeys(uses)) for run, uses in found.items()}
 
-    def seeds(self, asked: Sequence[int]) -> List[int]:
+    def seeds(self, asked: Sequence[int]) -> list[int]:
         """Those asked for and those that are there."""
         there = (re.fullmatch(r'seed(\d+)', p.name) for p in self.parent.glob('*/seed*'))
         return sorted(set(asked) | {int(match[1]) for match in there if match})
 
-    def _run(self, config: str, seed: int, sweep: str = '',
-             pretraining: Optional[Run] = None) -> Run:
+    def _run(self, config: str, seed: int, sweep: str = '', pretraining: Run | None = None) -> Run:
         return Run(config, seed, self.options, self.parent, self.scale, sweep, pretraining)
 
     def _swept(self, config: str, seed: int, option: str, value: float) -> Run:
@@ -110,8 +114,9 @@ def options_folder(options: Sequence[str]) -> str:
     return name
 
 
-def select(paper: Paper, tables: Sequence[int], rows: Sequence[str],
-           figures: Sequence[int]) -> Tuple[Tuple[Tuple[Table, Row], ...], Tuple[Figure, ...]]:
+def select(
+    paper: Paper, tables: Sequence[int], rows: Sequence[str], figures: Sequence[int]
+) -> tuple[tuple[tuple[Table, Row], ...], tuple[Figure, ...]]:
     """The rows and figures that were asked for, in the paper's order.
 
     Args:
@@ -129,17 +134,29 @@ def select(paper: Paper, tables: Sequence[int], rows: Sequence[str],
     for text in rows:
         number, slash, id = text.rpartition('/')
         if not slash and len(tables) != 1:
-            example = next((f'{table.id}/{row.id}' for table in paper.tables
-                            for row in table.rows if row.id == id), '4/vit-b')
-            raise UserError(f'--row {text} does not say of which table: write TABLE/ROW, '
-                            f'such as {example}, or give one --table')
+            example = next(
+                (
+                    f'{table.id}/{row.id}'
+                    for table in paper.tables
+                    for row in table.rows
+                    if row.id == id
+                ),
+                '4/vit-b',
+            )
+            raise UserError(
+                f'--row {text} does not say of which table: write TABLE/ROW, '
+                f'such as {example}, or give one --table'
+            )
         if slash and not number.isdecimal():
             raise UserError(f'--row {text} is not of the form TABLE/ROW, such as 4/vit-b')
         table = paper.table(int(number) if slash else tables[0])
         chosen.add((table.id, table.row(id).id))
         named[table.id] = True
     found = tuple(
-        (table, row) for table in paper.tables for row in table.rows
-        if (table.id, row.id) in chosen or named.get(table.id) is False)
+        (table, row)
+        for table in paper.tables
+        for row in table.rows
+        if (table.id, row.id) in chosen or named.get(table.id) is False
+    )
     numbers = {paper.figure(number).id for number in figures}
     return found, tuple(f for f in paper.figures if f.id in numbers)

@@ -1,4 +1,5 @@
 """What makes a run the run that it is, and how two of them differ."""
+
 import argparse
 import copy
 import functools
@@ -16,15 +17,28 @@ from poslabel_mm.stack.compat import installed_versions
 from poslabel_mm.stack.config_prefix import config_path
 
 # What a machine or a person needs, in options and configs, and no result depends on.
-MACHINE = ('data_root', 'num_workers', 'persistent_workers', 'pin_memory',
-           'prefetch_factor', 'max_keep_ckpts')
+MACHINE = (
+    'data_root',
+    'num_workers',
+    'persistent_workers',
+    'pin_memory',
+    'prefetch_factor',
+    'max_keep_ckpts',
+)
 # Of a config that a run has left behind, what tells one experiment from another.
-EXPERIMENT = ('model', 'data_preprocessor', 'optim_wrapper', 'param_scheduler',
-              'train_cfg', 'randomness', 'train_dataloader', 'test_dataloader')
+EXPERIMENT = (
+    'model',
+    'data_preprocessor',
+    'optim_wrapper',
+    'param_scheduler',
+    'train_cfg',
+    'randomness',
+    'train_dataloader',
+    'test_dataloader',
+)
 # What the launcher or the chain sets for the machine at hand.
 LAUNCHED = ('batch_size', 'accumulative_counts', 'checkpoint', 'loss_scale', 'dtype', 'use_fsdp')
-AMP = ('AmpOptimWrapper', 'mmengine.AmpOptimWrapper',
-       'poslabel_mm.CPUAmpOptimWrapper')
+AMP = ('AmpOptimWrapper', 'mmengine.AmpOptimWrapper', 'poslabel_mm.CPUAmpOptimWrapper')
 
 
 def find_config(name: str) -> str:
@@ -36,7 +50,7 @@ def find_config(name: str) -> str:
     return name if osp.isfile(name) else config_path(name)
 
 
-@functools.lru_cache(maxsize=None)
+@functools.cache
 def plain_config(name: str, scale: Scale) -> Config:
     """A config without options, at the size that it is run at. Not to be changed."""
     if scale.data is None:
@@ -63,9 +77,8 @@ def configured(name: str, scale: Scale, options: list[str]) -> Config:
     try:
         DictAction(['--options'], 'options')(None, parsed, options)
         cfg.merge_from_dict(parsed.options)
-        cfg.train_cfg.max_epochs, cfg.model.backbone.type  # still there?
-    except (AssertionError, AttributeError, IndexError, KeyError, TypeError,
-            ValueError) as error:
+        _ = cfg.train_cfg.max_epochs, cfg.model.backbone.type  # still there?
+    except (AssertionError, AttributeError, IndexError, KeyError, TypeError, ValueError) as error:
         told = [option for option in options if not option.startswith('randomness.seed=')]
         raise UserError(f'{" ".join(told or options)} does not fit {name}: {error}') from error
     return cfg
@@ -74,13 +87,17 @@ def configured(name: str, scale: Scale, options: list[str]) -> Config:
 def concerns_missing_loader(option: str, cfg: Config) -> bool:
     """Whether an option of the machine concerns a loader that a config lacks."""
     first, _, key = option.partition('=')[0].partition('.')
-    return key.rpartition('.')[2] in MACHINE and first.endswith('_dataloader') and (
-        cfg.get(first) is None)
+    return (
+        key.rpartition('.')[2] in MACHINE
+        and first.endswith('_dataloader')
+        and (cfg.get(first) is None)
+    )
 
 
 def versions(*distributions: str) -> dict[str, str]:
     """Installed versions: this package, Python, the MM stack and more distributions."""
     from poslabel_mm import __version__
+
     found = dict(poslabel_mm=__version__, python=platform.python_version())
     for name, version in installed_versions().items():
         if 'mm' in name:
@@ -97,8 +114,7 @@ def comparable_settings(value: Any) -> Any:
     """Settings as they come back from JSON, without what belongs to the machine."""
     if isinstance(value, dict):
         return {
-            str(k): comparable_settings(v)
-            for k, v in value.items() if k not in MACHINE + LAUNCHED
+            str(k): comparable_settings(v) for k, v in value.items() if k not in MACHINE + LAUNCHED
         }
     if isinstance(value, (list, tuple)):
         return [comparable_settings(v) for v in value]
@@ -107,8 +123,9 @@ def comparable_settings(value: Any) -> Any:
     return value if isinstance(value, (bool, int, float, str, type(None))) else str(value)
 
 
-def first_difference(found: Any, expected: Any, only_of_second: bool = False,
-                     key: str = '') -> str:
+def first_difference(
+    found: Any, expected: Any, only_of_second: bool = False, key: str = ''
+) -> str:
     """Say where two settings differ first; empty if they do not.
 
     Args:
@@ -126,8 +143,7 @@ def first_difference(found: Any, expected: Any, only_of_second: bool = False,
             if text:
                 return text
         return ''
-    if isinstance(found, list) and isinstance(expected, list) and (
-            len(found) == len(expected)):
+    if isinstance(found, list) and isinstance(expected, list) and (len(found) == len(expected)):
         pairs = enumerate(zip(found, expected))
         texts = (first_difference(a, b, only_of_second, f'{key}.{i}') for i, (a, b) in pairs)
         return next(filter(None, texts), '')

@@ -5,16 +5,17 @@ widths and depths (``configs/_base_/tiny/MODEL.py``), the data, the image size
 of every transform, and the epochs. Labels, encodings, augmentations, losses
 and the optimizer stay the row's own.
 """
+
 import copy
 import functools
 from pathlib import Path
 from pprint import pformat
-from typing import Any, Dict, List, NamedTuple, Optional
+from typing import Any, NamedTuple
 
 from mmengine.config import Config
 
-from poslabel_mm.stack.config_prefix import PREFIX, config_path
 from poslabel_mm.errors import UserError
+from poslabel_mm.stack.config_prefix import PREFIX, config_path
 
 DATA = ('fashion_mnist', 'digits')
 WARMUP = 0.25  # of the epochs; at the paper's 20 of 300 it would be no step
@@ -29,7 +30,8 @@ class Scale(NamedTuple):
             paper's own size.
         epochs (int): Of the tiny form.
     """
-    data: Optional[str] = None
+
+    data: str | None = None
     epochs: int = 1
 
     @property
@@ -58,32 +60,37 @@ def tiny_config(name: str, data: str, epochs: int) -> str:
     try:
         overlay = _load(f'_base_/tiny/{model}.py')
     except UserError:
-        raise UserError(f'{name} has no tiny form: there is no '
-                        f'configs/_base_/tiny/{model}.py') from None
+        raise UserError(
+            f'{name} has no tiny form: there is no configs/_base_/tiny/{model}.py'
+        ) from None
     leaf = _load(name)
     images = _load(f'_base_/{data}.py')
     delta = _delta(leaf, overlay, images, epochs)
-    lines = [f'# {name} at a tiny scale, written by tools/reproduce.py.',
-             f'_base_ = {PREFIX + name!r}', '']
-    lines += [f'{key} = {pformat(value, width=99, sort_dicts=False)}'
-              for key, value in delta.items()]
+    lines = [
+        f'# {name} at a tiny scale, written by tools/reproduce.py.',
+        f'_base_ = {PREFIX + name!r}',
+        '',
+    ]
+    lines += [
+        f'{key} = {pformat(value, width=99, sort_dicts=False)}' for key, value in delta.items()
+    ]
     return '\n'.join(lines) + '\n'
 
 
-@functools.lru_cache(maxsize=None)
+@functools.cache
 def _load(name: str) -> Config:
     return Config.fromfile(config_path(name))
 
 
-def _delta(leaf: Config, overlay: Config, images: Config,
-           epochs: int) -> Dict[str, Any]:
-    delta: Dict[str, Any] = dict(
+def _delta(leaf: Config, overlay: Config, images: Config, epochs: int) -> dict[str, Any]:
+    delta: dict[str, Any] = dict(
         model=_plain(overlay.model),
         data_preprocessor={
             key: value
             for key, value in _plain(images.data_preprocessor).items()
             if key != 'num_classes' or key in leaf.data_preprocessor
-        })
+        },
+    )
     if 'num_classes' in leaf.model.head:
         delta['model']['head']['num_classes'] = images.data_preprocessor.num_classes
     if 'pos_head' in leaf.model:
@@ -97,8 +104,7 @@ def _delta(leaf: Config, overlay: Config, images: Config,
         dataset = _plain(images[kind].dataset)
         dataset['pipeline'] = _pipeline(leaf[loader].dataset.pipeline, size)
         delta[loader] = _plain(overlay[kind])
-        delta[loader]['dataset'] = dict(
-            _delete_=True, **dataset, **delta[loader]['dataset'])
+        delta[loader]['dataset'] = dict(_delete_=True, **dataset, **delta[loader]['dataset'])
 
     delta['param_scheduler'] = _schedule(leaf, epochs)
     delta['train_cfg'] = dict(max_epochs=epochs)
@@ -113,12 +119,14 @@ def _plain(value: Any) -> Any:
 
 
 def _image_size(leaf: Config) -> int:
-    return next(transform.scale
-                for transform in leaf.train_dataloader.dataset.pipeline
-                if transform.type == 'RandomResizedCrop')
+    return next(
+        transform.scale
+        for transform in leaf.train_dataloader.dataset.pipeline
+        if transform.type == 'RandomResizedCrop'
+    )
 
 
-def _pipeline(transforms: List[dict], size: float) -> List[dict]:
+def _pipeline(transforms: list[dict], size: float) -> list[dict]:
     """The row's own, its images in memory and ``size`` times as large."""
     transforms = copy.deepcopy(_plain(transforms))
     for transform in transforms:
@@ -130,13 +138,15 @@ def _pipeline(transforms: List[dict], size: float) -> List[dict]:
     return transforms
 
 
-def _schedule(leaf: Config, epochs: int) -> List[dict]:
+def _schedule(leaf: Config, epochs: int) -> list[dict]:
     """The row's warm-up and decay over so many epochs."""
     schedulers = _plain(leaf.param_scheduler)
     whole, warmup = leaf.train_cfg.max_epochs, schedulers[0]['end']
     lengths = {
-        0: 0, warmup: WARMUP * epochs, whole: epochs,
-        whole - warmup: epochs - WARMUP * epochs
+        0: 0,
+        warmup: WARMUP * epochs,
+        whole: epochs,
+        whole - warmup: epochs - WARMUP * epochs,
     }
     for scheduler in schedulers:
         for key in {'begin', 'end', 'T_max'} & set(scheduler):

@@ -1,4 +1,5 @@
 """Trains and tests runs, a few at a time."""
+
 import importlib.util
 import io
 import os
@@ -36,7 +37,7 @@ def problems_of(runs: Iterable[Run]) -> dict[Run, str]:
     """Runs that cannot be done, and why. The others may be done without them."""
     problems: dict[Run, str] = {}
     for run in runs:
-        run.cfg  # options that do not fit the config are an error of the whole command
+        _ = run.cfg  # options that do not fit the config are an error of the whole command
         try:
             check_folder(run)
             if not run.is_done:
@@ -51,7 +52,8 @@ def problems_of(runs: Iterable[Run]) -> dict[Run, str]:
 
 def _check_timm(run: Run) -> None:
     if run.cfg.model.backbone.type.endswith('TIMMBackbone') and (
-            importlib.util.find_spec('timm') is None):
+        importlib.util.find_spec('timm') is None
+    ):
         raise UserError('it needs timm: install the extra poslabel_mm[nest], or timm itself')
 
 
@@ -67,8 +69,10 @@ def check_data_of(runs: Iterable[Run]) -> None:
     for run in runs:
         loaders = [(name, run.cfg[name]) for name in LOADERS if run.cfg.get(name)]
         check_num_classes(run.cfg, tuple(name for name, _ in loaders))
-        data = [(name, {k: v for k, v in loader.dataset.items() if k != 'pipeline'})
-                for name, loader in loaders]
+        data = [
+            (name, {k: v for k, v in loader.dataset.items() if k != 'pipeline'})
+            for name, loader in loaders
+        ]
         if data not in checked:
             checked.append(data)
             try:
@@ -97,8 +101,9 @@ class Work:
         jobs (int): Runs at a time.
     """
 
-    def __init__(self, launcher: Launcher, children: ChildProcesses, display: Display,
-                 jobs: int) -> None:
+    def __init__(
+        self, launcher: Launcher, children: ChildProcesses, display: Display, jobs: int
+    ) -> None:
         self.launcher = launcher
         self.children = children
         self.display = display
@@ -175,20 +180,27 @@ class Work:
         run.metrics_path.unlink(missing_ok=True)  # of an earlier model
         out = run.folder / 'train.out'
         epoch = run.last_epoch()
-        resumed = f', resumed after epoch {epoch}' if epoch else (
-            ', resumed in its first epoch' if run.is_saved() else '')
+        resumed = (
+            f', resumed after epoch {epoch}'
+            if epoch
+            else (', resumed in its first epoch' if run.is_saved() else '')
+        )
         self.display.say(f'{place}: training{resumed}, log {osp.relpath(out)}')
         self._call(self.launcher.train(run), lock, out, 'training')
         if not run.is_trained:
-            raise UserError('training ended without the checkpoint of its last epoch '
-                            f'(all of it: {osp.relpath(out)})')
+            raise UserError(
+                'training ended without the checkpoint of its last epoch '
+                f'(all of it: {osp.relpath(out)})'
+            )
 
     def _call(self, command, lock, out: Path, what: str) -> None:
         self._raise_if_stopped()
         env = {**command.env, 'POSLABEL_MM_RESUME_COMMAND': typed_command()}
         if self.jobs > 1:
-            env.setdefault('OMP_NUM_THREADS', os.environ.get(
-                'OMP_NUM_THREADS', str(max(1, cpu_cores() // self.jobs))))
+            env.setdefault(
+                'OMP_NUM_THREADS',
+                os.environ.get('OMP_NUM_THREADS', str(max(1, cpu_cores() // self.jobs))),
+            )
         with open(out, 'a') as log:
             status = self.children.run(command.words, env, [lock], log)
         self._raise_if_stopped()

@@ -1,8 +1,10 @@
 """Processes that are told to stop when this one is."""
+
 import os
 import signal
 import subprocess
-from typing import IO, List, Mapping, Optional, Set
+from collections.abc import Mapping
+from typing import IO
 
 from poslabel_mm.engine.folder_lock import hand_on
 from poslabel_mm.errors import UserError
@@ -24,16 +26,19 @@ class ChildProcesses:
         told (int, optional): The signal that this process was sent.
     """
 
-    def __init__(self, passed_on: Optional[int] = None, notice: str = '') -> None:
+    def __init__(self, passed_on: int | None = None, notice: str = '') -> None:
         self.passed_on = passed_on
         self.notice = notice
-        self.told: Optional[int] = None
-        self._running: Set[subprocess.Popen] = set()
-        self._previous = {signum: signal.signal(signum, self._pass_on)
-                          for signum in (signal.SIGINT, signal.SIGTERM)}
+        self.told: int | None = None
+        self._running: set[subprocess.Popen] = set()
+        self._previous = {
+            signum: signal.signal(signum, self._pass_on)
+            for signum in (signal.SIGINT, signal.SIGTERM)
+        }
 
-    def run(self, words: List[str], env: Mapping[str, str], locks: List[IO],
-            out: Optional[IO] = None) -> int:
+    def run(
+        self, words: list[str], env: Mapping[str, str], locks: list[IO], out: IO | None = None
+    ) -> int:
         """Run a command to its end.
 
         Args:
@@ -53,9 +58,14 @@ class ChildProcesses:
             return 128 + self.told
         try:
             process = subprocess.Popen(
-                words, env={**os.environ, **followed(), **hand_on(locks), **env}, stdout=out, stderr=out and subprocess.STDOUT,
-                stdin=subprocess.DEVNULL, pass_fds=[lock.fileno() for lock in locks],
-                start_new_session=True)  # Ctrl-C reaches this process alone
+                words,
+                env={**os.environ, **followed(), **hand_on(locks), **env},
+                stdout=out,
+                stderr=out and subprocess.STDOUT,
+                stdin=subprocess.DEVNULL,
+                pass_fds=[lock.fileno() for lock in locks],
+                start_new_session=True,
+            )  # Ctrl-C reaches this process alone
         except OSError as error:
             raise UserError(f'{words[0]} cannot be run: {error.strerror}') from error
         self._running.add(process)

@@ -1,11 +1,12 @@
 """Processes that end when the one that started them is gone."""
+
 import ctypes
 import os
 import signal
 import sys
 import threading
 import time
-from typing import Callable
+from collections.abc import Callable
 
 # The number of the process to follow, from the one that starts this one.
 FOLLOWED = 'POSLABEL_MM_PARENT'

@@ -5,6 +5,7 @@ is MMPretrain's own, and adds what a run needs before it starts: checks that
 leave the work dir alone, training on several processes without a GPU, bfloat16
 for ``--amp`` on a CPU, and workers that start anew each epoch.
 """
+
 import argparse
 import ast
 import copy
@@ -17,31 +18,35 @@ import shlex
 import signal
 import sys
 import warnings
+from collections.abc import Callable, Sequence
 from functools import partial, wraps
-from collections.abc import Sequence
 from types import FrameType, ModuleType
-from typing import Callable, List, NoReturn, Optional
+from typing import NoReturn
 
 import torch
 from mmengine.config import Config
 from mmengine.device import get_device
 from mmengine.fileio import register_backend
 
-from poslabel_mm.stack.compat import mend_grad_cam
-from poslabel_mm.stack.config_prefix import config_path, without_own_scope
-from poslabel_mm.engine.files import AtomicLocalBackend
 from poslabel_mm.engine.cpu import check_launcher, start_gloo
+from poslabel_mm.engine.files import AtomicLocalBackend
 from poslabel_mm.engine.hooks.stop_signal_hook import stop_status
-from poslabel_mm.launch.checks.checkpoint import (check_load_from, check_pretrained,
-                                         check_resume, check_weights)
+from poslabel_mm.engine.unwritable import check_writable, make_folder
+from poslabel_mm.engine.work_dir import WorkDir
+from poslabel_mm.errors import UserError
+from poslabel_mm.launch.checks.checkpoint import (
+    check_load_from,
+    check_pretrained,
+    check_resume,
+    check_weights,
+)
 from poslabel_mm.launch.checks.data import check_data, name_classes
 from poslabel_mm.launch.checks.options import check_auto_scale_lr, check_num_classes
 from poslabel_mm.launch.checks.resume_options import resume_with_options
 from poslabel_mm.launch.checks.schedule import check_schedule
-from poslabel_mm.engine.unwritable import check_writable, make_folder
-from poslabel_mm.engine.work_dir import WorkDir
-from poslabel_mm.errors import UserError
 from poslabel_mm.launch.parent_process import follow_parent, forked_children_follow
+from poslabel_mm.stack.compat import mend_grad_cam
+from poslabel_mm.stack.config_prefix import config_path, without_own_scope
 
 RANKS = dict(pytorch='RANK', slurm='SLURM_PROCID', mpi='OMPI_COMM_WORLD_RANK')
 LOCAL_RANKS = ('LOCAL_RANK', 'SLURM_LOCALID', 'OMPI_COMM_WORLD_LOCAL_RANK')
@@ -66,8 +71,9 @@ def test_main(argv: Sequence[str], prog: str) -> None:
 def tool_main(argv: Sequence[str], prog: str) -> None:
     """Run :func:`other_tool` with these arguments."""
     if argv[:1] in (['-h'], ['--help']):
-        print(f'usage: {prog} TOOL [ARGUMENTS]\n\nTOOL is one of\n  ' +
-              '\n  '.join(_stock_tools()))
+        print(
+            f'usage: {prog} TOOL [ARGUMENTS]\n\nTOOL is one of\n  ' + '\n  '.join(_stock_tools())
+        )
         return
     other_tool(list(argv))
 
@@ -82,7 +88,7 @@ def test() -> None:
     _run('test.py', _prepare_test)
 
 
-def other_tool(argv: List[str]) -> None:
+def other_tool(argv: list[str]) -> None:
     """Run another of MMPretrain's tools on this project's configs and models.
 
     Args:
@@ -92,8 +98,10 @@ def other_tool(argv: List[str]) -> None:
     """
     with _Guard(), without_own_scope():
         if not argv:
-            raise UserError('usage is mmpretrain_tool.py TOOL [ARGUMENTS], with '
-                            f'TOOL one of {", ".join(_stock_tools())}')
+            raise UserError(
+                'usage is mmpretrain_tool.py TOOL [ARGUMENTS], with '
+                f'TOOL one of {", ".join(_stock_tools())}'
+            )
         path = _stock_tool(argv[0])
         if osp.basename(path) == 'vis_cam.py':
             mend_grad_cam()
@@ -130,8 +138,7 @@ def _run(name: str, prepare: Callable) -> None:
         signal.signal(signal.SIGINT, _leave_interrupted)
         # What stock code writes is the old or the new file as well.
         register_backend('local', AtomicLocalBackend, force=True, prefixes='')
-        os.environ.setdefault('POSLABEL_MM_RESUME_COMMAND',
-                              _resume_command(sys.argv))
+        os.environ.setdefault('POSLABEL_MM_RESUME_COMMAND', _resume_command(sys.argv))
         # Where it is missing, the stock tool makes it 0 for every process.
         os.environ.setdefault('LOCAL_RANK', str(_local_rank()))
         tool = _load_module(_stock_tool(name))
@@ -141,12 +148,10 @@ def _run(name: str, prepare: Callable) -> None:
         tool.main()
 
 
-def _prepare_training(stock_merge: Callable, cfg: Config,
-                      args: argparse.Namespace) -> Config:
+def _prepare_training(stock_merge: Callable, cfg: Config, args: argparse.Namespace) -> Config:
     _check_options(cfg, args)
     if cfg.get('train_dataloader') is None:
-        raise UserError(f'{args.config} is no training config: it has no '
-                        'train_dataloader')
+        raise UserError(f'{args.config} is no training config: it has no train_dataloader')
     # The stock tool's default is True, with which a run in a training loop
     # other than MMEngine's draws other augmentations once it is resumed.
     cfg.train_dataloader.setdefault('persistent_workers', False)
@@ -176,24 +181,24 @@ def _prepare_training(stock_merge: Callable, cfg: Config,
     else:
         _work_dir.use(cfg.work_dir)
     if cfg.launcher != 'none':
-        cfg.custom_hooks = [*(cfg.get('custom_hooks') or ()),
-                            dict(type='poslabel_mm.EqualBatchesHook')]
+        cfg.custom_hooks = [
+            *(cfg.get('custom_hooks') or ()),
+            dict(type='poslabel_mm.EqualBatchesHook'),
+        ]
     _prepare_processes(cfg)
     return cfg
 
 
-def _prepare_test(stock_merge: Callable, cfg: Config,
-                  args: argparse.Namespace) -> Config:
+def _prepare_test(stock_merge: Callable, cfg: Config, args: argparse.Namespace) -> Config:
     _check_options(cfg, args)
     if args.out is not None:
         _check_out(args.out, args.out_item)
     if cfg.get('test_dataloader') is None:
-        raise UserError(f'{args.config} cannot be tested: it has no '
-                        'test_dataloader')
+        raise UserError(f'{args.config} cannot be tested: it has no test_dataloader')
     cfg = stock_merge(cfg, args)
     _fit_loaders(cfg)
-    check_data(cfg, ('test_dataloader', ), args.checkpoint)
-    check_num_classes(cfg, ('test_dataloader', ))
+    check_data(cfg, ('test_dataloader',), args.checkpoint)
+    check_num_classes(cfg, ('test_dataloader',))
     name_classes(cfg)
     if _local_rank() == 0:
         check_weights(args.checkpoint, cfg)
@@ -208,7 +213,7 @@ def _prepare_test(stock_merge: Callable, cfg: Config,
     return cfg
 
 
-def _check_out(path: str, item: Optional[str]) -> None:
+def _check_out(path: str, item: str | None) -> None:
     """Refuse before the test what could not be written after it."""
     if not osp.isdir(osp.dirname(path) or '.'):
         raise UserError(f'the folder of --out {path} does not exist')
@@ -216,8 +221,9 @@ def _check_out(path: str, item: Optional[str]) -> None:
     if item != 'metrics':
         kinds = ('.pkl', '.pickle')
     if not path.endswith(kinds):
-        raise UserError(f'--out {path} must end in {" or ".join(kinds)} for '
-                        f'--out-item {item or "pred"}')
+        raise UserError(
+            f'--out {path} must end in {" or ".join(kinds)} for --out-item {item or "pred"}'
+        )
     if _local_rank() == 0:
         check_writable(path)
 
@@ -244,12 +250,13 @@ def _use_cpu_amp(cfg: Config) -> None:
 
 
 def _check_processes(cfg: Config) -> None:
-    if cfg.launcher == 'pytorch' and get_device() != 'cpu' and (
-            torch.cuda.is_available()):
+    if cfg.launcher == 'pytorch' and get_device() != 'cpu' and (torch.cuda.is_available()):
         asked = int(os.environ.get('LOCAL_WORLD_SIZE', 1))
         if asked > torch.cuda.device_count():
-            raise UserError(f'{asked} processes were asked for, but this '
-                            f'machine has {torch.cuda.device_count()} GPUs')
+            raise UserError(
+                f'{asked} processes were asked for, but this '
+                f'machine has {torch.cuda.device_count()} GPUs'
+            )
     check_launcher(cfg.launcher)
 
 
@@ -264,9 +271,7 @@ def _rank(cfg: Config) -> int:
 
 
 def _local_rank() -> int:
-    return next(
-        (int(os.environ[name]) for name in LOCAL_RANKS if name in os.environ),
-        0)
+    return next((int(os.environ[name]) for name in LOCAL_RANKS if name in os.environ), 0)
 
 
 # ---------------------------------------------------------------- arguments
@@ -285,7 +290,8 @@ def _checked_arguments(stock_parse: Callable) -> Callable:
             raise UserError(
                 '--cfg-options takes KEY=VALUE pairs, got '
                 f'{" ".join(wrong) or error}; quote a value with brackets or '
-                'spaces: --cfg-options "key=[a,b]"') from error
+                'spaces: --cfg-options "key=[a,b]"'
+            ) from error
         args.config = _find_config(args.config)
         _check_syntax(args.config)
         return args
@@ -293,8 +299,8 @@ def _checked_arguments(stock_parse: Callable) -> Callable:
     return parse_args
 
 
-def _values_of(option: str, argv: List[str]) -> List[str]:
-    values: List[str] = []
+def _values_of(option: str, argv: list[str]) -> list[str]:
+    values: list[str] = []
     taking = False
     for text in argv:
         if text.startswith('--'):
@@ -305,9 +311,9 @@ def _values_of(option: str, argv: List[str]) -> List[str]:
 
 
 def _find_config(name: str) -> str:
-    if osp.isdir(name) or (osp.isfile(name)
-                           and not name.endswith(('.py', '.json', '.yaml',
-                                                  '.yml'))):
+    if osp.isdir(name) or (
+        osp.isfile(name) and not name.endswith(('.py', '.json', '.yaml', '.yml'))
+    ):
         raise UserError(f'{name} is no config: expected a .py file')
     if osp.isfile(name):
         return name
@@ -330,11 +336,10 @@ def _check_syntax(path: str) -> None:
             with open(path, encoding='utf-8') as file:
                 ast.parse(file.read())
         except SyntaxError as error:
-            raise UserError(f'config {path}, line {error.lineno}: '
-                            f'{error.msg}') from error
+            raise UserError(f'config {path}, line {error.lineno}: {error.msg}') from error
 
 
-def _known_config(text: str) -> Optional[str]:
+def _known_config(text: str) -> str | None:
     """Path of a shipped config if the text names one and is no file."""
     if text.startswith('-') or osp.exists(text) or not text.endswith('.py'):
         return None
@@ -353,11 +358,10 @@ def _check_options(cfg: Config, args: argparse.Namespace) -> None:
     except (KeyError, TypeError, IndexError, AssertionError) as error:
         text = ' '.join(_values_of('--cfg-options', sys.argv))
         reason = error.args[0] if error.args else error
-        raise UserError(f'--cfg-options {text} does not fit {args.config}: '
-                        f'{reason}') from error
+        raise UserError(f'--cfg-options {text} does not fit {args.config}: {reason}') from error
 
 
-def _resume_command(argv: List[str]) -> str:
+def _resume_command(argv: list[str]) -> str:
     """This command with ``--resume``, as one would type it.
 
     Scripts that start this one say what the user typed in the variable
@@ -365,7 +369,7 @@ def _resume_command(argv: List[str]) -> str:
     """
     typed = os.environ.get('POSLABEL_MM_COMMAND')
     words = shlex.split(typed) if typed else [_python()] + argv
-    kept: List[str] = []
+    kept: list[str] = []
     skip_value = False
     for word in words:
         if word == '--resume':
@@ -384,7 +388,7 @@ def _python() -> str:
     """This Python, as one would type it from here."""
     here = osp.join(os.getcwd(), '')
     python = sys.executable
-    return python[len(here):] if python.startswith(here) else python
+    return python[len(here) :] if python.startswith(here) else python
 
 
 def _quoted(word: str) -> str:
@@ -401,27 +405,32 @@ def _quoted(word: str) -> str:
 def _tools_folder() -> str:
     package = importlib.util.find_spec('mmpretrain').submodule_search_locations
     # A checkout installed in place has its tools beside the package.
-    for folder in (osp.join(package[0], '.mim', 'tools'),
-                   osp.join(osp.dirname(package[0]), 'tools')):
+    for folder in (
+        osp.join(package[0], '.mim', 'tools'),
+        osp.join(osp.dirname(package[0]), 'tools'),
+    ):
         if osp.isfile(osp.join(folder, 'train.py')):
             return folder
-    raise UserError(f'MMPretrain at {package[0]} was installed without its '
-                    'tools: install its wheel from the package index')
+    raise UserError(
+        f'MMPretrain at {package[0]} was installed without its '
+        'tools: install its wheel from the package index'
+    )
 
 
-def _stock_tools() -> List[str]:
+def _stock_tools() -> list[str]:
     folder = _tools_folder()
     return sorted(
         osp.relpath(osp.join(where, name), folder)
-        for where, _, names in os.walk(folder) for name in names
-        if name.endswith('.py'))
+        for where, _, names in os.walk(folder)
+        for name in names
+        if name.endswith('.py')
+    )
 
 
 def _stock_tool(name: str) -> str:
     path = osp.join(_tools_folder(), name)
     if not osp.isfile(path):
-        raise UserError(f'MMPretrain has no tool {name}; it has '
-                        f'{", ".join(_stock_tools())}')
+        raise UserError(f'MMPretrain has no tool {name}; it has {", ".join(_stock_tools())}')
     return path
 
 
@@ -438,12 +447,13 @@ def _load_module(path: str) -> ModuleType:
 def _name_unreadable_images() -> None:
     """Have the stock loader's errors name the image, whatever the decoder."""
     from mmcv.transforms import LoadImageFromFile
+
     stock = LoadImageFromFile.transform
     if getattr(stock, 'names_the_image', False):
         return
 
     @wraps(stock)
-    def transform(self, results: dict) -> Optional[dict]:
+    def transform(self, results: dict) -> dict | None:
         try:
             return stock(self, results)
         except MemoryError:
@@ -454,8 +464,10 @@ def _name_unreadable_images() -> None:
             reason = getattr(error, 'strerror', None)
             if reason is None and osp.isfile(path):
                 reason = f'its {osp.getsize(path)} bytes are no whole image'
-            raise UserError(f'cannot read image {path}, {reason or error}: '
-                            'replace it, or remove it from the data') from error
+            raise UserError(
+                f'cannot read image {path}, {reason or error}: '
+                'replace it, or remove it from the data'
+            ) from error
 
     transform.names_the_image = True
     LoadImageFromFile.transform = transform
@@ -475,7 +487,7 @@ class _Guard:
             signal.signal(signal.SIGINT, self.on_interrupt)
             _work_dir.leave()
 
-    def _explain(self, error: Optional[BaseException]) -> None:
+    def _explain(self, error: BaseException | None) -> None:
         if error is None or isinstance(error, SystemExit):
             return
         if isinstance(error, UserError):
@@ -491,14 +503,14 @@ class _Guard:
         if line is not None:
             self._leave(1, f'error: {line}')
 
-    def _leave(self, status: int, line: Optional[str] = None) -> NoReturn:
+    def _leave(self, status: int, line: str | None = None) -> NoReturn:
         if line is not None and _is_first_to_fail():
             print(line, file=sys.stderr, flush=True)
         sys.stdout.flush()
         raise SystemExit(status)
 
 
-def _leave_interrupted(signum: int, frame: Optional[FrameType]) -> None:
+def _leave_interrupted(signum: int, frame: FrameType | None) -> None:
     """Leave on Ctrl-C with nothing to be saved, wherever the code may be."""
     # A worker that the terminal told as well has nothing to say.
     if _local_rank() == 0 and multiprocessing.parent_process() is None:
@@ -522,7 +534,7 @@ def _is_first_to_fail() -> bool:
         return True  # who kept the count has ended: better twice than never
 
 
-def _one_line(error: BaseException) -> Optional[str]:
+def _one_line(error: BaseException) -> str | None:
     """What to tell the user, or None if the traceback should speak."""
     text = str(error)
     if isinstance(error, UserError):

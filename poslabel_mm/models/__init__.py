@@ -1,6 +1,10 @@
-from .backbones import (PositionalMAEHiViT, PositionalMAEViT,
-                        PositionalMoCoV3ViT, PositionalSwinTransformer,
-                        PositionalVisionTransformer)
+from .backbones import (
+    PositionalMAEHiViT,
+    PositionalMAEViT,
+    PositionalMoCoV3ViT,
+    PositionalSwinTransformer,
+    PositionalVisionTransformer,
+)
 from .classifiers import PositionalLabelClassifier
 from .heads import PositionalLabelHead, RelativePositionalLabelHead
 from .necks import PatchTokenNeck
@@ -8,8 +12,13 @@ from .selfsup import *  # noqa: F401,F403
 from .selfsup import __all__ as _algorithms
 
 __all__ = [
-    'PatchTokenNeck', 'PositionalLabelClassifier', 'PositionalLabelHead',
-    'PositionalMAEHiViT', 'PositionalMAEViT', 'PositionalMoCoV3ViT',
-    'PositionalSwinTransformer', 'PositionalVisionTransformer',
-    'RelativePositionalLabelHead'
+    'PatchTokenNeck',
+    'PositionalLabelClassifier',
+    'PositionalLabelHead',
+    'PositionalMAEHiViT',
+    'PositionalMAEViT',
+    'PositionalMoCoV3ViT',
+    'PositionalSwinTransformer',
+    'PositionalVisionTransformer',
+    'RelativePositionalLabelHead',
 ] + _algorithms

@@ -1,12 +1,10 @@
-from typing import Dict, List, Optional, Union
-
 from mmengine.model import ModuleList
 from mmpretrain.registry import MODELS as MMPRETRAIN_MODELS
 from torch import Tensor, nn
 
 from poslabel_mm.errors import UserError
-from poslabel_mm.tokens import PatchTokens
 from poslabel_mm.models.backbones.encoding_grid import keep_grid
+from poslabel_mm.tokens import PatchTokens
 
 
 class PositionHeads:
@@ -30,8 +28,7 @@ class PositionHeads:
 
     stock_loss_name: str
 
-    def __init__(self, *args, pos_head: Union[dict, List[dict], None],
-                 **kwargs) -> None:
+    def __init__(self, *args, pos_head: dict | list[dict] | None, **kwargs) -> None:
         super().__init__(*args, **kwargs)
         # The model's checkpoints tell the grid of a stock backbone too, of a
         # wrapped one (LoRA) and of its moving average.
@@ -48,9 +45,7 @@ class PositionHeads:
         # A model-wide `init_cfg` reaches every layer there is. The position
         # heads stand aside while it draws, for the stock part to draw what it
         # would without them; a checkpoint may hold weights for them, though.
-        cfgs = self.init_cfg if isinstance(self.init_cfg, list) else [
-            self.init_cfg or dict()
-        ]
+        cfgs = self.init_cfg if isinstance(self.init_cfg, list) else [self.init_cfg or dict()]
         loads_checkpoint = any(cfg.get('type') == 'Pretrained' for cfg in cfgs)
         pos_head = self.pos_head
         if not loads_checkpoint:
@@ -60,30 +55,30 @@ class PositionHeads:
         super().init_weights()
         self.pos_head = pos_head
 
-    def _position_losses(self, patch_tokens: PatchTokens) -> Dict[str, Tensor]:
+    def _position_losses(self, patch_tokens: PatchTokens) -> dict[str, Tensor]:
         losses = dict()
         for head in _as_list(self.pos_head):
             for name, value in head.loss(patch_tokens).items():
                 if name in losses:
                     raise UserError(
-                        f'two position heads return {name}: a model takes one '
-                        'head of a kind')
+                        f'two position heads return {name}: a model takes one head of a kind'
+                    )
                 losses[name] = value
         return losses
 
-    def _name_stock_loss(self, losses: Dict[str, Tensor]) -> Dict[str, Tensor]:
+    def _name_stock_loss(self, losses: dict[str, Tensor]) -> dict[str, Tensor]:
         if 'loss' in losses:
             losses[self.stock_loss_name] = losses.pop('loss')
         return losses
 
 
-def _build(pos_head: Union[dict, nn.Module]) -> nn.Module:
+def _build(pos_head: dict | nn.Module) -> nn.Module:
     if isinstance(pos_head, nn.Module):
         return pos_head
     return MMPRETRAIN_MODELS.build(pos_head)
 
 
-def _as_list(pos_head: Optional[nn.Module]) -> List[nn.Module]:
+def _as_list(pos_head: nn.Module | None) -> list[nn.Module]:
     if pos_head is None:
         return []
     return list(pos_head) if isinstance(pos_head, ModuleList) else [pos_head]

@@ -1,6 +1,6 @@
 import zlib
+from collections.abc import Iterator
 from contextlib import contextmanager
-from typing import Iterator
 
 import torch
 
@@ -20,8 +20,7 @@ def independent_random_state(name: str) -> Iterator[None]:
     seed = torch.initial_seed() ^ zlib.crc32(name.encode())
     # Not `torch.manual_seed`: before CUDA is initialised it leaves a seed for
     # the devices behind that no fork takes back.
-    devices = range(torch.cuda.device_count()) if torch.cuda.is_initialized() \
-        else ()
+    devices = range(torch.cuda.device_count()) if torch.cuda.is_initialized() else ()
     with torch.random.fork_rng(devices=devices):
         torch.default_generator.manual_seed(seed)
         for device in devices:

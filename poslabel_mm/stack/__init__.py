@@ -1,4 +1,5 @@
 """What the MM stack needs before poslabel_mm can run on it."""
+
 import io
 from collections.abc import Iterator
 from contextlib import contextmanager, redirect_stdout

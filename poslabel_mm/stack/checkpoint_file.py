@@ -1,4 +1,5 @@
 """Reading a checkpoint file, without running code that it may carry."""
+
 import os
 import os.path as osp
 import re
@@ -8,8 +9,8 @@ from typing import Any
 
 import torch
 
-from poslabel_mm.stack.compat import allow_plain_values
 from poslabel_mm.errors import UserError
+from poslabel_mm.stack.compat import allow_plain_values
 
 ZIP = b'PK\x03\x04'
 CHUNK = 1 << 20
@@ -42,7 +43,8 @@ def read(path: str, map_location: Any = None, mmap: bool = False) -> Any:
         content = torch.load(
             file,
             map_location=map_location,
-            mmap=mmap and head.startswith(ZIP) and _torch_can_map(file))
+            mmap=mmap and head.startswith(ZIP) and _torch_can_map(file),
+        )
     except (MemoryError, torch.OutOfMemoryError):
         raise
     except Exception as error:
@@ -117,23 +119,31 @@ def unreadable(name: str, error: Exception) -> UserError:
             advice to load the file unsafely.
     """
     text = str(error)
-    code = re.search(r'GLOBAL (\S+)|unrecognized function (.+)|'
-                     r'allowlisted .*but got (.+)', text)
+    code = re.search(
+        r'GLOBAL (\S+)|unrecognized function (.+)|'
+        r'allowlisted .*but got (.+)',
+        text,
+    )
     if code:
         held = next(filter(None, code.groups())).rstrip('. ')
         return UserError(
             f'checkpoint {name} refused: it holds {held}, which could run '
-            'code; only weights and plain values are read')
+            'code; only weights and plain values are read'
+        )
     if 'TorchScript' in text:
-        return UserError(f'checkpoint {name} refused: it is a TorchScript '
-                         'program; save its state_dict instead')
+        return UserError(
+            f'checkpoint {name} refused: it is a TorchScript program; save its state_dict instead'
+        )
     if text.startswith('Attempting to deserialize object on'):
-        return UserError(f'checkpoint {name} holds tensors of a device that '
-                         "is not here: load it with map_location='cpu'")
+        return UserError(
+            f'checkpoint {name} holds tensors of a device that '
+            "is not here: load it with map_location='cpu'"
+        )
     reason = getattr(error, 'strerror', None)
     return UserError(
-        f'checkpoint {name} cannot be read: ' +
-        (reason or 'it is damaged, or no checkpoint of PyTorch'))
+        f'checkpoint {name} cannot be read: '
+        + (reason or 'it is damaged, or no checkpoint of PyTorch')
+    )
 
 
 def _head(path: str) -> bytes:
@@ -144,18 +154,22 @@ def _head(path: str) -> bytes:
     except (OSError, ValueError):
         raise UserError(f'checkpoint {path} does not exist') from None
     if stat.S_ISDIR(mode):
-        raise UserError(f'checkpoint {path} is a folder, such as of a sharded '
-                        'checkpoint: name one file that holds all weights')
+        raise UserError(
+            f'checkpoint {path} is a folder, such as of a sharded '
+            'checkpoint: name one file that holds all weights'
+        )
     if not stat.S_ISREG(mode):
-        kind = 'a named pipe (FIFO)' if stat.S_ISFIFO(mode) else (
-            'a socket' if stat.S_ISSOCK(mode) else 'a device')
+        kind = (
+            'a named pipe (FIFO)'
+            if stat.S_ISFIFO(mode)
+            else ('a socket' if stat.S_ISSOCK(mode) else 'a device')
+        )
         raise UserError(f'checkpoint {path} is {kind}, not a file')
     try:
         with open(file, 'rb') as opened:
             return opened.read(512)
     except OSError as error:
-        raise UserError(
-            f'checkpoint {path} cannot be read: {error.strerror}') from error
+        raise UserError(f'checkpoint {path} cannot be read: {error.strerror}') from error
 
 
 def _other_kind(head: bytes) -> str | None:
@@ -165,11 +179,15 @@ def _other_kind(head: bytes) -> str | None:
     if not head.strip(b'\x00'):
         return 'damaged, it begins with zeros alone'
     if head[257:262] == b'ustar':
-        return ('a .tar archive, as of torch before 0.1.10, which could run '
-                'code: save its weights again with a later torch')
+        return (
+            'a .tar archive, as of torch before 0.1.10, which could run '
+            'code: save its weights again with a later torch'
+        )
     if head[8:9] == b'{' and int.from_bytes(head[:8], 'little') < 1 << 32:
-        return ('a safetensors file: load it with safetensors.torch.load_file '
-                'and save its weights with torch.save')
+        return (
+            'a safetensors file: load it with safetensors.torch.load_file '
+            'and save its weights with torch.save'
+        )
     line = head.splitlines()[0][:40]
     if all(32 <= byte or byte in b'\t\r\n\f' for byte in head) and head[:1] < b'\x7f':
         return f'text ({line.decode("utf-8", "replace").strip()!r} ...)'

@@ -3,6 +3,7 @@
 One function per cause; each says when it may be removed. :func:`apply` runs
 them all, and running them again changes nothing.
 """
+
 import functools
 import importlib
 import importlib.metadata
@@ -10,13 +11,18 @@ import os
 import pickle
 import sys
 import threading
-from typing import Any, Callable, Dict, List, Mapping, Optional
+from collections.abc import Callable, Mapping
+from typing import Any
 
 from poslabel_mm.stack.stacks import ALTERNATIVES, STACKS
 
 __all__ = [
-    'apply', 'check_stack', 'mend_torchvision', 'allow_plain_values',
-    'refuse_code_in_checkpoints', 'mend_grad_cam'
+    'apply',
+    'check_stack',
+    'mend_torchvision',
+    'allow_plain_values',
+    'refuse_code_in_checkpoints',
+    'mend_grad_cam',
 ]
 
 
@@ -36,7 +42,7 @@ def check_installed() -> None:
     check_stack(installed_versions())
 
 
-def installed_versions() -> Dict[str, str]:
+def installed_versions() -> dict[str, str]:
     """Versions of the stacks' distributions found in this environment."""
     versions = {}
     for stack in STACKS:
@@ -48,7 +54,7 @@ def installed_versions() -> Dict[str, str]:
     return versions
 
 
-def _names(stack: str) -> List[str]:
+def _names(stack: str) -> list[str]:
     names = list(STACKS[stack])
     return names + [ALTERNATIVES[n] for n in names if n in ALTERNATIVES]
 
@@ -77,30 +83,32 @@ def check_stack(installed: Mapping[str, str]) -> str:
             found[stack] = present
     if not found:
         raise ImportError(
-            'poslabel_mm needs MMPretrain and found none: '
-            f'{_install_command("onedl")}')
+            f'poslabel_mm needs MMPretrain and found none: {_install_command("onedl")}'
+        )
     if len(found) > 1:
         raise ImportError(
             'two MM stacks are installed over each other '
             f'({"; ".join(", ".join(names) for names in found.values())}): '
             f'pip uninstall -y {" ".join(sum(found.values(), []))}, then '
-            f'{_install_command("onedl")}')
+            f'{_install_command("onedl")}'
+        )
 
     # Comes with either stack, so it is there only once one is.
     from packaging.specifiers import SpecifierSet
-    stack, = found
+
+    (stack,) = found
     for name, versions in STACKS[stack].items():
         if name not in installed and ALTERNATIVES.get(name) in installed:
             name = ALTERNATIVES[name]
         if name not in installed:
             problem = f'{name} is missing'
-        elif not SpecifierSet(versions).contains(
-                installed[name], prereleases=True):
+        elif not SpecifierSet(versions).contains(installed[name], prereleases=True):
             problem = f'{name} {installed[name]} is not {versions}'
         else:
             continue
-        raise ImportError(f'poslabel_mm cannot use this MM stack, {problem}: '
-                          f'{_install_command(stack)}')
+        raise ImportError(
+            f'poslabel_mm cannot use this MM stack, {problem}: {_install_command(stack)}'
+        )
     return stack
 
 
@@ -109,7 +117,7 @@ def _install_command(stack: str) -> str:
     return f'pip install {" ".join(wanted)}'
 
 
-_torchvision_schemas: Optional[Any] = None
+_torchvision_schemas: Any | None = None
 
 
 def mend_torchvision() -> None:
@@ -136,16 +144,16 @@ def mend_torchvision() -> None:
         _torchvision_schemas = torch.library.Library('torchvision', 'DEF')
         for operator in 'nms', 'qnms':
             _torchvision_schemas.define(
-                f'{operator}(Tensor dets, Tensor scores, '
-                'float iou_threshold) -> Tensor')
+                f'{operator}(Tensor dets, Tensor scores, float iou_threshold) -> Tensor'
+            )
         import torchvision  # noqa: F401
 
 
 def _history_buffer_method(owner: type, name: str) -> Any:
     """``getattr`` for the checkpoint loader: HistoryBuffer's methods alone."""
     from mmengine.logging import HistoryBuffer
-    if owner is not HistoryBuffer or name not in ('min', 'max', 'current',
-                                                  'mean'):
+
+    if owner is not HistoryBuffer or name not in ('min', 'max', 'current', 'mean'):
         raise pickle.UnpicklingError('Unsupported GLOBAL builtins.getattr')
     return getattr(owner, name)
 
@@ -166,13 +174,16 @@ def allow_plain_values() -> None:
     from mmengine.logging import HistoryBuffer
 
     allowed = [
-        HistoryBuffer, (_history_buffer_method, 'builtins.getattr'), np.ndarray,
-        np.dtype, slice, argparse.Namespace
+        HistoryBuffer,
+        (_history_buffer_method, 'builtins.getattr'),
+        np.ndarray,
+        np.dtype,
+        slice,
+        argparse.Namespace,
     ]
     allowed += {
         type(np.dtype(kind))
-        for kind in (bool, np.uint8, np.int32, np.uint32, np.int64, np.float32,
-                     np.float64)
+        for kind in (bool, np.uint8, np.int32, np.uint32, np.int64, np.float32, np.float64)
     }
     core = np._core if hasattr(np, '_core') else np.core
     for function in core.multiarray._reconstruct, core.multiarray.scalar:
@@ -195,6 +206,7 @@ def refuse_code_in_checkpoints() -> None:
     from mmengine._strategy import ColossalAIStrategy, DeepSpeedStrategy
     from mmengine.runner import CheckpointLoader, checkpoint
     from mmengine.utils import dl_utils
+
     CheckpointLoader.register_scheme('', load_from_local, force=True)
     checkpoint.load_from_local = load_from_local
     if hasattr(checkpoint, '_safe_torch_load'):
@@ -218,15 +230,16 @@ def refuse_code_in_checkpoints() -> None:
 def load_from_local(filename: str, map_location: Any = None) -> Any:
     """MMEngine's loader of local files, by :func:`checkpoint_file.read`."""
     from poslabel_mm.stack.checkpoint_file import read
+
     return read(filename, map_location)
 
 
-def _safe_torch_load(file: Any, map_location: Any = None,
-                     weights_only: Optional[bool] = None) -> Any:
+def _safe_torch_load(file: Any, map_location: Any = None, weights_only: bool | None = None) -> Any:
     """OneDL's function of that name, without its second, unsafe try."""
     import torch
 
     from poslabel_mm.stack.checkpoint_file import read, unreadable
+
     if isinstance(file, (str, os.PathLike)) and weights_only is None:
         return read(os.fspath(file), map_location)
     try:
@@ -242,9 +255,11 @@ def _load_url(url: str, *args, **kwargs) -> Any:
     from torch.hub import load_state_dict_from_url
 
     from poslabel_mm.stack.checkpoint_file import unreadable
+
     try:
         return load_state_dict_from_url(
-            url, *args, **{**kwargs, 'weights_only': not _trusts_all_files()})
+            url, *args, **{**kwargs, 'weights_only': not _trusts_all_files()}
+        )
     except OSError:
         raise  # of the network or the cache folder
     except Exception as error:
@@ -252,8 +267,12 @@ def _load_url(url: str, *args, **kwargs) -> Any:
 
 
 def _trusts_all_files() -> bool:
-    return os.environ.get('TORCH_FORCE_NO_WEIGHTS_ONLY_LOAD',
-                          '').lower() in ('1', 'y', 'yes', 'true')
+    return os.environ.get('TORCH_FORCE_NO_WEIGHTS_ONLY_LOAD', '').lower() in (
+        '1',
+        'y',
+        'yes',
+        'true',
+    )
 
 
 _forcing = threading.RLock()

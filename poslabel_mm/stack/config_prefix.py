@@ -4,11 +4,13 @@ MMEngine knows such a prefix for OpenMMLab's own packages only, wants a ``/``
 in the name, and stamps every inherited dict with ``_scope_``. Here a name is
 just a path, so inheriting by name equals inheriting by relative path.
 """
+
 import difflib
 import functools
+from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any, Iterator, List
+from typing import Any
 
 from poslabel_mm.errors import UserError
 
@@ -18,7 +20,7 @@ PREFIX = 'poslabel_mm::'
 ROOT = (Path(__file__).parents[1] / '.mim' / 'configs').resolve()
 
 
-def list_configs() -> List[str]:
+def list_configs() -> list[str]:
     """Names of the shipped experiments, sorted.
 
     Files under ``_base_`` are left out; :func:`config_path` finds them too.
@@ -26,7 +28,7 @@ def list_configs() -> List[str]:
     return [name for name in _all_configs() if not name.startswith('_base_')]
 
 
-def _all_configs() -> List[str]:
+def _all_configs() -> list[str]:
     return sorted(p.relative_to(ROOT).as_posix() for p in ROOT.rglob('*.py'))
 
 
@@ -50,14 +52,14 @@ def config_path(name: str) -> str:
     if filename in known:
         return str(ROOT / filename)
     close = difflib.get_close_matches(filename, known, n=3, cutoff=0.5)
-    hint = (f'did you mean {" or ".join(close)}?'
-            if close else '`python -m poslabel_mm` lists them')
+    hint = f'did you mean {" or ".join(close)}?' if close else '`python -m poslabel_mm` lists them'
     raise UserError(f'poslabel_mm has no config {name!r}: {hint}')
 
 
 def install() -> None:
     """Teach :class:`mmengine.config.Config` the prefix ``poslabel_mm::``."""
     from mmengine.config import Config
+
     stock = Config._get_cfg_path
     if getattr(stock, 'prefix', None) == PREFIX:
         return
@@ -68,7 +70,7 @@ def install() -> None:
     @functools.wraps(stock)
     def get_cfg_path(cfg_path, filename):
         if cfg_path.startswith(PREFIX):
-            return config_path(cfg_path[len(PREFIX):]), None
+            return config_path(cfg_path[len(PREFIX) :]), None
         if '::' in cfg_path:
             return external(cfg_path, '')
         return stock(cfg_path, filename)
@@ -87,10 +89,12 @@ def without_own_scope() -> Iterator[None]:
     relative path would give. Loaders' functions lose any scope, for MMEngine
     would call them with it.
     """
+    from mmengine.config import Config
+
     stock = Config.fromfile
 
     @functools.wraps(stock)
-    def fromfile(*args, **kwargs) -> Config:
+    def fromfile(*args, **kwargs):
         cfg = stock(*args, **kwargs)
         own = cfg.get('default_scope')
         for value in cfg.values():

@@ -3,6 +3,7 @@
 ``mmpretrain.list_models('*apl*')`` and ``get_model('vit-b_apl_in1k')`` know
 them once poslabel_mm is imported.
 """
+
 import functools
 import warnings
 from pathlib import Path
@@ -18,6 +19,7 @@ def install() -> None:
     """
     try:
         from mmpretrain.apis.model import ModelHub
+
         stock = ModelHub._register_mmpretrain_models
     except (ImportError, AttributeError):
         return
@@ -29,7 +31,7 @@ def install() -> None:
         try:
             ModelHub.register_model_index(INDEX, config_prefix=INDEX.parent)
         except ValueError as error:
-            warnings.warn(f'not all models of poslabel_mm can be listed: {error}')
+            warnings.warn(f'not all models of poslabel_mm can be listed: {error}', stacklevel=2)
 
     @functools.wraps(stock)
     def register_both() -> None:

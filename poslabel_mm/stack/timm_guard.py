@@ -3,6 +3,7 @@
 Some versions of timm trust the file that ``checkpoint_path`` of MMPretrain's
 ``TIMMBackbone`` names.
 """
+
 from mmpretrain.models import TIMMBackbone
 
 from poslabel_mm.stack.compat import force_weights_only

@@ -3,6 +3,7 @@
 ``import poslabel_mm`` is to be fast, and the MM stack takes seconds to import: what has to be
 mended in it is mended when somebody imports it.
 """
+
 import importlib.abc
 import importlib.util
 import sys
@@ -13,8 +14,12 @@ from contextlib import AbstractContextManager
 class _Finder(importlib.abc.MetaPathFinder):
     """Finds a module as the finders after it do, and has its code run inside a context."""
 
-    def __init__(self, name: str, around: Callable[[], AbstractContextManager],
-                 before: Callable[[], None] | None) -> None:
+    def __init__(
+        self,
+        name: str,
+        around: Callable[[], AbstractContextManager],
+        before: Callable[[], None] | None,
+    ) -> None:
         self.name, self.around, self.before = name, around, before
 
     def find_spec(self, fullname, path=None, target=None):
@@ -37,8 +42,11 @@ class _Finder(importlib.abc.MetaPathFinder):
         return exec_in_context
 
 
-def when_imported(name: str, around: Callable[[], AbstractContextManager],
-                  before: Callable[[], None] | None = None) -> None:
+def when_imported(
+    name: str,
+    around: Callable[[], AbstractContextManager],
+    before: Callable[[], None] | None = None,
+) -> None:
     """Do something around the import of a module: at once if it has been imported already.
 
     Args:

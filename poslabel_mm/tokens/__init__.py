@@ -1,4 +1,5 @@
 """Patch tokens: their labels, and how they are read off a backbone."""
+
 from . import labels
 from .reader import PatchTokenReader, PatchTokens
 

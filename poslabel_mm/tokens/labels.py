@@ -4,27 +4,24 @@ Pure tensor functions, torch only. Shape letters: H, W the patch grid; N = H·W
 its patches in row-major order; B the batch; n the patches of an image that are
 present (all N of them, or the visible ones of a masked image).
 """
-from typing import Optional, Tuple, Union
 
 import torch
 from torch import Tensor
 
 from poslabel_mm.errors import UserError
 
-GridShape = Tuple[int, int]
+GridShape = tuple[int, int]
 
 
-def to_grid_shape(grid: Union[int, GridShape]) -> GridShape:
+def to_grid_shape(grid: int | GridShape) -> GridShape:
     """Read a grid size as ``(H, W)``; an int is a square grid.
 
     Raises:
         UserError: If it is not one or two positive integers.
     """
     shape = tuple(grid) if isinstance(grid, (tuple, list)) else (grid, grid)
-    if len(shape) != 2 or any(type(side) is not int or side < 1
-                              for side in shape):
-        raise UserError('a patch grid is a positive int or a pair (H, W) of '
-                        f'them, got {grid!r}')
+    if len(shape) != 2 or any(type(side) is not int or side < 1 for side in shape):
+        raise UserError(f'a patch grid is a positive int or a pair (H, W) of them, got {grid!r}')
     return shape
 
 
@@ -40,9 +37,9 @@ def num_relative(grid_shape: GridShape) -> int:
     return (2 * H - 1) * (2 * W - 1)
 
 
-def absolute_labels(grid_shape: GridShape,
-                    indices: Optional[Tensor] = None,
-                    device: Union[str, torch.device, None] = None) -> Tensor:
+def absolute_labels(
+    grid_shape: GridShape, indices: Tensor | None = None, device: str | torch.device | None = None
+) -> Tensor:
     """Absolute positional labels y_i = row·W + col (Sec. 3.1).
 
     Args:
@@ -60,9 +57,9 @@ def absolute_labels(grid_shape: GridShape,
     return indices.to(device=device or indices.device, dtype=torch.int64)
 
 
-def relative_labels(grid_shape: GridShape,
-                    indices: Optional[Tensor] = None,
-                    device: Union[str, torch.device, None] = None) -> Tensor:
+def relative_labels(
+    grid_shape: GridShape, indices: Tensor | None = None, device: str | torch.device | None = None
+) -> Tensor:
     """Relative positional labels of all ordered pairs (Sec. 3.2, Eq. 9).
 
     Swin's one-dimensional relative position index,
@@ -83,10 +80,9 @@ def relative_labels(grid_shape: GridShape,
     return query.unsqueeze(-1) + key.unsqueeze(-2)
 
 
-def relative_codes(grid_shape: GridShape,
-                   indices: Optional[Tensor] = None,
-                   device: Union[str, torch.device, None] = None
-                   ) -> Tuple[Tensor, Tensor]:
+def relative_codes(
+    grid_shape: GridShape, indices: Tensor | None = None, device: str | torch.device | None = None
+) -> tuple[Tensor, Tensor]:
     """What each patch of a pair adds to the relative label of the pair.
 
     The label is linear in the two places, so that y_ij = query_i + key_j: the
@@ -111,11 +107,12 @@ def relative_codes(grid_shape: GridShape,
     return code + centre, -code
 
 
-def rescaled_positions(grid_shape: GridShape,
-                       target_shape: GridShape,
-                       indices: Optional[Tensor] = None,
-                       device: Union[str, torch.device, None] = None
-                       ) -> Tensor:
+def rescaled_positions(
+    grid_shape: GridShape,
+    target_shape: GridShape,
+    indices: Tensor | None = None,
+    device: str | torch.device | None = None,
+) -> Tensor:
     """Places of another grid that the patches' centres fall into.
 
     Row ⌊(row + ½) · H_target / H⌋, and the same for columns.

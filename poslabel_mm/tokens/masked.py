@@ -3,20 +3,20 @@
 Functions of tensors and shapes. Shape letters: B batch; H, W the patch grid;
 N = H·W its patches; n those of an image that are visible; C channels.
 """
-from typing import Tuple
 
 import torch.nn.functional as F
 from torch import Tensor, nn
 
 from poslabel_mm.errors import UserError
-from poslabel_mm.tokens.labels import GridShape, num_absolute
 from poslabel_mm.tokens import PatchTokens
+from poslabel_mm.tokens.labels import GridShape, num_absolute
 
 
 def tells_grid(backbone: nn.Module) -> bool:
     """Whether :func:`built_grid` knows the patch grid of a backbone."""
     return hasattr(backbone, 'patch_resolution') or hasattr(
-        getattr(backbone, 'patch_embed', None), 'patches_resolution')
+        getattr(backbone, 'patch_embed', None), 'patches_resolution'
+    )
 
 
 def built_grid(backbone: nn.Module) -> GridShape:
@@ -36,30 +36,33 @@ def built_grid(backbone: nn.Module) -> GridShape:
         raise UserError(
             f'{type(backbone).__name__} does not tell its patch grid; give it '
             'the attributes patch_resolution (H, W) and img_size (height, '
-            'width) for position heads to read it')
+            'width) for position heads to read it'
+        )
     if hasattr(backbone, 'patch_resolution'):
         return tuple(backbone.patch_resolution)
     return tuple(backbone.patch_embed.patches_resolution)
 
 
-def built_image_size(backbone: nn.Module) -> Tuple[int, int]:
+def built_image_size(backbone: nn.Module) -> tuple[int, int]:
     """The (height, width) in pixels that a ViT or HiViT was built for."""
     if hasattr(backbone, 'img_size'):
         return tuple(backbone.img_size)
     return tuple(backbone.patch_embed.img_size)
 
 
-def built_patch_size(backbone: nn.Module) -> Tuple[int, int]:
+def built_patch_size(backbone: nn.Module) -> tuple[int, int]:
     """The (height, width) in pixels of a ViT's or HiViT's patches."""
     patch_embed = getattr(backbone, 'patch_embed', None)
     size = getattr(
-        getattr(patch_embed, 'projection', None), 'stride',
-        getattr(patch_embed, 'patch_size', None))
+        getattr(patch_embed, 'projection', None),
+        'stride',
+        getattr(patch_embed, 'patch_size', None),
+    )
     if size is not None:
         return (size, size) if isinstance(size, int) else tuple(size)
     return tuple(
-        side // patches for side, patches in zip(
-            built_image_size(backbone), built_grid(backbone)))
+        side // patches for side, patches in zip(built_image_size(backbone), built_grid(backbone))
+    )
 
 
 def patch_grid(backbone: nn.Module, images: Tensor) -> GridShape:
@@ -76,15 +79,16 @@ def patch_grid(backbone: nn.Module, images: Tensor) -> GridShape:
     return _grid_of_size(backbone, images.shape[-2:])
 
 
-def _grid_of_size(backbone: nn.Module, image_size: Tuple[int,
-                                                         int]) -> GridShape:
+def _grid_of_size(backbone: nn.Module, image_size: tuple[int, int]) -> GridShape:
     return tuple(
-        int(side) * patches // built_side for side, patches, built_side in zip(
-            image_size, built_grid(backbone), built_image_size(backbone)))
+        int(side) * patches // built_side
+        for side, patches, built_side in zip(
+            image_size, built_grid(backbone), built_image_size(backbone)
+        )
+    )
 
 
-def check_image_size(backbone: nn.Module, image_size: Tuple[int,
-                                                            int]) -> None:
+def check_image_size(backbone: nn.Module, image_size: tuple[int, int]) -> None:
     """Refuse images of a size that an encoder was not built for.
 
     Args:
@@ -103,7 +107,8 @@ def check_image_size(backbone: nn.Module, image_size: Tuple[int,
         f'images of {h}x{w} pixels have a {rows}x{columns} patch grid, but '
         f'{type(backbone).__name__} was built for {height}x{width} pixels, '
         f'{H}x{W} patches: resize the images, or build the model for theirs '
-        f'with model.backbone.img_size=({h}, {w})')
+        f'with model.backbone.img_size=({h}, {w})'
+    )
 
 
 def check_mask_ratio(mask_ratio: float, num_patches: int) -> None:
@@ -123,12 +128,13 @@ def check_mask_ratio(mask_ratio: float, num_patches: int) -> None:
 
     if not is_accepted(mask_ratio):
         largest = max(
-            thousandths / 1000 for thousandths in range(1000)
-            if is_accepted(thousandths / 1000))
+            thousandths / 1000 for thousandths in range(1000) if is_accepted(thousandths / 1000)
+        )
         raise UserError(
             f'mask_ratio={mask_ratio} leaves none of {num_patches} patches '
             'visible for the position heads; set model.backbone.mask_ratio '
-            f'from 0 to {largest}')
+            f'from 0 to {largest}'
+        )
 
 
 def shuffled_indices(ids_restore: Tensor, num_visible: int) -> Tensor:
@@ -160,19 +166,21 @@ def visible_indices(mask: Tensor) -> Tensor:
     masked = mask.flatten(1).bool()
     counts = (~masked).sum(1).tolist()
     if min(counts) == 0:
-        raise UserError('a mask leaves no visible patch for the position '
-                        'heads; lower the number of masked patches.')
+        raise UserError(
+            'a mask leaves no visible patch for the position '
+            'heads; lower the number of masked patches.'
+        )
     if min(counts) != max(counts):
         raise UserError(
             f'the masks of a batch leave {min(counts)} to {max(counts)} '
             'patches visible; position heads need as many in every image: '
-            'mask a fixed number of whole patches.')
+            'mask a fixed number of whole patches.'
+        )
     # Visible ones come first, and stay in order.
-    return masked.byte().argsort(dim=1, stable=True)[:, :counts[0]]
+    return masked.byte().argsort(dim=1, stable=True)[:, : counts[0]]
 
 
-def visible_tokens(tokens: Tensor, mask: Tensor,
-                   grid_shape: GridShape) -> PatchTokens:
+def visible_tokens(tokens: Tensor, mask: Tensor, grid_shape: GridShape) -> PatchTokens:
     """Tokens of the visible patches, where mask tokens fill the other places.
 
     Args:
@@ -192,6 +200,6 @@ def visible_tokens(tokens: Tensor, mask: Tensor,
     if mask.dim() == 3:
         mask = F.adaptive_max_pool2d(mask.float(), grid_shape)
     indices = visible_indices(mask)
-    tokens = tokens[:, -num_absolute(grid_shape):]
+    tokens = tokens[:, -num_absolute(grid_shape) :]
     index = indices.unsqueeze(-1).expand(-1, -1, tokens.shape[-1])
     return PatchTokens(tokens.gather(1, index), grid_shape, indices)

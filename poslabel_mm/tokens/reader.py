@@ -2,8 +2,9 @@
 
 Shape letters: B batch, n tokens of an image, C channels, (H, W) patch grid.
 """
+
 import sys
-from typing import NamedTuple, Optional
+from typing import NamedTuple
 
 import torch
 import torch.nn.functional as F
@@ -24,9 +25,10 @@ class PatchTokens(NamedTuple):
         indices (Tensor, optional): int64 of shape (B, n), the place of every
             token in the flattened grid. None means all H·W in order.
     """
+
     tokens: Tensor
     grid_shape: GridShape
-    indices: Optional[Tensor] = None
+    indices: Tensor | None = None
 
 
 def check_gradient(backbone: nn.Module, with_grad: bool) -> None:
@@ -43,8 +45,11 @@ def check_gradient(backbone: nn.Module, with_grad: bool) -> None:
     Raises:
         UserError: If called inside of such a checkpoint.
     """
-    if not with_grad or torch.is_grad_enabled() or not any(
-            parameter.requires_grad for parameter in backbone.parameters()):
+    if (
+        not with_grad
+        or torch.is_grad_enabled()
+        or not any(parameter.requires_grad for parameter in backbone.parameters())
+    ):
         return
     frame = sys._getframe()
     while frame is not None:
@@ -55,7 +60,8 @@ def check_gradient(backbone: nn.Module, with_grad: bool) -> None:
                 'gradient: the position heads would train nothing. Name its '
                 'single blocks in activation_checkpointing instead of what '
                 'is around them; in torch.utils.checkpoint set '
-                'use_reentrant=False')
+                'use_reentrant=False'
+            )
         frame = frame.f_back
 
 
@@ -90,21 +96,18 @@ class PatchTokenReader:
     number of tokens that is not the grid's.
     """
 
-    def __init__(self, backbone: nn.Module,
-                 stage: Optional[int] = None) -> None:
+    def __init__(self, backbone: nn.Module, stage: int | None = None) -> None:
         self.backbone = backbone = unwrapped(backbone)
         self.source = token_source(backbone, stage)
         self._reading = self._with_grad = False
-        self._grid_shape: Optional[GridShape] = None
-        self._patch_tokens: Optional[PatchTokens] = None
+        self._grid_shape: GridShape | None = None
+        self._patch_tokens: PatchTokens | None = None
         self._next = None
         # Bound methods of this object, not closures: a deep copy of the model
         # (EMA) must end up with a reader of its own.
         if isinstance(self.source.grid, str):
-            backbone.get_submodule(self.source.grid).register_forward_hook(
-                self._on_grid)
-        backbone.get_submodule(self.source.tokens).register_forward_hook(
-            self._on_tokens)
+            backbone.get_submodule(self.source.grid).register_forward_hook(self._on_grid)
+        backbone.get_submodule(self.source.tokens).register_forward_hook(self._on_tokens)
         if not self.source.tokens and hasattr(backbone, '_format_output'):
             # Another reader's, if there is one: it reads after this one.
             self._next = vars(backbone).get('_format_output')
@@ -132,11 +135,11 @@ class PatchTokenReader:
                 way_out = f"set backbone.out_type='featmap' or {way_out}"
             raise UserError(
                 f'{type(self.backbone).__name__} shows no patch grid, its '
-                f'last output is no (B, C, H, W) feature map: {way_out}')
+                f'last output is no (B, C, H, W) feature map: {way_out}'
+            )
         if self.source.normalise:
             tokens = patch_tokens.tokens
-            patch_tokens = patch_tokens._replace(
-                tokens=F.layer_norm(tokens, tokens.shape[-1:]))
+            patch_tokens = patch_tokens._replace(tokens=F.layer_norm(tokens, tokens.shape[-1:]))
         return patch_tokens
 
     def _format_output(self, tokens: Tensor, *args):
@@ -153,8 +156,7 @@ class PatchTokenReader:
             return
         if hasattr(module, 'dynamic_feat_size'):
             # timm's patch embeddings return their patches in several forms.
-            self._grid_shape = tuple(
-                module.dynamic_feat_size(inputs[0].shape[2:]))
+            self._grid_shape = tuple(module.dynamic_feat_size(inputs[0].shape[2:]))
         elif isinstance(output, Tensor):
             shows = output if output.dim() == 4 else inputs[0]
             self._grid_shape = tuple(shows.shape[2:])
@@ -164,8 +166,7 @@ class PatchTokenReader:
     def _on_tokens(self, _module, inputs, output) -> None:
         source = self.source
         output = inputs if source.before else output
-        if not self._reading or (not source.tokens
-                                 and self._patch_tokens is not None):
+        if not self._reading or (not source.tokens and self._patch_tokens is not None):
             return
         grid_shape = self._grid_shape or source.grid
         if isinstance(output, (tuple, list)):
@@ -175,7 +176,7 @@ class PatchTokenReader:
                 output = output[-1]
         self._see(output, grid_shape)
 
-    def _see(self, tokens, grid_shape: Optional[GridShape]) -> None:
+    def _see(self, tokens, grid_shape: GridShape | None) -> None:
         if not isinstance(tokens, Tensor):
             return
         check_gradient(self.backbone, self._with_grad)
@@ -195,6 +196,7 @@ class PatchTokenReader:
             raise UserError(
                 f'{type(self.backbone).__name__} gave {count} for a {H}x{W} '
                 f'patch grid{beside}: feed images of the size it was built '
-                'for, leave no token out, or choose another backbone')
+                'for, leave no token out, or choose another backbone'
+            )
         # Class and distillation tokens come first.
-        self._patch_tokens = PatchTokens(tokens[:, -H * W:], (H, W))
+        self._patch_tokens = PatchTokens(tokens[:, -H * W :], (H, W))

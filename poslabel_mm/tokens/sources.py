@@ -4,7 +4,9 @@ A backbone that returns a (B, C, H, W) feature map, or formats its last tokens
 in `_format_output(tokens, grid)`, needs no entry here: most do one or the
 other. The rest pool their tokens, or flatten the grid, before they return.
 """
-from typing import Callable, Dict, NamedTuple, Optional, Union
+
+from collections.abc import Callable
+from typing import NamedTuple
 
 from torch import nn
 
@@ -30,12 +32,13 @@ class TokenSource(NamedTuple):
         num_prefix (int, optional): How many tokens precede the patches'. None
             means that whatever precedes them is passed over.
     """
+
     tokens: str = ''
-    grid: Union[str, GridShape, None] = None
+    grid: str | GridShape | None = None
     channels_last: bool = False
     normalise: bool = False
     before: bool = False
-    num_prefix: Optional[int] = None
+    num_prefix: int | None = None
 
 
 class Family(NamedTuple):
@@ -47,15 +50,17 @@ class Family(NamedTuple):
             that stage's tokens.
         num_stages (callable, optional): From a backbone to how many it has.
     """
+
     last: Callable[[nn.Module], TokenSource]
-    stages: Optional[Callable[[nn.Module, int], TokenSource]] = None
-    num_stages: Optional[Callable[[nn.Module], int]] = None
+    stages: Callable[[nn.Module, int], TokenSource] | None = None
+    num_stages: Callable[[nn.Module], int] | None = None
 
 
 def _output(backbone: nn.Module) -> TokenSource:
     return TokenSource(
         # A ViT without its final norm has one after pooling, if at all.
-        normalise=not getattr(backbone, 'final_norm', True))
+        normalise=not getattr(backbone, 'final_norm', True)
+    )
 
 
 def _count(name: str) -> Callable[[nn.Module], int]:
@@ -64,8 +69,7 @@ def _count(name: str) -> Callable[[nn.Module], int]:
 
 def _modules(name: str, last=_output, **source) -> Family:
     """Stages that return a feature map, or tokens with their grid."""
-    return Family(last, lambda _, i: TokenSource(f'{name}.{i}', **source),
-                  _count(name))
+    return Family(last, lambda _, i: TokenSource(f'{name}.{i}', **source), _count(name))
 
 
 def _plain(layers: str = 'layers', patches: str = 'patch_embed') -> Family:
@@ -73,9 +77,9 @@ def _plain(layers: str = 'layers', patches: str = 'patch_embed') -> Family:
     return _modules(layers, grid=patches)
 
 
-def _merging(name: str, last=_output,
-             grid: Callable[[nn.Module], Optional[GridShape]] = lambda _: None
-             ) -> Family:
+def _merging(
+    name: str, last=_output, grid: Callable[[nn.Module], GridShape | None] = lambda _: None
+) -> Family:
     """Stages that may end by merging their tokens for the next one.
 
     What a stage works on is what it hands to its merging, which activation
@@ -92,8 +96,7 @@ def _merging(name: str, last=_output,
         stage = backbone.get_submodule(name)[i]
         if stage.downsample is None:
             return TokenSource(f'{name}.{i}', grid=grid(stage))
-        return TokenSource(
-            f'{name}.{i}.downsample', grid=grid(stage), before=True)
+        return TokenSource(f'{name}.{i}.downsample', grid=grid(stage), before=True)
 
     return Family(last, stages, _count(name))
 
@@ -104,9 +107,8 @@ def _last_stage_if_pooled(backbone: nn.Module) -> TokenSource:
     # Outputs come in the order of the stages, whatever that of `out_indices`.
     last = max(backbone.out_indices)
     return TokenSource(
-        f'stages.{last}',
-        grid=getattr(backbone.stages[last], 'resolution', None),
-        normalise=True)
+        f'stages.{last}', grid=getattr(backbone.stages[last], 'resolution', None), normalise=True
+    )
 
 
 def _tinyvit_grid(stage: nn.Module) -> GridShape:
@@ -121,29 +123,27 @@ def _levit_stage(backbone: nn.Module, i: int) -> TokenSource:
 
 
 def _mixmim_last(backbone: nn.Module) -> TokenSource:
-    return TokenSource(
-        'norm', grid=tuple(backbone.layers[-1].input_resolution))
+    return TokenSource('norm', grid=tuple(backbone.layers[-1].input_resolution))
 
 
 def _mvit_stage(backbone: nn.Module, i: int) -> TokenSource:
-    last_block = {stage: block
-                  for block, stage in backbone.stage_indices.items()}
+    last_block = {stage: block for block, stage in backbone.stage_indices.items()}
     return TokenSource(f'blocks.{last_block[i]}')
 
 
 def _tnt_last(backbone: nn.Module) -> TokenSource:
     pixels = backbone.pixel_embed
-    grid = tuple(-(-side // stride) // patch for side, stride, patch in zip(
-        pixels.img_size, pixels.proj.stride, pixels.new_patch_size))
+    grid = tuple(
+        -(-side // stride) // patch
+        for side, stride, patch in zip(pixels.img_size, pixels.proj.stride, pixels.new_patch_size)
+    )
     return TokenSource('norm', grid=grid)
 
 
 def _efficientformer_last(backbone: nn.Module) -> TokenSource:
     last = max(backbone.out_indices)
-    flat = [name for name, module in backbone.named_modules()
-            if type(module).__name__ == 'Flat']
-    if (backbone.reshape_last_feat or not flat
-            or last < len(backbone.network) - 1):
+    flat = [name for name, module in backbone.named_modules() if type(module).__name__ == 'Flat']
+    if backbone.reshape_last_feat or not flat or last < len(backbone.network) - 1:
         return TokenSource()
     return TokenSource(f'norm{last}', grid=flat[-1])
 
@@ -151,8 +151,7 @@ def _efficientformer_last(backbone: nn.Module) -> TokenSource:
 def _mlp_mixer_last(backbone: nn.Module) -> TokenSource:
     last = max(backbone.out_indices)
     final = last == len(backbone.layers) - 1
-    return TokenSource(
-        'norm1' if final else f'layers.{last}', grid='patch_embed')
+    return TokenSource('norm1' if final else f'layers.{last}', grid='patch_embed')
 
 
 def _timm_last(backbone: nn.Module) -> TokenSource:
@@ -166,10 +165,11 @@ def _timm_last(backbone: nn.Module) -> TokenSource:
     return TokenSource(
         grid=grid,
         channels_last=getattr(model, 'output_fmt', None) == 'NHWC',
-        num_prefix=getattr(model, 'num_prefix_tokens', 0))
+        num_prefix=getattr(model, 'num_prefix_tokens', 0),
+    )
 
 
-FAMILIES: Dict[str, Family] = {
+FAMILIES: dict[str, Family] = {
     # Plain transformers; their last tokens pass through `_format_output`.
     'VisionTransformer': _plain(),
     'BEiTViT': _plain(),
@@ -185,58 +185,67 @@ FAMILIES: Dict[str, Family] = {
     'SwinTransformerV2': _modules('stages'),
     'DaViT': _merging('stages'),
     'PCPVT': Family(
-        _output, lambda _, i: TokenSource(
-            f'norm_after_stage{i}', grid=f'patch_embeds.{i}'),
-        _count('stages')),
+        _output,
+        lambda _, i: TokenSource(f'norm_after_stage{i}', grid=f'patch_embeds.{i}'),
+        _count('stages'),
+    ),
     'MViT': Family(_output, _mvit_stage, lambda b: len(b.stage_indices)),
     'MixMIMTransformer': _merging(
-        'layers', _mixmim_last, lambda layer: tuple(layer.input_resolution)),
+        'layers', _mixmim_last, lambda layer: tuple(layer.input_resolution)
+    ),
     'LeViT': Family(_output, _levit_stage, _count('stages')),
     'TinyViT': _merging('stages', _last_stage_if_pooled, _tinyvit_grid),
     'MobileViT': _modules('layers'),
     'EdgeNeXt': _modules('stages', _last_stage_if_pooled),
     # Their stages alternate with the patch embeddings between them.
-    'PoolFormer': Family(_output, lambda _, i: TokenSource(f'network.{2 * i}'),
-                         lambda b: len(b.network) // 2 + 1),
-    'RIFormer': Family(_output, lambda _, i: TokenSource(f'network.{2 * i}'),
-                       lambda b: len(b.network) // 2 + 1),
+    'PoolFormer': Family(
+        _output, lambda _, i: TokenSource(f'network.{2 * i}'), lambda b: len(b.network) // 2 + 1
+    ),
+    'RIFormer': Family(
+        _output, lambda _, i: TokenSource(f'network.{2 * i}'), lambda b: len(b.network) // 2 + 1
+    ),
     'VAN': Family(
-        _output, lambda _, i: TokenSource(
-            f'norm{i + 1}', grid=f'patch_embed{i + 1}'),
-        lambda b: b.num_stages),
+        _output,
+        lambda _, i: TokenSource(f'norm{i + 1}', grid=f'patch_embed{i + 1}'),
+        lambda b: b.num_stages,
+    ),
     'EfficientFormer': Family(_efficientformer_last),
     # Only the class token, or a pooled vector, leaves these.
     'TNT': Family(_tnt_last),
-    'Conformer': Family(
-        lambda _: TokenSource('trans_norm', grid='trans_patch_conv')),
+    'Conformer': Family(lambda _: TokenSource('trans_norm', grid='trans_patch_conv')),
     'TIMMBackbone': Family(_timm_last),
     # No transformers.
     'MlpMixer': Family(
         _mlp_mixer_last,
         lambda _, i: TokenSource(f'layers.{i}', grid='patch_embed'),
-        _count('layers')),
+        _count('layers'),
+    ),
     'ConvNeXt': _modules('stages', _last_stage_if_pooled),
     'HorNet': _modules('stages', _last_stage_if_pooled),
     'ResNet': Family(
-        _output, lambda b, i: TokenSource(b.res_layers[i]),
-        lambda b: len(b.res_layers)),
+        _output, lambda b, i: TokenSource(b.res_layers[i]), lambda b: len(b.res_layers)
+    ),
 }
 
 
-def _class_scores(backbone: nn.Module) -> Optional[str]:
+def _class_scores(backbone: nn.Module) -> str | None:
     if getattr(backbone, 'num_classes', -1) > 0:
-        return ('with num_classes set it returns class scores, one vector an '
-                'image; leave num_classes out for its feature map')
+        return (
+            'with num_classes set it returns class scores, one vector an '
+            'image; leave num_classes out for its feature map'
+        )
 
 
-def _checkpointed_stages(backbone: nn.Module) -> Optional[str]:
+def _checkpointed_stages(backbone: nn.Module) -> str | None:
     if backbone.with_cp and backbone.gap_before_final_norm:
-        return ('with_cp=True runs its stages block by block, out of sight; '
-                'set with_cp=False, or gap_before_final_norm=False')
+        return (
+            'with_cp=True runs its stages block by block, out of sight; '
+            'set with_cp=False, or gap_before_final_norm=False'
+        )
 
 
 # Why a backbone, as configured, has no patch grid to show.
-REASONS: Dict[str, Callable[[nn.Module], Optional[str]]] = {
+REASONS: dict[str, Callable[[nn.Module], str | None]] = {
     'AlexNet': _class_scores,
     'LeNet5': _class_scores,
     'VGG': _class_scores,
@@ -271,8 +280,7 @@ def unwrapped(backbone: nn.Module) -> nn.Module:
     return backbone
 
 
-def token_source(backbone: nn.Module,
-                 stage: Optional[int] = None) -> TokenSource:
+def token_source(backbone: nn.Module, stage: int | None = None) -> TokenSource:
     """Where to read the patch tokens of a backbone.
 
     Args:
@@ -291,8 +299,7 @@ def token_source(backbone: nn.Module,
     reason = _of_class(backbone, REASONS)
     reason = reason and reason(backbone)
     if reason:
-        raise UserError(f'{name} exposes no patch grid to a position head: '
-                        f'{reason}.')
+        raise UserError(f'{name} exposes no patch grid to a position head: {reason}.')
     family = _of_class(backbone, FAMILIES) or Family(_output)
     if stage is None:
         return family.last(backbone)
@@ -300,9 +307,11 @@ def token_source(backbone: nn.Module,
         readable = [key for key, value in FAMILIES.items() if value.stages]
         raise UserError(
             f'The stages of {name} cannot be read; leave out pos_neck.stage '
-            f'for its last tokens, or choose one of {", ".join(readable)}.')
+            f'for its last tokens, or choose one of {", ".join(readable)}.'
+        )
     count = family.num_stages(backbone)
     if not isinstance(stage, int) or not 0 <= stage < count:
-        raise UserError(f'{name} has no stage {stage!r}; choose pos_neck.stage '
-                        f'from 0 to {count - 1}.')
+        raise UserError(
+            f'{name} has no stage {stage!r}; choose pos_neck.stage from 0 to {count - 1}.'
+        )
     return family.stages(backbone, stage)

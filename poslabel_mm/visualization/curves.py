@@ -1,4 +1,5 @@
 """Training curves of several seeds: the mean as a line, the seeds' range as a band."""
+
 import numpy as np
 from matplotlib.axes import Axes
 

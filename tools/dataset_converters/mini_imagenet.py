@@ -18,6 +18,7 @@ The split files number the images of a class, from 1, in the order of the
 numbers in ImageNet's file names: n0153282900000005.jpg is the fifth one of
 n01532829. So a class folder must be whole: see imagenet.py --check.
 """
+
 import argparse
 import csv
 import os.path as osp
@@ -25,15 +26,14 @@ import re
 import signal
 import sys
 from pathlib import Path
-from typing import Dict, List, NamedTuple, Optional
+from typing import NamedTuple
 
 if __name__ == '__main__':
     # Until there is something to be stopped, Ctrl-C needs no traceback.
     signal.signal(signal.SIGINT, signal.SIG_DFL)
 
 # This checkout's package, from whatever directory the tool is called.
-sys.path.insert(
-    0, osp.dirname(osp.dirname(osp.dirname(osp.realpath(__file__)))))
+sys.path.insert(0, osp.dirname(osp.dirname(osp.dirname(osp.realpath(__file__)))))
 
 try:
     from poslabel_mm import UserError
@@ -41,10 +41,15 @@ except ImportError as error:
     if error.name is not None:
         raise
     sys.exit(f'error: {error}')  # what the MM stack lacks
-from poslabel_mm.datasets.conversion import (IMAGE_EXTENSIONS,  # noqa: E402
-                                            Classes, Conversion, Parser,
-                                            fault_of_name, list_folder,
-                                            run_tool)
+from poslabel_mm.datasets.conversion import (  # noqa: E402
+    IMAGE_EXTENSIONS,
+    Classes,
+    Conversion,
+    Parser,
+    fault_of_name,
+    list_folder,
+    run_tool,
+)
 from poslabel_mm.datasets.sources import MINI_IMAGENET  # noqa: E402
 
 SPLIT_FILES = ('train.csv', 'val.csv', 'test.csv')
@@ -54,6 +59,7 @@ IMAGENET_NAME = re.compile(r'n\d{8}_(\d+)\.JPEG', re.IGNORECASE)
 
 class Size(NamedTuple):
     """What a whole dataset holds."""
+
     classes: int = 100
     train_of_a_class: int = 500
     test_of_a_class: int = 100
@@ -87,30 +93,33 @@ def listed_images(source: Path, folder: Path) -> Classes:
             raise UserError(
                 f'cannot read {path} ({getattr(error, "strerror", error)}): '
                 f'--csv names the folder of {", ".join(SPLIT_FILES)}, '
-                f'from {MINI_IMAGENET.origin}') from error
+                f'from {MINI_IMAGENET.origin}'
+            ) from error
         for number, row in enumerate(rows, 2):
             filename, label = row.get('filename'), row.get('label')
             if not filename or not label:
-                raise UserError(f'{path}, line {number}: expected the columns '
-                                'filename,label')
+                raise UserError(f'{path}, line {number}: expected the columns filename,label')
             for column, value in ('label', label), ('filename', filename):
                 fault = fault_of_name(value)
-                if fault is None and column == 'filename' and (
-                        not value.lower().endswith(IMAGE_EXTENSIONS)):
+                if (
+                    fault is None
+                    and column == 'filename'
+                    and (not value.lower().endswith(IMAGE_EXTENSIONS))
+                ):
                     fault = f'ends with none of {", ".join(IMAGE_EXTENSIONS)}'
                 if fault is not None:
-                    raise UserError(f'{path}, line {number}: the {column} '
-                                    f'{value!r} {fault}: take the split files '
-                                    f'from {MINI_IMAGENET.origin}')
+                    raise UserError(
+                        f'{path}, line {number}: the {column} '
+                        f'{value!r} {fault}: take the split files '
+                        f'from {MINI_IMAGENET.origin}'
+                    )
             of_class = classes.setdefault(label, {})
             if filename in of_class:
-                raise UserError(f'{path}, line {number}: {filename} is listed '
-                                'twice')
+                raise UserError(f'{path}, line {number}: {filename} is listed twice')
             try:
                 of_class[filename] = finder.find(filename, label)
             except LookupError as error:
-                raise UserError(
-                    f'{path}, line {number}: {error.args[0]}') from error
+                raise UserError(f'{path}, line {number}: {error.args[0]}') from error
     return classes
 
 
@@ -119,7 +128,7 @@ class _Finder:
 
     def __init__(self, folder: Path) -> None:
         self.folder = folder
-        self._numbered: Dict[str, List[Path]] = {}
+        self._numbered: dict[str, list[Path]] = {}
 
     def find(self, filename: str, label: str) -> Path:
         for path in self.folder / label / filename, self.folder / filename:
@@ -127,8 +136,7 @@ class _Finder:
                 return path
         match = NUMBERED.fullmatch(filename)
         if not osp.isdir(self.folder / label):
-            raise LookupError(f'{self.folder} has no class folder {label} '
-                              f'and no image {filename}')
+            raise LookupError(f'{self.folder} has no class folder {label} and no image {filename}')
         if match is None or match[1] != label:
             raise LookupError(f'{self.folder / label} has no image {filename}')
         images, number = self._images(label), int(match[2])
@@ -136,32 +144,33 @@ class _Finder:
             raise LookupError(
                 f'{filename} is image {number} of {self.folder / label}, '
                 f'which holds {len(images)} named like {label}_10.JPEG: is '
-                'the class complete?')
+                'the class complete?'
+            )
         return images[number - 1]
 
-    def _images(self, label: str) -> List[Path]:
+    def _images(self, label: str) -> list[Path]:
         if label not in self._numbered:
-            matches = ((IMAGENET_NAME.fullmatch(path.name), path)
-                       for path in list_folder(self.folder / label)[1])
+            matches = (
+                (IMAGENET_NAME.fullmatch(path.name), path)
+                for path in list_folder(self.folder / label)[1]
+            )
             self._numbered[label] = [
-                path for _, path in sorted(
-                    (int(match[1]), path) for match, path in matches if match)
+                path
+                for _, path in sorted((int(match[1]), path) for match, path in matches if match)
             ]
         return self._numbered[label]
 
 
 def foldered_images(source: Path) -> Classes:
     """The images of class folders, perhaps below train/, val/ and test/."""
-    sides = [source / side for side in ('train', 'val', 'test')
-             if osp.isdir(source / side)]
+    sides = [source / side for side in ('train', 'val', 'test') if osp.isdir(source / side)]
     classes: Classes = {}
     for side in sides or [source]:
         for folder in list_folder(side)[0]:
             for path in list_folder(folder)[1]:
                 of_class = classes.setdefault(folder.name, {})
                 if path.name in of_class:
-                    raise UserError(f'{source} has two images {path.name} of '
-                                    f'class {folder.name}')
+                    raise UserError(f'{source} has two images {path.name} of class {folder.name}')
                 of_class[path.name] = path
     return classes
 
@@ -180,27 +189,25 @@ def check_counts(classes: Classes, where: str, size: Size) -> None:
     """
     if len(classes) != size.classes:
         raise UserError(
-            f'{len(classes)} classes {where}, {MINI_IMAGENET.title} has '
-            f'{size.classes}')
+            f'{len(classes)} classes {where}, {MINI_IMAGENET.title} has {size.classes}'
+        )
     for name, images in sorted(classes.items()):
         if len(images) != size.images_of_a_class:
             raise UserError(
                 f'{len(images)} images of class {name} {where}, '
-                f'{MINI_IMAGENET.title} has {size.images_of_a_class} of each')
+                f'{MINI_IMAGENET.title} has {size.images_of_a_class} of each'
+            )
 
 
-def parse_args(argv: Optional[List[str]]) -> argparse.Namespace:
-    parser = Parser(
-        description=__doc__,
-        formatter_class=argparse.RawDescriptionHelpFormatter)
+def parse_args(argv: list[str] | None) -> argparse.Namespace:
+    parser = Parser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument('source', help='ImageNet-1K, or the 100 class folders')
-    parser.add_argument('--csv', metavar='FOLDER',
-                        help=f'where {", ".join(SPLIT_FILES)} are')
+    parser.add_argument('--csv', metavar='FOLDER', help=f'where {", ".join(SPLIT_FILES)} are')
     parser.add_split_options(MINI_IMAGENET.folder)
     return parser.parse_args(argv)
 
 
-def main(argv: Optional[List[str]] = None, size: Size = Size()) -> None:
+def main(argv: list[str] | None = None, size: Size = Size()) -> None:
     args = parse_args(argv)
     conversion = Conversion('mini_imagenet', args.out, args.seed, args.copy)
     if conversion.is_complete():
@@ -217,7 +224,8 @@ def main(argv: Optional[List[str]] = None, size: Size = Size()) -> None:
         classes,
         source,
         num_test=lambda count: size.test_of_a_class,
-        skip_unreadable=args.skip_unreadable)
+        skip_unreadable=args.skip_unreadable,
+    )
 
 
 if __name__ == '__main__':

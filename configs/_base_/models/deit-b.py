@@ -14,8 +14,6 @@
 _base_ = './vit-b.py'
 
 model = dict(
-    backbone=dict(
-        type='poslabel_mm.DeiTVisionTransformer',
-        arch='deit-base',
-        init_cfg=None),
-    head=dict(init_cfg=dict(type='TruncNormal', layer='Linear', std=.02)))
+    backbone=dict(type='poslabel_mm.DeiTVisionTransformer', arch='deit-base', init_cfg=None),
+    head=dict(init_cfg=dict(type='TruncNormal', layer='Linear', std=0.02)),
+)

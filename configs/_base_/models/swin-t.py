@@ -4,6 +4,6 @@ _base_ = 'mmpretrain::_base_/models/swin_transformer/tiny_224.py'
 
 model = dict(
     backbone=dict(
-        type='poslabel_mm.PositionalSwinTransformer',
-        pos_encoding='cpe',
-        last_downsample=False))
+        type='poslabel_mm.PositionalSwinTransformer', pos_encoding='cpe', last_downsample=False
+    )
+)

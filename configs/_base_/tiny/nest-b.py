@@ -4,6 +4,4 @@ _base_ = './common.py'
 
 image_size = 48
 position_head = dict(in_channels=384, grid_size=3)
-model = dict(
-    backbone=dict(model_name='nest_tiny', img_size=48),
-    head=dict(in_channels=384))
+model = dict(backbone=dict(model_name='nest_tiny', img_size=48), head=dict(in_channels=384))

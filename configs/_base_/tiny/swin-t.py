@@ -6,9 +6,9 @@ image_size = 64
 position_head = dict(in_channels=128, grid_size=4)
 model = dict(
     backbone=dict(
-        arch=dict(
-            _delete_=True, embed_dims=16, depths=[1, 1, 2, 1],
-            num_heads=[1, 2, 4, 8]),
+        arch=dict(_delete_=True, embed_dims=16, depths=[1, 1, 2, 1], num_heads=[1, 2, 4, 8]),
         img_size=64,
-        window_size=4),
-    head=dict(in_channels=128))
+        window_size=4,
+    ),
+    head=dict(in_channels=128),
+)

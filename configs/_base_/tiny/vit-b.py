@@ -6,8 +6,10 @@ position_head = dict(in_channels=32, grid_size=7)
 model = dict(
     backbone=dict(
         arch=dict(
-            _delete_=True, embed_dims=32, num_layers=2, num_heads=4,
-            feedforward_channels=64),
+            _delete_=True, embed_dims=32, num_layers=2, num_heads=4, feedforward_channels=64
+        ),
         img_size=28,
-        patch_size=4),
-    head=dict(in_channels=32))
+        patch_size=4,
+    ),
+    head=dict(in_channels=32),
+)

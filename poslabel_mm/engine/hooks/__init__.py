@@ -6,6 +6,10 @@ from .resume_options_hook import ResumeOptionsHook
 from .stop_signal_hook import StopSignalHook
 
 __all__ = [
-    'AtomicCheckpointHook', 'EpochSeedHook', 'EqualBatchesHook',
-    'NonFiniteLossHook', 'ResumeOptionsHook', 'StopSignalHook'
+    'AtomicCheckpointHook',
+    'EpochSeedHook',
+    'EqualBatchesHook',
+    'NonFiniteLossHook',
+    'ResumeOptionsHook',
+    'StopSignalHook',
 ]

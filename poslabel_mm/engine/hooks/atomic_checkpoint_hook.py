@@ -1,16 +1,14 @@
 import os.path as osp
 import re
-from typing import Optional
 
 from mmengine.dist import is_main_process
 from mmengine.hooks import CheckpointHook
 
 from poslabel_mm.engine.files import AtomicLocalBackend
-from poslabel_mm.engine.resumable_train_loop import (VALIDATED,
-                                                     ResumableTrainLoop)
-from poslabel_mm.registry import HOOKS
 from poslabel_mm.engine.hooks import partial_gradients
 from poslabel_mm.engine.hooks.last_saved import last_saved, write_last_saved
+from poslabel_mm.engine.resumable_train_loop import VALIDATED, ResumableTrainLoop
+from poslabel_mm.registry import HOOKS
 
 MID_EPOCH = re.compile(r'epoch_\d+_iter_\d+\.pth')
 
@@ -51,9 +49,9 @@ class AtomicCheckpointHook(CheckpointHook):
         self.mid_epoch_interval = mid_epoch_interval
         self._is_due = False
         # Iterations and the last validation that the newest checkpoint has.
-        self._saved: tuple[int, Optional[int]] = (0, None)
+        self._saved: tuple[int, int | None] = (0, None)
         self._outdated_best: list[str] = []
-        self._gradients: Optional[list[dict]] = None
+        self._gradients: list[dict] | None = None
         local = '://' not in str(self.out_dir or '')
         if local and not self.backend_args and not self.file_client_args:
             self.backend_args = dict(backend='poslabel_mm_atomic')
@@ -84,17 +82,18 @@ class AtomicCheckpointHook(CheckpointHook):
                 if path not in kept and osp.dirname(path) == self.out_dir:
                     self._remove(path)
 
-    def after_train_iter(self,
-                         runner,
-                         batch_idx: int,
-                         data_batch=None,
-                         outputs: Optional[dict] = None) -> None:
+    def after_train_iter(
+        self, runner, batch_idx: int, data_batch=None, outputs: dict | None = None
+    ) -> None:
         super().after_train_iter(runner, batch_idx, data_batch, outputs)
         if self.every_n_train_iters(runner, self.mid_epoch_interval):
             self._is_due = True
         # After the last one of an epoch there may be a checkpoint anyway.
-        if self._is_due and self.can_save(runner) and not self.end_of_epoch(
-                runner.train_dataloader, batch_idx):
+        if (
+            self._is_due
+            and self.can_save(runner)
+            and not self.end_of_epoch(runner.train_dataloader, batch_idx)
+        ):
             self.save_mid_epoch(runner, runner.epoch, runner.iter + 1)
 
     def after_train_epoch(self, runner) -> None:
@@ -111,8 +110,9 @@ class AtomicCheckpointHook(CheckpointHook):
         cannot wait. Loops other than :class:`ResumableTrainLoop` cannot begin
         in mid-epoch.
         """
-        return isinstance(runner.train_loop, ResumableTrainLoop
-                          ) and not partial_gradients.are_pending(runner)
+        return isinstance(
+            runner.train_loop, ResumableTrainLoop
+        ) and not partial_gradients.are_pending(runner)
 
     def has_saved(self, iterations: int) -> bool:
         """Whether the newest checkpoint is of so many iterations."""
@@ -139,8 +139,7 @@ class AtomicCheckpointHook(CheckpointHook):
         if is_main_process():
             self._remove_mid_epoch(but=filename)
 
-    def _save_checkpoint_with_step(self, runner, step: int,
-                                   meta: dict) -> None:
+    def _save_checkpoint_with_step(self, runner, step: int, meta: dict) -> None:
         self._is_due = False
         outdated = []
         if self.max_keep_ckpts > 0:
@@ -148,30 +147,23 @@ class AtomicCheckpointHook(CheckpointHook):
                 self.keep_ckpt_ids.remove(step)
             if len(self.keep_ckpt_ids) == self.max_keep_ckpts:
                 outdated.append(
-                    self._path(
-                        self.filename_tmpl.format(
-                            self.keep_ckpt_ids.popleft())))
+                    self._path(self.filename_tmpl.format(self.keep_ckpt_ids.popleft()))
+                )
             self.keep_ckpt_ids.append(step)
-            runner.message_hub.update_info('keep_ckpt_ids',
-                                           list(self.keep_ckpt_ids))
+            runner.message_hub.update_info('keep_ckpt_ids', list(self.keep_ckpt_ids))
 
         filename = self.filename_tmpl.format(step)
         self.last_ckpt = self._path(filename)
         runner.message_hub.update_info('last_ckpt', self.last_ckpt)
         # For a run that is killed before it has removed them.
-        runner.message_hub.update_info(OUTDATED,
-                                       outdated + self._outdated_best)
+        runner.message_hub.update_info(OUTDATED, outdated + self._outdated_best)
         self._write(runner, filename, meta, self.by_epoch)
         if is_main_process():
             self._remove_mid_epoch()
             for path in outdated:
                 self._remove(path)
 
-    def _write(self,
-               runner,
-               filename: str,
-               meta: dict,
-               by_epoch: bool = False) -> None:
+    def _write(self, runner, filename: str, meta: dict, by_epoch: bool = False) -> None:
         """Write a checkpoint, then the pointer to it."""
         if partial_gradients.are_pending(runner):
             self._gradients = partial_gradients.gather(runner)
@@ -184,12 +176,12 @@ class AtomicCheckpointHook(CheckpointHook):
             meta=meta,
             by_epoch=by_epoch,
             backend_args=self.backend_args,
-            **self.args)
+            **self.args,
+        )
         self._gradients = None
         if is_main_process():
             write_last_saved(self._path(filename), runner.work_dir)
-        self._saved = (meta['iter'],
-                       runner.message_hub.runtime_info.get(VALIDATED))
+        self._saved = (meta['iter'], runner.message_hub.runtime_info.get(VALIDATED))
 
     def _path(self, filename: str) -> str:
         return self.file_backend.join_path(self.out_dir, filename)
@@ -201,7 +193,7 @@ class AtomicCheckpointHook(CheckpointHook):
             # DeepSpeed's checkpoints are folders.
             self.file_backend.rmtree(path)
 
-    def _remove_mid_epoch(self, but: Optional[str] = None) -> None:
+    def _remove_mid_epoch(self, but: str | None = None) -> None:
         for name in list(self.file_backend.list_dir_or_file(self.out_dir)):
             if MID_EPOCH.fullmatch(name) and name != but:
                 self._remove(self._path(name))
@@ -214,8 +206,7 @@ class AtomicCheckpointHook(CheckpointHook):
         return list(self.best_ckpt_path_dict.values())
 
     def _save_best_checkpoint(self, runner, metrics: dict) -> None:
-        if not self.save_best or not isinstance(self.file_backend,
-                                                AtomicLocalBackend):
+        if not self.save_best or not isinstance(self.file_backend, AtomicLocalBackend):
             return super()._save_best_checkpoint(runner, metrics)
         with self.file_backend.removals_postponed() as outdated:
             self._outdated_best = outdated
@@ -230,6 +221,8 @@ class AtomicCheckpointHook(CheckpointHook):
 def _resumed_from_the_last(runner) -> bool:
     """Whether what the run was resumed from is what it would be again."""
     saved = last_saved(runner.work_dir)
-    return runner.iter > 0 and saved is not None and (
-        runner._load_from is None
-        or osp.realpath(runner._load_from) == osp.realpath(saved))
+    return (
+        runner.iter > 0
+        and saved is not None
+        and (runner._load_from is None or osp.realpath(runner._load_from) == osp.realpath(saved))
+    )

@@ -1,7 +1,6 @@
 import signal
 import warnings
 from functools import partial
-from typing import Optional
 
 import torch
 from mmengine.dataset import worker_init_fn as mmengine_worker_init_fn
@@ -74,12 +73,14 @@ class EpochSeedHook(Hook):
             runner.logger.warning(
                 'train_dataloader has persistent_workers=True: a resumed run '
                 'will not repeat the augmentation of one that was not '
-                'stopped; set persistent_workers=False for that')
+                'stopped; set persistent_workers=False for that'
+            )
         if not isinstance(loop, EpochBasedTrainLoop):
             runner.logger.warning(
                 'the training loop is not epoch-based: a resumed run will not '
                 'draw the random numbers of one that was not stopped; set '
-                'train_cfg.by_epoch=True and max_epochs for that')
+                'train_cfg.by_epoch=True and max_epochs for that'
+            )
 
     def before_train_epoch(self, runner) -> None:
         entropy = [runner.seed, runner.epoch, get_rank()]
@@ -88,10 +89,7 @@ class EpochSeedHook(Hook):
             entropy.append(runner.iter)
         seed_from(*entropy)
 
-    def before_train_iter(self,
-                          runner,
-                          batch_idx: int,
-                          data_batch: Optional[dict] = None) -> None:
+    def before_train_iter(self, runner, batch_idx: int, data_batch: dict | None = None) -> None:
         seed_from(STEP, runner.seed, runner.epoch, batch_idx, get_rank())
 
     @staticmethod

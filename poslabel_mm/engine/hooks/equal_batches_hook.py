@@ -19,8 +19,7 @@ class EqualBatchesHook(Hook):
     priority = 'VERY_HIGH'
 
     def before_train(self, runner) -> None:
-        if get_world_size() == 1 or not isinstance(runner.train_loop,
-                                                   EpochBasedTrainLoop):
+        if get_world_size() == 1 or not isinstance(runner.train_loop, EpochBasedTrainLoop):
             return
         own = torch.tensor(len(runner.train_dataloader))
         batches = [int(number) for number in all_gather(own)]
@@ -28,4 +27,5 @@ class EqualBatchesHook(Hook):
             raise UserError(
                 f'the processes have {", ".join(map(str, batches))} batches an '
                 'epoch and must have the same number: set '
-                'train_dataloader.sampler.round_up=True, or drop_last=True')
+                'train_dataloader.sampler.round_up=True, or drop_last=True'
+            )

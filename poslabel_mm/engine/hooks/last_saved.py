@@ -1,11 +1,10 @@
 import locale
 import os.path as osp
-from typing import Optional
 
 from poslabel_mm.engine.files import write_atomically
 
 
-def last_saved(work_dir: str) -> Optional[str]:
+def last_saved(work_dir: str) -> str | None:
     """The checkpoint that ``--resume`` would start from.
 
     Args:
@@ -28,12 +27,10 @@ def write_last_saved(checkpoint: str, work_dir: str) -> None:
         checkpoint (str): Its path.
         work_dir (str): The run's work dir.
     """
-    write_atomically(
-        checkpoint.encode(**_encoding()), osp.join(work_dir, 'last_checkpoint'))
+    write_atomically(checkpoint.encode(**_encoding()), osp.join(work_dir, 'last_checkpoint'))
 
 
 def _encoding() -> dict:
     # MMEngine reads the file in the locale's encoding. A path may hold bytes
     # that are no text in it.
-    return dict(encoding=locale.getpreferredencoding(False),
-                errors='surrogateescape')
+    return dict(encoding=locale.getpreferredencoding(False), errors='surrogateescape')

@@ -3,18 +3,17 @@ import os.path as osp
 import re
 from glob import escape, glob
 from math import isfinite
-from typing import Optional
 
 import torch
 from mmengine.dist import all_reduce, get_world_size, is_main_process
 from mmengine.hooks import Hook
 from mmengine.model import is_model_wrapper
 
-from poslabel_mm.stack.checkpoint_file import read
-from poslabel_mm.errors import UserError
-from poslabel_mm.registry import HOOKS
 from poslabel_mm.engine.hooks.last_saved import last_saved
 from poslabel_mm.engine.hooks.nonfinite_state import constant_infinities, nonfinite_entry
+from poslabel_mm.errors import UserError
+from poslabel_mm.registry import HOOKS
+from poslabel_mm.stack.checkpoint_file import read
 
 # A loss scaler skips the step of a batch that overflowed in float16 and goes
 # on: only a run of them means that the weights are lost.
@@ -47,33 +46,31 @@ class NonFiniteLossHook(Hook):
     def __init__(self, interval: int = 50) -> None:
         self.interval = interval
         self._streak = 0
-        self._found: Optional[str] = None
+        self._found: str | None = None
         self._constants: dict = {}
 
     def before_train(self, runner) -> None:
         model = runner.model
-        self._constants = constant_infinities(
-            model.module if is_model_wrapper(model) else model)
+        self._constants = constant_infinities(model.module if is_model_wrapper(model) else model)
 
-    def after_train_iter(self,
-                         runner,
-                         batch_idx: int,
-                         data_batch=None,
-                         outputs: Optional[dict] = None) -> None:
+    def after_train_iter(
+        self, runner, batch_idx: int, data_batch=None, outputs: dict | None = None
+    ) -> None:
         scalars = runner.message_hub.log_scalars
         bad = [
-            key for key in (outputs or ()) if f'train/{key}' in scalars
-            and not isfinite(scalars[f'train/{key}'].current())
+            key
+            for key in (outputs or ())
+            if f'train/{key}' in scalars and not isfinite(scalars[f'train/{key}'].current())
         ]
         self._streak = self._streak + 1 if bad else 0
-        allowed = SKIPPED_STEPS if hasattr(runner.optim_wrapper,
-                                           'loss_scaler') else 0
+        allowed = SKIPPED_STEPS if hasattr(runner.optim_wrapper, 'loss_scaler') else 0
         if self._streak > allowed and self._found is None:
-            self._found = (f'{", ".join(bad)} became NaN or infinite at '
-                           f'iteration {runner.iter + 1 - allowed} '
-                           f'(epoch {runner.epoch + 1})')
-        if get_world_size() == 1 or self.every_n_train_iters(
-                runner, self.interval):
+            self._found = (
+                f'{", ".join(bad)} became NaN or infinite at '
+                f'iteration {runner.iter + 1 - allowed} '
+                f'(epoch {runner.epoch + 1})'
+            )
+        if get_world_size() == 1 or self.every_n_train_iters(runner, self.interval):
             self._stop_together(runner)
 
     def after_train_epoch(self, runner) -> None:
@@ -82,8 +79,10 @@ class NonFiniteLossHook(Hook):
     def before_save_checkpoint(self, runner, checkpoint: dict) -> None:
         entry = nonfinite_entry(checkpoint, self._constants)
         if entry is not None:
-            raise UserError(f'{entry} became NaN or infinite by iteration '
-                            f'{runner.iter}. {self._way_out(runner)}')
+            raise UserError(
+                f'{entry} became NaN or infinite by iteration '
+                f'{runner.iter}. {self._way_out(runner)}'
+            )
 
     def _stop_together(self, runner) -> None:
         seen = torch.tensor(float(self._found is not None))
@@ -98,11 +97,15 @@ class NonFiniteLossHook(Hook):
 
     def _way_out(self, runner) -> str:
         cfg = runner.cfg.get('optim_wrapper') or {}
-        options = [option for option in (
-            # With one already, or without gradients in float16, no cure.
-            'optim_wrapper.clip_grad.max_norm=1.0' if 'clip_grad' not in cfg
-            else '', 'no --amp' if 'Amp' in str(cfg.get('type')) else '')
-            if option]
+        options = [
+            option
+            for option in (
+                # With one already, or without gradients in float16, no cure.
+                'optim_wrapper.clip_grad.max_norm=1.0' if 'clip_grad' not in cfg else '',
+                'no --amp' if 'Amp' in str(cfg.get('type')) else '',
+            )
+            if option
+        ]
         others = f'; or with {" or ".join(options)}' if options else ''
         lr = (cfg.get('optimizer') or {}).get('lr')
         lower = f'{LR}={lr / LOWER:g}' if lr else f'{LR}=...'
@@ -110,16 +113,16 @@ class NonFiniteLossHook(Hook):
         saved = last_saved(runner.work_dir)
         good = self._last_good(runner.work_dir, saved)
         if saved is not None and good is None:
-            return (f'No good checkpoint is left, {saved} is not finite or '
-                    'cannot be read: start again in another --work-dir with a '
-                    f'lower learning rate, --cfg-options {lower}{others}')
-        kept = f'The last good checkpoint is {good}' if good else (
-            'No checkpoint had been saved')
+            return (
+                f'No good checkpoint is left, {saved} is not finite or '
+                'cannot be read: start again in another --work-dir with a '
+                f'lower learning rate, --cfg-options {lower}{others}'
+            )
+        kept = f'The last good checkpoint is {good}' if good else ('No checkpoint had been saved')
         path = '' if good == saved else good
-        return (f'{kept}; to go on with a lower learning rate: '
-                f'{_command(path, lower)}{others}')
+        return f'{kept}; to go on with a lower learning rate: {_command(path, lower)}{others}'
 
-    def _last_good(self, work_dir: str, saved: Optional[str]) -> Optional[str]:
+    def _last_good(self, work_dir: str, saved: str | None) -> str | None:
         """The newest checkpoint in which all is finite, the last one first."""
         if saved is None or '://' in saved:
             return saved  # of a storage: was looked at when it was saved
@@ -129,13 +132,16 @@ class NonFiniteLossHook(Hook):
                 content = read(path, 'cpu', mmap=True)
             except UserError:
                 continue
-            if isinstance(content, dict) and 'optimizer' in content and (
-                    nonfinite_entry(content, self._constants) is None):
+            if (
+                isinstance(content, dict)
+                and 'optimizer' in content
+                and (nonfinite_entry(content, self._constants) is None)
+            ):
                 return path
         return None
 
 
-def _command(path: Optional[str], option: str) -> str:
+def _command(path: str | None, option: str) -> str:
     """What to type to resume from a path with one more ``--cfg-options``."""
     command = os.environ.get('POSLABEL_MM_RESUME_COMMAND', '')
     if not command.endswith(' --resume'):

@@ -1,4 +1,5 @@
-from typing import Any, Iterator, Mapping
+from collections.abc import Iterator, Mapping
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -21,13 +22,14 @@ def constant_infinities(model: nn.Module) -> dict[str, Tensor]:
     return {
         name: value.clone()
         for name, value in model.state_dict().items()
-        if name not in parameters and isinstance(value, Tensor)
-        and value.isinf().any() and not value.isnan().any()
+        if name not in parameters
+        and isinstance(value, Tensor)
+        and value.isinf().any()
+        and not value.isnan().any()
     }
 
 
-def nonfinite_entry(checkpoint: dict,
-                    constants: Mapping[str, Tensor]) -> str | None:
+def nonfinite_entry(checkpoint: dict, constants: Mapping[str, Tensor]) -> str | None:
     """Find NaN or infinity in what a checkpoint holds of a run's state.
 
     Args:
@@ -49,8 +51,7 @@ def nonfinite_entry(checkpoint: dict,
             if section == 'ema_state_dict':
                 name = name.removeprefix('module.')
             constant = constants.get(name)
-            if constant is None or not torch.equal(constant.cpu(),
-                                                   value.cpu()):
+            if constant is None or not torch.equal(constant.cpu(), value.cpu()):
                 return f'the weights {name}'
     return None
 
@@ -60,7 +61,7 @@ def _tensors(node: Any, path: tuple) -> Iterator[tuple[str, Tensor]]:
         yield '.'.join(map(str, path)), node
     elif isinstance(node, dict):
         for key, value in node.items():
-            yield from _tensors(value, path + (key, ))
+            yield from _tensors(value, path + (key,))
     elif isinstance(node, (list, tuple)):
         for i, value in enumerate(node):
-            yield from _tensors(value, path + (i, ))
+            yield from _tensors(value, path + (i,))

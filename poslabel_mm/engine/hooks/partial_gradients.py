@@ -1,5 +1,4 @@
 """Gradients that are accumulated and have not updated the weights yet."""
-from typing import Optional
 
 import torch.distributed
 from mmengine.dist import get_rank, get_world_size, is_main_process
@@ -17,7 +16,7 @@ def are_pending(runner) -> bool:
     return not all(one.should_update() for one in wrappers if isinstance(one, OptimWrapper))
 
 
-def gather(runner) -> Optional[list[Gradients]]:
+def gather(runner) -> list[Gradients] | None:
     """Collect what the processes have accumulated, each from its own images.
 
     Returns:
@@ -26,7 +25,8 @@ def gather(runner) -> Optional[list[Gradients]]:
     """
     own = {
         name: parameter.grad.detach().cpu()
-        for name, parameter in _model(runner).named_parameters() if parameter.grad is not None
+        for name, parameter in _model(runner).named_parameters()
+        if parameter.grad is not None
     }
     if get_world_size() == 1:
         return [own]
@@ -40,7 +40,8 @@ def restore(runner, gathered: list[Gradients]) -> None:
     if len(gathered) != get_world_size():
         runner.logger.warning(
             f'gradients were accumulated by {len(gathered)} processes when the checkpoint was '
-            f'saved, there are {get_world_size()} now: they are left out')
+            f'saved, there are {get_world_size()} now: they are left out'
+        )
         return
     own = gathered[get_rank()]
     for name, parameter in _model(runner).named_parameters():

@@ -2,8 +2,9 @@ import ast
 import copy
 import inspect
 import math
+from collections.abc import Iterator
 from types import SimpleNamespace
-from typing import Any, Iterator
+from typing import Any
 
 from mmengine.hooks import Hook
 from mmengine.optim import OptimWrapper, OptimWrapperDict
@@ -15,8 +16,13 @@ from poslabel_mm.registry import HOOKS
 
 # How far a scheduler has come; all else in its state is of the config.
 PROGRESS = {
-    'last_step', '_global_step', '_last_value', 'verbose', 'best',
-    'num_bad_epochs', 'cooldown_counter'
+    'last_step',
+    '_global_step',
+    '_last_value',
+    'verbose',
+    'best',
+    'num_bad_epochs',
+    'cooldown_counter',
 }
 
 
@@ -47,25 +53,26 @@ class ResumeOptionsHook(Hook):
 
     def after_load_checkpoint(self, runner, checkpoint: dict) -> None:
         if not getattr(runner, '_resume', False) or not isinstance(
-                getattr(runner, 'optim_wrapper', None), OptimWrapper):
+            getattr(runner, 'optim_wrapper', None), OptimWrapper
+        ):
             return
         if 'optimizer' not in checkpoint:
             return
         changes = []
-        for wrapper, schedulers, optimizer, states, keep in _parts(
-                runner, checkpoint):
+        for wrapper, schedulers, optimizer, states, keep in _parts(runner, checkpoint):
             saved = list(optimizer['param_groups'])
             if optimizer.get('base_param_settings') is not None:
                 saved.append(optimizer['base_param_settings'])
             if len(saved) != len(wrapper.param_groups):
                 continue  # torch refuses it by name
             if _follows_validation(schedulers) and _optimizer(
-                    checkpoint['meta'].get('cfg', '')) != _optimizer(
-                        runner.cfg.pretty_text):
+                checkpoint['meta'].get('cfg', '')
+            ) != _optimizer(runner.cfg.pretty_text):
                 raise _cannot_repeat()
-            rebuilt = not _same([_settings(state) for state in states], [
-                _settings(scheduler.state_dict()) for scheduler in schedulers
-            ])
+            rebuilt = not _same(
+                [_settings(state) for state in states],
+                [_settings(scheduler.state_dict()) for scheduler in schedulers],
+            )
             changes += _changes(wrapper, schedulers, saved, rebuilt)
             if rebuilt:
                 _repeat(runner, wrapper, schedulers, checkpoint['meta'])
@@ -79,7 +86,8 @@ class ResumeOptionsHook(Hook):
         if changes:
             runner.logger.warning(
                 'resumed with the options of the config in place of the '
-                f'checkpoint\'s: {", ".join(dict.fromkeys(changes))}')
+                f"checkpoint's: {', '.join(dict.fromkeys(changes))}"
+            )
 
 
 def _parts(runner, checkpoint: dict) -> Iterator[tuple]:
@@ -90,13 +98,21 @@ def _parts(runner, checkpoint: dict) -> Iterator[tuple]:
         states = checkpoint.setdefault('param_schedulers', {})
         for name, one in wrapper.items():
             if name in checkpoint['optimizer']:
-                yield (one, (schedulers or {}).get(name, []),
-                       checkpoint['optimizer'][name], states.get(name, []),
-                       lambda new, name=name: states.update({name: new}))
+                yield (
+                    one,
+                    (schedulers or {}).get(name, []),
+                    checkpoint['optimizer'][name],
+                    states.get(name, []),
+                    lambda new, name=name: states.update({name: new}),
+                )
     else:
-        yield (wrapper, schedulers or [], checkpoint['optimizer'],
-               checkpoint.get('param_schedulers') or [],
-               lambda new: checkpoint.update(param_schedulers=new))
+        yield (
+            wrapper,
+            schedulers or [],
+            checkpoint['optimizer'],
+            checkpoint.get('param_schedulers') or [],
+            lambda new: checkpoint.update(param_schedulers=new),
+        )
 
 
 def _follows_validation(schedulers: list) -> bool:
@@ -108,15 +124,22 @@ def _cannot_repeat() -> UserError:
         'the learning rate or its schedule is not the one of the checkpoint, and it follows the '
         'validation results, which a resumed run cannot repeat: resume with the optimizer and the '
         'param_scheduler that the run began with, or start a new run from its weights '
-        '(load_from=FILE without --resume)')
+        '(load_from=FILE without --resume)'
+    )
 
 
 def _optimizer(config: str) -> str | None:
     """What a config's text says of the optimizer: such a schedule keeps no base value."""
     for node in ast.parse(config).body:
         if isinstance(node, ast.Assign) and ast.unparse(node.targets[0]) == 'optim_wrapper':
-            return next((ast.unparse(keyword.value) for keyword in getattr(
-                node.value, 'keywords', ()) if keyword.arg == 'optimizer'), None)
+            return next(
+                (
+                    ast.unparse(keyword.value)
+                    for keyword in getattr(node.value, 'keywords', ())
+                    if keyword.arg == 'optimizer'
+                ),
+                None,
+            )
     return None
 
 
@@ -151,8 +174,9 @@ def _bases(schedulers: list) -> set[str]:
     return names | {f'initial_{name}' for name in names}
 
 
-def _changes(wrapper: OptimWrapper, schedulers: list, saved: list[dict],
-             rebuilt: bool) -> Iterator[str]:
+def _changes(
+    wrapper: OptimWrapper, schedulers: list, saved: list[dict], rebuilt: bool
+) -> Iterator[str]:
     """In words, and of every option once."""
     for name in _options(wrapper):
         scheduled = _is_scheduled(name, schedulers)
@@ -191,8 +215,10 @@ def _repeat(runner, wrapper: OptimWrapper, schedulers: list, meta: dict) -> None
 
     step._with_counter = True
     stand_in = SimpleNamespace(
-        step=step, _global_step=0,
-        param_groups=[_without_params(groups[i]) for i, *_ in alike.values()])
+        step=step,
+        _global_step=0,
+        param_groups=[_without_params(groups[i]) for i, *_ in alike.values()],
+    )
     base_values = [scheduler.base_values for scheduler in schedulers]
     for scheduler, values in zip(schedulers, base_values):
         scheduler.optimizer = stand_in

@@ -3,22 +3,21 @@ import signal
 import sys
 import threading
 import time
-from typing import Optional
 
 import torch
 from mmengine.dist import all_reduce, barrier, is_main_process
 from mmengine.hooks import Hook
 from mmengine.runner import IterBasedTrainLoop
 
-from poslabel_mm.engine.resumable_train_loop import ResumableTrainLoop
-from poslabel_mm.registry import HOOKS
 from poslabel_mm.engine.hooks.atomic_checkpoint_hook import AtomicCheckpointHook
 from poslabel_mm.engine.hooks.last_saved import last_saved
+from poslabel_mm.engine.resumable_train_loop import ResumableTrainLoop
+from poslabel_mm.registry import HOOKS
 
 # SIGUSR1 is what Slurm is commonly asked to send before the time is over.
 SIGNALS = tuple(
-    getattr(signal, name) for name in ('SIGTERM', 'SIGINT', 'SIGUSR1')
-    if hasattr(signal, name))
+    getattr(signal, name) for name in ('SIGTERM', 'SIGINT', 'SIGUSR1') if hasattr(signal, name)
+)
 
 # Launchers pass a signal on to processes that the terminal has told already.
 SAME_SIGNAL_SECONDS = 1.0
@@ -30,12 +29,12 @@ class _Received:
     def __init__(self) -> None:
         self.forget()
 
-    def forget(self, work_dir: Optional[str] = None) -> None:
-        self.signum: Optional[int] = None
+    def forget(self, work_dir: str | None = None) -> None:
+        self.signum: int | None = None
         self.work_dir = work_dir
         # What was saved because of the signal, or why nothing was.
-        self.saved: Optional[str] = None
-        self.failure: Optional[str] = None
+        self.saved: str | None = None
+        self.failure: str | None = None
         self._pid = os.getpid()
         self._time = 0.0
 
@@ -56,15 +55,14 @@ class _Received:
         elif self.saved is not None:
             left = f'saved {self.saved} in {saved}'
         else:
-            left = (f'the last checkpoint is {saved}, what came after it will '
-                    'be repeated')
+            left = f'the last checkpoint is {saved}, what came after it will be repeated'
         return left if self.failure is None else f'{self.failure}; {left}'
 
 
 _received = _Received()
 
 
-def stop_status() -> Optional[int]:
+def stop_status() -> int | None:
     """Say, once, what a run left behind that was told to stop.
 
     Returns:
@@ -74,13 +72,13 @@ def stop_status() -> Optional[int]:
     if _received.signum is None:
         return None
     if _received.work_dir is not None and is_main_process():
-        resume = os.environ.get('POSLABEL_MM_RESUME_COMMAND',
-                                'the same command with --resume')
+        resume = os.environ.get('POSLABEL_MM_RESUME_COMMAND', 'the same command with --resume')
         print(
             f'stopped by {signal.Signals(_received.signum).name}: '
             f'{_received.left_behind()}; to go on: {resume}',
             file=sys.stderr,
-            flush=True)
+            flush=True,
+        )
     _received.work_dir = None
     return 128 + _received.signum
 
@@ -108,52 +106,51 @@ class StopSignalHook(Hook):
 
     def __init__(self) -> None:
         self._previous: dict = {}
-        self._checkpoints: Optional[AtomicCheckpointHook] = None
+        self._checkpoints: AtomicCheckpointHook | None = None
 
     def before_train(self, runner) -> None:
         _received.forget(runner.work_dir)
         self._checkpoints = next(
-            (hook for hook in getattr(runner, 'hooks', ())
-             if isinstance(hook, AtomicCheckpointHook)), None)
+            (
+                hook
+                for hook in getattr(runner, 'hooks', ())
+                if isinstance(hook, AtomicCheckpointHook)
+            ),
+            None,
+        )
         # Python delivers signals to the main thread only.
         if threading.current_thread() is threading.main_thread():
             for signum in SIGNALS:
-                self._previous[signum] = signal.signal(signum,
-                                                       _received.handle)
+                self._previous[signum] = signal.signal(signum, _received.handle)
 
     def before_train_epoch(self, runner) -> None:
         if self._agreed():
             self._leave(runner, runner.epoch, runner.iter)
 
-    def after_train_iter(self,
-                         runner,
-                         batch_idx: int,
-                         data_batch=None,
-                         outputs: Optional[dict] = None) -> None:
+    def after_train_iter(
+        self, runner, batch_idx: int, data_batch=None, outputs: dict | None = None
+    ) -> None:
         # The last of an epoch is stopped after when the epoch was saved.
-        if not self.end_of_epoch(runner.train_dataloader,
-                                 batch_idx) and self._agreed():
-            if self._resumes_in_mid_epoch(
-                    runner) and not self._checkpoints.can_save(runner):
+        if not self.end_of_epoch(runner.train_dataloader, batch_idx) and self._agreed():
+            if self._resumes_in_mid_epoch(runner) and not self._checkpoints.can_save(runner):
                 return  # gradients are accumulated: the next iteration
             self._leave(runner, runner.epoch, runner.iter + 1)
 
     def after_train_epoch(self, runner) -> None:
         is_over = self.is_last_train_epoch(runner) and runner.val_loop is None
         # Other loops would not make up for the validation that follows.
-        if self._resumes_in_mid_epoch(
-                runner) and not is_over and self._agreed():
+        if self._resumes_in_mid_epoch(runner) and not is_over and self._agreed():
             self._leave(runner, runner.epoch + 1, runner.iter)
 
-    def after_val_iter(self,
-                       runner,
-                       batch_idx: int,
-                       data_batch=None,
-                       outputs=None) -> None:
+    def after_val_iter(self, runner, batch_idx: int, data_batch=None, outputs=None) -> None:
         # Each process for itself: they may validate on unequal numbers of
         # batches, and nothing is to be saved.
-        if self._previous and _received.signum and self._resumes_in_mid_epoch(
-                runner) and self._checkpoints.has_saved(runner.iter):
+        if (
+            self._previous
+            and _received.signum
+            and self._resumes_in_mid_epoch(runner)
+            and self._checkpoints.has_saved(runner.iter)
+        ):
             _received.saved = _moment(runner, runner.epoch)
             self._end()
 
@@ -162,8 +159,7 @@ class StopSignalHook(Hook):
         self._restore()
 
     def _resumes_in_mid_epoch(self, runner) -> bool:
-        return self._checkpoints is not None and isinstance(
-            runner.train_loop, ResumableTrainLoop)
+        return self._checkpoints is not None and isinstance(runner.train_loop, ResumableTrainLoop)
 
     def _agreed(self) -> bool:
         """Whether any process was told to stop."""
@@ -188,13 +184,15 @@ class StopSignalHook(Hook):
         if self._resumes_in_mid_epoch(runner):
             self._checkpoints.save_mid_epoch(runner, epoch, iterations)
             _received.saved = _moment(runner, epoch)
-        elif self._checkpoints is not None and isinstance(
-                runner.train_loop, IterBasedTrainLoop
-        ) and not self._checkpoints.by_epoch:
+        elif (
+            self._checkpoints is not None
+            and isinstance(runner.train_loop, IterBasedTrainLoop)
+            and not self._checkpoints.by_epoch
+        ):
             if not self._checkpoints.has_saved(iterations):
                 self._checkpoints._save_checkpoint_with_step(
-                    runner, iterations,
-                    dict(epoch=runner.epoch, iter=iterations))
+                    runner, iterations, dict(epoch=runner.epoch, iter=iterations)
+                )
             _received.saved = f'at iteration {iterations}'
 
     def _end(self) -> None:

@@ -1,17 +1,18 @@
 """Do the class folders, the model and each other's labels agree? Found out before a run begins."""
+
 import json
 import os.path as osp
 from pathlib import Path
-from typing import Dict, FrozenSet, Iterator, List, NamedTuple, Optional, Tuple
+from typing import NamedTuple
 
 from mmengine.config import Config
 from mmengine.registry import MODELS
 
-from poslabel_mm.stack import config_prefix
+from poslabel_mm.datasets.class_folders import is_no_class
 from poslabel_mm.datasets.sources import SOURCES, Source
 from poslabel_mm.errors import UserError
-from poslabel_mm.datasets.class_folders import is_no_class
 from poslabel_mm.launch.checks.options import counted_classes
+from poslabel_mm.stack import config_prefix
 
 HEAD = 'model.head.num_classes'
 
@@ -34,16 +35,17 @@ class Labels(NamedTuple):
         num_built_in (int, optional): How many class names the type has of
             its own.
     """
+
     key: str
     root: str
     where: str
     elsewhere: str
-    label_of: Dict[str, int]
-    images: Optional[Dict[str, int]] = None
-    labels: FrozenSet[int] = frozenset()
-    num_names: Optional[int] = None
+    label_of: dict[str, int]
+    images: dict[str, int] | None = None
+    labels: frozenset[int] = frozenset()
+    num_names: int | None = None
     kind: str = ''
-    num_built_in: Optional[int] = None
+    num_built_in: int | None = None
 
     @property
     def by_folder(self) -> bool:
@@ -52,11 +54,12 @@ class Labels(NamedTuple):
 
 class Fault(NamedTuple):
     """What is wrong with a dataset, and what mends it, as parts of a sentence."""
+
     what: str
     mend: str
 
 
-def check_classes(cfg: Config, datasets: List[Labels], loaders: Tuple[str, ...]) -> None:
+def check_classes(cfg: Config, datasets: list[Labels], loaders: tuple[str, ...]) -> None:
     """Check that folders that give labels are classes, as many as the model has.
 
     A dataset of the paper must not have fewer than the model either; a user's
@@ -76,8 +79,9 @@ def check_classes(cfg: Config, datasets: List[Labels], loaders: Tuple[str, ...])
     learns_labels = not _is_a(cfg, 'BaseSelfSupervisor')
     compared = learns_labels and not _is_a(cfg, 'BaseRetriever')
     counted = [dataset for dataset in datasets if dataset.images is not None]
-    numbers = {dataset.key: _wrong_number(cfg, dataset, loaders, learns_labels)
-               for dataset in counted}
+    numbers = {
+        dataset.key: _wrong_number(cfg, dataset, loaders, learns_labels) for dataset in counted
+    }
     known = [dataset for dataset in datasets if compared and _is_known(dataset, head)]
     differences = {dataset.key: _difference(known[0], dataset) for dataset in known[1:]}
     faulty = any(numbers.values()) or any(differences.values())
@@ -90,8 +94,10 @@ def check_classes(cfg: Config, datasets: List[Labels], loaders: Tuple[str, ...])
                 reason = 'holds no images'
             else:
                 continue
-            raise UserError(f'folder {osp.join(dataset.where, name)} ({dataset.key}) would be '
-                            f'taken for a class and {reason}: remove it')
+            raise UserError(
+                f'folder {osp.join(dataset.where, name)} ({dataset.key}) would be '
+                f'taken for a class and {reason}: remove it'
+            )
     for dataset in datasets:
         _refuse(dataset, numbers.get(dataset.key), differences.get(dataset.key))
     for dataset in datasets:
@@ -99,10 +105,11 @@ def check_classes(cfg: Config, datasets: List[Labels], loaders: Tuple[str, ...])
             raise UserError(
                 f'{dataset.where} ({dataset.key}) has label {max(dataset.labels)}, and the '
                 f'labels of {head:,} classes ({HEAD}) are 0 to {head - 1}: number its classes '
-                'from 0, or set ' + _count_options(cfg, loaders, max(dataset.labels) + 1))
+                'from 0, or set ' + _count_options(cfg, loaders, max(dataset.labels) + 1)
+            )
 
 
-def _head_classes(cfg: Config) -> Optional[int]:
+def _head_classes(cfg: Config) -> int | None:
     head = (cfg.get('model') or {}).get('head')
     count = head.get('num_classes') if isinstance(head, dict) else None
     return count if isinstance(count, int) and count > 0 else None
@@ -111,6 +118,7 @@ def _head_classes(cfg: Config) -> Optional[int]:
 def _is_a(cfg: Config, base: str) -> bool:
     """Is the model of this kind of MMPretrain's?"""
     from mmpretrain import models
+
     model = cfg.get('model') or {}
     kind = model.get('type')
     if isinstance(kind, str):
@@ -119,7 +127,7 @@ def _is_a(cfg: Config, base: str) -> bool:
     return isinstance(kind, type) and issubclass(kind, getattr(models, base))
 
 
-def _refuse(dataset: Labels, number: Optional[Fault], difference: Optional[Fault]) -> None:
+def _refuse(dataset: Labels, number: Fault | None, difference: Fault | None) -> None:
     """Raise what is wrong with the number or the names of the classes, if anything."""
     moving = f'set --cfg-options {dataset.elsewhere} to the right folder'
     if number and difference:
@@ -130,47 +138,54 @@ def _refuse(dataset: Labels, number: Optional[Fault], difference: Optional[Fault
         line = f'{fault.what}: {fault.mend}, or {moving}'
     else:
         return
-    raise UserError(f'{"data folder" if dataset.by_folder else "list"} {dataset.where} '
-                    f'({dataset.key}) {line}')
+    raise UserError(
+        f'{"data folder" if dataset.by_folder else "list"} {dataset.where} ({dataset.key}) {line}'
+    )
 
 
-def _is_known(dataset: Labels, head: Optional[int]) -> bool:
+def _is_known(dataset: Labels, head: int | None) -> bool:
     """Whether the labels are this model's; data that is only looked up may be another's."""
     looked_up = dataset.by_folder and dataset.images is None
     return bool(dataset.label_of) and (not looked_up or head in (None, len(dataset.label_of)))
 
 
-def _difference(first: Labels, dataset: Labels) -> Optional[Fault]:
+def _difference(first: Labels, dataset: Labels) -> Fault | None:
     """What differs between the classes of the first dataset and another's."""
     same_loader = dataset.key.split('.')[0] == first.key.split('.')[0]
     if first.by_folder and dataset.by_folder and not same_loader:
         there = f'{first.where} ({first.key})'
         lacking = [name for name in first.label_of if name not in dataset.label_of]
         if lacking:
-            return Fault(f'lacks {_some(lacking)} of {there}, and labels count the folders',
-                         'make an empty folder for each class without images')
+            return Fault(
+                f'lacks {_some(lacking)} of {there}, and labels count the folders',
+                'make an empty folder for each class without images',
+            )
         extra = [name for name in dataset.label_of if name not in first.label_of]
         if extra:
-            return Fault(f'has {_some(extra)}, not in {there}, and labels count the folders',
-                         'remove what is no class')
+            return Fault(
+                f'has {_some(extra)}, not in {there}, and labels count the folders',
+                'remove what is no class',
+            )
     for name, label in dataset.label_of.items():
         if first.label_of.get(name, label) != label:
-            return Fault(f'gives class {name} label {label}, and {first.where} ({first.key}) '
-                         f'gives it {first.label_of[name]}',
-                         'number the classes in the order of the sorted names of the class '
-                         'folders')
+            return Fault(
+                f'gives class {name} label {label}, and {first.where} ({first.key}) '
+                f'gives it {first.label_of[name]}',
+                'number the classes in the order of the sorted names of the class folders',
+            )
     return None
 
 
-def _some(names: List[str]) -> str:
+def _some(names: list[str]) -> str:
     if len(names) == 1:
         return f'class {names[0]}'
     more = f' and {len(names) - 3:,} more' if len(names) > 3 else ''
     return f'the classes {", ".join(names[:3])}{more}'
 
 
-def _wrong_number(cfg: Config, dataset: Labels, loaders: Tuple[str, ...],
-                  learns_labels: bool) -> Optional[Fault]:
+def _wrong_number(
+    cfg: Config, dataset: Labels, loaders: tuple[str, ...], learns_labels: bool
+) -> Fault | None:
     """What is wrong with the number of class folders, if anything."""
     found = len(dataset.label_of)
     head = _head_classes(cfg) if learns_labels else None
@@ -178,27 +193,33 @@ def _wrong_number(cfg: Config, dataset: Labels, loaders: Tuple[str, ...],
     holds = f'holds {found:,} classes{"" if source is None else f" of {source.title}"} and not '
     built_in = None if dataset.num_names else dataset.num_built_in
     if dataset.num_names not in (None, found):  # MMPretrain asserts that
-        return Fault(f'{holds}{dataset.num_names:,} ({dataset.key}.classes)',
-                     'name each of them there')
+        return Fault(
+            f'{holds}{dataset.num_names:,} ({dataset.key}.classes)', 'name each of them there'
+        )
     if head is None:
         if built_in in (None, found):
             return None
-        return Fault(f'{holds}{built_in:,} ({dataset.kind})', 'to pre-train on a part of it set '
-                     f'--cfg-options {dataset.key}.with_label=False')
-    if found == head or (found < head and not (
-            built_in or source or source_named(dataset.root) or _is_shipped(cfg))):
+        return Fault(
+            f'{holds}{built_in:,} ({dataset.kind})',
+            f'to pre-train on a part of it set --cfg-options {dataset.key}.with_label=False',
+        )
+    if found == head or (
+        found < head and not (built_in or source or source_named(dataset.root) or _is_shipped(cfg))
+    ):
         return None
-    return Fault(f'{holds}{head:,} ({HEAD})',
-                 f'set {_count_options(cfg, loaders, found)} for a model of as many')
+    return Fault(
+        f'{holds}{head:,} ({HEAD})',
+        f'set {_count_options(cfg, loaders, found)} for a model of as many',
+    )
 
 
-def _count_options(cfg: Config, loaders: Tuple[str, ...], count: int) -> str:
+def _count_options(cfg: Config, loaders: tuple[str, ...], count: int) -> str:
     """The options that make a model of so many classes."""
     keys = [HEAD] + [key for key, value in counted_classes(cfg, loaders) if value != count]
     return '--cfg-options ' + ' '.join(f'{key}={count}' for key in keys)
 
 
-def source_made_in(root: str) -> Optional[Source]:
+def source_made_in(root: str) -> Source | None:
     """The dataset that the converters recorded in ``split.json``."""
     path = osp.join(root, 'split.json')
     if not osp.isfile(path):
@@ -210,14 +231,12 @@ def source_made_in(root: str) -> Optional[Source]:
         return None
 
 
-def source_named(root: str) -> Optional[Source]:
+def source_named(root: str) -> Source | None:
     """The dataset that a folder is named after."""
     name = osp.basename(osp.normpath(root))
-    return next((source for source in SOURCES
-                 if osp.basename(source.folder) == name), None)
+    return next((source for source in SOURCES if osp.basename(source.folder) == name), None)
 
 
 def _is_shipped(cfg: Config) -> bool:
     """Is this an experiment of the paper, and not a config made from one?"""
-    return bool(cfg.filename) and (
-        config_prefix.ROOT in Path(cfg.filename).resolve().parents)
+    return bool(cfg.filename) and (config_prefix.ROOT in Path(cfg.filename).resolve().parents)

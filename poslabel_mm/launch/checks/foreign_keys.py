@@ -1,4 +1,5 @@
 """Whose names a checkpoint's weights have."""
+
 import re
 from typing import Any
 
@@ -6,17 +7,25 @@ from torch import Tensor
 
 # Below one of these other code keeps a model's weights; MMEngine looks below
 # `state_dict` alone.
-CONTAINERS = ('model', 'teacher', 'student', 'module', 'net', 'model_state',
-              'model_state_dict', 'weights')
+CONTAINERS = (
+    'model',
+    'teacher',
+    'student',
+    'module',
+    'net',
+    'model_state',
+    'model_state_dict',
+    'weights',
+)
 
 # What a layout is known by: patterns that all have to be there.
-HUGGING_FACE = (r'(\w+\.)?encoder\.layer\.\d+\.attention\.attention\.query\.', )
-TORCHVISION = (r'encoder\.layers\.encoder_layer_\d+\.', )
-MOCO = (r'(base|momentum)_encoder\.', )
+HUGGING_FACE = (r'(\w+\.)?encoder\.layer\.\d+\.attention\.attention\.query\.',)
+TORCHVISION = (r'encoder\.layers\.encoder_layer_\d+\.',)
+MOCO = (r'(base|momentum)_encoder\.',)
 MAE = (r'decoder_blocks\.\d+\.', r'decoder_embed\.')
 VIT = (r'blocks\.(\d+\.)+attn\.qkv\.', r'cls_token$')
 DINOV2 = (*VIT, r'blocks\.(\d+\.)+ls1\.gamma$', r'mask_token$')
-SWIN = (r'layers\.\d+\.blocks\.\d+\.attn\.qkv\.', )
+SWIN = (r'layers\.\d+\.blocks\.\d+\.attn\.qkv\.',)
 
 
 def whose_keys(content: dict) -> str | None:
@@ -28,11 +37,15 @@ def whose_keys(content: dict) -> str | None:
     Returns:
         str | None: An end of a sentence, or None where nothing is recognised.
     """
-    place = next((name for name in ('state_dict', *CONTAINERS)
-                  if isinstance(content.get(name), dict)), None)
+    place = next(
+        (name for name in ('state_dict', *CONTAINERS) if isinstance(content.get(name), dict)), None
+    )
     weights = content if place is None else content[place]
-    names = [re.sub(r'^(module\.)?(backbone\.(?=blocks\.|cls_token|mask_token))?', '', name)
-             for name in weights if isinstance(name, str)]
+    names = [
+        re.sub(r'^(module\.)?(backbone\.(?=blocks\.|cls_token|mask_token))?', '', name)
+        for name in weights
+        if isinstance(name, str)
+    ]
     owner = _owner(names, place)
     said = [f'its keys are those of {owner}'] if owner else []
     if place in CONTAINERS and _is_weights(weights):
@@ -56,7 +69,7 @@ def _owner(names: list[str], place: str | None) -> str | None:
     if have(DINOV2):
         return 'DINOv2'
     if have(VIT):
-        if have((r'(dist_token|head_dist\.)', )) or place == 'model' and have((r'head\.', )):
+        if have((r'(dist_token|head_dist\.)',)) or place == 'model' and have((r'head\.',)):
             return "DeiT's own code"
         return "MAE's own code" if place == 'model' else 'timm'
     if have(SWIN):

@@ -1,5 +1,6 @@
 """Options of a config that must agree, found before a run touches its work dir."""
-from typing import Iterator
+
+from collections.abc import Iterator
 
 from mmengine.config import Config
 
@@ -25,11 +26,13 @@ def check_auto_scale_lr(cfg: Config) -> None:
         raise UserError(
             f'the learning rate cannot be scaled (--auto-scale-lr): auto_scale_lr.base_batch_size '
             f'{found}; give the batch size that the learning rate was chosen for with '
-            '--cfg-options auto_scale_lr.base_batch_size=N')
+            '--cfg-options auto_scale_lr.base_batch_size=N'
+        )
     if not _is_positive(cfg.train_dataloader.get('batch_size')):
         raise UserError(
             'the learning rate cannot be scaled (--auto-scale-lr): train_dataloader has no '
-            'batch_size to scale it to; set optim_wrapper.optimizer.lr without --auto-scale-lr')
+            'batch_size to scale it to; set optim_wrapper.optimizer.lr without --auto-scale-lr'
+        )
 
 
 def check_num_classes(cfg: Config, loaders: tuple[str, ...]) -> None:
@@ -54,14 +57,18 @@ def check_num_classes(cfg: Config, loaders: tuple[str, ...]) -> None:
     if wrong:
         found = ', '.join(f'{key} is {value or "not set"}' for key, value in wrong.items())
         options = ' '.join(f'{key}={expected}' for key in wrong)
-        raise UserError(f'model.head.num_classes is {expected}, but {found}: change them '
-                        f'together, --cfg-options {options}')
+        raise UserError(
+            f'model.head.num_classes is {expected}, but {found}: change them '
+            f'together, --cfg-options {options}'
+        )
     for key, metric in _metrics(cfg, loaders):
         topk = metric.get('topk') or 0
         most = topk if isinstance(topk, int) else max(topk)
         if most > expected:
-            raise UserError(f'{key}.topk asks for the best {most} of {expected} classes '
-                            f'(model.head.num_classes): set --cfg-options {key}.topk=1')
+            raise UserError(
+                f'{key}.topk asks for the best {most} of {expected} classes '
+                f'(model.head.num_classes): set --cfg-options {key}.topk=1'
+            )
 
 
 def counted_classes(cfg: Config, loaders: tuple[str, ...]) -> Iterator[tuple[str, int | None]]:
@@ -81,7 +88,9 @@ def counted_classes(cfg: Config, loaders: tuple[str, ...]) -> Iterator[tuple[str
         if preprocessor is None:
             preprocessor, key = cfg.get('data_preprocessor') or {}, 'data_preprocessor'
         kind = str(preprocessor.get('type', 'ClsDataPreprocessor'))
-        augments = preprocessor.get('batch_augments', (model.get('train_cfg') or {}).get('augments'))
+        augments = preprocessor.get(
+            'batch_augments', (model.get('train_cfg') or {}).get('augments')
+        )
         if 'ClsDataPreprocessor' in kind and (augments or preprocessor.get('to_onehot')):
             # One-hot labels; without the number each batch has a width of its own.
             yield f'{key}.num_classes', preprocessor.get('num_classes')
@@ -99,8 +108,11 @@ def _metrics(cfg: Config, loaders: tuple[str, ...]) -> Iterator[tuple[str, dict]
         if isinstance(evaluator, dict):
             yield key, evaluator
         elif isinstance(evaluator, (list, tuple)):
-            yield from ((f'{key}.{i}', metric) for i, metric in enumerate(evaluator)
-                        if isinstance(metric, dict))
+            yield from (
+                (f'{key}.{i}', metric)
+                for i, metric in enumerate(evaluator)
+                if isinstance(metric, dict)
+            )
 
 
 def _given(key: str, losses: dict | list | None) -> Iterator[tuple[str, int]]:

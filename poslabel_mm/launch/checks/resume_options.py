@@ -1,11 +1,12 @@
 """Does the schedule of a run that is resumed follow its new length?"""
+
 import os.path as osp
 
 from mmengine.config import Config
 
-from poslabel_mm.stack.checkpoint_file import read
-from poslabel_mm.errors import UserError
 from poslabel_mm.engine.hooks.last_saved import last_saved
+from poslabel_mm.errors import UserError
+from poslabel_mm.stack.checkpoint_file import read
 
 HOOK = 'poslabel_mm.ResumeOptionsHook'
 
@@ -37,16 +38,22 @@ def _check_ends(cfg: Config) -> None:
         schedulers, keys = [schedulers], ['param_scheduler']
     option = 'max_epochs' if 'max_epochs' in cfg.train_cfg else 'max_iters'
     length, before = cfg.train_cfg.get(option), _length_before(cfg, option)
-    if None in (length, before) or length == before or any(
-            'type' not in scheduler for scheduler in schedulers):
+    if (
+        None in (length, before)
+        or length == before
+        or any('type' not in scheduler for scheduler in schedulers)
+    ):
         return
     changes = []
     for key, scheduler in zip(keys, schedulers):
         if scheduler.get('by_epoch', True) != (option == 'max_epochs'):
             continue
         begin = scheduler.get('begin', 0)
-        ends = {name: scheduler[name] for name in ('end', 'T_max', 'total_iters')
-                if scheduler.get(name) is not None}
+        ends = {
+            name: scheduler[name]
+            for name in ('end', 'T_max', 'total_iters')
+            if scheduler.get(name) is not None
+        }
         for name, value in ends.items():
             start = 0 if name == 'end' else begin
             if start + value == before:
@@ -55,7 +62,8 @@ def _check_ends(cfg: Config) -> None:
         raise UserError(
             f'train_cfg.{option} is {length}, and was {before} in the run to be resumed, but the '
             'learning rate is still scheduled for that: change them together, --cfg-options '
-            f'train_cfg.{option}={length} {" ".join(changes)}')
+            f'train_cfg.{option}={length} {" ".join(changes)}'
+        )
 
 
 def _length_before(cfg: Config, option: str) -> int | None:

@@ -1,9 +1,10 @@
 """Does the learning rate's schedule fit into the run?"""
+
 import copy
 import functools
 import math
 import os
-from typing import Callable
+from collections.abc import Callable
 
 from mmengine.config import Config
 from mmengine.registry import init_default_scope
@@ -40,7 +41,8 @@ def check_schedule(cfg: Config) -> None:
     if isinstance(schedulers, dict):
         schedulers, keys = [schedulers], ['param_scheduler']
     if not ('max_epochs' in train_cfg or 'max_iters' in train_cfg) or any(
-            'type' not in one for one in schedulers):
+        'type' not in one for one in schedulers
+    ):
         return
     # Asked for only where it decides: it reads the folders of the data.
     iterations = functools.cache(lambda: _iterations_per_epoch(cfg))
@@ -58,16 +60,19 @@ def _length(by_epoch: bool, train_cfg: dict, iterations: Callable[[], int]) -> i
     return 1 if by_epoch else train_cfg['max_iters']
 
 
-def _span(scheduler: dict, train_cfg: dict,
-          iterations: Callable[[], int]) -> tuple[float, float]:
+def _span(scheduler: dict, train_cfg: dict, iterations: Callable[[], int]) -> tuple[float, float]:
     by_epoch = scheduler.get('by_epoch', True)
     begin = scheduler.get('begin', 0)
-    end = scheduler['end'] if 'end' in scheduler else (
+    end = (
+        scheduler['end']
+        if 'end' in scheduler
         # An epoch has an iteration at least.
-        INF if begin == 0 else _length(by_epoch, train_cfg, iterations))
+        else (INF if begin == 0 else _length(by_epoch, train_cfg, iterations))
+    )
     if _in_iterations(scheduler) and not (begin == int(begin) and end == int(end)):
-        begin, end = (point if point == INF else int(point * iterations())
-                      for point in (begin, end))
+        begin, end = (
+            point if point == INF else int(point * iterations()) for point in (begin, end)
+        )
     return begin, end
 
 
@@ -75,20 +80,24 @@ def _in_iterations(scheduler: dict) -> bool:
     return scheduler.get('convert_to_iter_based', False) and scheduler.get('by_epoch', True)
 
 
-def _refusal(key: str, schedulers: dict[str, dict], train_cfg: dict,
-             iterations: Callable[[], int]) -> str:
+def _refusal(
+    key: str, schedulers: dict[str, dict], train_cfg: dict, iterations: Callable[[], int]
+) -> str:
     scheduler = schedulers[key]
     option = 'max_epochs' if 'max_epochs' in train_cfg else 'max_iters'
     by_epoch = scheduler.get('by_epoch', True)
     begin = scheduler.get('begin', 0)
     end = scheduler.get('end', _length(by_epoch, train_cfg, iterations))
     unit = 'epoch' if by_epoch else 'iteration'
-    line = (f'{key} begins at {unit} {_text(begin)} and ends at {unit} {_text(end)}, with '
-            f'train_cfg.{option}={train_cfg[option]}')
+    line = (
+        f'{key} begins at {unit} {_text(begin)} and ends at {unit} {_text(end)}, with '
+        f'train_cfg.{option}={train_cfg[option]}'
+    )
     if _in_iterations(scheduler):
         line += f' and {iterations()} iterations an epoch'
-    together = {name: one for name, one in schedulers.items()
-                if one.get('by_epoch', True) == by_epoch}
+    together = {
+        name: one for name, one in schedulers.items() if one.get('by_epoch', True) == by_epoch
+    }
     flags = ''
     if option == 'max_iters' and by_epoch:
         # MMEngine takes such a run for one epoch: have the schedulers count iterations.
@@ -103,8 +112,9 @@ def _refusal(key: str, schedulers: dict[str, dict], train_cfg: dict,
     return f'{line}: change them together, such as --cfg-options {options}{flags}'
 
 
-def _squeezed(schedulers: dict[str, dict], train_cfg: dict,
-              iterations: Callable[[], int]) -> tuple[int, dict[str, float]]:
+def _squeezed(
+    schedulers: dict[str, dict], train_cfg: dict, iterations: Callable[[], int]
+) -> tuple[int, dict[str, float]]:
     """A run's length, and schedulers of one unit that fit into it.
 
     They keep their shares of the run. The run is longer than asked for only
@@ -118,10 +128,18 @@ def _squeezed(schedulers: dict[str, dict], train_cfg: dict,
     # The smallest step, as a part of the unit that the schedulers count in.
     converted = any(map(_in_iterations, schedulers.values()))
     steps = iterations() if converted else 1
-    points = sorted({one[name] for one in schedulers.values()
-                     for name in ('begin', 'end') if 0 < one.get(name, 0) < INF})
-    total = max([one.get('end', 0) for one in schedulers.values() if one.get('end', 0) < INF]
-                + [one.get('begin', 0) + one.get('T_max', 0) for one in schedulers.values()])
+    points = sorted(
+        {
+            one[name]
+            for one in schedulers.values()
+            for name in ('begin', 'end')
+            if 0 < one.get(name, 0) < INF
+        }
+    )
+    total = max(
+        [one.get('end', 0) for one in schedulers.values() if one.get('end', 0) < INF]
+        + [one.get('begin', 0) + one.get('T_max', 0) for one in schedulers.values()]
+    )
     latest = max(one.get('begin', 0) for one in schedulers.values())
     if total <= latest:
         total = latest / WARMUP
@@ -143,7 +161,8 @@ def _squeezed(schedulers: dict[str, dict], train_cfg: dict,
             begin = one.get('begin', 0)
             end = begin + one['T_max']
             changes[f'{key}.T_max'] = (
-                moved[end] - moved[begin] if end in moved else one['T_max'] * length / total)
+                moved[end] - moved[begin] if end in moved else one['T_max'] * length / total
+            )
     if option == 'max_epochs' and not first.get('by_epoch', True):
         length = math.ceil(length / iterations())
     return length, changes

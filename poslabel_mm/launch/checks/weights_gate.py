@@ -9,6 +9,7 @@ not fit is a line in the log. Here it is an error, by one of three rules:
 - :func:`check_scored`: the model is tested. It has to be the same, but for its
   position heads, which are idle then.
 """
+
 import re
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -19,17 +20,19 @@ from mmengine.runner.checkpoint import _load_checkpoint_to_model, load_state_dic
 from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _NormBase
 
-from poslabel_mm.stack.checkpoint_file import check_records, read
 from poslabel_mm.errors import UserError
 from poslabel_mm.launch.checks.foreign_keys import whose_keys
+from poslabel_mm.stack.checkpoint_file import check_records, read
 
 # A Runner and an `init_cfg` take them off differently.
 RUNNER_PREFIX = r'^module.'
 INIT_PREFIX = r'^module\.'
 
 # Encodings of positions, learned or tables, which models may have or not.
-POSITIONS = re.compile(r'pos_embed|pos(ition)?_(embedding|encoding|token)|relative_|rel_pos|'
-                       r'attention_bias|attn_mask|_pos$|(^|\.)cpe\.')
+POSITIONS = re.compile(
+    r'pos_embed|pos(ition)?_(embedding|encoding|token)|relative_|rel_pos|'
+    r'attention_bias|attn_mask|_pos$|(^|\.)cpe\.'
+)
 NORMS = nn.LayerNorm, nn.GroupNorm, _NormBase
 
 
@@ -41,6 +44,7 @@ class Checkpoint:
         path (str): As the user named it.
         content (dict): What the file holds, its tensors on the disk.
     """
+
     path: str
     content: dict
 
@@ -59,14 +63,19 @@ class Differences:
         unexpected (list[str]): What the checkpoint has and the model lacks.
         resized (list[str]): What is of another shape, or no tensor.
     """
+
     missing: list[str]
     unexpected: list[str]
     resized: list[str]
 
     def without(self, *prefixes: str) -> 'Differences':
         """All but the names that begin with one of the prefixes."""
-        return Differences(*([name for name in names if not name.startswith(prefixes)]
-                             for names in (self.missing, self.unexpected, self.resized)))
+        return Differences(
+            *(
+                [name for name in names if not name.startswith(prefixes)]
+                for names in (self.missing, self.unexpected, self.resized)
+            )
+        )
 
     def __bool__(self) -> bool:
         return bool(self.missing or self.unexpected or self.resized)
@@ -93,8 +102,9 @@ def open_checkpoint(path: str) -> Checkpoint:
     check_records(path)
     content = read(path, 'cpu', mmap=True)
     if not isinstance(content, dict):
-        raise UserError(f'checkpoint {path} is not of a model: it holds a '
-                        f'{type(content).__name__}, not a dict')
+        raise UserError(
+            f'checkpoint {path} is not of a model: it holds a {type(content).__name__}, not a dict'
+        )
     checkpoint = Checkpoint(path, content)
     weights = checkpoint.weights
     if not isinstance(weights, dict) or not all(isinstance(name, str) for name in weights):
@@ -111,15 +121,18 @@ def check_averaged(checkpoint: Checkpoint) -> None:
     """
     averaged = checkpoint.content.get('ema_state_dict')
     if isinstance(averaged, dict):
-        _check_finite(checkpoint.path,
-                      {f'ema_state_dict.{name}': value for name, value in averaged.items()})
+        _check_finite(
+            checkpoint.path, {f'ema_state_dict.{name}': value for name, value in averaged.items()}
+        )
 
 
 def _check_finite(path: str, weights: dict) -> None:
     spoilt = [name for name, value in weights.items() if _is_spoilt(name, value)]
     if spoilt:
-        raise UserError(f'checkpoint {path} holds NaN or infinity in {some(spoilt)}: its training '
-                        'had failed; take an earlier one')
+        raise UserError(
+            f'checkpoint {path} holds NaN or infinity in {some(spoilt)}: its training '
+            'had failed; take an earlier one'
+        )
 
 
 def _is_spoilt(name: str, value: Any) -> bool:
@@ -131,8 +144,9 @@ def _is_spoilt(name: str, value: Any) -> bool:
     return not torch.stack(value.aminmax()).isfinite().all()
 
 
-def check_start(checkpoint: Checkpoint, module: nn.Module, differences: Differences,
-                name: str) -> None:
+def check_start(
+    checkpoint: Checkpoint, module: nn.Module, differences: Differences, name: str
+) -> None:
     """Refuse weights that training cannot start from.
 
     Args:
@@ -189,8 +203,9 @@ def refusal(checkpoint: Checkpoint, differences: Differences, name: str = '') ->
     return UserError(f'checkpoint {checkpoint.path} is not of {name or "this model"}: {reason}')
 
 
-def compare_whole(checkpoint: Checkpoint, module: nn.Module,
-                  taken_off: str = RUNNER_PREFIX) -> Differences:
+def compare_whole(
+    checkpoint: Checkpoint, module: nn.Module, taken_off: str = RUNNER_PREFIX
+) -> Differences:
     """Load a checkpoint as MMEngine does without a prefix.
 
     Args:
@@ -205,7 +220,8 @@ def compare_whole(checkpoint: Checkpoint, module: nn.Module,
 
     def load() -> None:
         _load_checkpoint_to_model(
-            module, checkpoint.content, strict=True, revise_keys=[(taken_off, '')])
+            module, checkpoint.content, strict=True, revise_keys=[(taken_off, '')]
+        )
 
     given = {re.sub(taken_off, '', key): value for key, value in checkpoint.weights.items()}
     return _differences(checkpoint, module, given, load)
@@ -224,19 +240,26 @@ def compare_below(checkpoint: Checkpoint, module: nn.Module, prefix: str) -> Dif
             gives up.
     """
     dotted = prefix if prefix.endswith('.') else prefix + '.'
-    given = {key[len(dotted):]: value for key, value in checkpoint.weights.items()
-             if key.startswith(dotted)}
+    given = {
+        key[len(dotted) :]: value
+        for key, value in checkpoint.weights.items()
+        if key.startswith(dotted)
+    }
     if not given:
         tops = sorted({key.partition('.')[0] for key in checkpoint.weights})
         begin = f'its keys begin with {some(tops)}' if tops else 'it is empty'
-        raise UserError(f'checkpoint {checkpoint.path} has nothing under the prefix {prefix!r}: '
-                        f'{whose_keys(checkpoint.content) or begin}')
-    return _differences(checkpoint, module, given,
-                        lambda: load_state_dict(module, given, strict=True))
+        raise UserError(
+            f'checkpoint {checkpoint.path} has nothing under the prefix {prefix!r}: '
+            f'{whose_keys(checkpoint.content) or begin}'
+        )
+    return _differences(
+        checkpoint, module, given, lambda: load_state_dict(module, given, strict=True)
+    )
 
 
-def _differences(checkpoint: Checkpoint, module: nn.Module, given: dict,
-                 load: Callable[[], None]) -> Differences:
+def _differences(
+    checkpoint: Checkpoint, module: nn.Module, given: dict, load: Callable[[], None]
+) -> Differences:
     """What MMEngine's loading, with the model's own adaptations, finds."""
     found: list = []
     handle = module.register_load_state_dict_post_hook(lambda _, keys: found.append(keys))
@@ -248,16 +271,18 @@ def _differences(checkpoint: Checkpoint, module: nn.Module, given: dict,
         if 'state dict do not match exactly' not in text:
             # The model's own way of loading gave up.
             reason = next(iter(text.splitlines()), '') or type(error).__name__
-            raise UserError(f'checkpoint {checkpoint.path} is not of this model: '
-                            f'{reason}') from error
+            raise UserError(
+                f'checkpoint {checkpoint.path} is not of this model: {reason}'
+            ) from error
     finally:
         handle.remove()
-    keys, = found
+    (keys,) = found
     own = module.state_dict()
     return Differences(
         [name for name in keys.missing_keys if not _is_counted(own.get(name))],
         [name for name in keys.unexpected_keys if not _is_counted(given.get(name))],
-        re.findall(r'(?:size mismatch for |parameter named ")([^\s":]+)', text))
+        re.findall(r'(?:size mismatch for |parameter named ")([^\s":]+)', text),
+    )
 
 
 def _is_counted(value: Any) -> bool:
@@ -271,8 +296,9 @@ def _of_model(model: nn.Module, differences: Differences) -> Differences:
     remaining = Differences([], [], [])
     filled = False
     for name, part in model.named_children():
-        own = {f'{name}.{key}' for key, value in part.state_dict().items()
-               if not _is_counted(value)}
+        own = {
+            f'{name}.{key}' for key, value in part.state_dict().items() if not _is_counted(value)
+        }
         if not own or own <= missing and name != 'backbone':
             continue
         filled = True
@@ -302,8 +328,13 @@ def _of_part(part: nn.Module, prefix: str, differences: Differences) -> Differen
 
     def may_be_missing(key: str) -> bool:
         top, dot, _ = key.partition('.')
-        return bool(POSITIONS.search(key) or is_last_merging(key)
-                    or isinstance(children.get(top), NORMS) or not dot and 'token' in top)
+        return bool(
+            POSITIONS.search(key)
+            or is_last_merging(key)
+            or isinstance(children.get(top), NORMS)
+            or not dot
+            and 'token' in top
+        )
 
     def may_be_left_over(key: str) -> bool:
         return bool(POSITIONS.search(key)) or key.partition('.')[0] not in children
@@ -316,12 +347,20 @@ def _of_part(part: nn.Module, prefix: str, differences: Differences) -> Differen
         is_learned = key not in parameters or parameters[key].requires_grad
         return bool(POSITIONS.search(key)) and not (key.endswith('pos_embed') and is_learned)
 
-    return Differences(*(
-        [name for name in names
-         if name.startswith(prefix) and not may_differ(name[len(prefix):])]
-        for names, may_differ in ((differences.missing, may_be_missing),
-                                  (differences.unexpected, may_be_left_over),
-                                  (differences.resized, may_be_resized))))
+    return Differences(
+        *(
+            [
+                name
+                for name in names
+                if name.startswith(prefix) and not may_differ(name[len(prefix) :])
+            ]
+            for names, may_differ in (
+                (differences.missing, may_be_missing),
+                (differences.unexpected, may_be_left_over),
+                (differences.resized, may_be_resized),
+            )
+        )
+    )
 
 
 def some(names: list[str], most: int = 3) -> str:

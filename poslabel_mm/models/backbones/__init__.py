@@ -6,7 +6,10 @@ from .positional_swin import PositionalSwinTransformer
 from .positional_vit import PositionalVisionTransformer
 
 __all__ = [
-    'DeiTVisionTransformer', 'PositionalMAEHiViT', 'PositionalMAEViT',
-    'PositionalMoCoV3ViT', 'PositionalSwinTransformer',
-    'PositionalVisionTransformer'
+    'DeiTVisionTransformer',
+    'PositionalMAEHiViT',
+    'PositionalMAEViT',
+    'PositionalMoCoV3ViT',
+    'PositionalSwinTransformer',
+    'PositionalVisionTransformer',
 ]

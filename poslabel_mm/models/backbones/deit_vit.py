@@ -1,7 +1,7 @@
 from torch import nn
 
-from poslabel_mm.registry import MODELS
 from poslabel_mm.models.backbones.positional_vit import PositionalVisionTransformer
+from poslabel_mm.registry import MODELS
 
 
 @MODELS.register_module()
@@ -30,8 +30,8 @@ class DeiTVisionTransformer(PositionalVisionTransformer):
             return
         for module in self.modules():
             if isinstance(module, nn.Linear):
-                nn.init.trunc_normal_(module.weight, std=.02)
+                nn.init.trunc_normal_(module.weight, std=0.02)
                 if module.bias is not None:
                     nn.init.zeros_(module.bias)
         if self.cls_token is not None:
-            nn.init.trunc_normal_(self.cls_token, std=.02)
+            nn.init.trunc_normal_(self.cls_token, std=0.02)

@@ -7,8 +7,8 @@ module: it adds no key, and a model that does not know it passes over it.
 Shape letters: H, W the patch grid, N = H·W; E extra tokens (class tokens), which
 come first and have no place in the grid; C channels.
 """
+
 import math
-from typing import Tuple
 
 from mmengine.logging import MMLogger
 from mmpretrain.models.utils import resize_pos_embed
@@ -22,10 +22,12 @@ from poslabel_mm.tokens.masked import built_grid, tells_grid
 METADATA_KEY = 'grid_shapes'
 
 
-def keep_grid(module: nn.Module,
-              name: str = 'pos_embed',
-              grid_shape: GridShape | None = None,
-              checkpoint_grid: GridShape | None = None) -> None:
+def keep_grid(
+    module: nn.Module,
+    name: str = 'pos_embed',
+    grid_shape: GridShape | None = None,
+    checkpoint_grid: GridShape | None = None,
+) -> None:
     """Have a module save the grid of its encoding, and fit those it loads.
 
     An encoding of another grid is interpolated as MMPretrain does it: by the
@@ -51,12 +53,10 @@ def keep_grid(module: nn.Module,
         kept = getattr(hook, '__self__', None)
         if isinstance(kept, EncodingGrid) and kept.name == name:
             return
-    kept = EncodingGrid(name, grid_shape or built_grid(module),
-                        checkpoint_grid)
+    kept = EncodingGrid(name, grid_shape or built_grid(module), checkpoint_grid)
     # Not the public names: those want to write on the hook.
     module._register_state_dict_hook(kept.save)
-    handle = module._register_load_state_dict_pre_hook(
-        kept.fit, with_module=True)
+    handle = module._register_load_state_dict_pre_hook(kept.fit, with_module=True)
     # Before MMPretrain's own, which takes every encoding for a square's, and
     # has nothing left to do then.
     module._load_state_dict_pre_hooks.move_to_end(handle.id, last=False)
@@ -76,16 +76,16 @@ class EncodingGrid:
             checkpoints that do not tell theirs.
     """
 
-    def __init__(self, name: str, grid_shape: GridShape,
-                 checkpoint_grid: GridShape | None) -> None:
+    def __init__(
+        self, name: str, grid_shape: GridShape, checkpoint_grid: GridShape | None
+    ) -> None:
         self.name, self.grid_shape = name, tuple(map(int, grid_shape))
         self.checkpoint_grid = checkpoint_grid
 
     def save(self, _module, state_dict, prefix, local_metadata) -> None:
         """After a module has written itself into a state dict."""
         if prefix + self.name in state_dict:
-            local_metadata.setdefault(METADATA_KEY,
-                                      {})[self.name] = self.grid_shape
+            local_metadata.setdefault(METADATA_KEY, {})[self.name] = self.grid_shape
 
     def fit(self, module, state_dict, prefix, local_metadata, *_) -> None:
         """Before a module reads itself from a state dict.
@@ -94,16 +94,15 @@ class EncodingGrid:
             UserError: If the grid of the encoding is unknown and cannot be
                 guessed safely, or has other extra tokens than the module's.
         """
-        encoding, own = state_dict.get(prefix + self.name), getattr(
-            module, self.name)
-        if (encoding is None or encoding.dim() != 3
-                or encoding.shape[::2] != own.shape[::2]):
+        encoding, own = state_dict.get(prefix + self.name), getattr(module, self.name)
+        if encoding is None or encoding.dim() != 3 or encoding.shape[::2] != own.shape[::2]:
             return  # of another model: torch says so
         extra = own.shape[1] - math.prod(self.grid_shape)
         # A model without class token takes an encoding with one.
-        extras = (extra, ) if extra else (0, 1)
-        grid = getattr(encoding, 'grid_shape', None) or local_metadata.get(
-            METADATA_KEY, {}).get(self.name)
+        extras = (extra,) if extra else (0, 1)
+        grid = getattr(encoding, 'grid_shape', None) or local_metadata.get(METADATA_KEY, {}).get(
+            self.name
+        )
         if grid is None:
             grid, found = self._grid_not_told(module, encoding, extras)
         else:
@@ -112,19 +111,25 @@ class EncodingGrid:
                 raise UserError(
                     f"the checkpoint's {self.name} has {found} class tokens "
                     f'beside its {_by(grid)} patches, and '
-                    f'{type(module).__name__} has {extra}')
-        encoding = encoding[:, found - extra:]
+                    f'{type(module).__name__} has {extra}'
+                )
+        encoding = encoding[:, found - extra :]
         if tuple(grid) != self.grid_shape:
             MMLogger.get_current_instance().info(
-                f'Resize {prefix}{self.name} from {_by(grid)} to '
-                f'{_by(self.grid_shape)} patches.')
+                f'Resize {prefix}{self.name} from {_by(grid)} to {_by(self.grid_shape)} patches.'
+            )
             encoding = resize_pos_embed(
-                encoding, grid, self.grid_shape,
-                getattr(module, 'interpolate_mode', 'bicubic'), extra)
+                encoding,
+                grid,
+                self.grid_shape,
+                getattr(module, 'interpolate_mode', 'bicubic'),
+                extra,
+            )
         state_dict[prefix + self.name] = encoding
 
-    def _grid_not_told(self, module: nn.Module, encoding: Tensor,
-                       extras: Tuple[int, ...]) -> Tuple[GridShape, int]:
+    def _grid_not_told(
+        self, module: nn.Module, encoding: Tensor, extras: tuple[int, ...]
+    ) -> tuple[GridShape, int]:
         """The most likely grid of an encoding, and its extra tokens."""
         length = encoding.shape[1]
         if self.checkpoint_grid is not None:
@@ -134,7 +139,8 @@ class EncodingGrid:
             raise UserError(
                 f"the checkpoint's {self.name} has {length - extras[0]} "
                 f'patches, which are not {_by(self.checkpoint_grid)}: mend '
-                'model.backbone.checkpoint_grid')
+                'model.backbone.checkpoint_grid'
+            )
         for extra in extras:
             side = math.isqrt(length - extra)
             if side**2 == length - extra:
@@ -143,13 +149,15 @@ class EncodingGrid:
             raise UserError(
                 f"the checkpoint's {self.name} does not tell the grid of its "
                 f'{length - extras[0]} patches, and a square it is not: '
-                f'{_way_out(module)}')
+                f'{_way_out(module)}'
+            )
         H, W = self.grid_shape
         if H != W and side**2 == H * W:
             raise UserError(
                 f"the checkpoint's {self.name} does not tell whether its "
                 f"{H * W} patches are {side}x{side} or the model's {H}x{W}: "
-                f'{_way_out(module)}')
+                f'{_way_out(module)}'
+            )
         return (side, side), extra
 
 
@@ -158,8 +166,10 @@ def _way_out(module: nn.Module) -> str:
     if not hasattr(module, 'checkpoint_grid'):
         ours = _TAKES_GRID.get(type(module).__name__)
         if ours is None and not hasattr(module, 'decoder_pos_embed'):
-            return (f'{type(module).__name__} starts from checkpoints of '
-                    'square images, or of poslabel_mm')
+            return (
+                f'{type(module).__name__} starts from checkpoints of '
+                'square images, or of poslabel_mm'
+            )
         if ours is not None:
             option += f' model.backbone.type=poslabel_mm.{ours}'
     return f'name it with {option}'
@@ -170,7 +180,8 @@ _TAKES_GRID = dict(
     VisionTransformer='PositionalVisionTransformer',
     MAEViT='PositionalMAEViT',
     MAEHiViT='PositionalMAEHiViT',
-    MoCoV3ViT='PositionalMoCoV3ViT')
+    MoCoV3ViT='PositionalMoCoV3ViT',
+)
 
 
 def _by(grid: GridShape) -> str:

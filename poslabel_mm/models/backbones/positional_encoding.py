@@ -3,9 +3,9 @@ from mmpretrain.models.utils import build_2d_sincos_position_embedding
 from torch import Tensor
 
 from poslabel_mm.errors import UserError
+from poslabel_mm.models.backbones.encoding_grid import keep_grid
 from poslabel_mm.tokens.labels import GridShape
 from poslabel_mm.tokens.masked import built_grid, check_image_size
-from poslabel_mm.models.backbones.encoding_grid import keep_grid
 
 POS_ENCODINGS = ('learned', 'sincos', 'learned_sincos', 'none')
 
@@ -24,7 +24,7 @@ def fill_sincos(pos_embed: Tensor, grid_shape: GridShape) -> None:
     encoding = build_2d_sincos_position_embedding((W, H), pos_embed.shape[-1])
     with torch.no_grad():
         pos_embed.zero_()
-        pos_embed[:, -H * W:].copy_(encoding)
+        pos_embed[:, -H * W :].copy_(encoding)
 
 
 class PositionalEncodingChoice:
@@ -60,14 +60,13 @@ class PositionalEncodingChoice:
             need not be a square.
     """
 
-    def __init__(self,
-                 *args,
-                 pos_encoding: str,
-                 checkpoint_grid: GridShape | None = None,
-                 **kwargs) -> None:
+    def __init__(
+        self, *args, pos_encoding: str, checkpoint_grid: GridShape | None = None, **kwargs
+    ) -> None:
         if pos_encoding not in POS_ENCODINGS:
-            raise UserError(f'pos_encoding={pos_encoding!r} is unknown; '
-                            f'choose from {list(POS_ENCODINGS)}')
+            raise UserError(
+                f'pos_encoding={pos_encoding!r} is unknown; choose from {list(POS_ENCODINGS)}'
+            )
         super().__init__(*args, **kwargs)
         self.pos_encoding = pos_encoding
         self.checkpoint_grid = _as_grid(checkpoint_grid)
@@ -77,8 +76,7 @@ class PositionalEncodingChoice:
             del self.pos_embed
             self.register_buffer('pos_embed', zeros, persistent=False)
             return
-        self.pos_embed.requires_grad = (
-            pos_encoding != 'sincos' and self.frozen_stages <= 0)
+        self.pos_embed.requires_grad = pos_encoding != 'sincos' and self.frozen_stages <= 0
         if 'sincos' in pos_encoding:
             # At once, for a checkpoint without encoding to leave it in place.
             fill_sincos(self.pos_embed, built_grid(self))
@@ -94,8 +92,7 @@ class PositionalEncodingChoice:
     @property
     def is_pretrained(self) -> bool:
         """Whether the weights come from a checkpoint."""
-        return isinstance(self.init_cfg,
-                          dict) and self.init_cfg['type'] == 'Pretrained'
+        return isinstance(self.init_cfg, dict) and self.init_cfg['type'] == 'Pretrained'
 
     def _init_stock_weights(self) -> None:
         super().init_weights()
@@ -114,11 +111,13 @@ class PositionalEncodingChoice:
 def _as_grid(grid) -> GridShape | None:
     if grid is None:
         return None
-    if (isinstance(grid, (list, tuple)) and len(grid) == 2
-            and all(isinstance(side, int) and side > 0 for side in grid)):
+    if (
+        isinstance(grid, (list, tuple))
+        and len(grid) == 2
+        and all(isinstance(side, int) and side > 0 for side in grid)
+    ):
         return tuple(grid)
-    raise UserError(f'checkpoint_grid={grid!r} is no patch grid: set it to '
-                    '(rows, columns)')
+    raise UserError(f'checkpoint_grid={grid!r} is no patch grid: set it to (rows, columns)')
 
 
 class MaskedEncodingChoice(PositionalEncodingChoice):

@@ -3,9 +3,9 @@ from mmpretrain.models.selfsup import MAEHiViT
 from mmpretrain.models.utils import resize_pos_embed
 from torch import Tensor, nn
 
-from poslabel_mm.tokens.masked import built_grid
-from poslabel_mm.registry import MODELS
 from poslabel_mm.models.backbones.positional_encoding import MaskedEncodingChoice
+from poslabel_mm.registry import MODELS
+from poslabel_mm.tokens.masked import built_grid
 
 
 @MODELS.register_module()
@@ -28,15 +28,13 @@ class PositionalMAEHiViT(MaskedEncodingChoice, MAEHiViT):
             of another size.
     """
 
-    def interpolate_pos_encoding(self, tokens: Tensor, height: int,
-                                 width: int) -> Tensor:
+    def interpolate_pos_encoding(self, tokens: Tensor, height: int, width: int) -> Tensor:
         H, W = built_grid(self)
         if H == W:
             return super().interpolate_pos_encoding(tokens, height, width)
         # The stock encoder takes every encoding for a square's.
         grid = height // self.patch_size, width // self.patch_size
-        return resize_pos_embed(
-            self.pos_embed, (H, W), grid, num_extra_tokens=0)
+        return resize_pos_embed(self.pos_embed, (H, W), grid, num_extra_tokens=0)
 
     def _init_stock_weights(self) -> None:
         # As in MAEHiViT.init_weights, which takes the grid for a square, always

@@ -2,8 +2,8 @@ from mmpretrain.models.backbones import VisionTransformer
 from mmpretrain.models.selfsup import MAEViT
 from torch import nn
 
-from poslabel_mm.registry import MODELS
 from poslabel_mm.models.backbones.positional_encoding import MaskedEncodingChoice
+from poslabel_mm.registry import MODELS
 
 
 class MAEEncodingChoice(MaskedEncodingChoice):
@@ -21,9 +21,8 @@ class MAEEncodingChoice(MaskedEncodingChoice):
         # As in MAEViT.init_weights, which takes the grid for a square.
         self.plain_vit.init_weights(self)
         if not self.is_pretrained:
-            nn.init.xavier_uniform_(
-                self.patch_embed.projection.weight.data.flatten(1))
-            nn.init.normal_(self.cls_token, std=.02)
+            nn.init.xavier_uniform_(self.patch_embed.projection.weight.data.flatten(1))
+            nn.init.normal_(self.cls_token, std=0.02)
 
 
 @MODELS.register_module()

@@ -1,8 +1,8 @@
 from mmpretrain.models.selfsup import MoCoV3ViT
 from torch import nn
 
-from poslabel_mm.registry import MODELS
 from poslabel_mm.models.backbones.positional_encoding import PositionalEncodingChoice
+from poslabel_mm.registry import MODELS
 
 
 @MODELS.register_module()
@@ -31,4 +31,4 @@ class PositionalMoCoV3ViT(PositionalEncodingChoice, MoCoV3ViT):
         super()._init_stock_weights()
         self.pos_embed.requires_grad = learns
         if self.pos_encoding == 'learned' and not self.is_pretrained:
-            nn.init.trunc_normal_(self.pos_embed, std=.02)
+            nn.init.trunc_normal_(self.pos_embed, std=0.02)

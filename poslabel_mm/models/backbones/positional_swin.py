@@ -1,16 +1,19 @@
 import math
-from typing import Optional, Tuple
 
 from mmengine.model import BaseModule
 from mmpretrain.models.backbones import SwinTransformer
-from mmpretrain.models.utils import (ConditionalPositionEncoding, PatchMerging,
-                                     ShiftWindowMSA, WindowMSA)
+from mmpretrain.models.utils import (
+    ConditionalPositionEncoding,
+    PatchMerging,
+    ShiftWindowMSA,
+    WindowMSA,
+)
 from torch import Tensor, nn
 
 from poslabel_mm.errors import UserError
-from poslabel_mm.registry import MODELS
 from poslabel_mm.models.backbones.encoding_grid import keep_grid
 from poslabel_mm.models.backbones.relative_position_bias import resize_bias_table
+from poslabel_mm.registry import MODELS
 
 POS_ENCODINGS = ('cpe', 'rpb', 'none')
 
@@ -31,7 +34,7 @@ class WindowMSAWithoutBias(BaseModule):
         self.proj = msa.proj
         self.proj_drop = msa.proj_drop
 
-    def forward(self, x: Tensor, mask: Optional[Tensor] = None) -> Tensor:
+    def forward(self, x: Tensor, mask: Tensor | None = None) -> Tensor:
         """Attend within each window.
 
         Args:
@@ -44,12 +47,10 @@ class WindowMSAWithoutBias(BaseModule):
             Tensor: Shape (B * windows, n, C).
         """
         B, n, C = x.shape
-        q, k, v = self.qkv(x).reshape(B, n, 3, self.num_heads, -1).permute(
-            2, 0, 3, 1, 4)
+        q, k, v = self.qkv(x).reshape(B, n, 3, self.num_heads, -1).permute(2, 0, 3, 1, 4)
         attn = (q * self.scale) @ k.transpose(-2, -1)
         if mask is not None:
-            attn = (attn.unflatten(0, (-1, len(mask))) +
-                    mask.unsqueeze(1)).flatten(0, 1)
+            attn = (attn.unflatten(0, (-1, len(mask))) + mask.unsqueeze(1)).flatten(0, 1)
         attn = self.attn_drop(attn.softmax(-1))
         x = (attn @ v).transpose(1, 2).reshape(B, n, C)
         return self.proj_drop(self.proj(x))
@@ -67,7 +68,7 @@ class WholeMapMSA(BaseModule):
         self.w_msa = attn.w_msa
         self.drop = attn.drop
 
-    def forward(self, query: Tensor, hw_shape: Tuple[int, int]) -> Tensor:
+    def forward(self, query: Tensor, hw_shape: tuple[int, int]) -> Tensor:
         return self.drop(self.w_msa(query))
 
 
@@ -115,20 +116,20 @@ class PositionalSwinTransformer(SwinTransformer):
             ``last_downsample``.
     """
 
-    def __init__(self,
-                 *args,
-                 pos_encoding: str = 'cpe',
-                 last_downsample: bool = False,
-                 **kwargs) -> None:
+    def __init__(
+        self, *args, pos_encoding: str = 'cpe', last_downsample: bool = False, **kwargs
+    ) -> None:
         if pos_encoding not in POS_ENCODINGS:
-            raise UserError(f'pos_encoding={pos_encoding!r} is unknown; '
-                            f'choose from {list(POS_ENCODINGS)}.')
+            raise UserError(
+                f'pos_encoding={pos_encoding!r} is unknown; choose from {list(POS_ENCODINGS)}.'
+            )
         super().__init__(*args, **kwargs)
         self.pos_encoding = pos_encoding
         self.last_downsample = last_downsample
         if not last_downsample and len(self.stages) < 2:
-            raise UserError('a Swin of one stage has no last merging to leave '
-                            'out: set last_downsample=True')
+            raise UserError(
+                'a Swin of one stage has no last merging to leave out: set last_downsample=True'
+            )
         if pos_encoding != 'rpb':
             self._remove_relative_position_bias()
         if not last_downsample:
@@ -149,13 +150,11 @@ class PositionalSwinTransformer(SwinTransformer):
 
     def _keep_the_last_resolution(self) -> None:
         merging = self.stages[-2].downsample
-        self._merging_shapes = {
-            key: value.shape
-            for key, value in merging.state_dict().items()
-        }
+        self._merging_shapes = {key: value.shape for key, value in merging.state_dict().items()}
         # A 1x1 merging: the norm and the linear layer alone.
         self.stages[-2].downsample = PatchMerging(
-            merging.in_channels, merging.out_channels, kernel_size=1)
+            merging.in_channels, merging.out_channels, kernel_size=1
+        )
         for block in self.stages[-1].blocks:
             if self.pos_encoding == 'rpb':
                 self._widen_window(block.attn)
@@ -164,41 +163,40 @@ class PositionalSwinTransformer(SwinTransformer):
 
     def _widen_window(self, attn: ShiftWindowMSA) -> None:
         # Each merging rounds up.
-        merged = 2**(len(self.stages) - 2)
+        merged = 2 ** (len(self.stages) - 2)
         side = -(-min(self.patch_resolution) // merged)
         attn.window_size, attn.shift_size = side, 0
         msa = attn.w_msa
         attn.w_msa = WindowMSA(
-            msa.embed_dims, (side, side),
+            msa.embed_dims,
+            (side, side),
             msa.num_heads,
             qkv_bias=msa.qkv.bias is not None,
             qk_scale=msa.scale,
             attn_drop=msa.attn_drop.p,
             proj_drop=msa.proj_drop.p,
-            init_cfg=msa.init_cfg)
+            init_cfg=msa.init_cfg,
+        )
 
     def _add_conditional_encoding(self) -> None:
         for stage in self.stages:
             for block in stage.blocks:
-                block.cpe = ConditionalPositionEncoding(
-                    stage.embed_dims, stage.embed_dims)
+                block.cpe = ConditionalPositionEncoding(stage.embed_dims, stage.embed_dims)
                 block.register_forward_pre_hook(_encode_positions)
 
-    def _load_from_state_dict(self, state_dict, prefix, local_metadata, *args,
-                              **kwargs) -> None:
+    def _load_from_state_dict(self, state_dict, prefix, local_metadata, *args, **kwargs) -> None:
         # As the stock class does for its own checkpoints, but not for those of
         # a subclass.
         version = local_metadata.get('version') or 1
         for name in [n for n in state_dict if n.startswith(prefix)]:
-            key = name[len(prefix):]
+            key = name[len(prefix) :]
             if version < 2 and key.startswith('norm.'):
                 renamed = f'{prefix}norm{len(self.stages) - 1}{key[4:]}'
                 state_dict[renamed] = state_dict.pop(name)
             elif version < 3 and key.endswith('attn_mask'):
                 del state_dict[name]
         self._pass_over_what_is_not_here(state_dict, prefix)
-        super()._load_from_state_dict(state_dict, prefix, local_metadata,
-                                      *args, **kwargs)
+        super()._load_from_state_dict(state_dict, prefix, local_metadata, *args, **kwargs)
 
     def _pass_over_what_is_not_here(self, state_dict, prefix) -> None:
         last = len(self.stages) - 1
@@ -206,17 +204,18 @@ class PositionalSwinTransformer(SwinTransformer):
         own = self.state_dict()
         # Of a stock checkpoint, this model has no room for the last merging
         # and the bias that follows it. Any other shape is an error.
-        merged = {} if self.last_downsample else {
-            prefix + merging + key: shape
-            for key, shape in self._merging_shapes.items()
-        }
+        merged = (
+            {}
+            if self.last_downsample
+            else {prefix + merging + key: shape for key, shape in self._merging_shapes.items()}
+        )
         merged = {
             name
             for name, shape in merged.items()
             if name in state_dict and state_dict[name].shape == shape
         }
         for name in [n for n in state_dict if n.startswith(prefix)]:
-            key = name[len(prefix):]
+            key = name[len(prefix) :]
             if '.attn.w_msa.relative_position_' not in key:
                 continue
             if key not in own:
@@ -229,7 +228,7 @@ class PositionalSwinTransformer(SwinTransformer):
                 else:
                     table = state_dict[name]
                     state_dict[name] = resize_bias_table(
-                        math.isqrt(len(table)), math.isqrt(len(own[key])),
-                        table, table.size(1))
+                        math.isqrt(len(table)), math.isqrt(len(own[key])), table, table.size(1)
+                    )
         for name in merged:
             del state_dict[name]

@@ -1,7 +1,7 @@
 from mmpretrain.models.backbones import VisionTransformer
 
-from poslabel_mm.registry import MODELS
 from poslabel_mm.models.backbones.positional_encoding import PositionalEncodingChoice
+from poslabel_mm.registry import MODELS
 
 
 @MODELS.register_module()

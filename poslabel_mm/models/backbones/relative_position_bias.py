@@ -1,4 +1,5 @@
 """Relative position bias of windows of another size."""
+
 import importlib.metadata
 
 from mmpretrain.models.backbones import beit, swin_transformer
@@ -7,8 +8,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 
-def resize_bias_table(src_size: int, dst_size: int, table: Tensor,
-                      num_heads: int) -> Tensor:
+def resize_bias_table(src_size: int, dst_size: int, table: Tensor, num_heads: int) -> Tensor:
     """Interpolate the bias of all offsets, bicubically.
 
     Args:
@@ -21,8 +21,7 @@ def resize_bias_table(src_size: int, dst_size: int, table: Tensor,
         Tensor: Shape (dst_size ** 2, num_heads), with the dtype of ``table``.
     """
     maps = table.T.reshape(1, num_heads, src_size, src_size)
-    maps = F.interpolate(
-        maps.float(), size=(dst_size, dst_size), mode='bicubic')
+    maps = F.interpolate(maps.float(), size=(dst_size, dst_size), mode='bicubic')
     return maps.reshape(num_heads, dst_size**2).T.to(table.dtype)
 
 

@@ -1,5 +1,3 @@
-from typing import Dict, List, Optional, Union
-
 from mmpretrain.models.classifiers import ImageClassifier
 from mmpretrain.registry import MODELS as MMPRETRAIN_MODELS
 from mmpretrain.structures import DataSample
@@ -39,21 +37,20 @@ class PositionalLabelClassifier(PositionHeads, ImageClassifier):
 
     stock_loss_name = 'loss_cls'
 
-    def __init__(self,
-                 *args,
-                 pos_head: Union[dict, List[dict]],
-                 pos_neck: Optional[dict] = None,
-                 **kwargs) -> None:
+    def __init__(
+        self, *args, pos_head: dict | list[dict], pos_neck: dict | None = None, **kwargs
+    ) -> None:
         if not pos_head:
-            raise UserError('PositionalLabelClassifier has no pos_head; give '
-                            'it one, or use ImageClassifier')
+            raise UserError(
+                'PositionalLabelClassifier has no pos_head; give it one, or use ImageClassifier'
+            )
         super().__init__(*args, pos_head=pos_head, **kwargs)
         self.pos_neck = pos_neck and MMPRETRAIN_MODELS.build(pos_neck)
         self._token_reader = PatchTokenReader(
-            self.backbone, stage=getattr(self.pos_neck, 'stage', None))
+            self.backbone, stage=getattr(self.pos_neck, 'stage', None)
+        )
 
-    def loss(self, inputs: Tensor,
-             data_samples: List[DataSample]) -> Dict[str, Tensor]:
+    def loss(self, inputs: Tensor, data_samples: list[DataSample]) -> dict[str, Tensor]:
         """Losses of a batch.
 
         Args:
@@ -89,7 +86,7 @@ class PositionalLabelClassifier(PositionHeads, ImageClassifier):
             self.extract_feat(inputs, stage='backbone')
         return self._take_tokens()
 
-    def position_losses(self, inputs: Tensor) -> Dict[str, Tensor]:
+    def position_losses(self, inputs: Tensor) -> dict[str, Tensor]:
         """Position losses and accuracies alone, in evaluation too.
 
         Args:
@@ -102,5 +99,4 @@ class PositionalLabelClassifier(PositionHeads, ImageClassifier):
 
     def _take_tokens(self) -> PatchTokens:
         patch_tokens = self._token_reader.take()
-        return patch_tokens if self.pos_neck is None else self.pos_neck(
-            patch_tokens)
+        return patch_tokens if self.pos_neck is None else self.pos_neck(patch_tokens)

@@ -1,14 +1,12 @@
 """What the absolute and the relative head share."""
-from typing import List, Tuple, Union
 
 from mmengine.model import BaseModule
 from torch import nn
 
 from poslabel_mm.errors import UserError
-from poslabel_mm.tokens.labels import (GridShape, rescaled_positions,
-                                to_grid_shape)
 from poslabel_mm.models.random_state import independent_random_state
 from poslabel_mm.tokens import PatchTokens
+from poslabel_mm.tokens.labels import GridShape, rescaled_positions, to_grid_shape
 
 ON_GRID_MISMATCH = ('error', 'rescale')
 DEFAULT_INIT = dict(type='TruncNormal', layer='Linear', std=0.02)
@@ -30,16 +28,16 @@ def half_channels(in_channels: int, which: str, argument: str) -> slice:
     """
     half = in_channels // 2
     choices = dict(
-        first_half=slice(0, half),
-        second_half=slice(half, in_channels),
-        all=slice(0, in_channels))
+        first_half=slice(0, half), second_half=slice(half, in_channels), all=slice(0, in_channels)
+    )
     if which not in choices:
-        raise UserError(
-            f'{argument}={which!r} is unknown; choose from {list(choices)}')
+        raise UserError(f'{argument}={which!r} is unknown; choose from {list(choices)}')
     if in_channels % 2 and which != 'all':
-        raise UserError(f'{argument}={which!r} needs an even number of '
-                         f'channels, got in_channels={in_channels}; use '
-                        f"{argument}='all' or an even width")
+        raise UserError(
+            f'{argument}={which!r} needs an even number of '
+            f'channels, got in_channels={in_channels}; use '
+            f"{argument}='all' or an even width"
+        )
     return choices[which]
 
 
@@ -65,14 +63,20 @@ class BasePositionHead(BaseModule):
         UserError: For another ``on_grid_mismatch``.
     """
 
-    def __init__(self, in_channels: int, grid_size: Union[int, GridShape],
-                 mlp_channels: Tuple[int, int, int, int], loss_weight: float,
-                 init_cfg: Union[dict, List[dict], None],
-                 on_grid_mismatch: str = 'error') -> None:
+    def __init__(
+        self,
+        in_channels: int,
+        grid_size: int | GridShape,
+        mlp_channels: tuple[int, int, int, int],
+        loss_weight: float,
+        init_cfg: dict | list[dict] | None,
+        on_grid_mismatch: str = 'error',
+    ) -> None:
         if on_grid_mismatch not in ON_GRID_MISMATCH:
             raise UserError(
                 f'on_grid_mismatch={on_grid_mismatch!r} is unknown; choose '
-                f'from {list(ON_GRID_MISMATCH)}')
+                f'from {list(ON_GRID_MISMATCH)}'
+            )
         super().__init__(init_cfg)
         self.on_grid_mismatch = on_grid_mismatch
         self.in_channels = in_channels
@@ -109,11 +113,13 @@ class BasePositionHead(BaseModule):
             raise UserError(
                 f'The patch tokens have {tokens.shape[-1]} channels but '
                 f'{name} was built with in_channels={self.in_channels}; set '
-                f'in_channels={tokens.shape[-1]} in its pos_head')
+                f'in_channels={tokens.shape[-1]} in its pos_head'
+            )
         if indices is None and tokens.shape[1] != H * W:
             raise UserError(
                 f'{name} got {tokens.shape[1]} tokens of a {H}x{W} patch grid '
-                'without their indices; pass PatchTokens(..., indices=...)')
+                'without their indices; pass PatchTokens(..., indices=...)'
+            )
         if (H, W) == self.grid_shape:
             return patch_tokens
         if self.on_grid_mismatch == 'error':
@@ -121,8 +127,7 @@ class BasePositionHead(BaseModule):
                 f'The input has a {H}x{W} patch grid but {name} was built '
                 f'with grid_size={self.grid_shape}; set grid_size=({H}, {W}) '
                 'in its pos_head, feed images of the size it was built for, '
-                "or set on_grid_mismatch='rescale' there")
-        places = rescaled_positions((H, W), self.grid_shape, indices,
-                                    tokens.device)
-        return PatchTokens(tokens, self.grid_shape,
-                           places.expand(tokens.shape[:2]))
+                "or set on_grid_mismatch='rescale' there"
+            )
+        places = rescaled_positions((H, W), self.grid_shape, indices, tokens.device)
+        return PatchTokens(tokens, self.grid_shape, places.expand(tokens.shape[:2]))

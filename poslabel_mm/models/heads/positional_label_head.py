@@ -1,15 +1,15 @@
-from typing import Dict, List, Optional, Union
-
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from poslabel_mm.tokens.labels import (GridShape, absolute_labels, num_absolute,
-                                to_grid_shape)
+from poslabel_mm.models.heads.base_position_head import (
+    DEFAULT_INIT,
+    BasePositionHead,
+    half_channels,
+)
 from poslabel_mm.registry import MODELS
 from poslabel_mm.tokens import PatchTokens
-from poslabel_mm.models.heads.base_position_head import (DEFAULT_INIT, BasePositionHead,
-                                 half_channels)
+from poslabel_mm.tokens.labels import GridShape, absolute_labels, num_absolute, to_grid_shape
 
 
 @MODELS.register_module()
@@ -42,26 +42,32 @@ class PositionalLabelHead(BasePositionHead):
             an odd ``in_channels``, or a ``grid_size`` that is no grid.
     """
 
-    def __init__(self,
-                 in_channels: int,
-                 grid_size: Union[int, GridShape],
-                 channels: str = 'first_half',
-                 hidden_channels: Optional[int] = None,
-                 feat_channels: Optional[int] = None,
-                 loss_weight: float = 0.5,
-                 init_cfg: Union[dict, List[dict], None] = DEFAULT_INIT,
-                 on_grid_mismatch: str = 'error'):
+    def __init__(
+        self,
+        in_channels: int,
+        grid_size: int | GridShape,
+        channels: str = 'first_half',
+        hidden_channels: int | None = None,
+        feat_channels: int | None = None,
+        loss_weight: float = 0.5,
+        init_cfg: dict | list[dict] | None = DEFAULT_INIT,
+        on_grid_mismatch: str = 'error',
+    ):
         read = half_channels(in_channels, channels, 'channels')
         width = read.stop - read.start
         super().__init__(
             in_channels,
             grid_size,
-            mlp_channels=(width, hidden_channels or width, feat_channels
-                          or max(width // 2, 1),
-                          num_absolute(to_grid_shape(grid_size))),
+            mlp_channels=(
+                width,
+                hidden_channels or width,
+                feat_channels or max(width // 2, 1),
+                num_absolute(to_grid_shape(grid_size)),
+            ),
             loss_weight=loss_weight,
             init_cfg=init_cfg,
-            on_grid_mismatch=on_grid_mismatch)
+            on_grid_mismatch=on_grid_mismatch,
+        )
         self.channels = read
 
     def forward(self, tokens: Tensor) -> Tensor:
@@ -76,7 +82,7 @@ class PositionalLabelHead(BasePositionHead):
         x = F.gelu(self.fc1(tokens[..., self.channels]))
         return self.classifier(self.fc2(x))
 
-    def loss(self, patch_tokens: PatchTokens) -> Dict[str, Tensor]:
+    def loss(self, patch_tokens: PatchTokens) -> dict[str, Tensor]:
         """Position loss of a batch (Eq. 5 and 6).
 
         Args:

@@ -1,17 +1,17 @@
-from typing import Dict, List, Optional, Union
-
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
 from poslabel_mm.errors import UserError
-from poslabel_mm.tokens.labels import (GridShape, num_relative, relative_codes,
-                                to_grid_shape)
+from poslabel_mm.models.heads.base_position_head import (
+    DEFAULT_INIT,
+    BasePositionHead,
+    half_channels,
+)
 from poslabel_mm.models.losses import KeyDraw, pairwise_cross_entropy
 from poslabel_mm.registry import MODELS
 from poslabel_mm.tokens import PatchTokens
-from poslabel_mm.models.heads.base_position_head import (DEFAULT_INIT, BasePositionHead,
-                                 half_channels)
+from poslabel_mm.tokens.labels import GridShape, num_relative, relative_codes, to_grid_shape
 
 
 @MODELS.register_module()
@@ -54,33 +54,41 @@ class RelativePositionalLabelHead(BasePositionHead):
             ``grid_size`` that is no grid, or ``pairs_per_token`` below 1.
     """
 
-    def __init__(self,
-                 in_channels: int,
-                 grid_size: Union[int, GridShape],
-                 query_channels: str = 'first_half',
-                 key_channels: str = 'second_half',
-                 hidden_channels: Optional[int] = None,
-                 feat_channels: Optional[int] = None,
-                 pairs_per_token: Optional[int] = None,
-                 loss_weight: float = 0.5,
-                 init_cfg: Union[dict, List[dict], None] = DEFAULT_INIT,
-                 on_grid_mismatch: str = 'error'):
+    def __init__(
+        self,
+        in_channels: int,
+        grid_size: int | GridShape,
+        query_channels: str = 'first_half',
+        key_channels: str = 'second_half',
+        hidden_channels: int | None = None,
+        feat_channels: int | None = None,
+        pairs_per_token: int | None = None,
+        loss_weight: float = 0.5,
+        init_cfg: dict | list[dict] | None = DEFAULT_INIT,
+        on_grid_mismatch: str = 'error',
+    ):
         query = half_channels(in_channels, query_channels, 'query_channels')
         key = half_channels(in_channels, key_channels, 'key_channels')
         if pairs_per_token is not None and pairs_per_token < 1:
-            raise UserError(f'pairs_per_token={pairs_per_token} draws no '
-                            'pair; take at least 1, or None for all pairs')
+            raise UserError(
+                f'pairs_per_token={pairs_per_token} draws no '
+                'pair; take at least 1, or None for all pairs'
+            )
         width = (query.stop - query.start) + (key.stop - key.start)
         hidden_channels = hidden_channels or max(width // 2, 1)
         super().__init__(
             in_channels,
             grid_size,
-            mlp_channels=(width, hidden_channels, feat_channels
-                          or hidden_channels,
-                          num_relative(to_grid_shape(grid_size))),
+            mlp_channels=(
+                width,
+                hidden_channels,
+                feat_channels or hidden_channels,
+                num_relative(to_grid_shape(grid_size)),
+            ),
             loss_weight=loss_weight,
             init_cfg=init_cfg,
-            on_grid_mismatch=on_grid_mismatch)
+            on_grid_mismatch=on_grid_mismatch,
+        )
         self.query_channels = query
         self.key_channels = key
         self.pairs_per_token = pairs_per_token
@@ -101,12 +109,10 @@ class RelativePositionalLabelHead(BasePositionHead):
         B, n, _ = tokens.shape
         query = tokens[..., self.query_channels].unsqueeze(2)
         key = tokens[..., self.key_channels].unsqueeze(1)
-        pairs = torch.cat(
-            [query.expand(B, n, n, -1),
-             key.expand(B, n, n, -1)], dim=-1)
+        pairs = torch.cat([query.expand(B, n, n, -1), key.expand(B, n, n, -1)], dim=-1)
         return self.classifier(self.fc2(F.gelu(self.fc1(pairs))))
 
-    def loss(self, patch_tokens: PatchTokens) -> Dict[str, Tensor]:
+    def loss(self, patch_tokens: PatchTokens) -> dict[str, Tensor]:
         """Relative position loss of a batch (Eq. 9 and 6).
 
         Args:
@@ -126,10 +132,13 @@ class RelativePositionalLabelHead(BasePositionHead):
         B, n, _ = tokens.shape
         key_index = None
         if self.pairs_per_token is not None and self.pairs_per_token < n:
-            key_index = self._key_draw(B, n, self.pairs_per_token,
-                                       tokens.device)
+            key_index = self._key_draw(B, n, self.pairs_per_token, tokens.device)
         loss, acc = pairwise_cross_entropy(
-            tokens[..., self.query_channels], tokens[..., self.key_channels],
-            *relative_codes(grid_shape, indices, tokens.device), self.fc1,
-            (self.fc2, self.classifier), key_index)
+            tokens[..., self.query_channels],
+            tokens[..., self.key_channels],
+            *relative_codes(grid_shape, indices, tokens.device),
+            self.fc1,
+            (self.fc2, self.classifier),
+            key_index,
+        )
         return dict(loss_rpl=self.loss_weight * loss, rpl_acc=acc * 100)

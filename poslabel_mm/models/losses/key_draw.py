@@ -1,5 +1,4 @@
 """Which keys a query is paired with, where not all pairs are taken."""
-from typing import Optional
 
 import numpy as np
 import torch
@@ -9,8 +8,13 @@ from torch import Tensor
 from poslabel_mm.errors import UserError
 
 
-def draw_keys(batch_size: int, num_queries: int, num_keys: int, pairs_per_query: int,
-              generator: torch.Generator) -> Tensor:
+def draw_keys(
+    batch_size: int,
+    num_queries: int,
+    num_keys: int,
+    pairs_per_query: int,
+    generator: torch.Generator,
+) -> Tensor:
     """Draw the keys that each query is paired with, all pairs equally likely: means are unbiased.
 
     With s and t random orders of queries and keys, query i gets the keys at positions s(i) + m_1,
@@ -32,7 +36,8 @@ def draw_keys(batch_size: int, num_queries: int, num_keys: int, pairs_per_query:
     """
     if not 0 < pairs_per_query <= num_keys:
         raise ValueError(
-            f'cannot draw {pairs_per_query} of {num_keys} keys: choose from 1 to {num_keys}')
+            f'cannot draw {pairs_per_query} of {num_keys} keys: choose from 1 to {num_keys}'
+        )
 
     def orders(length: int) -> Tensor:
         noise = torch.rand(batch_size, length, generator=generator, device=generator.device)
@@ -53,12 +58,13 @@ class KeyDraw:
     """
 
     def __init__(self) -> None:
-        self._seed: Optional[int] = None
-        self._generator: Optional[torch.Generator] = None
+        self._seed: int | None = None
+        self._generator: torch.Generator | None = None
 
     @torch.compiler.disable
-    def __call__(self, batch_size: int, num_tokens: int, pairs_per_token: int,
-                 device: torch.device) -> Tensor:
+    def __call__(
+        self, batch_size: int, num_tokens: int, pairs_per_token: int, device: torch.device
+    ) -> Tensor:
         """Draw for a batch: see :func:`draw_keys`.
 
         Args:
@@ -78,7 +84,8 @@ class KeyDraw:
             raise UserError(
                 'pairs_per_token draws keys, which activation checkpointing cannot repeat: '
                 'checkpoint the backbone alone, or take all pairs (pairs_per_token=None), whose '
-                'loss keeps no activations')
+                'loss keeps no activations'
+            )
         seed = torch.initial_seed()
         if self._generator is None or self._generator.device != device:
             self._generator = torch.Generator(device)

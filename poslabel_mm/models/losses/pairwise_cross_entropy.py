@@ -6,9 +6,10 @@ R pairs in a chunk, H hidden width of a pair, C classes.
 A chunk is several whole images, several queries of an image with all their keys, or, where the
 pairs of one query are more than a chunk may hold, some of the keys of one query.
 """
+
 import itertools
 import math
-from typing import List, Optional, Sequence, Tuple
+from collections.abc import Sequence
 
 import torch
 from torch import Tensor, nn
@@ -24,14 +25,16 @@ CLASS_MULTIPLE = 16
 FLOOR_EXPONENT = 0.7
 
 
-def pairwise_cross_entropy(query: Tensor,
-                           key: Tensor,
-                           query_code: Tensor,
-                           key_code: Tensor,
-                           pair_linear: nn.Linear,
-                           linears: Sequence[nn.Linear],
-                           key_index: Optional[Tensor] = None,
-                           pairs_per_chunk: Optional[int] = None) -> Tuple[Tensor, Tensor]:
+def pairwise_cross_entropy(
+    query: Tensor,
+    key: Tensor,
+    query_code: Tensor,
+    key_code: Tensor,
+    pair_linear: nn.Linear,
+    linears: Sequence[nn.Linear],
+    key_index: Tensor | None = None,
+    pairs_per_chunk: int | None = None,
+) -> tuple[Tensor, Tensor]:
     """Mean cross-entropy of an MLP over every query concatenated with every key (Eqs. 7 to 9).
 
     Equal, in value and gradients, to::
@@ -52,8 +55,9 @@ def pairwise_cross_entropy(query: Tensor,
         key (Tensor): Shape (B, M, Dk).
         query_code (Tensor): Long, shape (N,), or (B, N) where images differ. The class of the
             pair (i, j) is ``query_code[i] + key_code[j]``, see
-            :func:`poslabel_mm.tokens.labels.relative_codes`; it must lie in [0, C), which is not looked
-            at, as that would have a GPU wait: outside of it the loss is infinite or torch fails.
+            :func:`poslabel_mm.tokens.labels.relative_codes`; it must lie in [0, C), which is not
+            looked at, as that would have a GPU wait: outside of it the loss is infinite or torch
+            fails.
         key_code (Tensor): Long, shape (M,) or (B, M).
         pair_linear (nn.Linear): Dq + Dk to H, before the GELU.
         linears (Sequence[nn.Linear]): What follows the GELU, applied in turn; the last gives the C
@@ -74,15 +78,27 @@ def pairwise_cross_entropy(query: Tensor,
     """
     _check_shapes(query, key, query_code, key_code, pair_linear, linears, key_index)
     dtype = _dtype_of_products(query, key, [pair_linear, *linears])
-    return _apply(linears, dtype, torch.is_grad_enabled(), query_code, key_code, key_index,
-                  pairs_per_chunk, query, key, pair_linear.weight, _bias(pair_linear))
+    return _apply(
+        linears,
+        dtype,
+        torch.is_grad_enabled(),
+        query_code,
+        key_code,
+        key_index,
+        pairs_per_chunk,
+        query,
+        key,
+        pair_linear.weight,
+        _bias(pair_linear),
+    )
 
 
 def _check_shapes(query, key, query_code, key_code, pair_linear, linears, key_index):
     for name, tokens in (('query', query), ('key', key)):
         if tokens.dim() != 3:
-            raise ValueError(f'{name} of shape {tuple(tokens.shape)}: expected (images, tokens, '
-                             'channels)')
+            raise ValueError(
+                f'{name} of shape {tuple(tokens.shape)}: expected (images, tokens, channels)'
+            )
     if not linears:
         raise ValueError('linears is empty: its last linear gives the logits')
     (B, N, Dq), (key_B, M, Dk) = query.shape, key.shape
@@ -91,15 +107,20 @@ def _check_shapes(query, key, query_code, key_code, pair_linear, linears, key_in
     if 0 in (B, N, M) or key_index is not None and 0 in key_index.shape:
         raise ValueError(f'no pairs: queries {tuple(query.shape)}, keys {tuple(key.shape)}')
     if pair_linear.in_features != Dq + Dk:
-        raise ValueError(f'the first linear takes {pair_linear.in_features} channels, '
-                         f'but a query has {Dq} and a key {Dk}')
+        raise ValueError(
+            f'the first linear takes {pair_linear.in_features} channels, '
+            f'but a query has {Dq} and a key {Dk}'
+        )
     for name, code, length in (('query', query_code, N), ('key', key_code, M)):
-        if code.shape not in ((length, ), (B, length)):
-            raise ValueError(f'{name}_code of shape {tuple(code.shape)} for {B} images: '
-                             f'expected {(length, )} or {(B, length)}')
+        if code.shape not in ((length,), (B, length)):
+            raise ValueError(
+                f'{name}_code of shape {tuple(code.shape)} for {B} images: '
+                f'expected {(length,)} or {(B, length)}'
+            )
     if key_index is not None and key_index.shape[:2] != (B, N):
         raise ValueError(
-            f'key_index of shape {tuple(key_index.shape)} for {N} queries of {B} images')
+            f'key_index of shape {tuple(key_index.shape)} for {N} queries of {B} images'
+        )
 
 
 def _dtype_of_products(query, key, linears):
@@ -107,13 +128,18 @@ def _dtype_of_products(query, key, linears):
     weights = {linear.weight.dtype for linear in linears}
     device = query.device.type
     # As in torch's own layers, autocast leaves float64 alone.
-    if torch.is_autocast_enabled(device) and len(weights) == 1 and (
-            torch.float64 not in tokens | weights):
+    if (
+        torch.is_autocast_enabled(device)
+        and len(weights) == 1
+        and (torch.float64 not in tokens | weights)
+    ):
         return torch.get_autocast_dtype(device)
     if len(tokens | weights) > 1:
         names = [', '.join(sorted(map(str, dtypes))) for dtypes in (tokens, weights)]
-        raise ValueError(f'tokens are {names[0]} and linears {names[1]}: convert them to one '
-                         'dtype, or use torch.autocast (with no float64 among them)')
+        raise ValueError(
+            f'tokens are {names[0]} and linears {names[1]}: convert them to one '
+            'dtype, or use torch.autocast (with no float64 among them)'
+        )
     return query.dtype
 
 
@@ -121,7 +147,7 @@ def _bias(linear: nn.Linear) -> Tensor:
     return linear.weight.new_zeros(linear.out_features) if linear.bias is None else linear.bias
 
 
-def _fold(linears: Sequence[nn.Linear]) -> List[Tensor]:
+def _fold(linears: Sequence[nn.Linear]) -> list[Tensor]:
     """Weight and bias of each linear; two in a row become one where a pair then costs less.
 
     Ordinary autograd differentiates that product, once a step. The last one is padded by classes
@@ -166,23 +192,31 @@ class _PairwiseCrossEntropy(torch.autograd.Function):
     """
 
     @staticmethod
-    def forward(needs_grad, dtype, with_grad, query_code, key_code, key_index, pairs_per_chunk,
-                *tensors):
+    def forward(
+        needs_grad, dtype, with_grad, query_code, key_code, key_index, pairs_per_chunk, *tensors
+    ):
         with torch.autocast(tensors[0].device.type, enabled=False):
             loss, accuracy, grads = _loss_and_grads(
-                query_code, key_code, key_index, pairs_per_chunk,
+                query_code,
+                key_code,
+                key_index,
+                pairs_per_chunk,
                 *[tensor.to(dtype) for tensor in tensors],
-                need_pairs=any(needs_grad[:4]), need_linears=any(needs_grad[4:]))
-        return (loss, accuracy,
-                *[grad if needs else None for grad, needs in zip(grads, needs_grad)])
+                need_pairs=any(needs_grad[:4]),
+                need_linears=any(needs_grad[4:]),
+            )
+        return (
+            loss,
+            accuracy,
+            *[grad if needs else None for grad, needs in zip(grads, needs_grad)],
+        )
 
     @staticmethod
     def setup_context(ctx, inputs, output):
         needs_grad, tensors = inputs[0], inputs[7:]
         _, accuracy, *grads = output
         ctx.dtypes = [tensor.dtype for tensor in tensors]
-        ctx.save_for_backward(*[grad if needs else None
-                                for grad, needs in zip(grads, needs_grad)])
+        ctx.save_for_backward(*[grad if needs else None for grad, needs in zip(grads, needs_grad)])
         ctx.mark_non_differentiable(accuracy)
         ctx.set_materialize_grads(False)
 
@@ -190,8 +224,9 @@ class _PairwiseCrossEntropy(torch.autograd.Function):
     def backward(ctx, grad_loss, _, *grads_of_grads):
         if any(grad is not None for grad in grads_of_grads):
             raise RuntimeError(
-                'pairwise_cross_entropy cannot be differentiated twice: its gradients are computed '
-                'in the forward pass')
+                'pairwise_cross_entropy cannot be differentiated twice: its gradients are '
+                'computed in the forward pass'
+            )
         grads = [
             None if grad is None or grad_loss is None else (grad * grad_loss).to(dtype)
             for grad, dtype in zip(ctx.saved_tensors, ctx.dtypes)
@@ -200,12 +235,15 @@ class _PairwiseCrossEntropy(torch.autograd.Function):
 
     @staticmethod
     def jvp(ctx, *tangents):
-        raise RuntimeError('pairwise_cross_entropy has no forward-mode derivative: use reverse '
-                           'mode (backward, torch.func.grad, torch.func.jacrev)')
+        raise RuntimeError(
+            'pairwise_cross_entropy has no forward-mode derivative: use reverse '
+            'mode (backward, torch.func.grad, torch.func.jacrev)'
+        )
 
     @staticmethod
     def vmap(info, in_dims, needs_grad, *args):
         """One call for each: the memory bound is that of one, as is the speed."""
+
         def select(argument, dim, i):
             return argument if dim is None else argument.select(dim, i)
 
@@ -214,13 +252,23 @@ class _PairwiseCrossEntropy(torch.autograd.Function):
         for i in range(info.batch_size):
             chosen = [select(*pair, i) for pair in zip(args, in_dims)]
             results.append(_differentiable(chosen[:6], chosen[6:], needs_grad))
-        outputs = [None if values[0] is None else torch.stack(values)
-                   for values in zip(*results)]
+        outputs = [None if values[0] is None else torch.stack(values) for values in zip(*results)]
         return tuple(outputs), tuple(None if value is None else 0 for value in outputs)
 
 
-def _loss_and_grads(query_code, key_code, key_index, pairs_per_chunk, query, key, pair_weight,
-                    pair_bias, *linears, need_pairs, need_linears):
+def _loss_and_grads(
+    query_code,
+    key_code,
+    key_index,
+    pairs_per_chunk,
+    query,
+    key,
+    pair_weight,
+    pair_bias,
+    *linears,
+    need_pairs,
+    need_linears,
+):
     """Loss, accuracy, gradients of the tensors from ``query`` on; sums are at least float32."""
     (B, N, Dq), (_, M, Dk), H = query.shape, key.shape, pair_weight.size(0)
     P = M if key_index is None else key_index.size(2)
@@ -242,9 +290,11 @@ def _loss_and_grads(query_code, key_code, key_index, pairs_per_chunk, query, key
         layout.append((len(biases[-1]), sum_dtype))  # the logits, for the softmax
     bytes_of_pair = sum(width * dtype.itemsize for width, dtype in layout)
     images, rows, columns = _chunk_shape(
-        B, N, P, pairs_per_chunk or _default_pairs(query.device.type, bytes_of_pair))
-    buffers = [query.new_empty(images * rows * columns, width, dtype=dtype)
-               for width, dtype in layout]
+        B, N, P, pairs_per_chunk or _default_pairs(query.device.type, bytes_of_pair)
+    )
+    buffers = [
+        query.new_empty(images * rows * columns, width, dtype=dtype) for width, dtype in layout
+    ]
 
     for b in range(0, B, images):
         image = slice(b, b + images)
@@ -255,9 +305,9 @@ def _loss_and_grads(query_code, key_code, key_index, pairs_per_chunk, query, key
             row, column = slice(r, r + rows), slice(c, c + columns)
             queries, width = query_part[:, row, None], min(columns, P - c)
             pairs = queries.expand(-1, -1, width, -1)  # (images, rows, columns, H)
-            hidden, *outputs = [buffer[:pairs[..., 0].numel()] for buffer in buffers]
+            hidden, *outputs = [buffer[: pairs[..., 0].numel()] for buffer in buffers]
             logits = outputs[-1]
-            del outputs[len(weights) + 1:]
+            del outputs[len(weights) + 1 :]
             target = query_code[image, row, None]
             if key_index is None:
                 target = target + key_code[image, None, column]
@@ -277,7 +327,8 @@ def _loss_and_grads(query_code, key_code, key_index, pairs_per_chunk, query, key
             if logits is not outputs[-1]:
                 logits.copy_(outputs[-1])
             chunk_loss, chunk_correct, grad = _cross_entropy_(
-                logits, target.reshape(-1, 1), need_pairs or need_linears)
+                logits, target.reshape(-1, 1), need_pairs or need_linears
+            )
             loss += chunk_loss
             correct += chunk_correct
             if grad is None:
@@ -294,22 +345,26 @@ def _loss_and_grads(query_code, key_code, key_index, pairs_per_chunk, query, key
                 if i > 0 and need_linears:
                     d_linears[2 * i - 1] += grad.sum(0, dtype=sum_dtype)
             if need_pairs:
-                grad = torch.ops.aten.gelu_backward.grad_input(
-                    grad, hidden, grad_input=grad).view(pairs.shape)
+                grad = torch.ops.aten.gelu_backward.grad_input(grad, hidden, grad_input=grad).view(
+                    pairs.shape
+                )
                 d_query_part[:, row] += grad.sum(2, dtype=sum_dtype)
                 if key_index is None:
                     d_key_part[:, column] += grad.sum(1, dtype=sum_dtype)
                 else:
-                    d_key_part.flatten(0, 1).index_add_(0, chosen,
-                                                        grad.flatten(0, 2).to(sum_dtype))
+                    d_key_part.flatten(0, 1).index_add_(
+                        0, chosen, grad.flatten(0, 2).to(sum_dtype)
+                    )
         if need_pairs:
             d_query, d_key, d_weight, d_bias = d_pairs
             d_bias += d_query_part.sum((0, 1))
             d_query_part, d_key_part = d_query_part.to(query.dtype), d_key_part.to(query.dtype)
             d_query[image] = d_query_part @ query_weight
             d_key[image] = d_key_part @ key_weight
-            for total, grad, tokens in ((d_weight[:, :Dq], d_query_part, query[image]),
-                                        (d_weight[:, Dq:], d_key_part, key[image])):
+            for total, grad, tokens in (
+                (d_weight[:, :Dq], d_query_part, query[image]),
+                (d_weight[:, Dq:], d_key_part, key[image]),
+            ):
                 _add_product_(total, grad.flatten(0, 1).t(), tokens.flatten(0, 1))
 
     count = B * N * P
@@ -322,7 +377,7 @@ def _default_pairs(device_type: str, bytes_of_pair: int) -> int:
     return CHUNK_BYTES.get(device_type, CHUNK_BYTES['cuda']) // bytes_of_pair
 
 
-def _chunk_shape(B: int, N: int, P: int, pairs: int) -> Tuple[int, int, int]:
+def _chunk_shape(B: int, N: int, P: int, pairs: int) -> tuple[int, int, int]:
     """Images, queries of an image and keys of a query in a chunk of at most so many pairs."""
     columns = max(1, min(P, pairs))
     rows = max(1, min(N, pairs // P))
@@ -356,7 +411,8 @@ def _add_product_(total: Tensor, a: Tensor, b: Tensor) -> None:
         # Scaled by the largest addends, the sum of len(b) of them stays below 2**15. Clamped, for
         # b / scale to be finite where a is 0, and 0 where b is.
         largest_a, largest_b = (
-            torch.linalg.vector_norm(x, math.inf, dtype=torch.float32) for x in (a, b))
+            torch.linalg.vector_norm(x, math.inf, dtype=torch.float32) for x in (a, b)
+        )
         scale = largest_b * (largest_a * len(b)).clamp(min=1) / 2**15
         scale = scale.clamp(min=1e-30).view(1)
         total.addcmul_(a @ torch.div(b, scale, out=torch.empty_like(b)), scale)

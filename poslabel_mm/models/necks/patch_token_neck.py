@@ -1,5 +1,3 @@
-from typing import Optional
-
 import torch.nn.functional as F
 from mmengine.model import BaseModule
 
@@ -35,7 +33,7 @@ class PatchTokenNeck(BaseModule):
         ...                   in_channels=512, grid_size=14))
     """
 
-    def __init__(self, stage: Optional[int] = None, eps: float = 1e-6) -> None:
+    def __init__(self, stage: int | None = None, eps: float = 1e-6) -> None:
         super().__init__()
         self.stage = stage
         self.eps = eps
@@ -50,5 +48,4 @@ class PatchTokenNeck(BaseModule):
             PatchTokens: Of the same shape, with zero mean and unit variance.
         """
         tokens = patch_tokens.tokens
-        return patch_tokens._replace(
-            tokens=F.layer_norm(tokens, tokens.shape[-1:], eps=self.eps))
+        return patch_tokens._replace(tokens=F.layer_norm(tokens, tokens.shape[-1:], eps=self.eps))

@@ -1,16 +1,18 @@
-from typing import Dict
-
 from mmpretrain.models.backbones import HiViT
 from torch import Tensor
 
-from poslabel_mm.tokens.labels import num_absolute
-from poslabel_mm.tokens.masked import (built_grid, check_image_size,
-                                       check_mask_ratio, shuffled_indices,
-                                       tells_grid)
-from poslabel_mm.tokens.sources import unwrapped
-from poslabel_mm.tokens import PatchTokens
 from poslabel_mm.models.selfsup.non_square_grid import lay_grid
 from poslabel_mm.models.selfsup.self_supervised_labels import SelfSupervisedLabels
+from poslabel_mm.tokens import PatchTokens
+from poslabel_mm.tokens.labels import num_absolute
+from poslabel_mm.tokens.masked import (
+    built_grid,
+    check_image_size,
+    check_mask_ratio,
+    shuffled_indices,
+    tells_grid,
+)
+from poslabel_mm.tokens.sources import unwrapped
 
 
 class MaskedLabels(SelfSupervisedLabels):
@@ -36,11 +38,9 @@ class MaskedLabels(SelfSupervisedLabels):
     def __init__(self, *args, **kwargs) -> None:
         super().__init__(*args, **kwargs)
         encoder = unwrapped(self.backbone)
-        self.normalise = not getattr(encoder, 'final_norm',
-                                     not isinstance(encoder, HiViT))
+        self.normalise = not getattr(encoder, 'final_norm', not isinstance(encoder, HiViT))
         if self.pos_head is not None and self.draws_masks:
-            check_mask_ratio(self.backbone.mask_ratio,
-                             num_absolute(built_grid(self.backbone)))
+            check_mask_ratio(self.backbone.mask_ratio, num_absolute(built_grid(self.backbone)))
         self.backbone.register_forward_pre_hook(self._before_pass)
         self.backbone.register_forward_hook(self._on_pass)
 
@@ -66,18 +66,17 @@ class ShuffledLabels(MaskedLabels):
         super().__init__(*args, **kwargs)
         # The stock algorithm takes encoders that do not tell their grid.
         if self.pos_head is not None or tells_grid(self.backbone):
-            lay_grid(self.backbone, getattr(self, 'neck', None),
-                     getattr(self, 'head', None))
+            lay_grid(self.backbone, getattr(self, 'neck', None), getattr(self, 'head', None))
 
     def read_tokens(self, inputs: tuple, outputs: tuple) -> PatchTokens:
         tokens, ids_restore = outputs[0], outputs[2]
         # Class tokens come first.
         n = tokens.shape[1] - self.backbone.num_extra_tokens
-        return PatchTokens(tokens[:, -n:], built_grid(self.backbone),
-                           shuffled_indices(ids_restore, n))
+        return PatchTokens(
+            tokens[:, -n:], built_grid(self.backbone), shuffled_indices(ids_restore, n)
+        )
 
-    def _stock_losses(self, inputs: Tensor, *args,
-                      **kwargs) -> Dict[str, Tensor]:
+    def _stock_losses(self, inputs: Tensor, *args, **kwargs) -> dict[str, Tensor]:
         if self.backbone.mask_ratio > 0 or not self.draws_masks:
             return super()._stock_losses(inputs, *args, **kwargs)
         # The stock loss is 0 / 0. The decoder takes part all the same: every

@@ -1,9 +1,9 @@
 from mmpretrain.models.selfsup import BEiT
 
-from poslabel_mm.tokens.masked import patch_grid, visible_tokens
+from poslabel_mm.models.selfsup.masked_labels import MaskedLabels
 from poslabel_mm.registry import MODELS
 from poslabel_mm.tokens import PatchTokens
-from poslabel_mm.models.selfsup.masked_labels import MaskedLabels
+from poslabel_mm.tokens.masked import patch_grid, visible_tokens
 
 
 @MODELS.register_module()
@@ -22,5 +22,4 @@ class PositionalLabelBEiT(MaskedLabels, BEiT):
 
     def read_tokens(self, inputs: tuple, outputs: tuple) -> PatchTokens:
         images, mask = inputs
-        return visible_tokens(outputs[-1], mask,
-                              patch_grid(self.backbone, images))
+        return visible_tokens(outputs[-1], mask, patch_grid(self.backbone, images))

@@ -1,9 +1,9 @@
 from mmpretrain.models.selfsup import CAE
 
-from poslabel_mm.tokens.masked import patch_grid, visible_indices
+from poslabel_mm.models.selfsup.masked_labels import MaskedLabels
 from poslabel_mm.registry import MODELS
 from poslabel_mm.tokens import PatchTokens
-from poslabel_mm.models.selfsup.masked_labels import MaskedLabels
+from poslabel_mm.tokens.masked import patch_grid, visible_indices
 
 
 @MODELS.register_module()
@@ -20,5 +20,6 @@ class PositionalLabelCAE(MaskedLabels, CAE):
 
     def read_tokens(self, inputs: tuple, outputs) -> PatchTokens:
         images, mask = inputs
-        return PatchTokens(outputs[:, 1:], patch_grid(self.backbone, images),
-                           visible_indices(mask))
+        return PatchTokens(
+            outputs[:, 1:], patch_grid(self.backbone, images), visible_indices(mask)
+        )

@@ -1,7 +1,7 @@
 from mmpretrain.models.selfsup import EVA
 
-from poslabel_mm.registry import MODELS
 from poslabel_mm.models.selfsup.masked_labels import ShuffledLabels
+from poslabel_mm.registry import MODELS
 
 
 @MODELS.register_module()

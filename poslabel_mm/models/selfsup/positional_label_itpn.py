@@ -1,9 +1,9 @@
 from mmpretrain.models.selfsup import iTPN
 
-from poslabel_mm.tokens.masked import patch_grid, visible_tokens
+from poslabel_mm.models.selfsup.masked_labels import ShuffledLabels
 from poslabel_mm.registry import MODELS
 from poslabel_mm.tokens import PatchTokens
-from poslabel_mm.models.selfsup.masked_labels import ShuffledLabels
+from poslabel_mm.tokens.masked import patch_grid, visible_tokens
 
 
 @MODELS.register_module()
@@ -30,5 +30,4 @@ class PositionalLabelITPN(ShuffledLabels, iTPN):
             stages, *masking = outputs
             return super().read_tokens(inputs, (stages[-1], *masking))
         images, mask = inputs
-        return visible_tokens(outputs[-1], mask,
-                              patch_grid(self.backbone, images))
+        return visible_tokens(outputs[-1], mask, patch_grid(self.backbone, images))

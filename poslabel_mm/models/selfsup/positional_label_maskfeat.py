@@ -1,9 +1,9 @@
 from mmpretrain.models.selfsup import MaskFeat
 
-from poslabel_mm.tokens.masked import patch_grid, visible_tokens
+from poslabel_mm.models.selfsup.masked_labels import MaskedLabels
 from poslabel_mm.registry import MODELS
 from poslabel_mm.tokens import PatchTokens
-from poslabel_mm.models.selfsup.masked_labels import MaskedLabels
+from poslabel_mm.tokens.masked import patch_grid, visible_tokens
 
 
 @MODELS.register_module()

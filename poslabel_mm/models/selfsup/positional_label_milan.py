@@ -1,10 +1,10 @@
 from mmpretrain.models.selfsup import MILAN
 
-from poslabel_mm.tokens.masked import built_grid, tells_grid
-from poslabel_mm.registry import MODELS
-from poslabel_mm.tokens import PatchTokens
 from poslabel_mm.models.selfsup.masked_labels import MaskedLabels
 from poslabel_mm.models.selfsup.non_square_grid import lay_grid
+from poslabel_mm.registry import MODELS
+from poslabel_mm.tokens import PatchTokens
+from poslabel_mm.tokens.masked import built_grid, tells_grid
 
 
 @MODELS.register_module()

@@ -1,8 +1,8 @@
 from mmpretrain.models.selfsup import MixMIM
 
+from poslabel_mm.models.selfsup.masked_labels import MaskedLabels
 from poslabel_mm.registry import MODELS
 from poslabel_mm.tokens import PatchTokens
-from poslabel_mm.models.selfsup.masked_labels import MaskedLabels
 
 
 @MODELS.register_module()

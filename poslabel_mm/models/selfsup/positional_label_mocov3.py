@@ -1,7 +1,7 @@
 from mmpretrain.models.selfsup import MoCoV3
 
-from poslabel_mm.registry import MODELS
 from poslabel_mm.models.selfsup.view_labels import ViewLabels
+from poslabel_mm.registry import MODELS
 
 
 @MODELS.register_module()

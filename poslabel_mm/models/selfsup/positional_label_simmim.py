@@ -1,9 +1,9 @@
 from mmpretrain.models.selfsup import SimMIM
 
-from poslabel_mm.tokens.masked import visible_tokens
+from poslabel_mm.models.selfsup.masked_labels import MaskedLabels
 from poslabel_mm.registry import MODELS
 from poslabel_mm.tokens import PatchTokens
-from poslabel_mm.models.selfsup.masked_labels import MaskedLabels
+from poslabel_mm.tokens.masked import visible_tokens
 
 
 @MODELS.register_module()
@@ -25,5 +25,5 @@ class PositionalLabelSimMIM(MaskedLabels, SimMIM):
         _, mask = inputs
         feature_map = outputs[-1]
         return visible_tokens(
-            feature_map.flatten(2).transpose(1, 2), mask,
-            tuple(feature_map.shape[2:]))
+            feature_map.flatten(2).transpose(1, 2), mask, tuple(feature_map.shape[2:])
+        )

@@ -1,5 +1,5 @@
+from collections.abc import Iterator
 from contextlib import contextmanager
-from typing import Dict, Iterator, List, Optional, Union
 
 import torch
 import torch.nn.functional as F
@@ -29,12 +29,9 @@ class SelfSupervisedLabels(PositionHeads):
     normalise = False
 
     # What every pass of the backbone showed, or None: nobody reads.
-    _passes: Optional[List[PatchTokens]] = None
+    _passes: list[PatchTokens] | None = None
 
-    def __init__(self,
-                 *args,
-                 pos_head: Union[dict, List[dict], None] = None,
-                 **kwargs) -> None:
+    def __init__(self, *args, pos_head: dict | list[dict] | None = None, **kwargs) -> None:
         super().__init__(*args, pos_head=pos_head, **kwargs)
 
     def read_tokens(self, inputs: tuple, outputs) -> PatchTokens:
@@ -49,8 +46,7 @@ class SelfSupervisedLabels(PositionHeads):
         """
         raise NotImplementedError
 
-    def loss(self, inputs, data_samples: List[DataSample],
-             **kwargs) -> Dict[str, Tensor]:
+    def loss(self, inputs, data_samples: list[DataSample], **kwargs) -> dict[str, Tensor]:
         """Losses of a batch.
 
         Args:
@@ -69,11 +65,9 @@ class SelfSupervisedLabels(PositionHeads):
         if self.pos_head is None:
             return super().loss(inputs, data_samples, **kwargs)
         if not self.training:
-            return self._name_stock_loss(
-                self._stock_losses(inputs, data_samples, **kwargs))
+            return self._name_stock_loss(self._stock_losses(inputs, data_samples, **kwargs))
         with self._reading() as passes:
-            losses = self._name_stock_loss(
-                self._stock_losses(inputs, data_samples, **kwargs))
+            losses = self._name_stock_loss(self._stock_losses(inputs, data_samples, **kwargs))
         losses.update(self._mean_position_losses(passes))
         return losses
 
@@ -92,7 +86,7 @@ class SelfSupervisedLabels(PositionHeads):
             self.backbone(*inputs)
         return passes[-1]
 
-    def position_losses(self, *inputs) -> Dict[str, Tensor]:
+    def position_losses(self, *inputs) -> dict[str, Tensor]:
         """Position losses and accuracies alone, in evaluation too.
 
         Args:
@@ -103,11 +97,10 @@ class SelfSupervisedLabels(PositionHeads):
         """
         return self._position_losses(self.patch_tokens(*inputs))
 
-    def _stock_losses(self, *args, **kwargs) -> Dict[str, Tensor]:
+    def _stock_losses(self, *args, **kwargs) -> dict[str, Tensor]:
         return super().loss(*args, **kwargs)
 
-    def _mean_position_losses(
-            self, passes: List[PatchTokens]) -> Dict[str, Tensor]:
+    def _mean_position_losses(self, passes: list[PatchTokens]) -> dict[str, Tensor]:
         of_passes = [self._position_losses(tokens) for tokens in passes]
         return {
             name: sum(losses[name] for losses in of_passes) / len(of_passes)
@@ -115,7 +108,7 @@ class SelfSupervisedLabels(PositionHeads):
         }
 
     @contextmanager
-    def _reading(self) -> Iterator[List[PatchTokens]]:
+    def _reading(self) -> Iterator[list[PatchTokens]]:
         self._passes = passes = []
         self._with_grad = torch.is_grad_enabled()
         try:
@@ -130,6 +123,5 @@ class SelfSupervisedLabels(PositionHeads):
         patch_tokens = self.read_tokens(inputs, outputs)
         if self.normalise:
             tokens = patch_tokens.tokens
-            patch_tokens = patch_tokens._replace(
-                tokens=F.layer_norm(tokens, tokens.shape[-1:]))
+            patch_tokens = patch_tokens._replace(tokens=F.layer_norm(tokens, tokens.shape[-1:]))
         self._passes.append(patch_tokens)

@@ -1,8 +1,8 @@
+from collections.abc import Iterator
 from contextlib import contextmanager
-from typing import Iterator, List
 
-from poslabel_mm.tokens import PatchTokenReader, PatchTokens
 from poslabel_mm.models.selfsup.self_supervised_labels import SelfSupervisedLabels
+from poslabel_mm.tokens import PatchTokenReader, PatchTokens
 
 
 class ViewLabels(SelfSupervisedLabels):
@@ -22,7 +22,7 @@ class ViewLabels(SelfSupervisedLabels):
         self.backbone.register_forward_hook(self._on_pass)
 
     @contextmanager
-    def _reading(self) -> Iterator[List[PatchTokens]]:
+    def _reading(self) -> Iterator[list[PatchTokens]]:
         with self._token_reader, super()._reading() as passes:
             yield passes
 
