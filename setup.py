@@ -27,6 +27,7 @@ setup(
     long_description_content_type='text/markdown',
     license='Apache-2.0',
     python_requires='>=3.10',
+    entry_points={'console_scripts': ['poslabel = poslabel_mm.cli:main']},
     packages=find_packages(include=['poslabel_mm', 'poslabel_mm.*']),
     # Links to the checkout's configs and tools: real files once packed.
     package_data={

@@ -5,8 +5,7 @@
 
 PRETRAINING and FINETUNING are paths or names of shipped configs. The encoder
 that the first has trained is handed to the second, whose last checkpoint is
-tested. Every step is one of this project's tools, with its own log. Stop it
-and start it again with the same command: it goes on after the last epoch.
+tested. Repeat the command to resume.
 """
 
 import sys

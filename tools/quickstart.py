@@ -2,9 +2,8 @@
 
     python tools/quickstart.py [--seeds 0 1] [--epochs N] [--work-dir DIR]
 
-Every run is `tools/train.py` on a shipped config. The checkpoints it saved are
-then tested, and the results put in a table and a picture. Stop it and start it
-again with the same command: it goes on after the last epoch of every run.
+Every run is a row of configs/digits.yml. The saved checkpoints are tested, and the
+results put in a table and a picture. Repeat the command to resume.
 """
 
 import sys

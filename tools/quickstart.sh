@@ -3,7 +3,7 @@
 #   bash tools/quickstart.sh [--seeds 0 1] [--epochs N] [--jobs N] [--work-dir DIR] [--force]
 # Installs into .venv what is missing, then needs about four minutes on two
 # CPU cores. STACK=openmmlab takes the other stack, VENV=DIR an environment
-# elsewhere. After an interrupt the same command goes on.
+# elsewhere. After an interrupt the same command resumes.
 set -euo pipefail
 TOOLS=$(cd "$(dirname "${BASH_SOURCE[0]}")" && pwd)
 

@@ -7,8 +7,7 @@
     python tools/reproduce.py --all --dry-run
     python tools/reproduce.py --all --scale tiny
 
-What is done is skipped, and what was interrupted is gone on with: repeat the
-command. --dry-run prints the shell commands and makes nothing.
+Finished runs are skipped and interrupted ones are resumed: repeat the command. --dry-run prints the shell commands and makes nothing.
 """
 
 import sys

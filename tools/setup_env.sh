@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
 # Make, or bring up to date, a virtual environment with one stack at its pinned
-# versions. Running it again is cheap, and goes on after an interrupt.
+# versions. Running it again is cheap, and resumes after an interrupt.
 #
 #   bash tools/setup_env.sh [onedl|openmmlab] [DIR]   prints its python last
 #   . tools/setup_env.sh; setup_env STACK [DIR]       sets PYTHON to it
@@ -94,7 +94,7 @@ pip_step() {
     if [ "$status" -ne 0 ]; then
         grep -v '^WARNING' "$log" | tail -n 8 >&2
         echo "error: installing failed, all of it is in $log; run the same command again" \
-            "to go on" >&2
+            "to resume" >&2
         return 1
     fi
 }

@@ -1,0 +1,277 @@
+"""The command `poslabel`: what it prints, what it imports, what it leaves behind."""
+
+import ast
+import importlib.metadata
+import os
+import signal
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+from mmengine.config import Config
+
+from poslabel_mm import UserError, cli, cli_configs, config_path, doctor
+from poslabel_mm.stack import compat
+
+ROOT = Path(__file__).resolve().parents[1]
+LIGHT = ('--help', 'list', 'config')
+
+
+def call(capsys, *argv):
+    """Exit status, standard output and standard error of the command in this process."""
+    status = cli.main(list(argv))
+    out, err = capsys.readouterr()
+    return status, out, err
+
+
+@pytest.fixture(autouse=True)
+def as_console_script(monkeypatch):
+    monkeypatch.setattr(sys, 'argv', ['/usr/bin/poslabel'])
+    monkeypatch.setenv('POSLABEL_MM_COMMAND', '')
+
+
+def test_help_names_every_command(capsys):
+    for argv in ([], ['--help']):
+        try:
+            status = cli.main(argv)
+        except SystemExit as left:
+            status = left.code
+        out = capsys.readouterr().out
+        assert status == 0
+        assert all(f'  {name} ' in out for name in cli.SUBCOMMANDS)
+
+
+def test_every_command_is_there():
+    """Without importing its module, which for some is the whole stack."""
+    for subcommand in cli.SUBCOMMANDS.values():
+        module, _, function = subcommand.function.partition(':')
+        path = ROOT / (module.replace('.', '/') + '.py')
+        functions = {
+            node.name: [argument.arg for argument in node.args.args]
+            for node in ast.parse(path.read_text()).body
+            if isinstance(node, ast.FunctionDef)
+        }
+        assert functions[function] == ['argv', 'prog'], subcommand
+
+
+def test_a_mistyped_command_is_one_line(capsys):
+    status, out, err = call(capsys, 'trian')
+    assert (status, out) == (1, '')
+    assert err == "error: there is no command 'trian': did you mean train?\n"
+    assert 'choose from quickstart, train' in call(capsys, 'xyz')[2]
+
+
+@pytest.mark.parametrize(
+    'argv0, expected',
+    [
+        ('/usr/bin/poslabel', 'poslabel config'),
+        ('/x/poslabel_mm/__main__.py', 'python -m poslabel_mm config'),
+        ('tools/config.py', 'config.py'),
+    ],
+)
+def test_usage_is_what_was_typed(capsys, monkeypatch, argv0, expected):
+    monkeypatch.setattr(sys, 'argv', [argv0])
+    with pytest.raises(SystemExit):
+        cli.main(['config', '--help'])
+    assert capsys.readouterr().out.startswith(f'usage: {expected} [-h]')
+
+
+def test_light_commands_import_neither_torch_nor_the_stack():
+    script = (
+        'import sys\n'
+        'from poslabel_mm import cli\n'
+        'import contextlib, io\n'
+        'with contextlib.redirect_stdout(io.StringIO()):\n'
+        "    for argv in (['list'], ['config', 'vit-b_apl_in1k'], []):\n"
+        '        assert cli.main(argv) == 0\n'
+        "heavy = {'torch', 'torchvision', 'numpy', 'mmengine', 'mmcv', 'mmpretrain', 'matplotlib'}\n"
+        'print(sorted(heavy & set(sys.modules)))\n'
+        'from poslabel_mm import doctor\n'
+        'next(doctor.find_stack())\n'
+        'print(sorted(heavy & set(sys.modules)))\n'
+    )
+    done = subprocess.run(
+        [sys.executable, '-c', script], cwd=ROOT, capture_output=True, text=True, check=True
+    )
+    assert done.stdout.splitlines() == ['[]', '[]'] and done.stderr == ''
+
+
+def test_list_shows_names_and_titles(capsys):
+    status, out, _ = call(capsys, 'list', 'vit-b_apl_*')
+    assert status == 0
+    lines = out.splitlines()
+    assert all(line.startswith('vit-b_apl_') for line in lines)
+    assert 'ViT-B/16 with absolute positional labels' in next(
+        line for line in lines if line.startswith('vit-b_apl_in1k.py')
+    )
+    assert len(call(capsys, 'list')[1].splitlines()) > 60
+    assert 'no config is named vit-z' in call(capsys, 'list', 'vit-z')[2]
+
+
+def test_config_prints_the_path(capsys):
+    assert call(capsys, 'config', 'vit-b_apl_in1k') == (
+        0,
+        config_path('vit-b_apl_in1k.py') + '\n',
+        '',
+    )
+    status, _, err = call(capsys, 'config', 'vit-b_alp_in1k')
+    assert status == 1 and 'did you mean vit-b_apl_in1k.py' in err
+
+
+@pytest.mark.parametrize(
+    'name', ['vit-b_apl_in1k.py', 'mae-vit-tiny_apl_digits.py', 'vit-b_in1k.py']
+)
+def test_a_copied_config_is_the_same(capsys, tmp_path, name):
+    copy = tmp_path / 'new' / name
+    assert call(capsys, 'config', name, '--copy', str(copy.parent)) == (0, f'{copy}\n', '')
+    assert Config.fromfile(copy).to_dict() == Config.fromfile(config_path(name)).to_dict()
+    status, _, err = call(capsys, 'config', name, '--copy', str(copy.parent))
+    assert status == 1 and err.startswith(f'error: {copy} exists: ')
+    (tmp_path / 'file').touch()
+    with pytest.raises(UserError, match='file/.* cannot be written'):
+        cli_configs.copy_config(Path(config_path(name)), tmp_path / 'file')
+
+
+def test_output_into_a_closed_pipe_has_no_traceback():
+    done = subprocess.run(
+        f'{sys.executable} -m poslabel_mm list | head -n 1; exit ${{PIPESTATUS[0]}}',
+        shell=True,
+        executable='/bin/bash',
+        cwd=ROOT,
+        capture_output=True,
+        text=True,
+    )
+    assert done.stderr == '' and done.returncode in (0, 141)
+
+
+def test_an_error_gives_the_signals_back(capsys):
+    before = signal.getsignal(signal.SIGINT)
+    call(capsys, 'nothing')
+    assert signal.getsignal(signal.SIGINT) is before
+
+
+# ------------------------------------------------------------------- doctor
+
+
+@pytest.fixture
+def environment(monkeypatch):
+    """Distributions as if they were installed."""
+    versions = {}
+
+    def version(name):
+        if name not in versions:
+            raise importlib.metadata.PackageNotFoundError(name)
+        return versions[name]
+
+    monkeypatch.setattr(importlib.metadata, 'version', version)
+    return versions
+
+
+def errors(check):
+    return [finding for finding in check() if finding.is_error]
+
+
+def test_doctor_without_a_stack(environment):
+    (finding,) = errors(doctor.find_stack)
+    assert finding.text == 'poslabel_mm needs MMPretrain and found none'
+    assert finding.mend.startswith("pip install 'onedl-mmpretrain>=")
+
+
+def test_doctor_with_both_stacks(environment):
+    environment.update({'onedl-mmengine': '0.10.12', 'mmengine': '0.10.7'})
+    (finding,) = errors(doctor.find_stack)
+    assert 'two MM stacks are installed over each other' in finding.text
+    assert finding.mend.startswith('pip uninstall -y ') and "'onedl-mmpretrain" in finding.mend
+
+
+def test_doctor_with_a_version_out_of_range(environment):
+    environment.update({'onedl-mmpretrain': '1.2.0', 'onedl-mmengine': '0.10.12'})
+    (finding,) = errors(doctor.find_stack)
+    assert 'onedl-mmpretrain 1.2.0 is not' in finding.text and 'pip install' in finding.mend
+
+
+def test_doctor_of_this_environment(capsys):
+    status, out, err = call(capsys, 'doctor')
+    assert status == 0 and err == ''
+    lines = out.splitlines()
+    assert lines[0].startswith('poslabel_mm ') and sys.executable in lines[0]
+    assert any(line.startswith('ok     MM stack: ') for line in lines)
+    assert not any(line.startswith('error') for line in lines)
+    assert any('can be imported' in line for line in lines)
+
+
+@pytest.mark.parametrize(
+    'line, expected',
+    [("cuda: Optional[str] = '13.0'", '13.0'), ("cuda = '12.1'", '12.1'), ('cuda = None', '')],
+)
+def test_the_cuda_version_is_read_without_an_import(tmp_path, monkeypatch, line, expected):
+    package = tmp_path / 'somevision'
+    package.mkdir()
+    (package / '__init__.py').write_text('raise RuntimeError')
+    (package / 'version.py').write_text(f"__version__ = '0.1'\n{line}\n")
+    monkeypatch.syspath_prepend(tmp_path)
+    assert doctor._cuda_of('somevision') == expected
+
+
+def test_doctor_names_a_torchvision_of_another_build(monkeypatch):
+    monkeypatch.setattr(doctor, '_cuda_of', {'torch': '', 'torchvision': '13.0'}.get)
+    findings = list(doctor.find_torch())
+    assert 'was built for CUDA' in findings[1].text and findings[1].mend
+    assert not findings[1].is_error  # poslabel_mm does without its operators
+
+
+def test_doctor_finds_data(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    os.makedirs('data/imagenet')
+    findings = list(doctor.find_data())
+    assert str(findings[0]) == 'ok     ImageNet-1K in data/imagenet'
+    assert all(finding.mend for finding in findings[1:])
+
+
+# ------------------------------------------------------------ light imports
+
+
+def test_the_stack_is_checked_where_it_is_imported():
+    script = (
+        'import importlib.metadata, sys\n'
+        'def version(name):\n'
+        '    raise importlib.metadata.PackageNotFoundError(name)\n'
+        'importlib.metadata.version = version\n'
+        'import poslabel_mm\n'
+        'try:\n'
+        '    import poslabel_mm.registry\n'
+        'except ImportError as error:\n'
+        '    print(error)\n'
+    )
+    done = subprocess.run(
+        [sys.executable, '-c', script], cwd=ROOT, capture_output=True, text=True, check=True
+    )
+    assert done.stdout.startswith('poslabel_mm needs MMPretrain and found none: pip install ')
+
+
+@pytest.mark.parametrize(
+    'first', ['import poslabel_mm, mmpretrain', 'import mmpretrain, poslabel_mm']
+)
+def test_the_order_of_imports_does_not_matter(first):
+    script = (
+        f'{first}\n'
+        'from mmengine.config import Config\n'
+        'from mmpretrain import list_models\n'
+        "assert 'vit-b_apl_in1k' in list_models('*apl*')\n"
+        'import tempfile, os\n'
+        "path = os.path.join(tempfile.mkdtemp(), 'a.py')\n"
+        "open(path, 'w').write(\"_base_ = 'poslabel_mm::vit-tiny_apl_digits.py'\")\n"
+        'cfg = Config.fromfile(path)\n'
+        'from mmengine.registry import MODELS, init_default_scope\n'
+        "init_default_scope('mmpretrain')\n"
+        'print(type(MODELS.build(cfg.model)).__name__)\n'
+    )
+    done = subprocess.run(
+        [sys.executable, '-W', 'ignore', '-c', script], cwd=ROOT, capture_output=True, text=True
+    )
+    assert done.stdout.splitlines()[-1] == 'PositionalLabelClassifier', done.stderr
+
+
+def test_the_stack_of_this_environment_is_in_range():
+    compat.check_installed()
