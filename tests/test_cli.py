@@ -85,7 +85,7 @@ def test_light_commands_import_neither_torch_nor_the_stack():
         'with contextlib.redirect_stdout(io.StringIO()):\n'
         "    for argv in (['list'], ['config', 'vit-b_apl_in1k'], []):\n"
         '        assert cli.main(argv) == 0\n'
-        "heavy = {'torch', 'torchvision', 'numpy', 'mmengine', 'mmcv', 'mmpretrain', 'matplotlib'}\n"
+        "heavy = {'torch', 'torchvision', 'numpy', 'mmengine', 'mmcv', 'mmpretrain'}\n"
         'print(sorted(heavy & set(sys.modules)))\n'
         'from poslabel_mm import doctor\n'
         'next(doctor.find_stack())\n'

@@ -7,7 +7,8 @@
     python tools/reproduce.py --all --dry-run
     python tools/reproduce.py --all --scale tiny
 
-Finished runs are skipped and interrupted ones are resumed: repeat the command. --dry-run prints the shell commands and makes nothing.
+Finished runs are skipped and interrupted ones are resumed: repeat the command.
+--dry-run prints the shell commands and makes nothing.
 """
 
 import sys
