@@ -126,7 +126,7 @@ def state(path):
     return flat
 
 
-def assert_same(path, expected_path, but=()):
+def assert_same(path, expected_path):
     actual, expected = state(path), state(expected_path)
     folders = [str(Path(p).parent) for p in (path, expected_path)]
     assert actual.keys() == expected.keys()

@@ -55,6 +55,7 @@ class AtomicCheckpointHook(CheckpointHook):
         self._saved: tuple[int, Optional[int]] = (0, None)
         self._outdated_best: list[str] = []
         self._gradients: Optional[list[dict]] = None
+        self._meta: Optional[dict] = None
         local = '://' not in str(self.out_dir or '')
         if local and not self.backend_args and not self.file_client_args:
             self.backend_args = dict(backend='poslabel_mm_atomic')
@@ -66,6 +67,9 @@ class AtomicCheckpointHook(CheckpointHook):
     def before_save_checkpoint(self, runner, checkpoint: dict) -> None:
         if self._gradients is not None and 'optimizer' in checkpoint:
             checkpoint[GRADIENTS] = self._gradients
+        if self._meta is not None and 'meta' in checkpoint:
+            # FlexibleRunner counts by itself, and wrongly between epochs.
+            checkpoint['meta'].update(self._meta)
 
     def before_train(self, runner) -> None:
         super().before_train(runner)
@@ -176,6 +180,7 @@ class AtomicCheckpointHook(CheckpointHook):
         """Write a checkpoint, then the pointer to it."""
         if partial_gradients.are_pending(runner):
             self._gradients = partial_gradients.gather(runner)
+        self._meta = dict(meta)
         runner.save_checkpoint(
             self.out_dir,
             filename,
@@ -186,7 +191,7 @@ class AtomicCheckpointHook(CheckpointHook):
             by_epoch=by_epoch,
             backend_args=self.backend_args,
             **self.args)
-        self._gradients = None
+        self._gradients = self._meta = None
         if is_main_process():
             write_atomically(
                 self._path(filename).encode(),
