@@ -10,6 +10,7 @@ from glob import glob
 import pytest
 import torch
 from tiny_run import make_config, make_images, train, weights, write_config
+from torch.distributed.launcher.api import LaunchConfig
 
 from poslabel_mm.errors import UserError
 from poslabel_mm.launch import tools as launch
@@ -91,6 +92,24 @@ def test_processes_draw_different_pairs_and_the_same_ones_again(tmp_path):
     assert len(set(seen)) == len(seen) == 2 * 2 * 2  # ranks x epochs x steps
     assert draws[1] == draws[0]
     assert all(torch.equal(trained[1][k], v) for k, v in trained[0].items())
+
+
+@pytest.mark.skipif(torch.cuda.is_available(), reason='is for CPU machines')
+@pytest.mark.skipif(
+    not hasattr(LaunchConfig, 'signals_to_handle'),
+    reason='this torchrun passes on a fixed set of signals',
+)
+def test_warning_of_slurm_is_passed_on_and_the_run_saved(tmp_path):
+    cfg = make_config(tmp_path, make_images(tmp_path / 'images'), 'run')
+    cfg.custom_hooks.append(dict(type='WarningHook', priority='VERY_HIGH'))
+    cfg.custom_imports = dict(imports=['warning_hook'])
+    (tmp_path / 'warning_hook.py').write_text(WARNING_HOOK)
+    cfg.dump(tmp_path / 'config.py')
+    run = _run(LAUNCHER, tmp_path / 'config.py', 2, PYTHONPATH=str(tmp_path))
+    assert run.returncode == 138, run.stderr
+    (said,) = (line for line in run.stderr.splitlines() if line.startswith('stopped by SIGUSR1: '))
+    assert 'saved at iteration 1 of epoch 2 in ' in said
+    assert (tmp_path / 'run' / 'epoch_2_iter_1.pth').is_file()
 
 
 @pytest.mark.skipif(torch.cuda.is_available(), reason='is for CPU machines')
@@ -181,6 +200,22 @@ for config in sys.argv[1:]:
     for process in processes:
         process.join()
         assert process.exitcode == 0
+"""
+
+WARNING_HOOK = """
+import os, signal, time
+from mmengine.hooks import Hook
+from mmengine.registry import HOOKS
+from poslabel_mm.engine.hooks import stop_signal_hook
+
+@HOOKS.register_module()
+class WarningHook(Hook):
+    def after_train_iter(self, runner, *args, **kwargs):
+        # 2 iterations of 4 images in each of 2 processes
+        if runner.iter == 2 and runner.rank == 0:
+            os.kill(os.getppid(), signal.SIGUSR1)
+            while stop_signal_hook._received.signum is None:
+                time.sleep(0.01)
 """
 
 DRAWS_HOOK = """

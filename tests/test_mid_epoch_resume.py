@@ -127,7 +127,7 @@ def state(path):
     return flat
 
 
-def assert_same(path, expected_path, but=()):
+def assert_same(path, expected_path):
     actual, expected = state(path), state(expected_path)
     folders = [str(Path(p).parent) for p in (path, expected_path)]
     assert actual.keys() == expected.keys()
@@ -473,6 +473,44 @@ def test_stop_in_validation(tmp_path, data, capfd):
 
 
 # --------------------------------------------------- other runs and checkpoints
+
+
+def test_mmengines_own_hook_by_iteration_is_resumed_in_mid_epoch(tmp_path, data, capfd):
+    options = {
+        'train_cfg.max_epochs': 2,
+        'default_hooks.checkpoint': dict(
+            _delete_=True, type='CheckpointHook', by_epoch=False, interval=2
+        ),
+    }
+    whole = run(config(tmp_path, data, 'whole', False, **options))
+    cfg = config(tmp_path, data, 'stopped', False, **options)
+    stopped = run(cfg, signal_at('after_train_iter', 4))
+    # It saves when it is its turn.
+    said = capfd.readouterr().err
+    assert f'the last checkpoint is {tmp_path}/stopped/iter_4.pth, what came after it' in said
+    cfg.resume = True
+    resumed = run(cfg)
+    assert stopped.losses == whole.losses[:5] and resumed.losses == whole.losses[4:]
+
+
+def test_stop_in_an_iteration_based_loop(tmp_path, data, capfd):
+    cfg = config(
+        tmp_path,
+        data,
+        'run',
+        False,
+        **{
+            'default_hooks.checkpoint.by_epoch': False,
+            'default_hooks.checkpoint.interval': 100,
+            'param_scheduler': None,
+        },
+    )
+    cfg.train_cfg = dict(by_epoch=False, max_iters=7)
+    assert run(cfg, signal_at('after_train_iter', 4)).end.code == 143
+    assert files(tmp_path / 'run') == {'iter_5.pth'}
+    assert 'saved at iteration 5 in' in capfd.readouterr().err
+    cfg.resume = True
+    assert len(run(cfg).losses) == 2
 
 
 def test_checkpoint_without_a_position_is_resumed_at_the_epoch(tmp_path, data):

@@ -52,6 +52,7 @@ class AtomicCheckpointHook(CheckpointHook):
         self._saved: tuple[int, int | None] = (0, None)
         self._outdated_best: list[str] = []
         self._gradients: list[dict] | None = None
+        self._meta: dict | None = None
         local = '://' not in str(self.out_dir or '')
         if local and not self.backend_args and not self.file_client_args:
             self.backend_args = dict(backend='poslabel_mm_atomic')
@@ -63,6 +64,9 @@ class AtomicCheckpointHook(CheckpointHook):
     def before_save_checkpoint(self, runner, checkpoint: dict) -> None:
         if self._gradients is not None and 'optimizer' in checkpoint:
             checkpoint[GRADIENTS] = self._gradients
+        if self._meta is not None and 'meta' in checkpoint:
+            # FlexibleRunner counts by itself, and wrongly between epochs.
+            checkpoint['meta'].update(self._meta)
 
     def before_train(self, runner) -> None:
         super().before_train(runner)
@@ -167,6 +171,7 @@ class AtomicCheckpointHook(CheckpointHook):
         """Write a checkpoint, then the pointer to it."""
         if partial_gradients.are_pending(runner):
             self._gradients = partial_gradients.gather(runner)
+        self._meta = dict(meta)
         runner.save_checkpoint(
             self.out_dir,
             filename,
@@ -178,7 +183,7 @@ class AtomicCheckpointHook(CheckpointHook):
             backend_args=self.backend_args,
             **self.args,
         )
-        self._gradients = None
+        self._gradients = self._meta = None
         if is_main_process():
             write_last_saved(self._path(filename), runner.work_dir)
         self._saved = (meta['iter'], runner.message_hub.runtime_info.get(VALIDATED))
