@@ -21,7 +21,7 @@ from mmengine.runner.checkpoint import load_checkpoint
 
 from poslabel_mm import UserError
 from poslabel_mm.engine.hooks.last_saved import last_saved, write_last_saved
-from poslabel_mm.stack import checkpoint_file, compat
+from poslabel_mm.stack import checkpoint_file, compat, safe_loading
 
 ROOT = Path(__file__).resolve().parents[1]
 
@@ -336,7 +336,7 @@ def test_other_loaders_are_forced_while_they_load(tmp_path):
             return torch.load(path, weights_only=False)
 
     for _ in range(2):
-        compat.force_weights_only(Strategy, 'resume')
+        safe_loading.force_weights_only(Strategy, 'resume')
     with pytest.raises(pickle.UnpicklingError):
         Strategy().resume()
     assert 'TORCH_FORCE_WEIGHTS_ONLY_LOAD' not in os.environ and not trace.exists()

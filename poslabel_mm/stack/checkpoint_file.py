@@ -10,7 +10,7 @@ from typing import Any
 import torch
 
 from poslabel_mm.errors import UserError
-from poslabel_mm.stack.compat import allow_plain_values
+from poslabel_mm.stack.safe_loading import allow_plain_values
 
 ZIP = b'PK\x03\x04'
 CHUNK = 1 << 20

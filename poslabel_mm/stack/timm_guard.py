@@ -6,6 +6,6 @@ Some versions of timm trust the file that ``checkpoint_path`` of MMPretrain's
 
 from mmpretrain.models import TIMMBackbone
 
-from poslabel_mm.stack.compat import force_weights_only
+from poslabel_mm.stack.safe_loading import force_weights_only
 
 force_weights_only(TIMMBackbone, '__init__')

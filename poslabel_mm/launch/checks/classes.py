@@ -157,13 +157,13 @@ def _difference(first: Labels, dataset: Labels) -> Fault | None:
         lacking = [name for name in first.label_of if name not in dataset.label_of]
         if lacking:
             return Fault(
-                f'lacks {_some(lacking)} of {there}, and labels count the folders',
+                f'lacks {_list_classes(lacking)} of {there}, and labels count the folders',
                 'make an empty folder for each class without images',
             )
         extra = [name for name in dataset.label_of if name not in first.label_of]
         if extra:
             return Fault(
-                f'has {_some(extra)}, not in {there}, and labels count the folders',
+                f'has {_list_classes(extra)}, not in {there}, and labels count the folders',
                 'remove what is no class',
             )
     for name, label in dataset.label_of.items():
@@ -176,7 +176,8 @@ def _difference(first: Labels, dataset: Labels) -> Fault | None:
     return None
 
 
-def _some(names: list[str]) -> str:
+def _list_classes(names: list[str]) -> str:
+    """The first three names, and the number of the others."""
     if len(names) == 1:
         return f'class {names[0]}'
     more = f' and {len(names) - 3:,} more' if len(names) > 3 else ''
