@@ -14,10 +14,12 @@ Changed                               Cause                       Can go when
 ``warnings``: a filter                mmcv-lite warns of a        mmcv-lite does not warn
 (:mod:`.quiet_imports`)               missing operator that is
                                       not used here
+**When torchvision is imported**
+``torch.library``: the schemas of     built for CUDA, it cannot   torchvision imports without its
+torchvision's ``nms`` and ``qnms``,   be imported beside a CPU    library
+only where its library does not load  torch
+(:mod:`.torchvision_schemas`)
 **When MMEngine is imported**
-``torchvision``: schemas of ``nms``   built for CUDA, it cannot   torchvision imports without its
-and ``qnms`` (:mod:`.compat`), only   be imported beside a CPU    library
-where its library does not load       torch
 ``torch.serialization``: safe         checkpoints for resuming    MMEngine, MAE and timm save
 globals (:mod:`.safe_loading`)        hold more than weights      plain data
 MMEngine's ``CheckpointLoader``       OneDL's loader runs the     both load weights alone and name
@@ -80,7 +82,7 @@ by importing :mod:`poslabel_mm.mmselfsup`.
 from collections.abc import Iterator
 from contextlib import contextmanager
 
-from . import compat, config_prefix, model_hub
+from . import compat, config_prefix, model_hub, torchvision_schemas
 from .quiet_imports import ignore_missing_operator, without_onedl_line
 from .when_imported import when_imported
 
@@ -92,6 +94,7 @@ def install() -> None:
         ImportError: Then, if the stack is missing, doubled or out of range.
     """
     ignore_missing_operator()
+    when_imported('torchvision', torchvision_schemas.with_schemas)
     when_imported('mmengine', _mending_mmengine, before=compat.check_installed)
     when_imported('mmpretrain.datasets', without_onedl_line)
     when_imported('mmpretrain.apis.model', _extending_the_hub)

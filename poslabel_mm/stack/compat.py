@@ -1,22 +1,16 @@
-"""Which MM stack is installed, and what has to be mended before poslabel_mm can run on it.
-
-:func:`apply` mends everything that does not depend on one tool; calling it again changes nothing.
-"""
+"""Which MM stack is installed, and what is mended in MMEngine when it is imported."""
 
 import importlib.metadata
-import sys
 from collections.abc import Mapping
-from typing import Any
 
 from poslabel_mm.stack.safe_loading import allow_plain_values, refuse_code_in_checkpoints
 from poslabel_mm.stack.stacks import ALTERNATIVES, STACKS
 
-__all__ = ['apply', 'check_installed', 'check_stack', 'installed_versions', 'mend_torchvision']
+__all__ = ['apply', 'check_installed', 'check_stack', 'installed_versions']
 
 
 def apply() -> None:
-    """Mend torchvision and the loading of checkpoints."""
-    mend_torchvision()
+    """Mend the loading of checkpoints. Calling it again changes nothing."""
     allow_plain_values()
     refuse_code_in_checkpoints()
 
@@ -104,35 +98,3 @@ def check_stack(installed: Mapping[str, str]) -> str:
 def _install_command(stack: str) -> str:
     wanted = (f"'{name}{versions}'" for name, versions in STACKS[stack].items())
     return f'pip install {" ".join(wanted)}'
-
-
-_torchvision_schemas: Any | None = None
-
-
-def mend_torchvision() -> None:
-    """Import torchvision where its compiled operators do not load.
-
-    Cause: torchvision registers meta kernels for ``nms`` and ``qnms`` even if
-    its library, built for CUDA, cannot load beside a CPU torch, and then fails with
-    "operator torchvision::nms does not exist". Their schemas alone are enough;
-    the operators themselves stay unavailable, and nothing here calls them.
-    Remove when torchvision imports without its library.
-    """
-    global _torchvision_schemas
-    try:
-        import torchvision  # noqa: F401
-    except RuntimeError as error:
-        if 'torchvision::nms does not exist' not in str(error):
-            raise
-        import torch
-
-        # The modules that the failed import left behind are incomplete.
-        for name in [n for n in sys.modules if n.startswith('torchvision.')]:
-            del sys.modules[name]
-        # Kept for the life of the process: the schemas go when it is deleted.
-        _torchvision_schemas = torch.library.Library('torchvision', 'DEF')
-        for operator in 'nms', 'qnms':
-            _torchvision_schemas.define(
-                f'{operator}(Tensor dets, Tensor scores, float iou_threshold) -> Tensor'
-            )
-        import torchvision  # noqa: F401
