@@ -1,6 +1,6 @@
-"""Imported with MMPretrain's models, when the first of them is looked for.
+"""``TIMMBackbone`` reads weights alone. MMPretrain's registry imports this with its models.
 
-Some versions of timm trust the file that ``checkpoint_path`` of MMPretrain's
+Some versions of timm run the code in the file that ``checkpoint_path`` of MMPretrain's
 ``TIMMBackbone`` names.
 """
 
