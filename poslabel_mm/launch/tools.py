@@ -63,7 +63,7 @@ def _run(name: str, prepare: Callable) -> None:
     with Guard() as guard, without_own_scope():
         follow_parent()
         forked_children_follow()
-        # Until training handles it, and all through a test.
+        # Until the training loop handles Ctrl-C, and throughout a test.
         signal.signal(signal.SIGINT, leave_interrupted)
         # Files that stock code writes are never left half-written either.
         register_backend('local', AtomicLocalBackend, force=True, prefixes='')
