@@ -15,7 +15,7 @@ from mmselfsup.registry import MODELS
 
 from poslabel_mm.models.backbones.positional_mae_vit import MAEEncodingChoice
 from poslabel_mm.models.selfsup.masked_labels import ShuffledLabels
-from poslabel_mm.stack.compat import force_weights_only
+from poslabel_mm.stack.safe_loading import force_weights_only
 
 force_weights_only(TIMMBackbone, '__init__')
 

@@ -12,6 +12,7 @@ from mmengine.config import Config
 from PIL import Image
 from tiny_run import listing, make_config, make_images, train, write_config
 
+from poslabel_mm.launch import preparation
 from poslabel_mm.launch import tools as launch
 from poslabel_mm.launch.checks.schedule import _iterations_per_epoch, check_schedule
 
@@ -156,7 +157,7 @@ def test_scripts_say_what_to_install(tmp_path, script, arguments):
 
 
 def test_more_processes_than_gpus(fails, folder, config, monkeypatch):
-    monkeypatch.setattr(launch, 'get_device', lambda: 'cuda')
+    monkeypatch.setattr(preparation, 'get_device', lambda: 'cuda')
     monkeypatch.setattr(torch.cuda, 'is_available', lambda: True)
     monkeypatch.setattr(torch.cuda, 'device_count', lambda: 1)
     monkeypatch.setenv('LOCAL_WORLD_SIZE', '2')

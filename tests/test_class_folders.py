@@ -13,7 +13,8 @@ from tiny_run import make_images, write_config
 from poslabel_mm import UserError, config_path
 from poslabel_mm.datasets.class_folders import count_by_class, read_list
 from poslabel_mm.launch import tools as launch
-from poslabel_mm.launch.checks.data import LOADERS, check_data, name_classes
+from poslabel_mm.launch.checks.class_names import LOADERS, name_classes
+from poslabel_mm.launch.checks.data import check_data
 from poslabel_mm.launch.checks.options import check_num_classes
 
 TRAINING = LOADERS[:2]

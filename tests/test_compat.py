@@ -21,7 +21,7 @@ from mmengine.runner.checkpoint import load_checkpoint
 
 from poslabel_mm import UserError
 from poslabel_mm.engine.hooks.last_saved import last_saved, write_last_saved
-from poslabel_mm.stack import checkpoint_file, compat
+from poslabel_mm.stack import checkpoint_file, compat, safe_loading
 
 ROOT = Path(__file__).resolve().parents[1]
 
@@ -93,7 +93,7 @@ def test_bare_python_is_told_what_to_install():
             '-I',
             '-S',
             '-c',
-            f'import sys; sys.path.insert(0, {str(ROOT)!r}); import poslabel_mm',
+            f'import sys; sys.path.insert(0, {str(ROOT)!r}); import poslabel_mm, mmengine',
         ],
         capture_output=True,
         text=True,
@@ -131,9 +131,12 @@ def test_torchvision_without_its_library(tmp_path, library_loads):
         [
             sys.executable,
             '-c',
-            'import poslabel_mm.stack.compat as compat, torchvision\n'
+            'import poslabel_mm.stack.torchvision_schemas as mended\n'
+            'import importlib.util\n'
+            'importlib.util.find_spec("torchvision")  # to look for it is not to import it\n'
+            'import torchvision\n'
             'print(torchvision.__file__, torchvision.ops.torch is not None)\n'
-            'print(compat._torchvision_schemas is None)',
+            'print(mended._schemas is None)',
         ],
         capture_output=True,
         text=True,
@@ -336,7 +339,7 @@ def test_other_loaders_are_forced_while_they_load(tmp_path):
             return torch.load(path, weights_only=False)
 
     for _ in range(2):
-        compat.force_weights_only(Strategy, 'resume')
+        safe_loading.force_weights_only(Strategy, 'resume')
     with pytest.raises(pickle.UnpicklingError):
         Strategy().resume()
     assert 'TORCH_FORCE_WEIGHTS_ONLY_LOAD' not in os.environ and not trace.exists()

@@ -15,7 +15,8 @@ from tiny_run import make_images, write_config
 from poslabel_mm import UserError, config_path
 from poslabel_mm.datasets import FashionMNIST, fashion_mnist
 from poslabel_mm.launch import tools as launch
-from poslabel_mm.launch.checks.data import LOADERS, check_data
+from poslabel_mm.launch.checks.class_names import LOADERS
+from poslabel_mm.launch.checks.data import check_data
 
 BASES = osp.join(osp.dirname(config_path('vit-b_in1k.py')), '_base_')
 COUNTS = dict(train=7, t10k=5)

@@ -13,7 +13,7 @@ from tiny_run import make_config, make_images, train, weights, write_config
 from torch.distributed.launcher.api import LaunchConfig
 
 from poslabel_mm.errors import UserError
-from poslabel_mm.launch import tools as launch
+from poslabel_mm.launch.guard import Guard
 
 ROOT = osp.dirname(osp.dirname(osp.realpath(__file__)))
 LAUNCHER = osp.join(ROOT, 'tools', 'dist_train.sh')
@@ -152,7 +152,7 @@ def test_first_of_the_joined_processes_tells(monkeypatch, capfd):
 
 
 def _fail():
-    with pytest.raises(SystemExit) as left, launch._Guard():
+    with pytest.raises(SystemExit) as left, Guard():
         raise UserError('a mistake')
     assert left.value.code == 1
 

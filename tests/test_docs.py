@@ -26,7 +26,9 @@ from PIL import Image
 
 from poslabel_mm import UserError, __main__, config_path
 from poslabel_mm.launch import tools as launch
+from poslabel_mm.launch.arguments import check_options, checked_arguments, shipped_config
 from poslabel_mm.launch.checks.options import check_auto_scale_lr, check_num_classes
+from poslabel_mm.launch.stock_tools import tool_path
 
 ROOT = Path(__file__).resolve().parents[1]
 PAGES = [ROOT / 'README.md', *sorted((ROOT / 'docs').glob('*.md'))]
@@ -329,10 +331,10 @@ def tool(path: Path):
 
 def stock(path: Path, *_: str) -> None:
     """`tools/train.py` and `tools/test.py`: MMPretrain's options and ours."""
-    module = tool(Path(launch._stock_tool(path.name)))
-    args = launch._checked_arguments(module.parse_args)()
+    module = tool(Path(tool_path(path.name)))
+    args = checked_arguments(module.parse_args)()
     cfg = Config.fromfile(args.config)
-    launch._check_options(cfg, args)
+    check_options(cfg, args)
     cfg = module.merge_args(cfg, args)
     if path.name == 'train.py':
         check_auto_scale_lr(cfg)
@@ -381,8 +383,8 @@ def converter(path: Path, *arguments: str) -> None:
 
 
 def other(path: Path, name: str, *arguments: str) -> None:
-    module = tool(Path(launch._stock_tool(name)))
-    sys.argv[:] = [name, *(launch._known_config(word) or word for word in arguments)]
+    module = tool(Path(tool_path(name)))
+    sys.argv[:] = [name, *(shipped_config(word) or word for word in arguments)]
     assert Path(module.parse_args().config).is_file()
 
 

@@ -16,7 +16,10 @@ from PIL import Image
 from tiny_run import RANDOM, make_config, make_images, train, weights, write_config
 
 from poslabel_mm.engine import CPUAmpOptimWrapper
+from poslabel_mm.launch import preparation
 from poslabel_mm.launch import tools as launch
+from poslabel_mm.launch.arguments import find_config
+from poslabel_mm.launch.resume_command import resume_command
 
 ROOT = osp.dirname(osp.dirname(osp.realpath(__file__)))
 
@@ -70,16 +73,16 @@ def test_amp_without_a_gpu_is_bfloat16(tmp_path, data, monkeypatch, built):
 
 
 def test_config_is_found_by_its_name(tmp_path, monkeypatch):
-    config = launch._find_config('vit-b_apl_in1k.py')
+    config = find_config('vit-b_apl_in1k.py')
     assert osp.samefile(config, osp.join(ROOT, 'configs', 'vit-b_apl_in1k.py'))
     # A file of the same name in the working directory comes first.
     monkeypatch.chdir(tmp_path)
     (tmp_path / 'vit-b_apl_in1k.py').touch()
-    assert launch._find_config('vit-b_apl_in1k.py') == 'vit-b_apl_in1k.py'
+    assert find_config('vit-b_apl_in1k.py') == 'vit-b_apl_in1k.py'
 
 
 def test_configs_hold_the_runtime_hooks():
-    cfg = Config.fromfile(launch._find_config('vit-b_apl_in1k.py'))
+    cfg = Config.fromfile(find_config('vit-b_apl_in1k.py'))
     assert cfg.default_hooks.checkpoint.type.endswith('AtomicCheckpointHook')
     assert [hook.type.split('.')[1] for hook in cfg.custom_hooks] == [
         'EpochSeedHook',
@@ -103,16 +106,16 @@ def test_configs_hold_the_runtime_hooks():
 def test_resume_command(tmp_path, monkeypatch, typed, again):
     monkeypatch.chdir(tmp_path)  # not above the Python that runs this
     monkeypatch.delenv('POSLABEL_MM_COMMAND', raising=False)
-    assert launch._resume_command(shlex.split(typed)) == f'{shlex.quote(sys.executable)} {again}'
+    assert resume_command(shlex.split(typed)) == f'{shlex.quote(sys.executable)} {again}'
     monkeypatch.setenv('POSLABEL_MM_COMMAND', typed)
-    assert launch._resume_command(['other.py']) == again
+    assert resume_command(['other.py']) == again
 
 
 def test_resume_command_has_the_python_that_was_typed(tmp_path, monkeypatch):
     monkeypatch.delenv('POSLABEL_MM_COMMAND', raising=False)
     monkeypatch.chdir(tmp_path)
     monkeypatch.setattr(sys, 'executable', str(tmp_path / '.venv' / 'bin' / 'python'))
-    assert launch._resume_command(['train.py']) == '.venv/bin/python train.py --resume'
+    assert resume_command(['train.py']) == '.venv/bin/python train.py --resume'
 
 
 @pytest.mark.parametrize(
@@ -155,7 +158,7 @@ def test_resume_command_of_a_script_has_what_was_set(
         check=True,
     ).stdout
     monkeypatch.setenv('POSLABEL_MM_COMMAND', handed_on)
-    again = launch._resume_command([])
+    again = resume_command([])
     # As a shell reads it, it is the same call with the same settings.
     assert again.endswith(f'{shlex.join([tool, *argv])} --resume')
     prefix = again[: again.index(tool)]
@@ -233,8 +236,8 @@ def test_what_srun_is_told(tmp_path, script, arguments, handed_on, settings, lay
 
 def test_checkpoint_is_looked_at_by_one_process_of_a_machine(tmp_path, data, monkeypatch, built):
     looked = []
-    monkeypatch.setattr(launch, 'check_resume', looked.append)
-    monkeypatch.setattr(launch, 'check_weights', lambda *args: looked.append(1))
+    monkeypatch.setattr(preparation, 'check_resume', looked.append)
+    monkeypatch.setattr(preparation, 'check_weights', lambda *args: looked.append(1))
     config = write_config(tmp_path, data)
     for rank, expected in (1, 0), (0, 2):
         # As Slurm says it; the stock tool would set LOCAL_RANK to 0.
@@ -301,7 +304,7 @@ cfg = Config.fromfile(sys.argv[1])
 batch = next(iter(Runner.build_dataloader(cfg.train_dataloader)))
 assert batch['inputs'].shape == (2, 3, 16, 16)
 """)
-    monkeypatch.setattr(launch, '_stock_tool', str)
+    monkeypatch.setattr(launch, 'tool_path', str)
     monkeypatch.setattr(sys, 'path', list(sys.path))
     monkeypatch.setattr(sys, 'argv', list(sys.argv))
     launch.other_tool([str(tool), str(path)])
@@ -321,7 +324,7 @@ def test_the_schedule_of_any_config_can_be_plotted(tmp_path, monkeypatch, capsys
     monkeypatch.setattr(sys, 'path', list(sys.path))
     monkeypatch.setattr(sys, 'argv', list(sys.argv))
     path = tmp_path / 'schedule.png'
-    base = Config.fromfile(launch._find_config(config))
+    base = Config.fromfile(find_config(config))
     launch.other_tool(
         [
             'visualization/vis_scheduler.py',

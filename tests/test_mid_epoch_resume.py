@@ -23,7 +23,7 @@ from poslabel_mm.engine import AtomicCheckpointHook, EpochSeedHook
 from poslabel_mm.engine.hooks.atomic_checkpoint_hook import OUTDATED
 from poslabel_mm.engine.resumable_train_loop import POSITION, VALIDATED
 from poslabel_mm.engine.seeding import SeededIndices
-from poslabel_mm.stack.compat import load_from_local
+from poslabel_mm.stack.safe_loading import load_from_local
 
 ITERATIONS = 3  # an epoch
 EPOCHS = 3

@@ -12,13 +12,10 @@ from tiny_run import listing
 
 from poslabel_mm import UserError
 from poslabel_mm.launch import tools as launch
-from poslabel_mm.launch.checks.checkpoint import (
-    _build_model,
-    check_load_from,
-    check_pretrained,
-    check_resume,
-    check_weights,
-)
+from poslabel_mm.launch.checks.checkpoint import check_load_from, check_weights
+from poslabel_mm.launch.checks.init_cfg import check_pretrained
+from poslabel_mm.launch.checks.model import build_model
+from poslabel_mm.launch.checks.resume import check_resume
 
 WAYS = 'load_from', 'backbone', 'model', 'resume', 'test'
 
@@ -67,7 +64,7 @@ def of_model(cfg, **options):
     """The state dict of a model that differs in some options."""
     cfg = copy.deepcopy(cfg)
     cfg.merge_from_dict(options)
-    return _build_model(cfg).state_dict()
+    return build_model(cfg).state_dict()
 
 
 # -------------------------------------------------------------- other models
@@ -177,7 +174,7 @@ def test_swins_take_from_each_other_what_the_docs_say(tmp_path, way):
     for name, change in SWINS.items():
         cfgs[name] = Config(dict(model=copy.deepcopy(SWIN), default_scope='mmpretrain'))
         cfgs[name].model.backbone.update(change)
-        saved(tmp_path, dict(state_dict=_build_model(cfgs[name]).state_dict()), f'{name}.pth')
+        saved(tmp_path, dict(state_dict=build_model(cfgs[name]).state_dict()), f'{name}.pth')
     for cfg in cfgs.values():
         for name in cfgs:
             look(way, tmp_path / f'{name}.pth', cfg)

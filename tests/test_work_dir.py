@@ -23,6 +23,7 @@ from poslabel_mm.engine import files as atomic_file
 from poslabel_mm.engine import folder_lock, write_atomically
 from poslabel_mm.engine.folder_lock import is_locked, lock_folder
 from poslabel_mm.engine.unwritable import check_writable, unwritable, write_error
+from poslabel_mm.launch import preparation
 from poslabel_mm.launch import tools as launch
 
 FORK = multiprocessing.get_context('fork')
@@ -398,7 +399,7 @@ def test_causes_are_named_and_other_errors_left_alone(tmp_path):
 
 
 def interrupted(tool, *argv):
-    launch.check_data = lambda *_: os.kill(os.getpid(), signal.SIGINT)
+    preparation.check_data = lambda *_: os.kill(os.getpid(), signal.SIGINT)
     sys.argv = [f'{tool.__name__}.py', *map(str, argv)]
     tool()
 

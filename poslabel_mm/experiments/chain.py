@@ -6,7 +6,8 @@ from pathlib import Path
 
 from poslabel_mm.engine.unwritable import make_folder
 from poslabel_mm.errors import UserError
-from poslabel_mm.experiments.command import Parser, say, say_failures, whole_number
+from poslabel_mm.experiments.arguments import Parser, whole_number
+from poslabel_mm.experiments.command import say, say_failures
 from poslabel_mm.experiments.launcher import TOOLS, Launcher
 from poslabel_mm.experiments.progress import Display
 from poslabel_mm.experiments.run import Run

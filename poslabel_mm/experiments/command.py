@@ -1,50 +1,35 @@
-"""Train and test the rows of a manifest's tables, and draw its figures.
+"""The command ``reproduce``: train and test what its arguments select, and draw the results."""
 
-    reproduce --list
-    reproduce --table 5 [--table 6] [--gpus 8] [--seeds 0 1 2]
-    reproduce --row 4/vit-b-apl --row 4/vit-b
-    reproduce --figure 8
-    reproduce --all --dry-run
-    reproduce --all --scale tiny
-    reproduce --manifest my_study.yml --all --seeds 0 1 2
-
-Finished runs are skipped and interrupted ones are resumed: repeat the command.
---dry-run prints the shell commands and makes nothing.
-"""
-
-import argparse
 import importlib.util
 import os.path as osp
 import shlex
 import signal
 import sys
-from pathlib import Path
-from typing import NoReturn
 
 from poslabel_mm import UserError, config_path
 from poslabel_mm.engine.files import write_atomically
 from poslabel_mm.engine.unwritable import make_folder
 from poslabel_mm.experiments import results
+from poslabel_mm.experiments.arguments import parse_args
 from poslabel_mm.experiments.figures import draw
 from poslabel_mm.experiments.launcher import TOOLS, Launcher
 from poslabel_mm.experiments.listing import print_list
-from poslabel_mm.experiments.manifest import list_manifests, load_paper
+from poslabel_mm.experiments.manifest import load_paper
 from poslabel_mm.experiments.progress import Display
 from poslabel_mm.experiments.run import Run
 from poslabel_mm.experiments.selection import Selection, select
-from poslabel_mm.experiments.tiny import DATA, Scale
-from poslabel_mm.experiments.work import Work, check_data_of, cpu_cores, data_check, problems_of
+from poslabel_mm.experiments.tiny import Scale
+from poslabel_mm.experiments.work import Work, check_data_of, data_check, problems_of
 from poslabel_mm.launch.child_processes import ChildProcesses
-
-AMP = ('optim_wrapper.type=AmpOptimWrapper', 'optim_wrapper.loss_scale=dynamic')
 
 
 def say(line: str) -> None:
+    """Print a line at once, into a pipe too."""
     print(line, flush=True)
 
 
 def tiny_data() -> str:
-    """Fashion-MNIST where it is installed, else the digits."""
+    """The dataset of the tiny scale: Fashion-MNIST if its files are there, else the digits."""
     from mmengine.config import Config
 
     try:
@@ -57,24 +42,24 @@ def tiny_data() -> str:
     return 'fashion_mnist'
 
 
-# ------------------------------------------------------------------ results
-
-
 def write_results(everything: Selection, seeds: list[int]) -> None:
-    """All tables of which something is measured, in one file."""
-    there = everything.seeds(seeds)
-    measured = results.measured_tables(everything, there)
+    """Write all tables that have a measured value into one file, and its seeds into a CSV file."""
+    present = everything.seeds(seeds)
+    measured = results.measured_tables(everything, present)
     if measured.rows:
         path = results.results_path(everything)
-        write_atomically(results.markdown(measured, there).encode(), path)
-        write_atomically(results.csv_of_seeds(measured, there).encode(), path.with_suffix('.csv'))
+        write_atomically(results.markdown(measured, present).encode(), path)
+        write_atomically(
+            results.csv_of_seeds(measured, present).encode(), path.with_suffix('.csv')
+        )
 
 
 def show_results(selection: Selection, everything: Selection, seeds: list[int]) -> None:
-    there = selection.seeds(seeds)
+    """Write the results, print the selected tables and draw the selected figures."""
+    present = selection.seeds(seeds)
     write_results(everything, seeds)
     if selection.rows:
-        say('\n' + results.markdown(selection, there))
+        say('\n' + results.markdown(selection, present))
     if results.results_path(everything).is_file():
         say(f'tables: {results.results_path(everything)}')
     for figure in selection.figures:
@@ -86,7 +71,7 @@ def show_results(selection: Selection, everything: Selection, seeds: list[int]) 
 
 
 def say_failures(failures: dict[Run, str]) -> None:
-    """A line for every reason."""
+    """Print one error for every reason, with the runs that it stopped."""
     by_reason: dict[str, list[str]] = {}
     for run, reason in failures.items():
         by_reason.setdefault(' '.join(reason.split()), []).append(run.name)
@@ -97,7 +82,7 @@ def say_failures(failures: dict[Run, str]) -> None:
 def print_commands(
     runs: dict[Run, list[str]], launcher: Launcher, problems: dict[Run, str]
 ) -> None:
-    """What would be run, to be pasted into a shell."""
+    """Print the commands that would be run, as a shell takes them."""
     for run, uses in runs.items():
         if run in problems:
             say(
@@ -118,173 +103,6 @@ def print_commands(
             say(str(launcher.train(run)))
         if run.is_tested:
             say(str(launcher.test(run)))
-
-
-# ---------------------------------------------------------------- arguments
-
-
-class Parser(argparse.ArgumentParser):
-    def error(self, message: str) -> NoReturn:
-        raise UserError(f'{message}; {self.prog} --help lists the options')
-
-
-def whole_number(least: int):
-
-    def parse(text: str) -> int:
-        if not text.isdecimal() or int(text) < least:
-            raise argparse.ArgumentTypeError(
-                f'expected a whole number from {least} on, got {text!r}'
-            )
-        return int(text)
-
-    return parse
-
-
-def parse_args(argv: list[str], prog: str) -> argparse.Namespace:
-    parser = Parser(
-        prog=prog, description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
-    what = parser.add_argument_group('what')
-    what.add_argument(
-        '--list',
-        action='store_true',
-        help="rows, the paper's and the measured values, and what is done",
-    )
-    what.add_argument(
-        '--table',
-        type=whole_number(1),
-        action='append',
-        default=[],
-        metavar='N',
-        help='all rows of a table; may be given several times, as --row and --figure',
-    )
-    what.add_argument(
-        '--row', action='append', default=[], metavar='TABLE/ROW', help='or ROW beside one --table'
-    )
-    what.add_argument(
-        '--figure',
-        type=whole_number(1),
-        action='append',
-        default=[],
-        metavar='N',
-        help='all runs of a figure',
-    )
-    what.add_argument('--all', action='store_true', help='all tables and figures')
-    what.add_argument(
-        '--manifest',
-        default='paper',
-        metavar='NAME|FILE',
-        help='whose tables and figures: a shipped manifest '
-        f'({", ".join(list_manifests())}; default: paper), or a YAML file of '
-        'your own, its configs beside it or shipped ones',
-    )
-    how = parser.add_argument_group('how')
-    how.add_argument(
-        '--seeds',
-        type=whole_number(0),
-        nargs='+',
-        default=[0],
-        metavar='SEED',
-        help='default: 0; the tables average all that are there',
-    )
-    how.add_argument(
-        '--work-dir',
-        type=Path,
-        help='of one manifest (default: work_dirs/reproduce, or '
-        'work_dirs/MANIFEST of another than the paper)',
-    )
-    how.add_argument(
-        '--cfg-options',
-        nargs='+',
-        default=[],
-        metavar='KEY=VALUE',
-        help='for every config; runs with other options keep other folders',
-    )
-    how.add_argument('--amp', action='store_true', help='train in mixed precision')
-    how.add_argument(
-        '--dry-run', action='store_true', help='print the shell commands, and make nothing'
-    )
-    where = parser.add_argument_group('where')
-    where.add_argument(
-        '--gpus',
-        type=whole_number(1),
-        default=1,
-        metavar='N',
-        help='processes, one a GPU (or on the CPU where there is none); the '
-        "recipe's batch is shared out over them",
-    )
-    where.add_argument(
-        '--batch-per-gpu',
-        type=whole_number(1),
-        metavar='N',
-        help="N images at a time on every GPU; gradients are accumulated up to the recipe's batch",
-    )
-    where.add_argument(
-        '--launcher', choices=['pytorch', 'slurm'], default='pytorch', help='default: pytorch'
-    )
-    where.add_argument('--partition', help="Slurm's, with --launcher slurm")
-    where.add_argument(
-        '--jobs',
-        type=whole_number(1),
-        metavar='N',
-        help='runs at a time, on the same devices (default: 1; with --scale '
-        'tiny the CPU cores, at most 8)',
-    )
-    tiny = parser.add_argument_group('tiny')
-    tiny.add_argument(
-        '--scale',
-        choices=['full', 'tiny'],
-        default='full',
-        help='tiny: small models of the same families, on a CPU in minutes',
-    )
-    tiny.add_argument(
-        '--data',
-        choices=DATA,
-        help='of --scale tiny (default: fashion_mnist where its files are, else digits)',
-    )
-    tiny.add_argument('--epochs', type=whole_number(1), help='of --scale tiny (default: 1)')
-    args = parser.parse_args(argv)
-    check_args(args)
-    return args
-
-
-def check_args(args: argparse.Namespace) -> None:
-    if not (args.list or args.all or args.table or args.row or args.figure):
-        raise UserError(
-            'nothing was asked for: give --list, --table N, --row TABLE/ROW, --figure N or --all'
-        )
-    if args.all and (args.table or args.row or args.figure):
-        raise UserError('--all is every table and figure: leave out --table, --row and --figure')
-    if (args.launcher == 'slurm') != (args.partition is not None):
-        raise UserError('--launcher slurm and --partition P go together')
-    if args.scale == 'tiny' and args.manifest != 'paper':
-        raise UserError(
-            f'--scale tiny is for the paper: the models of {args.manifest} are small as they are'
-        )
-    if args.scale == 'full' and (args.data or args.epochs):
-        raise UserError("--data and --epochs are for --scale tiny; the paper's size has its own")
-    wrong = [
-        text for text in args.cfg_options if not text.partition('=')[0].strip() or '=' not in text
-    ]
-    if wrong:
-        raise UserError(f'--cfg-options takes KEY=VALUE pairs, got {" ".join(wrong)}')
-    own = next((o for o in args.cfg_options if o.startswith('randomness.seed=')), None)
-    if own:
-        raise UserError(f'--cfg-options {own}: seeds are given by --seeds')
-    if args.work_dir is None:
-        name = 'reproduce' if args.manifest == 'paper' else Path(args.manifest).stem
-        args.work_dir = Path('work_dirs', name)
-    if set(',[]()\'"') & set(str(args.work_dir)):
-        raise UserError(
-            f'--work-dir {args.work_dir} must be without commas, brackets and '
-            'quotes: MMEngine would take it for a list'
-        )
-    if args.work_dir.exists() and not args.work_dir.is_dir():
-        raise UserError(f'--work-dir {args.work_dir} is a file')
-    args.seeds = list(dict.fromkeys(args.seeds))
-    if args.amp:
-        args.cfg_options = [*args.cfg_options, *AMP]
-    args.jobs = args.jobs or (min(8, cpu_cores()) if args.scale == 'tiny' else 1)
 
 
 def main(argv: list[str], prog: str = 'reproduce.py') -> int:

@@ -19,7 +19,8 @@ from mmengine.config import Config
 from poslabel_mm.engine.unwritable import make_folder
 from poslabel_mm.errors import UserError
 from poslabel_mm.experiments import logs
-from poslabel_mm.experiments.command import Parser, say, say_failures, whole_number
+from poslabel_mm.experiments.arguments import Parser, whole_number
+from poslabel_mm.experiments.command import say, say_failures
 from poslabel_mm.experiments.figures import by_epoch
 from poslabel_mm.experiments.launcher import TOOLS, Launcher
 from poslabel_mm.experiments.manifest import load_paper

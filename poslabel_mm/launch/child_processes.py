@@ -1,4 +1,4 @@
-"""Processes that are told to stop when this one is."""
+"""Child processes that stop when this process is told to stop."""
 
 import os
 import signal
@@ -12,18 +12,18 @@ from poslabel_mm.launch.parent_process import followed
 
 
 class ChildProcesses:
-    """Runs commands, and has them stop when this process is told to or is gone.
+    """Runs commands that stop when this process is told to stop or has died.
 
-    SIGINT and SIGTERM are passed on to every command that is under way; how
-    soon it ends is its own affair. :meth:`run` may be called from threads.
+    SIGINT and SIGTERM are passed on to every running command, which decides by itself how soon it
+    ends. :meth:`run` may be called from threads.
 
     Args:
-        passed_on (int, optional): The signal that commands are sent. Defaults
-            to the one that this process was sent.
-        notice (str): Printed at the first signal if a command is under way.
+        passed_on (int, optional): The signal to send to the commands. Defaults
+            to the one that this process received.
+        notice (str): Printed at the first signal if a command is running.
 
     Attributes:
-        told (int, optional): The signal that this process was sent.
+        told (int, optional): The signal that this process received.
     """
 
     def __init__(self, passed_on: int | None = None, notice: str = '') -> None:
@@ -44,9 +44,9 @@ class ChildProcesses:
         Args:
             words (list[str]): The command.
             env (Mapping[str, str]): Added to this process's environment.
-            locks (list[IO]): Of folders that the command works in, held until
+            locks (list[IO]): Locks of the folders that the command works in, held until
                 it has ended.
-            out (IO, optional): Where its output goes. Defaults to this one's.
+            out (IO, optional): The file for its output. Defaults to this process's.
 
         Returns:
             int: Its exit status, 128 + N if signal N ended it.
@@ -76,7 +76,7 @@ class ChildProcesses:
         return status if status >= 0 else 128 - status
 
     def restore(self) -> None:
-        """Take back the handling of signals, once there is nothing left to be run."""
+        """Restore the previous signal handlers, once nothing is left to run."""
         for signum, handler in self._previous.items():
             signal.signal(signum, handler)
 
@@ -84,6 +84,6 @@ class ChildProcesses:
         first, self.told = self.told is None, signum
         running = list(self._running)
         if first and self.notice and running:
-            os.write(2, f'\n{self.notice}\n'.encode())  # print may be under way
+            os.write(2, f'\n{self.notice}\n'.encode())  # print may be interrupted in the middle
         for process in running:
             process.send_signal(self.passed_on or signum)

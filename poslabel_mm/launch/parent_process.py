@@ -1,4 +1,4 @@
-"""Processes that end when the one that started them is gone."""
+"""Processes that end when the process that started them has died."""
 
 import ctypes
 import os
@@ -8,29 +8,28 @@ import threading
 import time
 from collections.abc import Callable
 
-# The number of the process to follow, from the one that starts this one.
+# Environment variable with the process id of the launcher to follow.
 FOLLOWED = 'POSLABEL_MM_PARENT'
-# torchrun's own mark on the processes that it starts.
+# Environment variable that torchrun sets in the processes that it starts.
 ELASTIC = 'TORCHELASTIC_RUN_ID'
 WATCH_SECONDS = 1.0
 _PR_SET_PDEATHSIG = 1
 
 
 def followed() -> dict[str, str]:
-    """The environment of a process that is to end with this one."""
+    """The environment variable that makes a child process end with this one."""
     return {FOLLOWED: str(os.getpid())}
 
 
 def follow_parent(signum: int = signal.SIGTERM) -> None:
-    """End this process when the launcher that started it is gone.
+    """End this process when the launcher that started it has died.
 
-    Launchers of this project say in the environment that they are to be
-    followed, and torchrun's processes are known by its own. Others are not
-    followed. Processes that torchrun started are killed: without it they
-    cannot be relied on to reach each other.
+    Launchers of this project are known by an environment variable that they set, torchrun by its
+    own; other launchers are not followed. Processes that torchrun started are killed: without it
+    they may not reach each other any more.
 
     Args:
-        signum (int): What other processes are sent. Defaults to SIGTERM, at
+        signum (int): The signal that other processes receive. Defaults to SIGTERM, at
             which training ends cleanly.
     """
     pid = os.environ.pop(FOLLOWED, None)
@@ -41,10 +40,10 @@ def follow_parent(signum: int = signal.SIGTERM) -> None:
 
 
 def forked_children_follow() -> None:
-    """Have what this process forks, a loader's workers, die with it at once.
+    """Have processes that this one forks, such as a loader's workers, die with it at once.
 
-    A worker looks for its parent now and then only. Children of other threads
-    than the main one are left out: the kernel would end them with the thread.
+    By itself a worker looks for its parent only every few seconds. Children that another thread
+    than the main one forks are left out: the kernel would end them with the thread.
     """
     global _from_main_thread
     if _from_main_thread is None and hasattr(os, 'register_at_fork'):
@@ -67,7 +66,7 @@ def _follow_after_fork() -> None:
 
 def _follow(pid: int, signum: int) -> None:
     is_parent = os.getppid() == pid
-    # Where it is not, a wrapper came in between.
+    # Otherwise a wrapper such as a shell script is in between.
     is_there = _is_parent if is_parent else _is_alive
     if is_parent and _ask_kernel(signum) and is_there(pid):
         return
@@ -99,7 +98,7 @@ def _is_alive(pid: int) -> bool:
             state = file.read().rpartition(')')[2].split()[0]
     except OSError:
         return True  # another system than Linux
-    return state not in 'ZX'  # it has ended, and nobody has asked how
+    return state not in 'ZX'  # a zombie has ended
 
 
 def _watch(is_there: Callable[[int], bool], pid: int, signum: int) -> None:

@@ -1,14 +1,90 @@
-"""What the MM stack needs before poslabel_mm can run on it."""
+"""What the MM stack needs before poslabel_mm can run on it.
 
-import io
+This table lists every change that poslabel_mm makes to a module that is not its own. Where no
+time is given, the change is made when somebody imports the changed module, after ``import
+poslabel_mm``, and it lasts for the life of the process.
+
+====================================  ==========================  ================================
+Changed                               Cause                       Can go when
+====================================  ==========================  ================================
+**On import of poslabel_mm**
+``sys.meta_path``: import hooks       the stack takes seconds     nothing below is needed
+(:mod:`.when_imported`)               to import, poslabel_mm
+                                      must not
+``warnings``: a filter                mmcv-lite warns of a        mmcv-lite does not warn
+(:mod:`.quiet_imports`)               missing operator that is
+                                      not used here
+**When torchvision is imported**
+``torch.library``: the schemas of     built for CUDA, it cannot   torchvision imports without its
+torchvision's ``nms`` and ``qnms``,   be imported beside a CPU    library
+only where its library does not load  torch
+(:mod:`.torchvision_schemas`)
+**When MMEngine is imported**
+``torch.serialization``: safe         checkpoints for resuming    MMEngine, MAE and timm save
+globals (:mod:`.safe_loading`)        hold more than weights      plain data
+MMEngine's ``CheckpointLoader``       OneDL's loader runs the     both load weights alone and name
+scheme ``''``, ``load_from_local``,   code that a file holds;     a damaged file
+``_safe_torch_load`` in               neither stack names a
+``mmengine.runner.checkpoint``        damaged file
+(:mod:`.safe_loading`)
+MMEngine's ``load_url``               it asks torch to trust a    it asks for weights alone
+(:mod:`.safe_loading`)                file from the network
+``DeepSpeedStrategy``,                both load with code         they load weights alone
+``ColossalAIStrategy``: ``resume``,
+``load_checkpoint``
+(:mod:`.safe_loading`)
+MMPretrain's ``MODELS._locations``:   ``TIMMBackbone`` must be    ``TIMMBackbone`` needs no change
+one module more                       changed when it is
+(:mod:`.timm_guard`)                  imported, and not before
+MMEngine's ``Config._get_cfg_path``   it knows ``package::``      MMEngine takes any package's
+(:mod:`.config_prefix`)               names of OpenMMLab's        name, without a ``/``
+                                      packages alone
+**When a part of MMPretrain or MMSelfSup is imported**
+``TIMMBackbone.__init__`` of          some versions of timm load  the oldest timm in use loads
+MMPretrain (:mod:`.timm_guard`) and   with code                   weights alone
+of mmcls
+(:mod:`poslabel_mm.mmselfsup`)
+``sys.stdout`` while                  it prints "Could not        MMPretrain logs it to no screen
+``mmpretrain.datasets`` is imported   import OneDL"
+(:mod:`.quiet_imports`)
+``ModelHub``, its reading of the      it reads MMPretrain's       MMPretrain reads the indexes of
+index (:mod:`.model_hub`)             index alone                 installed plugins
+**While a tool of ours runs** (:mod:`poslabel_mm.launch`)
+MMEngine's ``Config.fromfile``        inherited dicts carry a     MMEngine does not stamp what is
+(:mod:`.config_prefix`)               ``_scope_`` that breaks     in the default scope
+                                      some stock tools
+MMEngine's file backend ``'local'``   files are written in        MMEngine replaces files
+(``launch.tools``); stays             place: an interrupt         atomically
+                                      leaves half a file
+MMCV's ``LoadImageFromFile``          its errors do not name the  MMCV names it
+(:mod:`.image_errors`); stays         image
+MMEngine's ``PretrainedInit``, while  MMEngine logs what does     MMEngine raises an error
+a model is built to be checked        not fit, and trains
+(``launch.checks.init_cfg``)
+``logging.FileHandler.handleError``   a log that cannot be        ``logging`` has an option for it
+(``engine.work_dir``)                 written is a traceback for
+                                      every line
+``parse_args`` and ``merge_args`` of  their errors are            they check their arguments, the
+the loaded stock tool                 tracebacks, and after the   data and the checkpoint first
+(``launch.tools``)                    work dir is made
+``simulate_train``, ``SimpleModel``   mixed precision needs a     it runs such configs itself
+of the loaded ``vis_scheduler.py``    GPU, layer-wise decay a
+(``launch.tools``)                    depth
+grad-cam's classes, for               grad-cam 1.5 removed the    the openmmlab stack is dropped
+``vis_cam.py`` (:mod:`.grad_cam`);    argument ``use_cuda``
+stays
+====================================  ==========================  ================================
+
+Registering our own types, schemes and hooks is not a change. MMSelfSup and mmcls are changed only
+by importing :mod:`poslabel_mm.mmselfsup`.
+"""
+
 from collections.abc import Iterator
-from contextlib import contextmanager, redirect_stdout
+from contextlib import contextmanager
 
-from . import compat, config_prefix, model_hub
+from . import compat, config_prefix, model_hub, torchvision_schemas
+from .quiet_imports import ignore_missing_operator, without_onedl_line
 from .when_imported import when_imported
-
-# MMPretrain prints it for everybody who has not bought another product's datasets.
-NOBODYS_BUSINESS = 'Could not import OneDL\n'
 
 
 def install() -> None:
@@ -17,8 +93,10 @@ def install() -> None:
     Raises:
         ImportError: Then, if the stack is missing, doubled or out of range.
     """
+    ignore_missing_operator()
+    when_imported('torchvision', torchvision_schemas.with_schemas)
     when_imported('mmengine', _mending_mmengine, before=compat.check_installed)
-    when_imported('mmpretrain.datasets', _quietly)
+    when_imported('mmpretrain.datasets', without_onedl_line)
     when_imported('mmpretrain.apis.model', _extending_the_hub)
 
 
@@ -33,13 +111,3 @@ def _mending_mmengine() -> Iterator[None]:
 def _extending_the_hub() -> Iterator[None]:
     yield
     model_hub.install()
-
-
-@contextmanager
-def _quietly() -> Iterator[None]:
-    printed = io.StringIO()
-    try:
-        with redirect_stdout(printed):
-            yield
-    finally:
-        print(printed.getvalue().replace(NOBODYS_BUSINESS, ''), end='')

@@ -1,4 +1,4 @@
-"""Reading a checkpoint file, without running code that it may carry."""
+"""Reading a checkpoint file without running code that it may carry."""
 
 import os
 import os.path as osp
@@ -10,7 +10,7 @@ from typing import Any
 import torch
 
 from poslabel_mm.errors import UserError
-from poslabel_mm.stack.compat import allow_plain_values
+from poslabel_mm.stack.safe_loading import allow_plain_values
 
 ZIP = b'PK\x03\x04'
 CHUNK = 1 << 20
@@ -37,7 +37,7 @@ def read(path: str, map_location: Any = None, mmap: bool = False) -> Any:
     what = _other_kind(head)
     if what is not None:
         raise UserError(f'checkpoint {path} cannot be read: it is {what}')
-    # timm, among others, takes back what it has in common with us.
+    # Again: timm, among others, removes the values that it allows too after its own loading.
     allow_plain_values()
     try:
         content = torch.load(
@@ -55,7 +55,7 @@ def read(path: str, map_location: Any = None, mmap: bool = False) -> Any:
 
 
 def keep_grids_of_encodings(checkpoint: Any) -> None:
-    """Have loaded positional encodings themselves tell their patch grid.
+    """Store the patch grid of each loaded positional encoding on the tensor itself.
 
     Cause: where MMEngine cuts a prefix off the keys of a state dict (``init_cfg``
     with ``prefix``), it makes a new one, without the metadata that holds the
@@ -64,7 +64,7 @@ def keep_grids_of_encodings(checkpoint: Any) -> None:
 
     Args:
         checkpoint (Any): What a file holds; changed in place if it is a
-            checkpoint whose encodings tell their grid.
+            checkpoint that holds the grids of its encodings.
     """
     if not isinstance(checkpoint, dict):
         return
@@ -81,13 +81,13 @@ def keep_grids_of_encodings(checkpoint: Any) -> None:
 def check_records(path: str) -> None:
     """Compare each record of a checkpoint with its checksum.
 
-    Reads the whole file once, a part at a time: torch.load compares none.
+    The whole file is read once, in small parts. torch.load checks no checksums.
 
     Args:
         path (str): Path of the file; ``~`` is expanded.
 
     Raises:
-        UserError: If the file is not there to be read, or a record differs.
+        UserError: If the file does not exist or cannot be read, or a record differs.
     """
     if not _head(path).startswith(ZIP):
         return  # the format of torch before 1.6 has no checksums
@@ -111,12 +111,12 @@ def check_records(path: str) -> None:
 
 
 def unreadable(name: str, error: Exception) -> UserError:
-    """In our own words, why :func:`torch.load` could not read a checkpoint.
+    """Make the error that says why :func:`torch.load` could not read a checkpoint.
 
     Args:
         name (str): The checkpoint's path or address.
-        error (Exception): What torch.load raised, which often ends in the
-            advice to load the file unsafely.
+        error (Exception): What torch.load raised. Its own text often advises
+            to load the file unsafely.
     """
     text = str(error)
     code = re.search(
@@ -147,7 +147,7 @@ def unreadable(name: str, error: Exception) -> UserError:
 
 
 def _head(path: str) -> bytes:
-    """The first bytes of a file, or an error that says what else it is."""
+    """The first bytes of a file. If the path is no readable file, the error says what it is."""
     file = osp.expanduser(path)
     try:
         mode = os.stat(file).st_mode
@@ -173,7 +173,7 @@ def _head(path: str) -> bytes:
 
 
 def _other_kind(head: bytes) -> str | None:
-    """What a file is that is no checkpoint by its first bytes."""
+    """The kind of a file that is no checkpoint, told by its first bytes; None if it may be one."""
     if not head:
         return 'empty'
     if not head.strip(b'\x00'):

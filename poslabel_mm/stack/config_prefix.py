@@ -57,14 +57,14 @@ def config_path(name: str) -> str:
 
 
 def install() -> None:
-    """Teach :class:`mmengine.config.Config` the prefix ``poslabel_mm::``."""
+    """Have :class:`mmengine.config.Config` read bases with the prefix ``poslabel_mm::``."""
     from mmengine.config import Config
 
     stock = Config._get_cfg_path
     if getattr(stock, 'prefix', None) == PREFIX:
         return
 
-    # For every base of another package MMEngine reads all of its metafiles.
+    # Cached: for every base of another package MMEngine reads all of that package's metafiles.
     external = functools.lru_cache(maxsize=None)(stock)
 
     @functools.wraps(stock)
@@ -81,13 +81,12 @@ def install() -> None:
 
 @contextmanager
 def without_own_scope() -> Iterator[None]:
-    """Have configs that are read within lose the stamps that say nothing.
+    """A context in which configs are read without superfluous ``_scope_`` keys.
 
-    A base with a prefix, ``mmpretrain::...``, is stamped with ``_scope_``
-    wherever a dict has a type. Where that is the config's own
-    ``default_scope`` it says what holds without it: the config is what a
-    relative path would give. Loaders' functions lose any scope, for MMEngine
-    would call them with it.
+    MMEngine adds ``_scope_`` to every dict with a type that comes from a base with a prefix, such
+    as ``mmpretrain::...``. Where it equals the config's own ``default_scope`` it is removed, so
+    the config is what a relative path would give. It is always removed from a loader's functions,
+    because MMEngine would pass it to them as an argument.
     """
     from mmengine.config import Config
 
@@ -98,7 +97,7 @@ def without_own_scope() -> Iterator[None]:
         cfg = stock(*args, **kwargs)
         own = cfg.get('default_scope')
         for value in cfg.values():
-            _take_back(value, own)
+            _remove_scope(value, own)
         for loader in 'train_dataloader', 'val_dataloader', 'test_dataloader':
             for name in 'collate_fn', 'worker_init_fn':
                 function = (cfg.get(loader) or {}).get(name)
@@ -113,7 +112,8 @@ def without_own_scope() -> Iterator[None]:
         Config.fromfile = staticmethod(stock)
 
 
-def _take_back(value: Any, scope: str | None) -> None:
+def _remove_scope(value: Any, scope: str | None) -> None:
+    """Remove ``_scope_`` from a dict and what it holds, where it is this scope."""
     if isinstance(value, dict):
         if scope is not None and value.get('_scope_') == scope:
             del value['_scope_']
@@ -121,4 +121,4 @@ def _take_back(value: Any, scope: str | None) -> None:
     elif not isinstance(value, (list, tuple)):
         return
     for inner in value:
-        _take_back(inner, scope)
+        _remove_scope(inner, scope)

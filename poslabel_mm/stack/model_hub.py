@@ -1,4 +1,4 @@
-"""The shipped configs among MMPretrain's models, by name.
+"""The shipped configs as entries of MMPretrain's model hub.
 
 ``mmpretrain.list_models('*apl*')`` and ``get_model('vit-b_apl_in1k')`` know
 them once poslabel_mm is imported.
@@ -12,10 +12,9 @@ INDEX = Path(__file__).parents[1] / '.mim' / 'model-index.yml'
 
 
 def install() -> None:
-    """Have MMPretrain's model hub read our index along with its own.
+    """Have MMPretrain's model hub read our index after its own.
 
-    It reads neither before it is asked for a name. An MMPretrain without that
-    hub is left alone.
+    Both are read when a name is first asked for. An MMPretrain without that hub is not changed.
     """
     try:
         from mmpretrain.apis.model import ModelHub

@@ -1,18 +1,21 @@
-"""What is to be done around the import of another module, whoever imports it.
+"""Code that runs around the import of another module, whoever imports it.
 
-``import poslabel_mm`` is to be fast, and the MM stack takes seconds to import: what has to be
-mended in it is mended when somebody imports it.
+``import poslabel_mm`` has to be fast, and the MM stack takes seconds to import: it is mended when
+somebody imports it.
 """
 
 import importlib.abc
-import importlib.util
 import sys
 from collections.abc import Callable
 from contextlib import AbstractContextManager
 
 
 class _Finder(importlib.abc.MetaPathFinder):
-    """Finds a module as the finders after it do, and has its code run inside a context."""
+    """Finds one module as the other finders do, and has its code run inside a context.
+
+    It stays until the module has been imported: a module may be looked for without being imported,
+    as by :func:`importlib.util.find_spec`, and an import may fail and be repeated.
+    """
 
     def __init__(
         self,
@@ -27,8 +30,9 @@ class _Finder(importlib.abc.MetaPathFinder):
             return None
         if self.before is not None:
             self.before()
-        sys.meta_path.remove(self)  # the finders after it are asked, and only once
-        spec = importlib.util.find_spec(fullname)
+        others = [finder for finder in sys.meta_path if finder is not self]
+        specs = (finder.find_spec(fullname, path, target) for finder in others)
+        spec = next((spec for spec in specs if spec is not None), None)
         if spec is not None and spec.loader is not None:
             spec.loader.exec_module = self._in_context(spec.loader.exec_module)
         return spec
@@ -38,6 +42,8 @@ class _Finder(importlib.abc.MetaPathFinder):
         def exec_in_context(module) -> None:
             with self.around():
                 exec_module(module)
+            if self in sys.meta_path:
+                sys.meta_path.remove(self)
 
         return exec_in_context
 
@@ -47,7 +53,7 @@ def when_imported(
     around: Callable[[], AbstractContextManager],
     before: Callable[[], None] | None = None,
 ) -> None:
-    """Do something around the import of a module: at once if it has been imported already.
+    """Run code around the import of a module, or at once if it has been imported already.
 
     Args:
         name (str): Full name of the module.

@@ -1,1 +1,1 @@
-"""What is wrong with a run, found before it makes anything."""
+"""Checks of a run before it makes anything: its data, checkpoints, schedule and options."""

@@ -1,4 +1,4 @@
-"""Do the class folders, the model and each other's labels agree? Found out before a run begins."""
+"""Checks that class folders, lists and the model agree on the classes."""
 
 import json
 import os.path as osp
@@ -53,17 +53,17 @@ class Labels(NamedTuple):
 
 
 class Fault(NamedTuple):
-    """What is wrong with a dataset, and what mends it, as parts of a sentence."""
+    """A fault of a dataset and its remedy, as parts of a sentence."""
 
     what: str
     mend: str
 
 
 def check_classes(cfg: Config, datasets: list[Labels], loaders: tuple[str, ...]) -> None:
-    """Check that folders that give labels are classes, as many as the model has.
+    """Check that the folders that give labels are the model's classes.
 
-    A dataset of the paper must not have fewer than the model either; a user's
-    own may, for a head that is larger on purpose.
+    A dataset of the paper must have exactly as many as the model; a user's own dataset
+    may have fewer, for a head that is larger on purpose.
 
     Args:
         cfg (Config): A complete config.
@@ -71,9 +71,9 @@ def check_classes(cfg: Config, datasets: list[Labels], loaders: tuple[str, ...])
         loaders (tuple[str]): Which of the config's data loaders are used.
 
     Raises:
-        UserError: If a folder is no class, if a class has different labels in
-            two datasets or is in one alone, or if the number of classes is
-            another than the model's: with the options to set.
+        UserError: If a folder is no class, if a class has different labels in two datasets or is
+            missing in one, or if the number of classes differs from the model's; with the
+            options to set.
     """
     head = _head_classes(cfg)
     learns_labels = not _is_a(cfg, 'BaseSelfSupervisor')
@@ -116,7 +116,7 @@ def _head_classes(cfg: Config) -> int | None:
 
 
 def _is_a(cfg: Config, base: str) -> bool:
-    """Is the model of this kind of MMPretrain's?"""
+    """Whether the model is a subclass of this class of MMPretrain."""
     from mmpretrain import models
 
     model = cfg.get('model') or {}
@@ -128,10 +128,10 @@ def _is_a(cfg: Config, base: str) -> bool:
 
 
 def _refuse(dataset: Labels, number: Fault | None, difference: Fault | None) -> None:
-    """Raise what is wrong with the number or the names of the classes, if anything."""
+    """Raise an error if the number or the names of the classes are wrong."""
     moving = f'set --cfg-options {dataset.elsewhere} to the right folder'
     if number and difference:
-        # A model of as many classes would not help.
+        # Changing the number of the model's classes would not help.
         line = f'{number.what}: {moving}, or {difference.mend}: it {difference.what}'
     elif number or difference:
         fault = number or difference
@@ -144,26 +144,29 @@ def _refuse(dataset: Labels, number: Fault | None, difference: Fault | None) -> 
 
 
 def _is_known(dataset: Labels, head: int | None) -> bool:
-    """Whether the labels are this model's; data that is only looked up may be another's."""
+    """Whether the labels are known and are this model's.
+
+    Training data that a test only looks up may be of another model.
+    """
     looked_up = dataset.by_folder and dataset.images is None
     return bool(dataset.label_of) and (not looked_up or head in (None, len(dataset.label_of)))
 
 
 def _difference(first: Labels, dataset: Labels) -> Fault | None:
-    """What differs between the classes of the first dataset and another's."""
+    """The first difference between the classes of two datasets, if there is one."""
     same_loader = dataset.key.split('.')[0] == first.key.split('.')[0]
     if first.by_folder and dataset.by_folder and not same_loader:
         there = f'{first.where} ({first.key})'
         lacking = [name for name in first.label_of if name not in dataset.label_of]
         if lacking:
             return Fault(
-                f'lacks {_some(lacking)} of {there}, and labels count the folders',
+                f'lacks {_list_classes(lacking)} of {there}, and labels count the folders',
                 'make an empty folder for each class without images',
             )
         extra = [name for name in dataset.label_of if name not in first.label_of]
         if extra:
             return Fault(
-                f'has {_some(extra)}, not in {there}, and labels count the folders',
+                f'has {_list_classes(extra)}, not in {there}, and labels count the folders',
                 'remove what is no class',
             )
     for name, label in dataset.label_of.items():
@@ -176,7 +179,8 @@ def _difference(first: Labels, dataset: Labels) -> Fault | None:
     return None
 
 
-def _some(names: list[str]) -> str:
+def _list_classes(names: list[str]) -> str:
+    """The first three names, and the number of the others."""
     if len(names) == 1:
         return f'class {names[0]}'
     more = f' and {len(names) - 3:,} more' if len(names) > 3 else ''
@@ -186,7 +190,7 @@ def _some(names: list[str]) -> str:
 def _wrong_number(
     cfg: Config, dataset: Labels, loaders: tuple[str, ...], learns_labels: bool
 ) -> Fault | None:
-    """What is wrong with the number of class folders, if anything."""
+    """The fault of the number of class folders, if there is one."""
     found = len(dataset.label_of)
     head = _head_classes(cfg) if learns_labels else None
     source = source_made_in(osp.dirname(dataset.where))
@@ -220,7 +224,7 @@ def _count_options(cfg: Config, loaders: tuple[str, ...], count: int) -> str:
 
 
 def source_made_in(root: str) -> Source | None:
-    """The dataset that the converters recorded in ``split.json``."""
+    """The dataset that a converter recorded in ``split.json`` of a folder, if one did."""
     path = osp.join(root, 'split.json')
     if not osp.isfile(path):
         return None
@@ -238,5 +242,5 @@ def source_named(root: str) -> Source | None:
 
 
 def _is_shipped(cfg: Config) -> bool:
-    """Is this an experiment of the paper, and not a config made from one?"""
+    """Whether a config is a shipped one, and not a config that inherits from one."""
     return bool(cfg.filename) and (config_prefix.ROOT in Path(cfg.filename).resolve().parents)

@@ -1,4 +1,4 @@
-"""Options of a config that must agree, found before a run touches its work dir."""
+"""Checks of options of a config that must agree."""
 
 from collections.abc import Iterator
 
@@ -8,7 +8,7 @@ from poslabel_mm.errors import UserError
 
 
 def check_auto_scale_lr(cfg: Config) -> None:
-    """Check that a learning rate to be scaled says for which batch it is.
+    """Check that a learning rate that is to be scaled has a batch size that it was chosen for.
 
     Args:
         cfg (Config): A training config.
@@ -36,18 +36,18 @@ def check_auto_scale_lr(cfg: Config) -> None:
 
 
 def check_num_classes(cfg: Config, loaders: tuple[str, ...]) -> None:
-    """Check that whatever counts classes counts those of the model's head.
+    """Check that all options that hold the number of classes agree with the model's head.
 
-    ``model.head.num_classes`` is where one changes it; the others are easily
-    left behind. A number that nothing reads may differ.
+    Users change ``model.head.num_classes`` and easily forget the others. A number that nothing
+    reads may differ.
 
     Args:
         cfg (Config): A complete config.
         loaders (tuple[str]): Which of its data loaders are used.
 
     Raises:
-        UserError: With the key that was left behind and both numbers, or the
-            evaluator that asks for more classes than there are.
+        UserError: With the key that differs and both numbers, or with the evaluator that ranks
+            more classes than there are.
     """
     head = (cfg.get('model') or {}).get('head')
     expected = head.get('num_classes') if isinstance(head, dict) else None
@@ -72,14 +72,14 @@ def check_num_classes(cfg: Config, loaders: tuple[str, ...]) -> None:
 
 
 def counted_classes(cfg: Config, loaders: tuple[str, ...]) -> Iterator[tuple[str, int | None]]:
-    """Keys beside the head's that hold the number of classes, where something reads it.
+    """Yield the options beside the head's that hold the number of classes and are read.
 
     Args:
         cfg (Config): A complete config whose model has a head.
         loaders (tuple[str]): Which of its data loaders are used.
 
     Yields:
-        tuple[str, int | None]: A key and its value; None where it is not set but needed.
+        tuple[str, int | None]: A key and its value; None if it is needed but not set.
     """
     model = cfg.model
     if 'train_dataloader' in loaders:
@@ -101,7 +101,7 @@ def counted_classes(cfg: Config, loaders: tuple[str, ...]) -> Iterator[tuple[str
 
 
 def _metrics(cfg: Config, loaders: tuple[str, ...]) -> Iterator[tuple[str, dict]]:
-    """Evaluators' metrics and their keys."""
+    """Yield the metrics of the evaluators with their keys."""
     for loader in loaders:
         key = loader.replace('_dataloader', '_evaluator')
         evaluator = cfg.get(key)
@@ -116,7 +116,7 @@ def _metrics(cfg: Config, loaders: tuple[str, ...]) -> Iterator[tuple[str, dict]
 
 
 def _given(key: str, losses: dict | list | None) -> Iterator[tuple[str, int]]:
-    """``num_classes`` of a loss and of the losses in it, where it is given."""
+    """Yield ``num_classes`` of a loss and of the losses in it, where it is set."""
     if isinstance(losses, dict):
         if losses.get('num_classes') is not None:
             yield f'{key}.num_classes', losses['num_classes']

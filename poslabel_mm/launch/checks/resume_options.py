@@ -1,4 +1,4 @@
-"""Does the schedule of a run that is resumed follow its new length?"""
+"""The optimizer options and the schedule of a run that is resumed."""
 
 import os.path as osp
 
@@ -14,7 +14,7 @@ HOOK = 'poslabel_mm.ResumeOptionsHook'
 def resume_with_options(cfg: Config) -> None:
     """Have a resumed run take optimizer options and schedule from its config.
 
-    A config without :class:`ResumeOptionsHook` is given it.
+    :class:`ResumeOptionsHook` is added to a config that lacks it.
 
     Args:
         cfg (Config): A training config that has been checked to be resumable.

@@ -1,9 +1,8 @@
-"""Does the learning rate's schedule fit into the run?"""
+"""Checks that the learning rate's schedule fits into the run."""
 
 import copy
 import functools
 import math
-import os
 from collections.abc import Callable
 
 from mmengine.config import Config
@@ -11,29 +10,27 @@ from mmengine.registry import init_default_scope
 from mmengine.runner import Runner
 
 from poslabel_mm.errors import UserError
+from poslabel_mm.launch.ranks import num_processes
 
 INF = int(1e9)  # MMEngine's `end` of a scheduler without one
 
-# Of a run, where the schedule does not say how long it was meant to be.
+# The share of a run that a warm-up takes, if the schedule does not tell its length.
 WARMUP = 0.1
-
-PROCESSES = {'pytorch': 'WORLD_SIZE', 'slurm': 'SLURM_NTASKS', 'mpi': 'OMPI_COMM_WORLD_SIZE'}
 
 
 def check_schedule(cfg: Config) -> None:
     """Check that every parameter scheduler begins before it ends.
 
-    It is compared what MMEngine compares: iterations, cut to whole numbers,
-    of a scheduler with ``convert_to_iter_based``, epochs of another. One
-    without an ``end`` ends with the run: where only the run was made shorter,
-    a warm-up may be longer than the run.
+    Begin and end are compared as MMEngine compares them: in whole iterations for a scheduler with
+    ``convert_to_iter_based``, in epochs for another. A scheduler without an ``end`` ends with the
+    run, so a warm-up may be longer than a run that was made shorter.
 
     Args:
-        cfg (Config): A training config whose data is in place. Schedulers of
+        cfg (Config): A training config whose data exists. Schedulers of
             several optimizers are left to MMEngine.
 
     Raises:
-        UserError: With the run's length and what is to be changed with it.
+        UserError: With the run's length and the options to change together.
     """
     train_cfg = cfg.get('train_cfg') or {}
     schedulers = cfg.get('param_scheduler') or []
@@ -53,7 +50,7 @@ def check_schedule(cfg: Config) -> None:
 
 
 def _length(by_epoch: bool, train_cfg: dict, iterations: Callable[[], int]) -> int:
-    """The run's length in epochs or iterations, as MMEngine has it."""
+    """The run's length in epochs or iterations, as MMEngine counts it."""
     if 'max_epochs' in train_cfg:
         epochs = train_cfg['max_epochs']
         return epochs if by_epoch else epochs * iterations()
@@ -185,7 +182,7 @@ def _iterations_per_epoch(cfg: Config) -> int:
     init_default_scope(cfg.get('default_scope', 'mmengine'))
     loader = Runner.build_dataloader(copy.deepcopy(cfg.train_dataloader))
     # The processes have not joined yet.
-    processes = int(os.environ.get(PROCESSES.get(cfg.get('launcher'), ''), 1))
+    processes = num_processes(cfg)
     if loader.batch_size is None:  # a batch sampler of its own
         return max(1, math.ceil(len(loader) / processes))
     samples = math.ceil(len(loader.sampler) / processes)

@@ -18,7 +18,7 @@ from poslabel_mm.errors import UserError
 from poslabel_mm.tokens.labels import GridShape
 from poslabel_mm.tokens.masked import built_grid, tells_grid
 
-# Also read in poslabel_mm.stack.compat.
+# Also read in poslabel_mm.stack.checkpoint_file.
 METADATA_KEY = 'grid_shapes'
 
 

@@ -1,0 +1,128 @@
+"""The arguments of MMPretrain's tools: the config that is meant, and options that fit it."""
+
+import argparse
+import ast
+import copy
+import os.path as osp
+import sys
+from collections.abc import Callable
+from functools import wraps
+
+from mmengine.config import Config
+
+from poslabel_mm.errors import UserError
+from poslabel_mm.stack.config_prefix import config_path
+
+
+def checked_arguments(stock_parse: Callable) -> Callable:
+    """Wrap a stock tool's ``parse_args``, so that wrong arguments are one line.
+
+    Args:
+        stock_parse (callable): Returns the arguments of ``sys.argv``.
+
+    Returns:
+        callable: Returns the same, with ``config`` the path of an existing file; raises
+        :class:`UserError` for a malformed option or a config that cannot be found or parsed.
+    """
+
+    @wraps(stock_parse)
+    def parse_args() -> argparse.Namespace:
+        try:
+            args = stock_parse()
+        except (ValueError, AssertionError) as error:
+            # DictAction splits at the first `=` and counts brackets.
+            options = _values_of('--cfg-options', sys.argv)
+            wrong = [text for text in options if '=' not in text]
+            raise UserError(
+                '--cfg-options takes KEY=VALUE pairs, got '
+                f'{" ".join(wrong) or error}; quote a value with brackets or '
+                'spaces: --cfg-options "key=[a,b]"'
+            ) from error
+        args.config = find_config(args.config)
+        _check_syntax(args.config)
+        return args
+
+    return parse_args
+
+
+def _values_of(option: str, argv: list[str]) -> list[str]:
+    """The words that follow an option, up to the next one."""
+    values: list[str] = []
+    taking = False
+    for text in argv:
+        if text.startswith('--'):
+            taking = text == option
+        elif taking:
+            values.append(text)
+    return values
+
+
+def find_config(name: str) -> str:
+    """Find the config that a user names.
+
+    Args:
+        name (str): A path, or the name of a shipped config.
+
+    Returns:
+        str: Path of the file.
+
+    Raises:
+        UserError: If there is none, with the closest names, or if the file is no config.
+    """
+    if osp.isdir(name) or (
+        osp.isfile(name) and not name.endswith(('.py', '.json', '.yaml', '.yml'))
+    ):
+        raise UserError(f'{name} is no config: expected a .py file')
+    if osp.isfile(name):
+        return name
+    # Of a path that does not exist the last part may be a shipped name.
+    try:
+        return config_path(name)
+    except UserError as error:
+        hint = str(error).partition(': ')[2]
+    try:
+        config_path(osp.basename(name))
+        hint = f'did you mean {osp.basename(name)}?'
+    except UserError as error:
+        hint = str(error).partition(': ')[2] or hint
+    raise UserError(f'config {name} does not exist: {hint}')
+
+
+def _check_syntax(path: str) -> None:
+    """Refuse a config that is not Python, with its line: MMEngine names neither."""
+    if path.endswith('.py'):
+        try:
+            with open(path, encoding='utf-8') as file:
+                ast.parse(file.read())
+        except SyntaxError as error:
+            raise UserError(f'config {path}, line {error.lineno}: {error.msg}') from error
+
+
+def shipped_config(text: str) -> str | None:
+    """The path of a shipped config, or None if the text names none or is an existing path."""
+    if text.startswith('-') or osp.exists(text) or not text.endswith('.py'):
+        return None
+    try:
+        return config_path(text)
+    except UserError:
+        return None
+
+
+def check_options(cfg: Config, args: argparse.Namespace) -> None:
+    """Refuse ``--cfg-options`` that cannot be merged into the config.
+
+    Args:
+        cfg (Config): The config; it is not changed.
+        args (argparse.Namespace): The tool's arguments, with ``config`` and ``cfg_options``.
+
+    Raises:
+        UserError: With the options and the reason.
+    """
+    if args.cfg_options is None:
+        return
+    try:
+        copy.deepcopy(cfg).merge_from_dict(args.cfg_options)
+    except (KeyError, TypeError, IndexError, AssertionError) as error:
+        text = ' '.join(_values_of('--cfg-options', sys.argv))
+        reason = error.args[0] if error.args else error
+        raise UserError(f'--cfg-options {text} does not fit {args.config}: {reason}') from error
