@@ -44,6 +44,7 @@ from poslabel_mm.launch.checks.data import check_data, name_classes
 from poslabel_mm.launch.checks.options import check_auto_scale_lr, check_num_classes
 from poslabel_mm.launch.checks.resume_options import resume_with_options
 from poslabel_mm.launch.checks.schedule import check_schedule
+from poslabel_mm.launch.data_option import use_data, with_data_option
 from poslabel_mm.launch.parent_process import follow_parent, forked_children_follow
 from poslabel_mm.stack.compat import mend_grad_cam
 from poslabel_mm.stack.config_prefix import config_path, without_own_scope
@@ -152,6 +153,7 @@ def _prepare_training(stock_merge: Callable, cfg: Config, args: argparse.Namespa
     _check_options(cfg, args)
     if cfg.get('train_dataloader') is None:
         raise UserError(f'{args.config} is no training config: it has no train_dataloader')
+    use_data(cfg, args, ('train_dataloader', 'val_dataloader'))
     # The stock tool's default is True, with which a run in a training loop
     # other than MMEngine's draws other augmentations once it is resumed.
     cfg.train_dataloader.setdefault('persistent_workers', False)
@@ -195,6 +197,7 @@ def _prepare_test(stock_merge: Callable, cfg: Config, args: argparse.Namespace) 
         _check_out(args.out, args.out_item)
     if cfg.get('test_dataloader') is None:
         raise UserError(f'{args.config} cannot be tested: it has no test_dataloader')
+    use_data(cfg, args, ('test_dataloader',))
     cfg = stock_merge(cfg, args)
     _fit_loaders(cfg)
     check_data(cfg, ('test_dataloader',), args.checkpoint)
@@ -278,6 +281,7 @@ def _local_rank() -> int:
 
 
 def _checked_arguments(stock_parse: Callable) -> Callable:
+    stock_parse = with_data_option(stock_parse)
 
     @wraps(stock_parse)
     def parse_args() -> argparse.Namespace:

@@ -14,6 +14,7 @@ the classes and images alone. A class of less than three images has none there.
 
 import argparse
 import os.path as osp
+import shlex
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -50,10 +51,10 @@ def find_classes(source: Path) -> tuple[Classes, list[Path]]:
     for folder in folders:
         inner, images, others = list_folder(folder)
         if not images:
-            found = f'{len(inner)} folders in it' if inner else 'nothing that is one'
+            found = f' but {len(inner)} folders' if inner else ''
             raise UserError(
-                f'class folder {folder} holds no image ({", ".join(IMAGE_EXTENSIONS)}), but '
-                f'{found}: put its images right into it, or remove it'
+                f'class folder {folder} holds no image ({", ".join(IMAGE_EXTENSIONS)}){found}: '
+                'put its images right into it, or remove it'
             )
         classes[folder.name] = {path.name: path for path in images}
         left_out += inner + [path for path in others if not path.name.startswith('.')]
@@ -69,9 +70,10 @@ def _check_layout(source: Path, folders: list[Path], loose: list[Path]) -> None:
     """Refuse what is no folder of class folders."""
     names = [path.name for path in folders]
     if 'train' in names and set(names) <= set(SPLIT_SIDES):
+        quoted = shlex.quote(str(source))
         raise UserError(
             f'{source} is split already, into {", ".join(names)}: name it as it is, `poslabel '
-            f'train vit-s_apl_folder.py --data {source}`, or one of these folders to split that'
+            f'train vit-s_apl_folder.py --data {quoted}`, or one of these folders to split that'
         )
     if loose and not folders:
         raise UserError(
