@@ -11,7 +11,7 @@ import os.path as osp
 import shlex
 import signal
 import sys
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import NamedTuple
 
 from .errors import UserError
@@ -82,21 +82,46 @@ def main(argv: Sequence[str] | None = None) -> int:
         int: The exit status.
     """
     argv = list(sys.argv[1:] if argv is None else argv)
-    # Until there is something to be stopped, Ctrl-C needs no traceback.
-    previous = signal.signal(signal.SIGINT, lambda *_: os._exit(130))
-    try:
+
+    def call() -> int:
         subcommand = _parse(argv)
         if subcommand is None:
             return 0
         name, *arguments = argv
-        module, _, function = subcommand.function.partition(':')
         typed = _typed_words(name)
         if not typed[-1].endswith('.py'):
             # For the line that says how to resume; a script's is in sys.argv.
             os.environ.setdefault('POSLABEL_MM_COMMAND', shlex.join([*typed, *arguments]))
             sys.argv = [' '.join(typed), *arguments]  # MMPretrain's tools read it
-        prog = osp.basename(sys.argv[0])
-        return getattr(importlib.import_module(module), function)(arguments, prog) or 0
+        return _call(subcommand.function, arguments)
+
+    return _guarded(call)
+
+
+def run_script(function: str) -> int:
+    """Run what a script of ``tools/`` is for that is no subcommand.
+
+    Args:
+        function (str): ``module:function``; it gets the process's arguments.
+
+    Returns:
+        int: The exit status.
+    """
+    return _guarded(lambda: _call(function, sys.argv[1:]))
+
+
+def _call(function: str, arguments: Sequence[str]) -> int:
+    module, _, name = function.partition(':')
+    prog = osp.basename(sys.argv[0])
+    return getattr(importlib.import_module(module), name)(arguments, prog) or 0
+
+
+def _guarded(call: Callable[[], int]) -> int:
+    """The exit status of a call; a user's mistake is one line."""
+    # Until there is something to be stopped, Ctrl-C needs no traceback.
+    previous = signal.signal(signal.SIGINT, lambda *_: os._exit(130))
+    try:
+        return call()
     except UserError as error:
         return _fail(f'error: {" ".join(str(error).split())}', 1)
     except ImportError as error:

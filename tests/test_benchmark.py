@@ -1,44 +1,34 @@
 """The benchmark runs, and the README's tables are those of the CSVs."""
 
-import importlib.util
 import re
-import sys
 from pathlib import Path
 
 import pytest
+import torch
+
+from poslabel_mm.benchmark import command, pairs
+from poslabel_mm.benchmark.table import markdown, steps_table
 
 ROOT = Path(__file__).resolve().parents[1]
 
 
-@pytest.fixture
-def benchmark(monkeypatch):
-    monkeypatch.setattr(sys, 'path', list(sys.path))
-    spec = importlib.util.spec_from_file_location('benchmark', ROOT / 'tools' / 'benchmark.py')
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module
+def run(*arguments):
+    command.main([*map(str, arguments)])
 
 
-def run(benchmark, monkeypatch, *arguments):
-    monkeypatch.setattr(sys, 'argv', ['benchmark.py', *map(str, arguments)])
-    benchmark.main()
-
-
-def test_the_readmes_tables_are_those_of_the_csvs(benchmark):
+def test_the_readmes_tables_are_those_of_the_csvs():
     readme = (ROOT / 'README.md').read_text()
     tables = re.findall(r'<!-- (\S+\.csv) -->\n(.*?)\n<!-- end -->', readme, re.S)
     assert len(tables) == 3
     for path, table in tables:
-        assert table == benchmark.markdown([ROOT / path]), f'{path}: make the table anew'
+        assert table == markdown([ROOT / path]), f'{path}: make the table anew'
 
 
-def test_step_compares_two_configs(benchmark, monkeypatch, tmp_path, capsys):
+def test_step_compares_two_configs(monkeypatch, tmp_path, capsys):
     out = tmp_path / 'step.csv'
     small = 'vit-tiny_{}digits.py'
     for dtype in 'float32', 'bfloat16':
         run(
-            benchmark,
-            monkeypatch,
             'step',
             small.format(''),
             small.format('apl_'),
@@ -52,18 +42,16 @@ def test_step_compares_two_configs(benchmark, monkeypatch, tmp_path, capsys):
             '--out',
             out,
         )
-    table = benchmark.markdown([out])
+    table = markdown([out])
     # What was measured in another dtype is a table of its own.
     assert table.count('| `vit-tiny_apl_digits` | 4 |') == 2
     assert table.count('float32') == table.count('bfloat16') == 1
     assert len(out.read_text().splitlines()) == 1 + 2 * 2 * 2
 
 
-def test_step_takes_a_self_supervised_config(benchmark, monkeypatch, tmp_path):
+def test_step_takes_a_self_supervised_config(monkeypatch, tmp_path):
     out = tmp_path / 'step.csv'
     run(
-        benchmark,
-        monkeypatch,
         'step',
         'mae-vit-tiny_digits.py',
         'mae-vit-tiny_rpl_digits.py',
@@ -74,10 +62,10 @@ def test_step_takes_a_self_supervised_config(benchmark, monkeypatch, tmp_path):
         '--out',
         out,
     )
-    assert '| `mae-vit-tiny_rpl_digits` | 4 |' in benchmark.markdown([out])
+    assert '| `mae-vit-tiny_rpl_digits` | 4 |' in markdown([out])
 
 
-def test_memory_on_a_gpu_has_a_column(benchmark):
+def test_memory_on_a_gpu_has_a_column():
     row = dict.fromkeys(('device', 'threads', 'dtype', 'torch', 'options', 'round'), '') | dict(
         baseline='vit',
         config='vit_rpl',
@@ -86,23 +74,21 @@ def test_memory_on_a_gpu_has_a_column(benchmark):
         baseline_peak_mib='1000',
         peak_mib='1450',
     )
-    table = benchmark.steps_table([row])
+    table = steps_table([row])
     assert table.splitlines()[0].endswith('| more memory, MiB |')
     assert '| 1.250 | 1.250 to 1.250 | 1 | 450 |' in table
 
 
-def test_pairs_compares_every_form(benchmark, monkeypatch, tmp_path, capsys):
+def test_pairs_compares_every_form(monkeypatch, tmp_path, capsys):
     out = tmp_path / 'pairs.csv'
     # A process for each form would import the stack: one of them is enough.
-    peak = benchmark.peak_of_a_process
+    peak = pairs.peak_of_a_process
     monkeypatch.setattr(
-        benchmark,
+        pairs,
         'peak_of_a_process',
         lambda form, *rest: peak(form, *rest) if form == 'exact' else '',
     )
     run(
-        benchmark,
-        monkeypatch,
         'pairs',
         '--grids',
         3,
@@ -119,22 +105,22 @@ def test_pairs_compares_every_form(benchmark, monkeypatch, tmp_path, capsys):
         '--out',
         out,
     )
-    rows = benchmark.markdown([out]).splitlines()
+    rows = markdown([out]).splitlines()
     assert [row.split(' | ')[2] for row in rows[2:5]] == ['exact', 'written out', 'products']
 
 
 @pytest.mark.parametrize('device, chosen', [('cuda', []), ('cuda:1', ['cuda:1'])])
-def test_the_gpu_that_is_measured_is_the_one_asked_for(benchmark, monkeypatch, device, chosen):
-    cuda, devices = benchmark.torch.cuda, []
+def test_the_gpu_that_is_measured_is_the_one_asked_for(monkeypatch, device, chosen):
+    cuda, devices = torch.cuda, []
     monkeypatch.setattr(cuda, 'is_available', lambda: True)
     monkeypatch.setattr(cuda, 'set_device', devices.append)
-    monkeypatch.setattr(benchmark, 'time_pairs', lambda args: None)
-    run(benchmark, monkeypatch, 'pairs', '--device', device)
+    monkeypatch.setattr(command, 'time_pairs', lambda args: None)
+    run('pairs', '--device', device)
     assert devices == chosen
 
 
-def test_no_gpu_is_said_in_one_line(benchmark, monkeypatch, capsys):
-    monkeypatch.setattr(benchmark.torch.cuda, 'is_available', lambda: False)
+def test_no_gpu_is_said_in_one_line(monkeypatch, capsys):
+    monkeypatch.setattr(torch.cuda, 'is_available', lambda: False)
     with pytest.raises(SystemExit):
-        run(benchmark, monkeypatch, 'pairs', '--device', 'cuda')
+        run('pairs', '--device', 'cuda')
     assert 'no GPU is visible' in capsys.readouterr().err

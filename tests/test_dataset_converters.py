@@ -1,6 +1,5 @@
 """The dataset tools, on small trees in the layout of the real ones."""
 
-import importlib.util
 import json
 import os
 import runpy
@@ -18,21 +17,19 @@ from mmpretrain.datasets import build_dataset
 from PIL import Image
 
 from poslabel_mm import UserError
-from poslabel_mm.datasets import conversion
+from poslabel_mm.datasets.converters import (
+    arguments,
+    caltech256,
+    conversion,
+    imagenet,
+    mini_imagenet,
+)
+from poslabel_mm.datasets.converters.record import split_class
 from poslabel_mm.launch.checks.classes import source_made_in
 
 ROOT = Path(__file__).resolve().parents[1]
 TOOLS = ROOT / 'tools' / 'dataset_converters'
 
-
-def load(name):
-    spec = importlib.util.spec_from_file_location(name, TOOLS / f'{name}.py')
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module
-
-
-caltech256, mini_imagenet, imagenet = map(load, ('caltech256', 'mini_imagenet', 'imagenet'))
 
 # Images of each class.
 CALTECH = {'001.ak47': 12, '002.american-flag': 8, '003.clutter': 10}
@@ -162,13 +159,13 @@ def test_the_split_file_says_who_is_where(objects, tmp_path):
 
 def test_the_split_is_the_same_everywhere_and_always():
     names = [f'{i}.jpg' for i in range(20)]
-    split = conversion.split_class(names, 'dog', seed=0, num_test=4)
+    split = split_class(names, 'dog', seed=0, num_test=4)
     # Written down: runs of other years and machines have to agree.
     assert split['test'] == ['10.jpg', '11.jpg', '14.jpg', '18.jpg']
-    assert conversion.split_class(names[::-1], 'dog', 0, 4) == split
+    assert split_class(names[::-1], 'dog', 0, 4) == split
     assert split['train'] == sorted(set(names) - set(split['test']))
-    assert conversion.split_class(names, 'dog', 1, 4) != split
-    assert conversion.split_class(names, 'cat', 0, 4) != split
+    assert split_class(names, 'dog', 1, 4) != split
+    assert split_class(names, 'cat', 0, 4) != split
 
 
 def test_the_order_of_files_does_not_matter(objects, tmp_path, monkeypatch):
@@ -659,8 +656,8 @@ def to_few_mini(source, out):
 def test_what_is_left_out_may_have_any_name(objects, tmp_path, monkeypatch):
     not_utf8(objects / '002.american-flag' / 'RENAME2')
     script = (
-        f'import sys; sys.path.insert(0, {str(TOOLS)!r}); import caltech256; '
-        f"caltech256.run_tool(lambda: caltech256.main([{str(objects)!r}, '--out', "
+        'from poslabel_mm.datasets.converters import arguments, caltech256; '
+        f"arguments.run_tool(lambda: caltech256.main([{str(objects)!r}, '--out', "
         f'{str(tmp_path / "out")!r}], caltech256.Size(3, 30, 8)))'
     )
     done = subprocess.run(
@@ -849,7 +846,7 @@ def test_ctrl_c_while_a_tool_works_ends_it_in_a_line(capsys):
     handler = signal.signal(signal.SIGINT, signal.SIG_IGN)  # fails, does not kill
     try:
         with pytest.raises(SystemExit) as left:
-            conversion.run_tool(work)
+            arguments.run_tool(work)
     finally:
         signal.signal(signal.SIGINT, handler)
     assert left.value.code == 130

@@ -25,6 +25,8 @@ from mmengine.runner import Runner
 from PIL import Image
 
 from poslabel_mm import UserError, __main__, config_path
+from poslabel_mm.benchmark.command import parse_args
+from poslabel_mm.benchmark.steps import load
 from poslabel_mm.launch import tools as launch
 from poslabel_mm.launch.arguments import check_options, checked_arguments, shipped_config
 from poslabel_mm.launch.checks.options import check_auto_scale_lr, check_num_classes
@@ -308,7 +310,12 @@ def check_python(*arguments: str) -> None:
         assert arguments[1] == 'poslabel_mm'
         with pytest.MonkeyPatch.context() as patch:
             patch.setattr(sys, 'argv', list(arguments[1:]))
-            __main__.main()
+            if arguments[2:3] == ('convert',):
+                # Its source is not here, and it says so: the options were understood.
+                with pytest.raises(SystemExit, match=f'cannot read the folder {arguments[4]}'):
+                    __main__.main()
+            else:
+                __main__.main()
     else:
         path = Path(arguments[0])
         assert path.is_file(), path
@@ -369,9 +376,9 @@ def reproduce(path: Path, *_: str) -> None:
 
 
 def benchmark(path: Path, *_: str) -> None:
-    args = parsed(path)
+    args = parse_args(sys.argv[1:], path.name)
     for name in [args.baseline, *args.configs] if args.command == 'step' else []:
-        tool(path.resolve()).load(name)
+        load(name)
     for file in args.csv if args.command == 'table' else []:
         assert Path(file).is_file()
 
@@ -379,7 +386,7 @@ def benchmark(path: Path, *_: str) -> None:
 def converter(path: Path, *arguments: str) -> None:
     """Its source is not here, and it says so: the options were understood."""
     with pytest.raises(UserError):
-        tool(path.resolve()).main(list(arguments))
+        tool(path.resolve()).main(list(arguments), prog=path.name)
 
 
 def other(path: Path, name: str, *arguments: str) -> None:

@@ -1,6 +1,5 @@
 """The launcher: ports, ranks, and what ends with what."""
 
-import importlib.util
 import os
 import signal
 import socket
@@ -20,6 +19,7 @@ from poslabel_mm.engine.cpu import check_launcher
 from poslabel_mm.engine.folder_lock import is_locked
 from poslabel_mm.engine.hooks import equal_batches_hook
 from poslabel_mm.launch import tools as launch
+from poslabel_mm.launch import torchrun as launcher
 
 TOOLS = Path(__file__).resolve().parent.parent / 'tools'
 NAMES = ('PORT', 'NNODES', 'NODE_RANK', 'MASTER_ADDR')
@@ -32,18 +32,22 @@ def torchrun(monkeypatch):
     for name in (*NAMES, 'POSLABEL_MM_PARENT'):
         monkeypatch.setenv(name, '')  # put back after
         monkeypatch.delenv(name)
-    spec = importlib.util.spec_from_file_location('poslabel_torchrun', TOOLS / 'torchrun.py')
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    module.told = []
-    monkeypatch.setattr(module.run, 'main', module.told.extend)
-    return module
+    monkeypatch.setattr(launcher, 'told', [], raising=False)
+    monkeypatch.setattr(launcher.run, 'main', launcher.told.extend)
+    return launcher
 
 
 @pytest.fixture
 def taken():
     with socket.create_server(('', 0)) as server:
         yield server.getsockname()[1]
+
+
+def test_what_is_to_be_started_is_asked_for(torchrun):
+    for arguments in [], ['2'], ['two', 'train.py'], ['0', 'train.py']:
+        with pytest.raises(UserError, match='usage is torchrun.py PROCESSES SCRIPT'):
+            torchrun.main(arguments, 'torchrun.py')
+    assert torchrun.told == []
 
 
 # ----------------------------------------------------------------------- ports
@@ -64,18 +68,18 @@ def taken():
 def test_an_address_that_cannot_be_is_one_line(torchrun, monkeypatch, name, value, named):
     monkeypatch.setenv(name, value)
     with pytest.raises(UserError, match=named):
-        torchrun.main(2, ['train.py'])
+        torchrun.launch(2, ['train.py'])
     assert torchrun.told == []
 
 
 def test_a_port_that_is_taken_is_named_on_the_machine_that_opens_it(torchrun, monkeypatch, taken):
     monkeypatch.setenv('PORT', str(taken))
     with pytest.raises(UserError, match=f'PORT={taken} cannot be used .Address already in use'):
-        torchrun.main(2, ['train.py'])
+        torchrun.launch(2, ['train.py'])
     assert torchrun.told == []
     monkeypatch.setenv('NNODES', '2')
     monkeypatch.setenv('NODE_RANK', '1')
-    assert torchrun.main(2, ['train.py']) == 0
+    assert torchrun.launch(2, ['train.py']) == 0
     assert f'--master-port={taken}' in torchrun.told
 
 
@@ -91,7 +95,7 @@ def test_a_port_that_was_used_a_moment_ago_is_free(torchrun, taken):
 
 def test_without_a_port_there_is_a_free_one(torchrun, monkeypatch):
     monkeypatch.setenv('PORT', '')
-    assert torchrun.main(3, ['train.py', '--amp']) == 0
+    assert torchrun.launch(3, ['train.py', '--amp']) == 0
     assert torchrun.told[0] == '--nproc-per-node=3' and torchrun.told[-2:] == ['train.py', '--amp']
     port = int(torchrun.told[4].removeprefix('--master-port='))
     assert 1 <= port <= 65535
@@ -107,7 +111,7 @@ def test_a_meeting_that_fails_is_one_line(torchrun, monkeypatch):
     with pytest.raises(
         UserError, match='cannot meet at node1, port .*: The client has timed out$'
     ):
-        torchrun.main(2, ['train.py'])
+        torchrun.launch(2, ['train.py'])
 
 
 @pytest.mark.parametrize(
@@ -294,10 +298,11 @@ def parent_of(stat):
     ],
 )
 def test_ctrl_c_while_a_tool_is_imported_is_quiet(tmp_path, tool, arguments):
-    # The first of what takes seconds to import.
-    (tmp_path / 'torchvision.py').write_text(
-        'import time\nprint("importing", flush=True)\ntime.sleep(60)\n'
-    )
+    # What takes seconds to import.
+    for name in 'torch', 'torchvision':
+        (tmp_path / f'{name}.py').write_text(
+            'import time\nprint("importing", flush=True)\ntime.sleep(60)\n'
+        )
     python = [] if tool.endswith('.sh') else [sys.executable]
     process = run(*python, TOOLS / tool, *arguments, PYTHONPATH=str(tmp_path))
     assert process.stdout.readline() == 'importing\n'

@@ -11,6 +11,7 @@ from functools import wraps
 from mmengine.config import Config
 
 from poslabel_mm.errors import UserError
+from poslabel_mm.launch.data_option import with_data_option
 from poslabel_mm.stack.config_prefix import config_path
 
 
@@ -24,6 +25,8 @@ def checked_arguments(stock_parse: Callable) -> Callable:
         callable: Returns the same, with ``config`` the path of an existing file; raises
         :class:`UserError` for a malformed option or a config that cannot be found or parsed.
     """
+
+    stock_parse = with_data_option(stock_parse)
 
     @wraps(stock_parse)
     def parse_args() -> argparse.Namespace:

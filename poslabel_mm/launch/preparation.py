@@ -27,6 +27,7 @@ from poslabel_mm.launch.checks.options import check_auto_scale_lr, check_num_cla
 from poslabel_mm.launch.checks.resume import check_resume
 from poslabel_mm.launch.checks.resume_options import resume_with_options
 from poslabel_mm.launch.checks.schedule import check_schedule
+from poslabel_mm.launch.data_option import use_data
 from poslabel_mm.launch.ranks import local_rank, rank
 
 
@@ -50,6 +51,7 @@ def prepare_training(
     check_options(cfg, args)
     if cfg.get('train_dataloader') is None:
         raise UserError(f'{args.config} is no training config: it has no train_dataloader')
+    use_data(cfg, args, ('train_dataloader', 'val_dataloader'))
     # The stock tool's default is True. With it, a resumed run in a training loop
     # other than MMEngine's draws other augmentations than an uninterrupted one.
     cfg.train_dataloader.setdefault('persistent_workers', False)
@@ -99,6 +101,7 @@ def prepare_test(
         _check_out(args.out, args.out_item)
     if cfg.get('test_dataloader') is None:
         raise UserError(f'{args.config} cannot be tested: it has no test_dataloader')
+    use_data(cfg, args, ('test_dataloader',))
     cfg = stock_merge(cfg, args)
     _adapt_loaders(cfg)
     check_data(cfg, ('test_dataloader',), args.checkpoint)

@@ -2,189 +2,22 @@
 
     python tools/dataset_converters/imagenet.py --check data/imagenet
 
-counts the images of data/imagenet/{train,val}/CLASS/ or, as MMPretrain does,
-those that meta/train.txt and meta/val.txt list. With --read it also opens
-every image, names those that cannot be read, and identical ones.
+The same as `poslabel convert imagenet`; --help says what it does.
 """
 
-import argparse
-import os.path as osp
 import signal
 import sys
-from pathlib import Path, PurePosixPath
-from typing import NamedTuple
+from pathlib import Path
 
 if __name__ == '__main__':
     # Until there is something to be stopped, Ctrl-C needs no traceback.
     signal.signal(signal.SIGINT, signal.SIG_DFL)
 
 # This checkout's package, from whatever directory the tool is called.
-sys.path.insert(0, osp.dirname(osp.dirname(osp.dirname(osp.realpath(__file__)))))
+sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
 
-try:
-    from poslabel_mm import UserError
-except ImportError as error:
-    if error.name is not None:
-        raise
-    sys.exit(f'error: {error}')  # what the MM stack lacks
-from poslabel_mm.datasets.conversion import (  # noqa: E402
-    Parser,
-    check_names,
-    inspect_images,
-    list_folder,
-    progress,
-    refuse_unreadable,
-    run_tool,
-)
-from poslabel_mm.datasets.sources import IMAGENET  # noqa: E402
-
-SIDES = ('train', 'val')
-Images = dict[str, list[Path]]
-
-
-class Size(NamedTuple):
-    """What the whole dataset holds."""
-
-    classes: int = 1000
-    train: int = 1_281_167
-    val: int = 50_000
-
-
-def foldered_images(folder: Path, size: Size) -> Images:
-    """The images of every class folder.
-
-    Raises:
-        UserError: If they are not in class folders, of other classes, or
-            their names are not UTF-8.
-    """
-    folders, images, _ = list_folder(folder)
-    if images and not folders:
-        raise UserError(
-            f'{folder} holds {len(images):,} images and no class folders: move '
-            'each image into the folder of its class, or list them with their '
-            f'labels, `IMAGE LABEL` a line, in '
-            f'{folder.parent / "meta" / folder.name}.txt'
-        )
-    if len(folders) != size.classes:
-        raise UserError(
-            f'{folder} holds {len(folders):,} class folders, {IMAGENET.title} has {size.classes:,}'
-        )
-    found = {
-        path.name: list_folder(path)[1] for path in progress(folders, f'listing {folder.name}')
-    }
-    check_names({name: [path.name for path in paths] for name, paths in found.items()}, folder)
-    return found
-
-
-def listed_images(path: Path, classes: list[str]) -> Images:
-    """The images of a list, by class; its labels count the sorted classes.
-
-    Raises:
-        UserError: For a list that cannot be read, a line that is wrong, or an
-            image that is missing or outside of the list's folder.
-    """
-    folder = path.parents[1] / path.stem
-    images: Images = {name: [] for name in classes}
-    try:
-        with open(path, encoding='utf-8') as file:
-            lines = file.read().split('\n')
-    except (OSError, UnicodeDecodeError) as error:
-        raise UserError(
-            f'cannot read {path}: {getattr(error, "strerror", None) or error}'
-        ) from error
-    for number, line in enumerate(progress(lines, f'listing {path.stem}'), 1):
-        if not line.strip():
-            continue
-        name, _, label = line.strip().rpartition(' ')
-        if not label.isdecimal() or int(label) >= len(classes) or not name:
-            raise UserError(
-                f'{path}, line {number}: expected an image and a '
-                f'label from 0 to {len(classes) - 1}'
-            )
-        if name.startswith('/') or '..' in PurePosixPath(name).parts:
-            raise UserError(
-                f'{path}, line {number}: {name!r} is outside of {folder}: name the images below it'
-            )
-        if not osp.isfile(folder / name):
-            raise UserError(f'{path}, line {number}: there is no {folder / name}')
-        images[classes[int(label)]].append(folder / name)
-    return images
-
-
-def check(root: Path, size: Size = Size()) -> list[Path]:
-    """Count the images.
-
-    Returns:
-        list[Path]: All of them.
-
-    Raises:
-        UserError: The first thing that is missing or too much.
-    """
-    for side in SIDES:
-        if not osp.isdir(root / side):
-            raise UserError(
-                f'{root / side} does not exist: expected '
-                f'{root}/{{train,val}}/<class>/<image>.JPEG, '
-                f'from {IMAGENET.origin}'
-            )
-    sides: dict[str, Images] = {}
-    for side in SIDES:
-        path = root / 'meta' / f'{side}.txt'
-        if not osp.isfile(path):
-            sides[side] = foldered_images(root / side, size)
-        elif side == 'train':
-            names = [folder.name for folder in list_folder(root / side)[0]]
-            sides[side] = listed_images(
-                path, names or [str(label) for label in range(size.classes)]
-            )
-        else:
-            sides[side] = listed_images(path, sorted(sides['train']))
-    train, val = sides['train'], sides['val']
-    alone = sorted(set(train) ^ set(val))
-    if alone:
-        side = 'train' if alone[0] in train else 'val'
-        raise UserError(f'{root} has class {alone[0]} in {side}/ alone')
-    for side, expected in ('train', size.train), ('val', size.val):
-        empty = [name for name, images in sides[side].items() if not images]
-        if empty:
-            raise UserError(f'{root / side} has no images of class {empty[0]}')
-        found = sum(map(len, sides[side].values()))
-        if found != expected:
-            raise UserError(
-                f'{root / side} holds {found:,} images, {IMAGENET.title} has {expected:,} there'
-            )
-    of_a_class = size.val // size.classes
-    uneven = [name for name in sorted(val) if len(val[name]) != of_a_class]
-    if uneven:
-        raise UserError(
-            f'{root / "val"} has {len(val[uneven[0]])} images of '
-            f'class {uneven[0]}, expected {of_a_class} of each'
-        )
-    return [path for side in SIDES for images in sides[side].values() for path in images]
-
-
-def main(argv: list[str] | None = None, size: Size = Size()) -> None:
-    parser = Parser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument(
-        '--check', metavar='FOLDER', required=True, help='the folder of train/ and val/'
-    )
-    parser.add_argument('--read', action='store_true', help='open every image: an hour or so')
-    args = parser.parse_args(argv)
-    root = Path(args.check)
-    paths = check(root, size)
-    if args.read:
-        unreadable, duplicates = inspect_images(paths)
-        for group in duplicates:
-            print('identical: ' + ', '.join(str(path.relative_to(root)) for path in group))
-        if duplicates:
-            print(f'{len(duplicates)} groups of identical images')
-        refuse_unreadable(unreadable, 'get them from the archives again')
-    print(
-        f'{root} is whole: {size.classes:,} classes, {size.train:,} images '
-        f'to train on and {size.val:,} to validate'
-        f'{", every one readable" if args.read else ""}'
-    )
-
+from poslabel_mm.datasets.converters.arguments import run_tool  # noqa: E402
+from poslabel_mm.datasets.converters.imagenet import main  # noqa: E402
 
 if __name__ == '__main__':
     run_tool(main)

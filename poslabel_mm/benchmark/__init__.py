@@ -1,0 +1,1 @@
+"""Benchmarks of training steps and of the relative loss, and the tables of their CSVs."""

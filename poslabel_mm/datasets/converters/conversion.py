@@ -1,0 +1,241 @@
+"""Folders of images, split into train/ and test/: made whole or not at all.
+
+    OUT/train/CLASS/IMAGE    links to the source's images, or copies
+    OUT/test/CLASS/IMAGE
+    OUT/split.json           who is where, from which seed; what was left out
+
+They are built beside OUT and renamed when they are complete, so OUT is never
+half a dataset. The source is only read.
+"""
+
+import json
+import os
+import shutil
+from collections.abc import Callable
+from pathlib import Path
+
+from poslabel_mm.datasets.converters.images import (
+    check_names,
+    inspect_images,
+    progress,
+    refuse_unreadable,
+)
+from poslabel_mm.datasets.converters.record import (
+    RECORD,
+    SIDES,
+    first_fault,
+    first_new_image,
+    is_record,
+    split_class,
+    summary,
+)
+from poslabel_mm.errors import UserError
+
+VERSION = 1
+
+# Class -> name of an image -> its file.
+Classes = dict[str, dict[str, Path]]
+
+
+def num_test_of_a_fifth(count: int) -> int:
+    """A fifth of a class, to the nearest whole number."""
+    return (count + 2) // 5
+
+
+class Conversion:
+    """A dataset in the making.
+
+    Args:
+        dataset (str): Its name, for the record.
+        out (str): The folder to make.
+        seed (int): Seed of the split.
+        copy (bool): Copy the images; otherwise they are links.
+        **parameters: What else another result would be made with, for the record.
+    """
+
+    def __init__(self, dataset: str, out: str, seed: int, copy: bool, **parameters: str) -> None:
+        self.out = Path(out)
+        self.parameters = dict(
+            dataset=dataset, version=VERSION, seed=seed, copy=copy, **parameters
+        )
+
+    def is_complete(self, classes: Classes | None = None) -> bool:
+        """Has this been done already?
+
+        Args:
+            classes (dict, optional): The images that the source holds now. Defaults to None,
+                where the source cannot have gained any.
+
+        Raises:
+            UserError: If ``out`` is something else, was made with other
+                parameters, or has lost or gained files since, or the source
+                has gained images.
+        """
+        if not os.path.lexists(self.out):
+            return False
+        try:
+            if os.path.isdir(self.out) and not os.listdir(self.out):
+                return False
+        except OSError as error:
+            raise UserError(
+                f'cannot read the folder {self.out} ({error.strerror}): choose another --out'
+            ) from error
+        record = self._read_record()
+        for key, wanted in self.parameters.items():
+            if record.get(key) != wanted:
+                raise UserError(
+                    f'{self.out} was made with {key}={record.get(key)}, not '
+                    f'{wanted}: remove it, or choose another --out'
+                )
+        fault = first_fault(self.out, record)
+        if fault is not None:
+            raise UserError(
+                f'{self.out} is not as it was made, {fault}: remove it and run this again'
+            )
+        new = first_new_image(classes or {}, record)
+        if new is not None:
+            raise UserError(
+                f'{self.out} was made before there was {new} in {record["source"]}: remove '
+                f'{self.out} and run this again, or choose another --out'
+            )
+        print(f'nothing to do: {summary(self.out, record)}')
+        return True
+
+    def _read_record(self) -> dict:
+        path = self.out / RECORD
+        if os.path.isfile(path):  # no pipe either, which would wait
+            try:
+                record = json.loads(path.read_text('utf-8'))
+            except (OSError, ValueError, RecursionError):
+                record = None
+            if is_record(record):
+                return record
+        raise UserError(
+            f'{self.out} exists and was not made by this command: '
+            'move it away, or choose another --out'
+        )
+
+    def run(
+        self,
+        classes: Classes,
+        source: Path,
+        num_test: Callable[[int], int],
+        skip_unreadable: bool = False,
+    ) -> None:
+        """Split the images and make the folders.
+
+        Args:
+            classes (dict): For each class the names and files of its images.
+            source (Path): The folder they come from; names in the report are
+                relative to it.
+            num_test (Callable): From the number of images of a class to the
+                number of those for testing.
+            skip_unreadable (bool): Leave out images that cannot be read,
+                after the split: the others stay where they are without them.
+
+        Raises:
+            UserError: For names that no file can have, images that cannot be
+                read, an ``out`` inside the source, or one that cannot be
+                written.
+        """
+        check_names(classes, source)
+        if source.resolve() in self.out.resolve().parents:
+            raise UserError(
+                f'{self.out} would be inside the source {source}: choose another --out'
+            )
+        files = {
+            (name, image): path
+            for name, images in classes.items()
+            for image, path in images.items()
+        }
+        unreadable, duplicates = inspect_images(list(files.values()))
+        if not skip_unreadable:
+            refuse_unreadable(
+                unreadable, 'get the source again, or leave such images out with --skip-unreadable'
+            )
+
+        seed = self.parameters['seed']
+        sides: dict[str, dict[str, list[str]]] = {s: {} for s in SIDES}
+        side_of: dict[Path, str] = {}
+        for name, images in sorted(classes.items()):
+            drawn = split_class(list(images), name, seed, num_test(len(images)))
+            for side in SIDES:
+                readable = [i for i in drawn[side] if images[i] not in unreadable]
+                sides[side][name] = readable
+                side_of.update((images[i], side) for i in readable)
+
+        def shown(path: Path) -> str:
+            return os.path.relpath(path, source)
+
+        record = dict(
+            self.parameters,
+            source=os.path.abspath(source),
+            counts=dict(
+                classes=len(classes),
+                **{side: sum(map(len, sides[side].values())) for side in SIDES},
+            ),
+            unreadable={shown(p): reason for p, reason in unreadable.items()},
+            duplicates=[[shown(p) for p in group] for group in duplicates],
+            **sides,
+        )
+        self._report(unreadable, duplicates, side_of, shown)
+        self._write(files, record)
+        print(summary(self.out, record))
+
+    @staticmethod
+    def _report(
+        unreadable: dict[Path, str],
+        duplicates: list[list[Path]],
+        side_of: dict[Path, str],
+        shown: Callable,
+    ) -> None:
+        for path, reason in unreadable.items():
+            print(f'left out, cannot be read: {shown(path)} ({reason})')
+        for group in duplicates:
+            print(
+                'identical, kept: '
+                + ', '.join(f'{shown(path)} ({side_of[path]})' for path in group)
+            )
+        across = sum(len({side_of[p] for p in group}) > 1 for group in duplicates)
+        if duplicates:
+            print(
+                f'{len(duplicates)} groups of identical images, '
+                f'{across} of them with images on both sides of the split'
+            )
+
+    def _write(self, files: dict[tuple[str, str], Path], record: dict) -> None:
+        """Build the folders beside ``out``, then rename them."""
+        # Where `out` is a link to another disk, that disk.
+        target = self.out.resolve()
+        building = target.with_name(f'.{target.name}.incomplete')
+        place = shutil.copyfile if self.parameters['copy'] else os.symlink
+        pairs = [
+            (side, name, image)
+            for side in SIDES
+            for name, images in record[side].items()
+            for image in images
+        ]
+        try:
+            # What a killed run has left; it holds nothing of its own.
+            if building.exists():
+                shutil.rmtree(building)
+            for side in SIDES:
+                for name in record[side]:
+                    (building / side / name).mkdir(parents=True)
+            for side, name, image in progress(pairs, 'writing'):
+                place(os.path.abspath(files[name, image]), building / side / name / image)
+            (building / RECORD).write_text(json.dumps(record, indent=1) + '\n', 'utf-8')
+            fault = first_fault(building, record)
+            if fault is not None:
+                raise UserError(
+                    f'{self.out} was not made, {fault}: was the '
+                    'source changed meanwhile? Run this again'
+                )
+            os.rename(building, target)
+        except OSError as error:
+            raise UserError(
+                f'cannot write {self.out} ({error.strerror or error}): mend '
+                'that, or choose another --out'
+            ) from error
+        finally:
+            shutil.rmtree(building, ignore_errors=True)

@@ -1,0 +1,168 @@
+"""``--data DIR``: train or test a config on the class folders of one directory.
+
+The directory holds ``train/<class>/<image>`` and ``test/`` or ``val/`` beside it, as
+``poslabel convert folder`` makes it. The number of classes is read from it.
+"""
+
+import argparse
+import os.path as osp
+import shlex
+from collections.abc import Callable
+from functools import wraps
+from typing import Any
+
+from mmengine.config import Config
+from mmengine.registry import init_default_scope
+
+from poslabel_mm.datasets.class_folders import class_names
+from poslabel_mm.errors import UserError
+from poslabel_mm.launch.checks.classes import HEAD
+from poslabel_mm.launch.checks.data import LOADERS, _datasets, _Place
+from poslabel_mm.launch.checks.options import _metrics, counted_classes
+
+# Some call the images that are not trained on by one name, some by the other.
+OTHER_NAME = {'val': 'test', 'test': 'val'}
+
+
+def with_data_option(stock_parse: Callable[[], argparse.Namespace]) -> Callable:
+    """Have MMPretrain's command line take ``--data DIR``, and its help say so.
+
+    Args:
+        stock_parse (Callable): ``parse_args`` of one of MMPretrain's tools.
+
+    Returns:
+        Callable: The same; what it returns has ``data`` too.
+    """
+
+    @wraps(stock_parse)
+    def parse_args() -> argparse.Namespace:
+        stock = argparse.ArgumentParser.parse_args
+
+        def with_one_more(parser: argparse.ArgumentParser, *args, **kwargs) -> argparse.Namespace:
+            parser.add_argument(
+                '--data',
+                metavar='DIR',
+                help='the folder of train/<class>/<image> and test/ or val/ to use in place of '
+                "the config's; the number of classes is read from it",
+            )
+            return stock(parser, *args, **kwargs)
+
+        # The stock tools build their parsers inside the function.
+        argparse.ArgumentParser.parse_args = with_one_more
+        try:
+            return stock_parse()
+        finally:
+            argparse.ArgumentParser.parse_args = stock
+
+    return parse_args
+
+
+def use_data(cfg: Config, args: argparse.Namespace, loaders: tuple[str, ...]) -> None:
+    """Move a config's datasets to the folder of ``--data``, and count its classes.
+
+    Args:
+        cfg (Config): The config; nothing changes where ``--data`` is not given.
+        args (argparse.Namespace): What :func:`with_data_option` parsed.
+        loaders (tuple[str]): Which of the config's data loaders are used.
+
+    Raises:
+        UserError: If the folder cannot be used, or the config has no place for it.
+    """
+    folder = getattr(args, 'data', None)
+    if folder is None:
+        return
+    # For names without a prefix, such as `type='ImageNet'`.
+    init_default_scope(cfg.get('default_scope', 'mmengine'))
+    found = {key: data for loader in LOADERS for key, data in _datasets(cfg, loader)}
+    rooted = {key: data for key, data in found.items() if data.get('data_root')}
+    if not rooted:
+        raise UserError(
+            f'--data {folder} has no place in {args.config}: its datasets have no data_root'
+        )
+    if len({osp.normpath(data['data_root']) for data in rooted.values()}) > 1:
+        options = ' '.join(f'{key}.data_root=...' for key in rooted)
+        raise UserError(
+            f'--data {folder} is one folder, and {args.config} reads several: set each, '
+            f'--cfg-options {options}'
+        )
+    if not osp.isdir(folder):
+        raise UserError(f'--data {folder} is no folder')
+    for data in rooted.values():
+        data['data_root'] = folder
+        _use_other_name(data, folder)
+    if isinstance(cfg.get('data_root'), str):
+        cfg.data_root = folder  # which the config set the others from
+    for loader in loaders:
+        _check_layout(cfg, loader, folder)
+    _count_classes(cfg, folder, loaders)
+
+
+def _use_other_name(data: dict[str, Any], folder: str) -> None:
+    """Let ``test/`` be what a config calls ``val/``, or the reverse, where that is there."""
+    place = _Place(data)
+    if not place.is_custom or place.ann_file or osp.isdir(place.folder):
+        return
+    side = osp.basename(place.folder)
+    other = OTHER_NAME.get(side)
+    if other and place.folder == osp.normpath(osp.join(folder, side)):
+        if osp.isdir(osp.join(folder, other)):
+            data['data_prefix'] = other
+
+
+def _check_layout(cfg: Config, loader: str, folder: str) -> None:
+    for _, data in _datasets(cfg, loader):
+        place = _Place(data)
+        if place.is_custom and place.is_local and not osp.isdir(place.folder):
+            raise UserError(
+                f'--data {folder} has no {osp.relpath(place.folder, folder)}/: expected '
+                f'{osp.join(folder, "{train,test}", "<class>", "<image>")}; of class folders '
+                f'`poslabel convert folder {shlex.quote(folder)} --out data/mine` makes that'
+            )
+
+
+def _count_classes(cfg: Config, folder: str, loaders: tuple[str, ...]) -> None:
+    """Have the model learn as many classes as there are folders to train on.
+
+    A test takes its own folders where the training data is not there.
+    """
+    place = _labelled_place(cfg, loaders)
+    if place is None:
+        return
+    names = class_names(place.folder)
+    head = cfg.model.get('head')
+    if not (isinstance(head, dict) and head.get('num_classes')):
+        _without_labels(cfg, len(names))
+        return
+    if len(names) == 1:
+        raise UserError(
+            f'--data {folder} holds one class alone, {names[0]}: expected two or more in '
+            f'{place.folder}'
+        )
+    keys = [HEAD, *(key for key, _ in counted_classes(cfg, LOADERS))]
+    if 'num_classes' in (cfg.get('data_preprocessor') or {}):
+        keys.append('data_preprocessor.num_classes')
+    cfg.merge_from_dict(dict.fromkeys(keys, len(names)))
+    for _, metric in _metrics(cfg, LOADERS):
+        topk = metric.get('topk') or ()
+        asked = (topk,) if isinstance(topk, int) else topk
+        if any(k > len(names) for k in asked):
+            metric['topk'] = tuple(k for k in asked if k <= len(names)) or (1,)
+
+
+def _labelled_place(cfg: Config, loaders: tuple[str, ...]) -> _Place | None:
+    """The first class folders that give labels; what has none is refused with the other checks."""
+    for loader in dict.fromkeys(('train_dataloader', *loaders)):
+        for _, data in _datasets(cfg, loader):
+            place = _Place(data)
+            if place.is_custom and place.is_local and place.by_class:
+                if osp.isdir(place.folder) and class_names(place.folder):
+                    return place
+    return None
+
+
+def _without_labels(cfg: Config, count: int) -> None:
+    """Let pre-training, which needs no labels, take a dataset of other classes."""
+    for _, data in _datasets(cfg, 'train_dataloader'):
+        place = _Place(data)
+        if place.is_custom and place.built_in and len(place.built_in) != count:
+            data['with_label'] = False

@@ -1,0 +1,151 @@
+"""Start a tool in several processes of this machine, as torchrun does.
+
+    python tools/torchrun.py PROCESSES SCRIPT [ARGUMENTS]
+
+Unlike torchrun it takes a free port unless PORT is set, shares the CPU cores
+out where there is no GPU, and adds no report of its own to a line that a
+process has printed. NNODES, NODE_RANK, MASTER_ADDR and PORT are read from the
+environment, as by MMPretrain's scripts.
+"""
+
+import errno
+import logging
+import os
+import signal
+import socket
+import sys
+from collections.abc import Sequence
+
+import torch
+from torch.distributed import DistNetworkError, run
+from torch.distributed.elastic.multiprocessing.api import SignalException
+from torch.distributed.elastic.multiprocessing.errors import ChildFailedError
+from torch.distributed.launcher.api import LaunchConfig
+
+from poslabel_mm.errors import UserError
+from poslabel_mm.launch.parent_process import follow_parent, followed
+from poslabel_mm.stack.compat import check_installed
+
+
+def free_port() -> int:
+    with socket.socket() as probe:
+        probe.bind(('127.0.0.1', 0))
+        return probe.getsockname()[1]
+
+
+def cpu_cores() -> int:
+    if hasattr(os, 'sched_getaffinity'):
+        return len(os.sched_getaffinity(0))
+    return os.cpu_count() or 1
+
+
+def whole_number(name: str, default: int, least: int, most: int) -> int:
+    """A number from the environment; one that is out of range is refused."""
+    text = os.environ.get(name) or str(default)
+    if not text.isdecimal() or not least <= int(text) <= most:
+        raise UserError(f'{name}={text} is no whole number from {least} to {most}')
+    return int(text)
+
+
+def check_port(port: int) -> None:
+    """Refuse a port that the processes could not meet at on this machine."""
+    try:
+        if socket.has_dualstack_ipv6():
+            socket.create_server(('', port), family=socket.AF_INET6, dualstack_ipv6=True).close()
+        else:
+            socket.create_server(('', port)).close()
+    except OSError as error:
+        if error.errno not in (errno.EADDRINUSE, errno.EACCES):
+            return
+        raise UserError(
+            f'PORT={port} cannot be used ({os.strerror(error.errno)}): choose another one, or '
+            'on a single machine leave PORT unset for one that is free'
+        ) from error
+
+
+def killed(rank: int, signum: int) -> str:
+    """What to say of a process that a signal ended."""
+    hint = ', which a machine sends that is out of memory' * (signum == signal.SIGKILL)
+    return f'the process of rank {rank} was killed by {signal.Signals(signum).name}{hint}'
+
+
+def main(argv: Sequence[str], prog: str = 'torchrun.py') -> int:
+    """Run :func:`launch` with these arguments.
+
+    Raises:
+        ImportError: If the MM stack is missing, doubled or out of range.
+        UserError: Without a number of processes and a script.
+    """
+    if len(argv) < 2 or not argv[0].isdecimal() or int(argv[0]) < 1:
+        raise UserError(f'usage is {prog} PROCESSES SCRIPT [ARGUMENTS], PROCESSES at least 1')
+    check_installed()  # here for it to be said once, not by every process
+    follow_parent()
+    return launch(int(argv[0]), list(argv[1:]))
+
+
+def launch(processes: int, command: list[str]) -> int:
+    """Run a command in several processes, to its end.
+
+    Args:
+        processes (int): How many on this machine.
+        command (list[str]): A Python script and its arguments.
+
+    Returns:
+        int: The exit status of the first process that failed; 128 and the signal's number if a
+        signal ended it.
+
+    Raises:
+        UserError: For an address or a port where the processes could not meet.
+    """
+    env = os.environ
+    threads = 1 if torch.cuda.is_available() else max(1, cpu_cores() // processes)
+    for name in 'OMP_NUM_THREADS', 'MKL_NUM_THREADS':
+        env.setdefault(name, str(threads))
+    nodes = whole_number('NNODES', 1, 1, 10**6)
+    node = whole_number('NODE_RANK', 0, 0, nodes - 1)
+    if not env.get('PORT') and nodes > 1:
+        raise UserError(
+            'PORT is not set; with NNODES > 1 it must be one that '
+            'is free on the first machine, the same on all of them'
+        )
+    port = whole_number('PORT', free_port(), 1, 65535)
+    if env.get('PORT') and node == 0:
+        check_port(port)
+    env.update(followed())
+    for name in list(logging.root.manager.loggerDict):
+        if name.startswith('torch.distributed.elastic'):
+            logging.getLogger(name).setLevel(logging.CRITICAL)
+    # Slurm's warning is for the processes, as the other signals are.
+    passed_on = (
+        ['--signals-to-handle=SIGTERM,SIGINT,SIGHUP,SIGQUIT,SIGUSR1']
+        if hasattr(LaunchConfig, 'signals_to_handle')
+        else []
+    )
+    try:
+        run.main(
+            [
+                f'--nproc-per-node={processes}',
+                f'--nnodes={nodes}',
+                f'--node-rank={node}',
+                f'--master-addr={env.get("MASTER_ADDR") or "127.0.0.1"}',
+                f'--master-port={port}',
+                *passed_on,
+                *command,
+            ]
+        )
+    except ChildFailedError as error:
+        rank, failure = error.get_first_failure()
+        if failure.exitcode < 0:
+            print(f'error: {killed(rank, -failure.exitcode)}', file=sys.stderr)
+            return 128 - failure.exitcode
+        return failure.exitcode
+    except DistNetworkError as error:
+        # Where another program has taken the port in the meantime, or the
+        # first machine does not answer.
+        raise UserError(
+            f'the processes cannot meet at {env.get("MASTER_ADDR") or "127.0.0.1"}, port {port}: '
+            f'{str(error).splitlines()[0]}'
+        ) from error
+    except SignalException as error:
+        return 128 + error.sigval
+    return 0
