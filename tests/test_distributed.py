@@ -3,6 +3,7 @@
 import json
 import os
 import os.path as osp
+import re
 import subprocess
 import sys
 from glob import glob
@@ -94,6 +95,61 @@ def test_processes_draw_different_pairs_and_the_same_ones_again(tmp_path):
     assert all(torch.equal(trained[1][k], v) for k, v in trained[0].items())
 
 
+@pytest.mark.slow
+@pytest.mark.skipif(torch.cuda.is_available(), reason='is for CPU machines')
+def test_sharded_training_is_that_of_one_model(tmp_path):
+    # Wraps each position head, and in the relative one its classifier by itself.
+    policy = dict(
+        type='torch.distributed.fsdp.wrap.size_based_auto_wrap_policy', min_num_params=150
+    )
+    fsdp = dict(type='FSDPStrategy', model_wrapper=dict(auto_wrap_policy=policy))
+    full = dict(fsdp, state_dict_cfg='full')
+    runs = [
+        ('ddp', dict(type='DDPStrategy'), 3),
+        ('full', full, 2),
+        ('full', full, 3),
+        ('local', fsdp, 2),
+        ('local', fsdp, 3),
+    ]
+    data = make_images(tmp_path / 'images')
+    commands = []
+    for name, strategy, epochs in runs:
+        cfg = make_config(
+            tmp_path,
+            data,
+            name,
+            **{'model.pos_head.1.pairs_per_token': None, 'train_cfg.max_epochs': epochs},
+        )
+        cfg.runner_type, cfg.strategy, cfg.log_level = 'FlexibleRunner', strategy, 'INFO'
+        commands.append(str(tmp_path / f'{name} {epochs}.py'))
+        cfg.dump(commands[-1])
+        if epochs == 3 and name != 'ddp':
+            commands.append('--resume')
+    run = _run(sys.executable, '-c', FORKS, *commands, PYTHONPATH=ROOT)
+    assert run.returncode == 0, run.stderr
+    expected = {
+        name.removeprefix('module.'): value  # as DDPStrategy saves them
+        for name, value in weights(tmp_path / 'ddp' / 'epoch_3.pth').items()
+    }
+    actual = weights(tmp_path / 'full' / 'epoch_3.pth')
+    assert actual.keys() == expected.keys()
+    for name, value in expected.items():
+        torch.testing.assert_close(actual[name], value, rtol=0, atol=1e-4)
+    losses = [
+        [
+            re.search(r'Epoch\(train\) +\[3\].* loss: .*', line)[0].split('  loss: ')[1]
+            for line in open(sorted(glob(str(tmp_path / name / '*' / '*.log')))[-1])
+            if 'Epoch(train) [3]' in line
+        ]
+        for name in ('ddp', 'full', 'local')
+    ]
+    assert losses[0] and losses[0] == losses[1] == losses[2]
+    assert {path.name for path in (tmp_path / 'local' / 'epoch_3.pth').iterdir()} == {
+        'rank0.pth',
+        'rank1.pth',
+    }
+
+
 @pytest.mark.skipif(torch.cuda.is_available(), reason='is for CPU machines')
 @pytest.mark.skipif(
     not hasattr(LaunchConfig, 'signals_to_handle'),
@@ -183,18 +239,21 @@ import multiprocessing, os, socket, sys
 from poslabel_mm.launch import tools as launch
 import mmpretrain.models
 
-def train(rank, config, port):
+def train(rank, config, options, port):
     os.environ.update(RANK=str(rank), LOCAL_RANK=str(rank), WORLD_SIZE='2', LOCAL_WORLD_SIZE='2',
                       MASTER_ADDR='127.0.0.1', MASTER_PORT=str(port))
-    sys.argv = ['train.py', config, '--launcher', 'pytorch']
+    sys.argv = ['train.py', config, '--launcher', 'pytorch', *options]
     launch.train()
 
-for config in sys.argv[1:]:
+for i, config in enumerate(sys.argv):
+    if not config.endswith('.py'):
+        continue
+    options = [option for option in sys.argv[i + 1:i + 2] if option == '--resume']
     with socket.socket() as probe:
         probe.bind(('127.0.0.1', 0))
         port = probe.getsockname()[1]
     processes = [multiprocessing.get_context('fork').Process(
-        target=train, args=(rank, config, port)) for rank in range(2)]
+        target=train, args=(rank, config, options, port)) for rank in range(2)]
     for process in processes:
         process.start()
     for process in processes:

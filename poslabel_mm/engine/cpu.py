@@ -6,6 +6,7 @@ import subprocess
 import torch.distributed
 from mmengine.config import Config
 
+from poslabel_mm.engine.wrappers import wrap_without_device
 from poslabel_mm.errors import UserError
 
 # What each launcher sets, and what tells a user how it is started.
@@ -58,19 +59,12 @@ def start_gloo(cfg: Config) -> None:
     if it finds the processes joined.
 
     Args:
-        cfg (Config): A config whose ``launcher`` is not ``'none'``. Its model
-            wrapper is set to the stock one without a device.
+        cfg (Config): A config whose ``launcher`` is not ``'none'``. The
+            wrapper of its model is given no GPU.
     """
     _read_environment(cfg.launcher)
     torch.distributed.init_process_group('gloo')
-    if cfg.get('model_wrapper_cfg') is None:
-        # The Runner's own arguments but for the device.
-        cfg.model_wrapper_cfg = dict(
-            type='MMDistributedDataParallel',
-            broadcast_buffers=False,
-            find_unused_parameters=cfg.get('find_unused_parameters', False),
-        )
-    cfg.model_wrapper_cfg.device_ids = None
+    wrap_without_device(cfg)
 
 
 def _read_environment(launcher: str) -> None:

@@ -17,6 +17,7 @@ from mmengine.device import get_device
 from poslabel_mm.engine.cpu import check_launcher, start_gloo
 from poslabel_mm.engine.unwritable import check_writable, make_folder
 from poslabel_mm.engine.work_dir import WorkDir
+from poslabel_mm.engine.wrappers import check_wrapper
 from poslabel_mm.errors import UserError
 from poslabel_mm.launch.arguments import check_options
 from poslabel_mm.launch.checks.checkpoint import check_load_from, check_weights
@@ -58,6 +59,7 @@ def prepare_training(
     if args.auto_scale_lr and cfg.get('auto_scale_lr') is None:
         cfg.auto_scale_lr = {}  # for the stock tool to enable it
     cfg = stock_merge(cfg, args)
+    check_wrapper(cfg)
     _adapt_loaders(cfg)
     check_auto_scale_lr(cfg)
     check_num_classes(cfg, ('train_dataloader', 'val_dataloader'))
@@ -103,6 +105,7 @@ def prepare_test(
         raise UserError(f'{args.config} cannot be tested: it has no test_dataloader')
     use_data(cfg, args, ('test_dataloader',))
     cfg = stock_merge(cfg, args)
+    check_wrapper(cfg)
     _adapt_loaders(cfg)
     check_data(cfg, ('test_dataloader',), args.checkpoint)
     check_num_classes(cfg, ('test_dataloader',))

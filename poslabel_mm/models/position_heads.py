@@ -1,9 +1,12 @@
+from functools import partial
+
 from mmengine.model import ModuleList
 from mmpretrain.registry import MODELS as MMPRETRAIN_MODELS
 from torch import Tensor, nn
 
 from poslabel_mm.errors import UserError
 from poslabel_mm.models.backbones.encoding_grid import keep_grid
+from poslabel_mm.models.sharded_weights import inside_forward
 from poslabel_mm.tokens import PatchTokens
 
 
@@ -58,7 +61,8 @@ class PositionHeads:
     def _position_losses(self, patch_tokens: PatchTokens) -> dict[str, Tensor]:
         losses = dict()
         for head in _as_list(self.pos_head):
-            for name, value in head.loss(patch_tokens).items():
+            of_head = inside_forward(head, partial(head.loss, patch_tokens))
+            for name, value in of_head.items():
                 if name in losses:
                     raise UserError(
                         f'two position heads return {name}: a model takes one head of a kind'

@@ -33,6 +33,10 @@ MMEngine's ``load_url``               it asks torch to trust a    it asks for we
 ``ColossalAIStrategy``: ``resume``,
 ``load_checkpoint``
 (:mod:`.safe_loading`)
+``FSDPStrategy``: ``load_checkpoint``  torch's safe loader takes   MMEngine allows sharded tensors
+and ``load_optim_state_dict``         no sharded tensors; the     and passes the arguments in
+(:mod:`.fsdp_loading`)                optimizer's arguments are   torch's order
+                                      in torch's old order
 MMPretrain's ``MODELS._locations``:   ``TIMMBackbone`` must be    ``TIMMBackbone`` needs no change
 one module more                       changed when it is
 (:mod:`.timm_guard`)                  imported, and not before

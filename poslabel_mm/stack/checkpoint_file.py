@@ -156,7 +156,8 @@ def _head(path: str) -> bytes:
     if stat.S_ISDIR(mode):
         raise UserError(
             f'checkpoint {path} is a folder, such as of a sharded '
-            'checkpoint: name one file that holds all weights'
+            'checkpoint: name one file that holds all weights, as '
+            "FSDPStrategy saves with state_dict_cfg='full'"
         )
     if not stat.S_ISREG(mode):
         kind = (

@@ -3,6 +3,7 @@
 import importlib.metadata
 from collections.abc import Mapping
 
+from poslabel_mm.stack.fsdp_loading import mend_fsdp_loading
 from poslabel_mm.stack.safe_loading import allow_plain_values, refuse_code_in_checkpoints
 from poslabel_mm.stack.stacks import ALTERNATIVES, STACKS
 
@@ -13,6 +14,7 @@ def apply() -> None:
     """Mend the loading of checkpoints. Calling it again changes nothing."""
     allow_plain_values()
     refuse_code_in_checkpoints()
+    mend_fsdp_loading()
 
 
 def check_installed() -> None:

@@ -13,9 +13,18 @@ from typing import Any
 
 
 def _history_buffer_method(owner: type, name: str) -> Any:
-    """``getattr`` for torch's safe loader, limited to HistoryBuffer's methods."""
+    """``getattr`` for torch's safe loader: HistoryBuffer's methods alone.
+
+    Where sharded tensors may be loaded (:mod:`.fsdp_loading`), also the class in them that tells
+    their processes.
+    """
+    import torch
     from mmengine.logging import HistoryBuffer
 
+    if getattr(owner, '__name__', None) == 'ShardedTensor' and (
+        name == 'ProcessGroupState' and owner in torch.serialization.get_safe_globals()
+    ):
+        return owner.ProcessGroupState
     if owner is not HistoryBuffer or name not in ('min', 'max', 'current', 'mean'):
         raise pickle.UnpicklingError('Unsupported GLOBAL builtins.getattr')
     return getattr(owner, name)

@@ -1,7 +1,7 @@
 import os.path as osp
 import re
 
-from mmengine.dist import is_main_process
+from mmengine.dist import barrier, is_main_process
 from mmengine.hooks import CheckpointHook
 
 from poslabel_mm.engine.files import AtomicLocalBackend
@@ -184,6 +184,8 @@ class AtomicCheckpointHook(CheckpointHook):
             **self.args,
         )
         self._gradients = self._meta = None
+        if hasattr(runner, 'strategy'):
+            barrier()  # its processes may each save a part
         if is_main_process():
             write_last_saved(self._path(filename), runner.work_dir)
         self._saved = (meta['iter'], runner.message_hub.runtime_info.get(VALIDATED))

@@ -124,8 +124,9 @@ class NonFiniteLossHook(Hook):
 
     def _last_good(self, work_dir: str, saved: str | None) -> str | None:
         """The newest checkpoint in which all is finite, the last one first."""
-        if saved is None or '://' in saved:
-            return saved  # of a storage: was looked at when it was saved
+        if saved is None or '://' in saved or osp.isdir(saved):
+            # Of a storage, or sharded: was looked at when it was saved.
+            return saved
         paths = glob(osp.join(escape(work_dir), '*.pth'))
         for path in [saved, *sorted(paths, key=osp.getmtime, reverse=True)]:
             try:

@@ -3,6 +3,8 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
+from torch.distributed._shard.sharded_tensor import ShardedTensor
+from torch.distributed.fsdp._common_utils import clean_tensor_name
 
 # What a run goes on from, the weights that it trains first: of a run with an
 # average of its weights, `state_dict` has the average.
@@ -18,15 +20,19 @@ def constant_infinities(model: nn.Module) -> dict[str, Tensor]:
     Returns:
         dict[str, Tensor]: Copies by name, in which nothing is NaN.
     """
-    parameters = {name for name, _ in model.named_parameters()}
     return {
         name: value.clone()
-        for name, value in model.state_dict().items()
-        if name not in parameters
-        and isinstance(value, Tensor)
-        and value.isinf().any()
-        and not value.isnan().any()
+        for name, value in _saved_buffers(model)
+        if value.isinf().any() and not value.isnan().any()
     }
+
+
+def _saved_buffers(model: nn.Module) -> Iterator[tuple[str, Tensor]]:
+    # Not of its state_dict: a part that FSDP has wrapped would take itself for a model.
+    for prefix, module in model.named_modules():
+        for name, value in module.named_buffers(prefix, recurse=False):
+            if name.rpartition('.')[2] not in module._non_persistent_buffers_set:
+                yield clean_tensor_name(name), value
 
 
 def nonfinite_entry(checkpoint: dict, constants: Mapping[str, Tensor]) -> str | None:
@@ -34,7 +40,8 @@ def nonfinite_entry(checkpoint: dict, constants: Mapping[str, Tensor]) -> str | 
 
     Args:
         checkpoint (dict): Of MMEngine's layout; weights, the average of the
-            weights, buffers and optimizer state are looked at.
+            weights, buffers and optimizer state are looked at, of what is
+            sharded the part of this process.
         constants (Mapping[str, Tensor]): The result of
             :func:`constant_infinities`, which is passed over as long as it
             is unchanged.
@@ -57,7 +64,10 @@ def nonfinite_entry(checkpoint: dict, constants: Mapping[str, Tensor]) -> str | 
 
 
 def _tensors(node: Any, path: tuple) -> Iterator[tuple[str, Tensor]]:
-    if isinstance(node, Tensor):
+    if isinstance(node, ShardedTensor):
+        for shard in node.local_shards():
+            yield '.'.join(map(str, path)), shard.tensor
+    elif isinstance(node, Tensor):
         yield '.'.join(map(str, path)), node
     elif isinstance(node, dict):
         for key, value in node.items():

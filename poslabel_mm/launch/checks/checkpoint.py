@@ -7,9 +7,10 @@ one that a run is resumed from. All of them apply the rules of :mod:`.weights_ga
 
 from mmengine.config import Config
 
+from poslabel_mm.engine.sharded_checkpoint import check_shards, is_read_by_strategy
 from poslabel_mm.launch.checks.differences import compare_whole
 from poslabel_mm.launch.checks.model import build_model
-from poslabel_mm.launch.checks.opened_checkpoint import is_sharded, is_url, open_checkpoint
+from poslabel_mm.launch.checks.opened_checkpoint import is_url, open_checkpoint
 from poslabel_mm.launch.checks.weights_gate import check_scored, check_start
 from poslabel_mm.launch.checks.wording import with_advice
 
@@ -24,6 +25,8 @@ def check_weights(path: str, cfg: Config) -> None:
     Raises:
         UserError: If it is unreadable, or differs from the model in more than position heads.
     """
+    if is_read_by_strategy(path, cfg):
+        return check_shards(path)
     if is_url(path):
         return
     checkpoint = open_checkpoint(path)
@@ -41,7 +44,11 @@ def check_load_from(cfg: Config) -> None:
         UserError: If it is unreadable, or does not fit the model.
     """
     path = cfg.get('load_from')
-    if path is None or is_url(path) or is_sharded(path, cfg):
+    if path is None:
+        return
+    if is_read_by_strategy(path, cfg):
+        return check_shards(path)
+    if is_url(path):
         return
     way_out = 'name another with --cfg-options load_from=FILE'
     with with_advice(way_out):

@@ -1,11 +1,9 @@
 """A checkpoint file, opened to be compared with a model."""
 
-import os.path as osp
 from dataclasses import dataclass
 from typing import Any
 
 import torch
-from mmengine.config import Config
 from torch import Tensor
 
 from poslabel_mm.errors import UserError
@@ -92,8 +90,3 @@ def _has_non_finite(name: str, value: Any) -> bool:
 def is_url(path: str) -> bool:
     """Whether a checkpoint is fetched by MMEngine, and not a local file."""
     return '://' in path
-
-
-def is_sharded(path: str, cfg: Config) -> bool:
-    """Whether a checkpoint is a folder that the strategy of a FlexibleRunner reads."""
-    return 'runner_type' in cfg and osp.isdir(path)

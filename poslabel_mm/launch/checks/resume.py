@@ -8,6 +8,7 @@ from mmengine.optim import OptimWrapperDict, build_optim_wrapper
 from torch import nn
 
 from poslabel_mm.engine.hooks.last_saved import last_saved
+from poslabel_mm.engine.sharded_checkpoint import check_shards, is_read_by_strategy
 from poslabel_mm.errors import UserError
 from poslabel_mm.launch.checks.differences import compare_whole
 from poslabel_mm.launch.checks.foreign_keys import whose_keys
@@ -15,7 +16,6 @@ from poslabel_mm.launch.checks.model import build_model, warnings_only
 from poslabel_mm.launch.checks.opened_checkpoint import (
     Checkpoint,
     check_averaged,
-    is_sharded,
     is_url,
     open_checkpoint,
 )
@@ -38,7 +38,9 @@ def check_resume(cfg: Config) -> None:
     """
     path = cfg.get('load_from')
     if path is not None:
-        if not is_url(path) and not is_sharded(path, cfg):
+        if is_read_by_strategy(path, cfg):
+            check_shards(path)
+        elif not is_url(path):
             _check_resumable(_open_resumable(path), cfg)
         return
     path = last_saved(cfg.work_dir)
@@ -46,12 +48,12 @@ def check_resume(cfg: Config) -> None:
         if not osp.isfile(osp.join(cfg.work_dir, 'last_checkpoint')):
             return  # nothing was saved: MMEngine starts anew
         path = osp.join(cfg.work_dir, 'last_checkpoint')
-    if is_sharded(path, cfg):
-        return
     try:
+        if is_read_by_strategy(path, cfg):
+            return check_shards(path)
         checkpoint = _open_resumable(path)
     except UserError as error:
-        older = _newest_intact(cfg.work_dir, damaged=path)
+        older = _newest_intact(cfg, damaged=path)
         way_out = f'--resume {older}' if older else 'start again in another --work-dir'
         raise UserError(f'{error}; go on with: {way_out}') from None
     _check_resumable(checkpoint, cfg)
@@ -124,13 +126,16 @@ def _check_optimizer(path: str, saved: dict, model: nn.Module, cfg: Config) -> N
         )
 
 
-def _newest_intact(work_dir: str, damaged: str) -> str | None:
+def _newest_intact(cfg: Config, damaged: str) -> str | None:
     """The newest checkpoint of a work dir that can be resumed from, if there is one."""
-    candidates = glob(osp.join(escape(work_dir), '*.pth'))
+    candidates = glob(osp.join(escape(cfg.work_dir), '*.pth'))
     for path in sorted(candidates, key=osp.getmtime, reverse=True):
         if osp.abspath(path) == osp.abspath(damaged):
             continue
         try:
+            if is_read_by_strategy(path, cfg):
+                check_shards(path)
+                return path
             content = _open_resumable(path).content
         except UserError:
             continue

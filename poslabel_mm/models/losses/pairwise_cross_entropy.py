@@ -10,10 +10,14 @@ pairs of one query are more than a chunk may hold, some of the keys of one query
 import itertools
 import math
 from collections.abc import Sequence
+from types import SimpleNamespace
 
 import torch
 from torch import Tensor, nn
+from torch.distributed.fsdp import FullyShardedDataParallel
 from torch.nn import functional as F
+
+from poslabel_mm.models.sharded_weights import inside_forward
 
 # Bytes that one chunk of pairs may take: a CPU's last-level cache, or enough to fill a GPU.
 CHUNK_BYTES = {'cpu': 16 << 20, 'cuda': 512 << 20}
@@ -76,6 +80,7 @@ def pairwise_cross_entropy(
         RuntimeError: On differentiating twice, or in forward mode. ``torch.func.grad``, ``vjp``,
             ``jacrev`` and ``vmap`` work.
     """
+    pair_linear, *linears = map(_whole, [pair_linear, *linears])
     _check_shapes(query, key, query_code, key_code, pair_linear, linears, key_index)
     dtype = _dtype_of_products(query, key, [pair_linear, *linears])
     return _apply(
@@ -90,6 +95,20 @@ def pairwise_cross_entropy(
         key,
         pair_linear.weight,
         _bias(pair_linear),
+    )
+
+
+def _whole(linear: nn.Linear) -> nn.Linear | SimpleNamespace:
+    """A linear, or what stands in for one that FSDP has sharded on its own."""
+    if not isinstance(linear, FullyShardedDataParallel):
+        return linear
+
+    def copies():
+        return linear.weight.clone(), None if linear.bias is None else linear.bias.clone()
+
+    weight, bias = inside_forward(linear, copies)
+    return SimpleNamespace(
+        weight=weight, bias=bias, in_features=linear.in_features, out_features=linear.out_features
     )
 
 

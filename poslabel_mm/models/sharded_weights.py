@@ -1,0 +1,34 @@
+from collections.abc import Callable
+from typing import Any
+
+from torch import nn
+from torch.distributed.fsdp import FullyShardedDataParallel
+
+
+def inside_forward(module: nn.Module, function: Callable[[], Any]) -> Any:
+    """Call a function where the module's weights are whole.
+
+    FSDP gathers the weights of a module that it wraps before its forward pass and frees them
+    after it. What is read of them otherwise is one process's shard.
+
+    Args:
+        module (nn.Module): A module, wrapped or not.
+        function (callable): What to call. What it returns must not share the memory of the
+            weights.
+
+    Returns:
+        Any: What the function returns. Gradients reach the weights through it.
+    """
+    if not isinstance(module, FullyShardedDataParallel):
+        return function()
+    wrapped = module.module
+    before = {name: value for name, value in vars(wrapped).items() if name == 'forward'}
+
+    def call() -> Any:
+        # The function may call the module's own forward.
+        del wrapped.forward
+        vars(wrapped).update(before)
+        return function()
+
+    wrapped.forward = call
+    return module()
