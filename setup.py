@@ -64,6 +64,13 @@ setup(
         ],
         # NesT, through MMPretrain's TIMMBackbone.
         'nest': ['timm>=1.0'],
-        'test': ['pytest', 'pytest-xdist', 'scikit-learn>=1.5', 'setuptools>=77', 'timm>=1.0'],
+        'test': [
+            'hypothesis',
+            'pytest',
+            'pytest-xdist',
+            'scikit-learn>=1.5',
+            'setuptools>=77',
+            'timm>=1.0',
+        ],
     },
 )

@@ -140,7 +140,7 @@ def test_init_cfg_finds_the_grid_under_a_prefix(tmp_path):
 
 def test_a_stock_backbone_in_a_model_with_heads_keeps_its_grid(tmp_path):
     def make(H, W):
-        return build(classifier(apl_head(), of_grid('ViT', H, W, ours=False)))
+        return build(classifier(apl_head(grid_size=(H, W)), of_grid('ViT', H, W, ours=False)))
 
     source = make(2, 8)
     set_ramp(source.backbone, 2, 8)

@@ -276,9 +276,17 @@ def test_without_a_stage_it_normalises_the_last_tokens():
     assert model.patch_tokens(images).tokens.shape == (2, 4, 64)
 
 
-@pytest.mark.parametrize('stage', [4, -1, 1.5, 'third'])
-def test_a_stage_that_is_not_there_is_refused_when_the_model_is_built(stage):
-    with pytest.raises(UserError, match=r'SwinTransformer has no stage .*from 0 to 3'):
+@pytest.mark.parametrize(
+    'stage, reason',
+    [
+        (4, 'SwinTransformer has no stage 4; choose from 0 to 3'),
+        (-1, 'is refused: set it to a whole number from 0 on'),
+        (1.5, 'is refused: set it to a whole number from 0 on'),
+        ('third', 'is refused: set it to a whole number from 0 on'),
+    ],
+)
+def test_a_stage_that_is_not_there_is_refused_when_the_model_is_built(stage, reason):
+    with pytest.raises(UserError, match=rf'^model\.pos_neck\.stage={stage!r}:? {reason}'):
         build(swin(third_stage(stage=stage)))
 
 

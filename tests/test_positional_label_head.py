@@ -68,7 +68,7 @@ def test_custom_widths():
             dict(in_channels=8, grid_size=2, channels='half'),
             "channels='half' is unknown.*first_half",
         ),
-        (dict(in_channels=8, grid_size=0), 'patch grid.*0'),
+        (dict(in_channels=8, grid_size=0), 'grid_size=0 .*patch grid'),
     ],
 )
 def test_bad_arguments(kwargs, message):

@@ -225,7 +225,7 @@ def test_a_drawing_head_can_be_copied(clone):
         (dict(in_channels=7), 'query_channels=.*even number of channels.*7'),
         (dict(in_channels=7, query_channels='all'), 'key_channels=.*even number'),
         (dict(in_channels=8, key_channels='none'), "key_channels='none' is unknown"),
-        (dict(in_channels=8, pairs_per_token=0), 'pairs_per_token=0 draws no pair'),
+        (dict(in_channels=8, pairs_per_token=0), 'pairs_per_token=0 .*whole number from 1'),
     ],
 )
 def test_bad_arguments(kwargs, message):

@@ -12,6 +12,7 @@ import torch
 from poslabel_mm.engine.hooks.stop_signal_hook import stop_status
 from poslabel_mm.engine.work_dir import WorkDir
 from poslabel_mm.errors import UserError
+from poslabel_mm.launch.build_errors import build_error_line
 from poslabel_mm.launch.ranks import local_rank
 
 
@@ -94,6 +95,8 @@ def _line_of(error: BaseException, work_dir: WorkDir) -> str | None:
             # torch passes an error of a loader's worker on with its traceback as the text.
             name = f'\n{type(error).__module__}.{type(error).__qualname__}: '
             text = text.rpartition(name)[2]
+        else:
+            text = build_error_line(error) or text
         return ' '.join(line.strip() for line in text.splitlines())
     if isinstance(error, SyntaxError) and error.filename == '<unknown>':
         # MMEngine parses configs as text, without the file name.
@@ -107,4 +110,4 @@ def _line_of(error: BaseException, work_dir: WorkDir) -> str | None:
         return reason
     if 'gloo/transport' in text or 'Connection closed by peer' in text:
         return 'another process ended; its own message is above'
-    return None
+    return build_error_line(error)

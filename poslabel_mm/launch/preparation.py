@@ -20,6 +20,7 @@ from poslabel_mm.engine.work_dir import WorkDir
 from poslabel_mm.engine.wrappers import check_wrapper
 from poslabel_mm.errors import UserError
 from poslabel_mm.launch.arguments import check_options
+from poslabel_mm.launch.checks.build import check_model
 from poslabel_mm.launch.checks.checkpoint import check_load_from, check_weights
 from poslabel_mm.launch.checks.class_names import name_classes
 from poslabel_mm.launch.checks.data import check_data
@@ -70,6 +71,7 @@ def prepare_training(
         use_cpu_amp(cfg)
     if local_rank() == 0:
         # Reads checkpoints and builds the model: once on a machine is enough.
+        check_model(cfg)
         check_pretrained(cfg)  # read even where it is then overwritten
         if cfg.get('resume'):
             check_resume(cfg)

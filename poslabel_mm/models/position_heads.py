@@ -1,13 +1,19 @@
+import inspect
+from collections.abc import Iterator
 from functools import partial
 
 from mmengine.model import ModuleList
 from mmpretrain.registry import MODELS as MMPRETRAIN_MODELS
 from torch import Tensor, nn
 
+from poslabel_mm import options
 from poslabel_mm.errors import UserError
 from poslabel_mm.models.backbones.encoding_grid import keep_grid
+from poslabel_mm.models.heads.base_position_head import BasePositionHead
 from poslabel_mm.models.sharded_weights import inside_forward
 from poslabel_mm.tokens import PatchTokens
+from poslabel_mm.tokens.built import built_tokens, is_of_any_size
+from poslabel_mm.tokens.sources import unwrapped
 
 
 class PositionHeads:
@@ -27,22 +33,88 @@ class PositionHeads:
         pos_head (dict | list[dict] | None): One or several position heads, or
             None.
         **kwargs: The stock model's arguments.
+
+    Raises:
+        UserError: With the whole key of an option, such as
+            'model.pos_head.1.grid_size', that is of the wrong type, out of
+            range, or does not fit the backbone, or of a second head of a kind.
     """
 
     stock_loss_name: str
 
     def __init__(self, *args, pos_head: dict | list[dict] | None, **kwargs) -> None:
-        super().__init__(*args, **kwargs)
+        backbone = kwargs.get('backbone', args[0] if args else None)
+        # A stock model builds one part of ours alone, the backbone.
+        with options.within('model.backbone'):
+            super().__init__(*args, **kwargs)
+        self._sets_img_size = isinstance(backbone, dict) and 'img_size' in backbone
         # The model's checkpoints tell the grid of a stock backbone too, of a
         # wrapped one (LoRA) and of its moving average.
         for module in list(self.modules()):
             for name in 'pos_embed', 'absolute_pos_embed':
                 keep_grid(module, name)
         if isinstance(pos_head, (list, tuple)):
-            pos_head = ModuleList(map(_build, pos_head))
+            pos_head = ModuleList(
+                _build_head(cfg, f'{_KEY}.{i}') for i, cfg in enumerate(pos_head)
+            )
         elif pos_head is not None:
-            pos_head = _build(pos_head)
+            pos_head = _build_head(pos_head, _KEY)
         self.pos_head = pos_head
+        self._check_kinds()
+
+    def _check_kinds(self) -> None:
+        """Refuse a second head whose loss is that of one before it."""
+        seen = set()
+        for key, head in self._own_heads():
+            # A subclass that brings a loss of its own may call it otherwise.
+            kind = type(head).loss, head.loss_name
+            if kind in seen:
+                raise options.OptionError(
+                    key,
+                    f': two position heads return {head.loss_name}: a '
+                    'model takes one head of a kind',
+                )
+            seen.add(kind)
+
+    def _check_fit(self, stage: int | None = None) -> None:
+        """Refuse heads that cannot read what the backbone was built to give.
+
+        Args:
+            stage (int, optional): Of the backbone, whose tokens they read.
+                Defaults to None, the last tokens.
+
+        Raises:
+            UserError: Naming the option that does not fit.
+        """
+        grid, channels = built_tokens(self.backbone, stage)
+        if not self._sets_img_size and is_of_any_size(self.backbone):
+            grid = None
+        name = type(unwrapped(self.backbone)).__name__
+        for key, head in self._own_heads():
+            if channels not in (None, head.in_channels):
+                raise options.wrong(
+                    f'{key}.in_channels',
+                    head.in_channels,
+                    'does not fit: '
+                    f'the patch tokens of {name} have {channels} channels; '
+                    f'set in_channels={channels}',
+                )
+            if grid not in (None, head.grid_shape) and head.on_grid_mismatch == 'error':
+                raise options.wrong(
+                    f'{key}.grid_size',
+                    head.grid_shape,
+                    f'does not fit: {name} '
+                    f'was built for a {grid[0]}x{grid[1]} patch grid; set '
+                    f'grid_size={grid}, or model.backbone.img_size to the size '
+                    'of the images',
+                )
+
+    def _own_heads(self) -> Iterator[tuple[str, BasePositionHead]]:
+        """The heads of poslabel_mm, with their keys in the config."""
+        several = isinstance(self.pos_head, ModuleList)
+        for i, head in enumerate(_as_list(self.pos_head)):
+            if isinstance(head, BasePositionHead):
+                yield f'{_KEY}.{i}' if several else _KEY, head
 
     def init_weights(self) -> None:
         # A model-wide `init_cfg` reaches every layer there is. The position
@@ -76,10 +148,40 @@ class PositionHeads:
         return losses
 
 
-def _build(pos_head: dict | nn.Module) -> nn.Module:
-    if isinstance(pos_head, nn.Module):
-        return pos_head
-    return MMPRETRAIN_MODELS.build(pos_head)
+_KEY = 'model.pos_head'
+
+
+def _build_head(cfg: dict | nn.Module, key: str) -> nn.Module:
+    head = build_part(cfg, key)
+    try:
+        inspect.signature(head.loss).bind(None)
+    except (AttributeError, TypeError):
+        raise options.OptionError(
+            key, f': {type(head).__name__} is no position head, it has no loss of patch tokens'
+        ) from None
+    return head
+
+
+def build_part(cfg: dict | nn.Module, key: str) -> nn.Module:
+    """Build a part of a model.
+
+    Args:
+        cfg (dict | nn.Module): Its config; a module is taken as it is.
+        key (str): Where the config stands, for messages.
+
+    Returns:
+        nn.Module: The part.
+
+    Raises:
+        UserError: If there is neither, or with the whole key of the option
+            that the part refuses.
+    """
+    if isinstance(cfg, nn.Module):
+        return cfg
+    if not isinstance(cfg, dict) or 'type' not in cfg:
+        raise options.wrong(key, cfg, 'is refused: set it to a dict with a type')
+    with options.within(key):
+        return MMPRETRAIN_MODELS.build(cfg)
 
 
 def _as_list(pos_head: nn.Module | None) -> list[nn.Module]:

@@ -8,7 +8,7 @@ present (all N of them, or the visible ones of a masked image).
 import torch
 from torch import Tensor
 
-from poslabel_mm.errors import UserError
+from poslabel_mm.options import patch_grid
 
 GridShape = tuple[int, int]
 
@@ -19,10 +19,7 @@ def to_grid_shape(grid: int | GridShape) -> GridShape:
     Raises:
         UserError: If it is not one or two positive integers.
     """
-    shape = tuple(grid) if isinstance(grid, (tuple, list)) else (grid, grid)
-    if len(shape) != 2 or any(type(side) is not int or side < 1 for side in shape):
-        raise UserError(f'a patch grid is a positive int or a pair (H, W) of them, got {grid!r}')
-    return shape
+    return patch_grid('grid_size', grid)
 
 
 def num_absolute(grid_shape: GridShape) -> int:

@@ -8,6 +8,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from poslabel_mm.errors import UserError
+from poslabel_mm.options import plain, wrong
 from poslabel_mm.tokens import PatchTokens
 from poslabel_mm.tokens.labels import GridShape, num_absolute
 
@@ -119,21 +120,25 @@ def check_mask_ratio(mask_ratio: float, num_patches: int) -> None:
         num_patches (int): N.
 
     Raises:
-        UserError: If it is no part, or no patch would be visible.
+        UserError: If it is no number, no part, or no patch would be visible.
     """
+    ratio = plain(mask_ratio)
+    if isinstance(ratio, bool) or not isinstance(ratio, (int, float)):
+        raise wrong('mask_ratio', mask_ratio, 'is refused: set it to a number from 0 on, below 1')
 
     def is_accepted(ratio: float) -> bool:
         # As MAE counts, rounding errors and all: of 10 patches 0.9 leaves none.
         return 0 <= ratio < 1 and int(num_patches * (1 - ratio)) >= 1
 
-    if not is_accepted(mask_ratio):
+    if not is_accepted(ratio):
         largest = max(
             thousandths / 1000 for thousandths in range(1000) if is_accepted(thousandths / 1000)
         )
-        raise UserError(
-            f'mask_ratio={mask_ratio} leaves none of {num_patches} patches '
-            'visible for the position heads; set model.backbone.mask_ratio '
-            f'from 0 to {largest}'
+        raise wrong(
+            'mask_ratio',
+            mask_ratio,
+            f'leaves none of {num_patches} patches '
+            f'visible for the position heads; set it from 0 to {largest}',
         )
 
 

@@ -11,6 +11,7 @@ from typing import NamedTuple
 from torch import nn
 
 from poslabel_mm.errors import UserError
+from poslabel_mm.options import OptionError, whole_number
 from poslabel_mm.tokens.labels import GridShape
 
 
@@ -254,7 +255,8 @@ REASONS: dict[str, Callable[[nn.Module], str | None]] = {
 }
 
 
-def _of_class(backbone: nn.Module, table: dict):
+def of_class(backbone: nn.Module, table: dict):
+    """A table's entry for a backbone's class or its nearest parent, or None."""
     # By name: subclasses take after their parents, and no backbone has to be
     # imported for its entry.
     for cls in type(backbone).__mro__:
@@ -275,7 +277,7 @@ def unwrapped(backbone: nn.Module) -> nn.Module:
     Returns:
         nn.Module: The backbone itself.
     """
-    while (name := _of_class(backbone, WRAPPERS)) is not None:
+    while (name := of_class(backbone, WRAPPERS)) is not None:
         backbone = getattr(backbone, name)
     return backbone
 
@@ -296,22 +298,24 @@ def token_source(backbone: nn.Module, stage: int | None = None) -> TokenSource:
             stages that can be read.
     """
     name = type(backbone).__name__
-    reason = _of_class(backbone, REASONS)
+    reason = of_class(backbone, REASONS)
     reason = reason and reason(backbone)
     if reason:
         raise UserError(f'{name} exposes no patch grid to a position head: {reason}.')
-    family = _of_class(backbone, FAMILIES) or Family(_output)
+    family = of_class(backbone, FAMILIES) or Family(_output)
     if stage is None:
         return family.last(backbone)
     if family.stages is None:
         readable = [key for key, value in FAMILIES.items() if value.stages]
-        raise UserError(
-            f'The stages of {name} cannot be read; leave out pos_neck.stage '
-            f'for its last tokens, or choose one of {", ".join(readable)}.'
+        raise OptionError(
+            'stage',
+            f'={stage}: the stages of {name} cannot be read; leave '
+            'out pos_neck.stage for its last tokens, or choose one of '
+            f'{", ".join(readable)}',
         )
     count = family.num_stages(backbone)
-    if not isinstance(stage, int) or not 0 <= stage < count:
-        raise UserError(
-            f'{name} has no stage {stage!r}; choose pos_neck.stage from 0 to {count - 1}.'
+    if whole_number('stage', stage, least=0) >= count:
+        raise OptionError(
+            'stage', f'={stage}: {name} has no stage {stage}; choose from 0 to {count - 1}'
         )
     return family.stages(backbone, stage)

@@ -2,7 +2,7 @@ import torch
 from mmpretrain.models.utils import build_2d_sincos_position_embedding
 from torch import Tensor
 
-from poslabel_mm.errors import UserError
+from poslabel_mm import options
 from poslabel_mm.models.backbones.encoding_grid import keep_grid
 from poslabel_mm.tokens.labels import GridShape
 from poslabel_mm.tokens.masked import built_grid, check_image_size
@@ -63,13 +63,11 @@ class PositionalEncodingChoice:
     def __init__(
         self, *args, pos_encoding: str, checkpoint_grid: GridShape | None = None, **kwargs
     ) -> None:
-        if pos_encoding not in POS_ENCODINGS:
-            raise UserError(
-                f'pos_encoding={pos_encoding!r} is unknown; choose from {list(POS_ENCODINGS)}'
-            )
+        options.choice('pos_encoding', pos_encoding, POS_ENCODINGS)
+        checkpoint_grid = _as_grid(checkpoint_grid)
         super().__init__(*args, **kwargs)
         self.pos_encoding = pos_encoding
-        self.checkpoint_grid = _as_grid(checkpoint_grid)
+        self.checkpoint_grid = checkpoint_grid
         if pos_encoding == 'none':
             # Zeros that are no parameter and in no checkpoint.
             zeros = torch.zeros_like(self.pos_embed.data)
@@ -111,13 +109,13 @@ class PositionalEncodingChoice:
 def _as_grid(grid) -> GridShape | None:
     if grid is None:
         return None
-    if (
-        isinstance(grid, (list, tuple))
-        and len(grid) == 2
-        and all(isinstance(side, int) and side > 0 for side in grid)
-    ):
-        return tuple(grid)
-    raise UserError(f'checkpoint_grid={grid!r} is no patch grid: set it to (rows, columns)')
+    try:
+        rows, columns = grid if isinstance(grid, (list, tuple)) else ()
+        return options.patch_grid('checkpoint_grid', (rows, columns))
+    except ValueError:
+        raise options.wrong(
+            'checkpoint_grid', grid, 'is no patch grid: set it to (rows, columns)'
+        ) from None
 
 
 class MaskedEncodingChoice(PositionalEncodingChoice):

@@ -10,7 +10,7 @@ from mmpretrain.models.utils import (
 )
 from torch import Tensor, nn
 
-from poslabel_mm.errors import UserError
+from poslabel_mm import options
 from poslabel_mm.models.backbones.encoding_grid import keep_grid
 from poslabel_mm.models.backbones.relative_position_bias import resize_bias_table
 from poslabel_mm.registry import MODELS
@@ -112,23 +112,25 @@ class PositionalSwinTransformer(SwinTransformer):
         **kwargs: The stock ``SwinTransformer``'s arguments.
 
     Raises:
-        UserError: For another ``pos_encoding``, or one stage without
-            ``last_downsample``.
+        UserError: For another ``pos_encoding`` or ``last_downsample``, or one
+            stage without ``last_downsample``.
     """
 
     def __init__(
         self, *args, pos_encoding: str = 'cpe', last_downsample: bool = False, **kwargs
     ) -> None:
-        if pos_encoding not in POS_ENCODINGS:
-            raise UserError(
-                f'pos_encoding={pos_encoding!r} is unknown; choose from {list(POS_ENCODINGS)}.'
-            )
+        options.choice('pos_encoding', pos_encoding, POS_ENCODINGS)
+        last_downsample = options.flag('last_downsample', last_downsample)
         super().__init__(*args, **kwargs)
         self.pos_encoding = pos_encoding
         self.last_downsample = last_downsample
         if not last_downsample and len(self.stages) < 2:
-            raise UserError(
-                'a Swin of one stage has no last merging to leave out: set last_downsample=True'
+            raise options.wrong(
+                'last_downsample',
+                last_downsample,
+                'leaves the last merging '
+                'out, and a Swin of one stage has none: set '
+                'last_downsample=True',
             )
         if pos_encoding != 'rpb':
             self._remove_relative_position_bias()

@@ -1,10 +1,10 @@
 from mmpretrain.models.classifiers import ImageClassifier
-from mmpretrain.registry import MODELS as MMPRETRAIN_MODELS
 from mmpretrain.structures import DataSample
 from torch import Tensor
 
-from poslabel_mm.errors import UserError
-from poslabel_mm.models.position_heads import PositionHeads
+from poslabel_mm import options
+from poslabel_mm.models.necks import PatchTokenNeck
+from poslabel_mm.models.position_heads import PositionHeads, build_part
 from poslabel_mm.registry import MODELS
 from poslabel_mm.tokens import PatchTokenReader, PatchTokens
 
@@ -26,7 +26,8 @@ class PositionalLabelClassifier(PositionHeads, ImageClassifier):
         **kwargs: The stock ``ImageClassifier``'s arguments.
 
     Raises:
-        UserError: If the backbone has no patch grid, or not the neck's stage.
+        UserError: If the backbone has no patch grid, or not the neck's stage,
+            and as of :class:`PositionHeads`.
 
     Example:
         >>> model = dict(
@@ -40,15 +41,22 @@ class PositionalLabelClassifier(PositionHeads, ImageClassifier):
     def __init__(
         self, *args, pos_head: dict | list[dict], pos_neck: dict | None = None, **kwargs
     ) -> None:
-        if not pos_head:
-            raise UserError(
-                'PositionalLabelClassifier has no pos_head; give it one, or use ImageClassifier'
+        if pos_head is None or (isinstance(pos_head, (dict, list, tuple)) and not pos_head):
+            raise options.wrong(
+                'model.pos_head',
+                pos_head,
+                'is refused: '
+                'PositionalLabelClassifier has no pos_head; '
+                'give it one, or use ImageClassifier',
             )
         super().__init__(*args, pos_head=pos_head, **kwargs)
-        self.pos_neck = pos_neck and MMPRETRAIN_MODELS.build(pos_neck)
-        self._token_reader = PatchTokenReader(
-            self.backbone, stage=getattr(self.pos_neck, 'stage', None)
-        )
+        key = 'model.pos_neck'
+        self.pos_neck = None if pos_neck is None else build_part(pos_neck, key)
+        stage = getattr(self.pos_neck, 'stage', None)
+        with options.within(key):
+            self._token_reader = PatchTokenReader(self.backbone, stage=stage)
+        if pos_neck is None or isinstance(self.pos_neck, PatchTokenNeck):
+            self._check_fit(stage)
 
     def loss(self, inputs: Tensor, data_samples: list[DataSample]) -> dict[str, Tensor]:
         """Losses of a batch.

@@ -3,13 +3,19 @@
 from mmengine.model import BaseModule
 from torch import nn
 
+from poslabel_mm import options
 from poslabel_mm.errors import UserError
 from poslabel_mm.models.random_state import independent_random_state
 from poslabel_mm.tokens import PatchTokens
-from poslabel_mm.tokens.labels import GridShape, rescaled_positions, to_grid_shape
+from poslabel_mm.tokens.labels import GridShape, rescaled_positions
 
 ON_GRID_MISMATCH = ('error', 'rescale')
 DEFAULT_INIT = dict(type='TruncNormal', layer='Linear', std=0.02)
+
+# Beyond any use, and within what a loss in float32 can be multiplied by.
+MAX_LOSS_WEIGHT = 1e6
+# 4 GiB in float32, about a thousand times the largest of the paper's heads.
+MAX_WEIGHTS = 2**30
 
 
 def half_channels(in_channels: int, which: str, argument: str) -> slice:
@@ -24,21 +30,40 @@ def half_channels(in_channels: int, which: str, argument: str) -> slice:
         slice: Into the channel dimension.
 
     Raises:
-        UserError: For another ``which``, or half of an odd channel count.
+        UserError: For another ``which``, half of an odd channel count, or an
+            ``in_channels`` that is no positive whole number.
     """
+    in_channels = options.whole_number('in_channels', in_channels)
     half = in_channels // 2
     choices = dict(
         first_half=slice(0, half), second_half=slice(half, in_channels), all=slice(0, in_channels)
     )
-    if which not in choices:
-        raise UserError(f'{argument}={which!r} is unknown; choose from {list(choices)}')
+    options.choice(argument, which, list(choices))
     if in_channels % 2 and which != 'all':
-        raise UserError(
-            f'{argument}={which!r} needs an even number of '
-            f'channels, got in_channels={in_channels}; use '
-            f"{argument}='all' or an even width"
+        raise options.wrong(
+            argument,
+            which,
+            'needs an even number of channels, got '
+            f"in_channels={in_channels}; use {argument}='all' or an even width",
         )
     return choices[which]
+
+
+def width_or(default: int, argument: str, width: int | None) -> int:
+    """A layer's width: the option's, or the default where that is None.
+
+    Args:
+        default (int): The default.
+        argument (str): The option's name, for messages.
+        width (int, optional): Its value.
+
+    Returns:
+        int: The width.
+
+    Raises:
+        UserError: If the option is no positive whole number.
+    """
+    return default if width is None else options.whole_number(argument, width)
 
 
 class BasePositionHead(BaseModule):
@@ -52,16 +77,22 @@ class BasePositionHead(BaseModule):
         grid_size (int | tuple[int, int]): The patch grid (H, W) whose
             positions are the classes.
         mlp_channels (tuple[int, int, int, int]): Widths from the MLP's input
-            to the number of classes.
+            to the number of classes, checked already.
         loss_weight (float): λ in Eq. 6.
         init_cfg (dict | list[dict], optional): MMEngine initialisation.
         on_grid_mismatch (str): What to do with an input of another grid:
             'error' refuses it; 'rescale' gives every patch the place of this
             head's grid that its centre falls into. Defaults to 'error'.
 
+    Attributes:
+        loss_name (str): What ``loss`` calls its loss.
+
     Raises:
-        UserError: For another ``on_grid_mismatch``.
+        UserError: Naming the option that is of the wrong type or out of
+            range, or that makes the head too large for any memory.
     """
+
+    loss_name: str = 'loss'
 
     def __init__(
         self,
@@ -72,16 +103,14 @@ class BasePositionHead(BaseModule):
         init_cfg: dict | list[dict] | None,
         on_grid_mismatch: str = 'error',
     ) -> None:
-        if on_grid_mismatch not in ON_GRID_MISMATCH:
-            raise UserError(
-                f'on_grid_mismatch={on_grid_mismatch!r} is unknown; choose '
-                f'from {list(ON_GRID_MISMATCH)}'
-            )
-        super().__init__(init_cfg)
-        self.on_grid_mismatch = on_grid_mismatch
-        self.in_channels = in_channels
-        self.grid_shape = to_grid_shape(grid_size)
-        self.loss_weight = loss_weight
+        super().__init__(options.init_cfg('init_cfg', init_cfg))
+        self.on_grid_mismatch = options.choice(
+            'on_grid_mismatch', on_grid_mismatch, ON_GRID_MISMATCH
+        )
+        self.in_channels = options.whole_number('in_channels', in_channels)
+        self.grid_shape = options.patch_grid('grid_size', grid_size)
+        self.loss_weight = options.number('loss_weight', loss_weight, 0, MAX_LOSS_WEIGHT)
+        _check_size(mlp_channels)
         mlp_in, hidden, feat, num_classes = mlp_channels
         with independent_random_state(type(self).__name__):
             self.fc1 = nn.Linear(mlp_in, hidden)
@@ -131,3 +160,15 @@ class BasePositionHead(BaseModule):
             )
         places = rescaled_positions((H, W), self.grid_shape, indices, tokens.device)
         return PatchTokens(tokens, self.grid_shape, places.expand(tokens.shape[:2]))
+
+
+def _check_size(mlp_channels: tuple[int, int, int, int]) -> None:
+    mlp_in, hidden, feat, num_classes = mlp_channels
+    if mlp_in * hidden + hidden * feat + feat * num_classes > MAX_WEIGHTS:
+        widths = dict(
+            in_channels=mlp_in, hidden_channels=hidden, feat_channels=feat, grid_size=num_classes
+        )
+        raise options.OptionError(
+            max(widths, key=widths.get),
+            ' is too large: the head would have more than 2**30 weights',
+        )

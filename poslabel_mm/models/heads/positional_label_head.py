@@ -6,6 +6,7 @@ from poslabel_mm.models.heads.base_position_head import (
     DEFAULT_INIT,
     BasePositionHead,
     half_channels,
+    width_or,
 )
 from poslabel_mm.registry import MODELS
 from poslabel_mm.tokens import PatchTokens
@@ -38,9 +39,11 @@ class PositionalLabelHead(BasePositionHead):
             that its centre falls into. Defaults to 'error'.
 
     Raises:
-        UserError: For unknown ``channels`` or ``on_grid_mismatch``, half of
-            an odd ``in_channels``, or a ``grid_size`` that is no grid.
+        UserError: For half of an odd ``in_channels``, or naming the option
+            that is of the wrong type or out of range.
     """
+
+    loss_name = 'loss_apl'
 
     def __init__(
         self,
@@ -60,8 +63,8 @@ class PositionalLabelHead(BasePositionHead):
             grid_size,
             mlp_channels=(
                 width,
-                hidden_channels or width,
-                feat_channels or max(width // 2, 1),
+                width_or(width, 'hidden_channels', hidden_channels),
+                width_or(max(width // 2, 1), 'feat_channels', feat_channels),
                 num_absolute(to_grid_shape(grid_size)),
             ),
             loss_weight=loss_weight,

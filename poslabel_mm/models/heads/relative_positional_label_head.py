@@ -2,11 +2,12 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from poslabel_mm.errors import UserError
+from poslabel_mm import options
 from poslabel_mm.models.heads.base_position_head import (
     DEFAULT_INIT,
     BasePositionHead,
     half_channels,
+    width_or,
 )
 from poslabel_mm.models.losses import KeyDraw, pairwise_cross_entropy
 from poslabel_mm.registry import MODELS
@@ -50,9 +51,11 @@ class RelativePositionalLabelHead(BasePositionHead):
             'rescale' to this head's grid. Defaults to 'error'.
 
     Raises:
-        UserError: For unknown channels or ``on_grid_mismatch``, half of an odd ``in_channels``, a
-            ``grid_size`` that is no grid, or ``pairs_per_token`` below 1.
+        UserError: For half of an odd ``in_channels``, or naming the option
+            that is of the wrong type or out of range.
     """
+
+    loss_name = 'loss_rpl'
 
     def __init__(
         self,
@@ -69,20 +72,17 @@ class RelativePositionalLabelHead(BasePositionHead):
     ):
         query = half_channels(in_channels, query_channels, 'query_channels')
         key = half_channels(in_channels, key_channels, 'key_channels')
-        if pairs_per_token is not None and pairs_per_token < 1:
-            raise UserError(
-                f'pairs_per_token={pairs_per_token} draws no '
-                'pair; take at least 1, or None for all pairs'
-            )
+        if pairs_per_token is not None:
+            pairs_per_token = options.whole_number('pairs_per_token', pairs_per_token)
         width = (query.stop - query.start) + (key.stop - key.start)
-        hidden_channels = hidden_channels or max(width // 2, 1)
+        hidden = width_or(max(width // 2, 1), 'hidden_channels', hidden_channels)
         super().__init__(
             in_channels,
             grid_size,
             mlp_channels=(
                 width,
-                hidden_channels,
-                feat_channels or hidden_channels,
+                hidden,
+                width_or(hidden, 'feat_channels', feat_channels),
                 num_relative(to_grid_shape(grid_size)),
             ),
             loss_weight=loss_weight,

@@ -1,6 +1,7 @@
 import torch.nn.functional as F
 from mmengine.model import BaseModule
 
+from poslabel_mm import options
 from poslabel_mm.registry import MODELS
 from poslabel_mm.tokens import PatchTokens
 
@@ -23,7 +24,11 @@ class PatchTokenNeck(BaseModule):
         stage (int, optional): The stage whose tokens are read, counted from
             0; in a plain transformer, the layer. Defaults to None, the
             backbone's last tokens.
-        eps (float): Added to the variance. Defaults to 1e-6.
+        eps (float): Added to the variance, from 0 to 1. Defaults to 1e-6.
+
+    Raises:
+        UserError: For a ``stage`` that is no whole number from 0 on, or
+            another ``eps``.
 
     Example:
         >>> model = dict(
@@ -35,8 +40,8 @@ class PatchTokenNeck(BaseModule):
 
     def __init__(self, stage: int | None = None, eps: float = 1e-6) -> None:
         super().__init__()
-        self.stage = stage
-        self.eps = eps
+        self.stage = stage if stage is None else options.whole_number('stage', stage, least=0)
+        self.eps = options.number('eps', eps, 0, 1)
 
     def forward(self, patch_tokens: PatchTokens) -> PatchTokens:
         """Normalise the tokens over their channels.

@@ -1,6 +1,7 @@
 from mmpretrain.models.backbones import HiViT
 from torch import Tensor
 
+from poslabel_mm import options
 from poslabel_mm.models.selfsup.non_square_grid import lay_grid
 from poslabel_mm.models.selfsup.self_supervised_labels import SelfSupervisedLabels
 from poslabel_mm.tokens import PatchTokens
@@ -40,7 +41,8 @@ class MaskedLabels(SelfSupervisedLabels):
         encoder = unwrapped(self.backbone)
         self.normalise = not getattr(encoder, 'final_norm', not isinstance(encoder, HiViT))
         if self.pos_head is not None and self.draws_masks:
-            check_mask_ratio(self.backbone.mask_ratio, num_absolute(built_grid(self.backbone)))
+            with options.within('model.backbone'):
+                check_mask_ratio(self.backbone.mask_ratio, num_absolute(built_grid(self.backbone)))
         self.backbone.register_forward_pre_hook(self._before_pass)
         self.backbone.register_forward_hook(self._on_pass)
 

@@ -33,6 +33,7 @@ class SelfSupervisedLabels(PositionHeads):
 
     def __init__(self, *args, pos_head: dict | list[dict] | None = None, **kwargs) -> None:
         super().__init__(*args, pos_head=pos_head, **kwargs)
+        self._check_fit()
 
     def read_tokens(self, inputs: tuple, outputs) -> PatchTokens:
         """The patch tokens of one pass of the backbone.
