@@ -228,11 +228,15 @@ def test_python(snippet, step):
 PROGRAM = r"""#!/bin/sh
 case "$(basename "$0") $1" in
     bash\ */dist_*.sh | bash\ */slurm_*.sh) exec /bin/bash "$@";;
+    sbatch\ *)
+        for word; do
+            case "$word" in --wrap=*) exec /bin/bash -euc "${word#--wrap=}";; esac
+        done;;
     python\ -c) echo "$STOCK_PACKAGE";;
 esac
 { printf '%s\n' "$(basename "$0")" "$@"; echo ----; } >> "$TOLD"
 """
-PROGRAMS = 'python', 'bash', 'pip', 'apt-get', 'tar', 'srun'
+PROGRAMS = 'python', 'bash', 'pip', 'apt-get', 'tar', 'srun', 'sbatch'
 
 
 @pytest.fixture(scope='module')

@@ -234,6 +234,39 @@ def test_what_srun_is_told(tmp_path, script, arguments, handed_on, settings, lay
     assert (wrong.returncode, wrong.stderr) == (2, 'usage: GPUS=two is no number from 1 on\n')
 
 
+@pytest.mark.parametrize(
+    'restarts, saved, resumes',
+    [(None, True, False), ('0', True, False), ('1', False, False), ('2', True, True)],
+)
+def test_requeued_slurm_job_resumes_what_was_saved(tmp_path, restarts, saved, resumes):
+    srun = tmp_path / 'srun'
+    srun.write_text('#!/bin/sh\nprintf "%s\\n" "$@"\n')
+    srun.chmod(0o755)
+    if saved:
+        (tmp_path / 'last_checkpoint').touch()
+    env = {**os.environ, 'PATH': f'{tmp_path}{os.pathsep}{os.environ["PATH"]}'}
+    env.pop('SLURM_RESTART_COUNT', None)
+    if restarts is not None:
+        env['SLURM_RESTART_COUNT'] = restarts
+    told = subprocess.run(
+        [
+            osp.join(ROOT, 'tools', 'slurm_train.sh'),
+            'part',
+            'job',
+            'c.py',
+            tmp_path,
+            '--resume',
+            'other.pth',
+        ],
+        env=env,
+        capture_output=True,
+        text=True,
+        check=True,
+    ).stdout
+    # The last one counts: not where it began, but where it was stopped.
+    assert told.endswith('--resume\nother.pth\n' + '--resume\n' * resumes)
+
+
 def test_checkpoint_is_looked_at_by_one_process_of_a_machine(tmp_path, data, monkeypatch, built):
     looked = []
     monkeypatch.setattr(preparation, 'check_resume', looked.append)

@@ -206,8 +206,8 @@ def test_a_value_is_shown_in_short():
     [
         (
             "model['pos_head'][1]['feat_chanels'] = 3",
-            "model.pos_head.1: RelativePositionalLabelHead takes no option 'feat_chanels'; did you mean "
-            'feat_channels?',
+            "model.pos_head.1: RelativePositionalLabelHead takes no option 'feat_chanels'; did you "
+            'mean feat_channels?',
         ),
         (
             "model['pos_head'][1].pop('in_channels')",
@@ -215,7 +215,8 @@ def test_a_value_is_shown_in_short():
         ),
         (
             "model['backbone']['patchsize'] = 3",
-            "model.backbone: VisionTransformer takes no option 'patchsize'; did you mean patch_size?",
+            "model.backbone: VisionTransformer takes no option 'patchsize'; did you mean "
+            'patch_size?',
         ),
         (
             "model['pos_head'][1]['type'] = 'poslabel_mm.Nope'",
@@ -223,7 +224,8 @@ def test_a_value_is_shown_in_short():
         ),
         (
             "model['pos_head'][1] = 'RelativePositionalLabelHead'",
-            "model.pos_head.1='RelativePositionalLabelHead' is refused: set it to a dict with a type",
+            "model.pos_head.1='RelativePositionalLabelHead' is refused: set it to a dict with a "
+            'type',
         ),
         ("model['pos_head'][1]['loss_weight'] = -1", 'model.pos_head.1.loss_weight=-1 is refused'),
         # MMPretrain's own classifier builds our backbone.

@@ -22,6 +22,10 @@ if [[ $# -lt 4 ]]; then
 fi
 
 export POSLABEL_MM_COMMAND=${POSLABEL_MM_COMMAND:-$TYPED$(printf '%q ' "$0" "$@")}
+# A job that was requeued, after a pre-emption or by hand, goes on.
+if [[ ${SLURM_RESTART_COUNT:-0} -gt 0 && -e $4/last_checkpoint ]]; then
+    set -- "$@" --resume
+fi
 # shellcheck source=tools/slurm_common.sh
 source "$(dirname "${BASH_SOURCE[0]}")/slurm_common.sh"
 in_slurm "$1" "$2" train.py "$3" --work-dir="$4" --launcher=slurm "${@:5}"

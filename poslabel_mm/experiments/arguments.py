@@ -20,7 +20,6 @@ from typing import NoReturn
 from poslabel_mm.errors import UserError
 from poslabel_mm.experiments.manifest import list_manifests
 from poslabel_mm.experiments.tiny import DATA
-from poslabel_mm.experiments.work import cpu_cores
 
 AMP = ('optim_wrapper.type=AmpOptimWrapper', 'optim_wrapper.loss_scale=dynamic')
 
@@ -206,4 +205,4 @@ def _check_and_complete(args: argparse.Namespace) -> None:
     args.seeds = list(dict.fromkeys(args.seeds))
     if args.amp:
         args.cfg_options = [*args.cfg_options, *AMP]
-    args.jobs = args.jobs or (min(8, cpu_cores()) if args.scale == 'tiny' else 1)
+    args.jobs = args.jobs or (min(8, bound_cores()) if args.scale == 'tiny' else 1)

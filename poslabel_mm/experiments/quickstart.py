@@ -28,8 +28,9 @@ from poslabel_mm.experiments.progress import POSITION_ACCURACIES, Display
 from poslabel_mm.experiments.results import gain, spread
 from poslabel_mm.experiments.run import Run
 from poslabel_mm.experiments.selection import Selection, select
-from poslabel_mm.experiments.work import Work, cpu_cores, problems_of
+from poslabel_mm.experiments.work import Work, problems_of
 from poslabel_mm.launch.child_processes import ChildProcesses
+from poslabel_mm.launch.cpu_threads import bound_cores
 from poslabel_mm.stack.config_prefix import ROOT
 
 DESCRIPTION = """Train a small ViT on real digits, without and with positional labels.
@@ -199,7 +200,7 @@ def parse_args(argv: Sequence[str], prog: str) -> argparse.Namespace:
     parser.add_argument(
         '--jobs',
         type=whole_number(1),
-        default=cpu_cores(),
+        default=bound_cores(),
         help='runs at a time, of one thread each (default: the CPU cores)',
     )
     parser.add_argument('--force', action='store_true', help='repeat finished runs')

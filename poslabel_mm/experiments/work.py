@@ -20,6 +20,7 @@ from poslabel_mm.experiments.progress import Display
 from poslabel_mm.experiments.run import Run
 from poslabel_mm.launch.checks.options import check_num_classes
 from poslabel_mm.launch.child_processes import ChildProcesses
+from poslabel_mm.launch.cpu_threads import bound_cores
 
 LOADERS = ('train_dataloader', 'val_dataloader', 'test_dataloader')
 POLL_SECONDS = 0.5
@@ -199,7 +200,7 @@ class Work:
         if self.jobs > 1:
             env.setdefault(
                 'OMP_NUM_THREADS',
-                os.environ.get('OMP_NUM_THREADS', str(max(1, cpu_cores() // self.jobs))),
+                os.environ.get('OMP_NUM_THREADS', str(max(1, bound_cores() // self.jobs))),
             )
         with open(out, 'a') as log:
             status = self.children.run(command.words, env, [lock], log)
@@ -231,10 +232,3 @@ def typed_command() -> str:
     if sys.argv[0].endswith('.py'):
         return shlex.join(['python', *sys.argv])
     return shlex.join([osp.basename(sys.argv[0]), *sys.argv[1:]])
-
-
-def cpu_cores() -> int:
-    """CPU cores that this process may use."""
-    if hasattr(os, 'sched_getaffinity'):
-        return len(os.sched_getaffinity(0))
-    return os.cpu_count() or 1

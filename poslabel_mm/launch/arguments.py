@@ -11,6 +11,7 @@ from functools import wraps
 from mmengine.config import Config
 
 from poslabel_mm.errors import UserError
+from poslabel_mm.launch.cpu_threads import share_cores
 from poslabel_mm.launch.data_option import with_data_option
 from poslabel_mm.stack.config_prefix import config_path
 
@@ -41,6 +42,7 @@ def checked_arguments(stock_parse: Callable) -> Callable:
                 f'{" ".join(wrong) or error}; quote a value with brackets or '
                 'spaces: --cfg-options "key=[a,b]"'
             ) from error
+        share_cores(args.launcher)
         args.config = find_config(args.config)
         _check_syntax(args.config)
         return args

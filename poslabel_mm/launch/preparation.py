@@ -88,6 +88,7 @@ def prepare_training(
         cfg.custom_hooks = [
             *(cfg.get('custom_hooks') or ()),
             dict(type='poslabel_mm.EqualBatchesHook'),
+            dict(type='poslabel_mm.GradientLayoutHook'),
         ]
     _prepare_processes(cfg)
     return cfg

@@ -16,13 +16,13 @@ import socket
 import sys
 from collections.abc import Sequence
 
-import torch
 from torch.distributed import DistNetworkError, run
 from torch.distributed.elastic.multiprocessing.api import SignalException
 from torch.distributed.elastic.multiprocessing.errors import ChildFailedError
 from torch.distributed.launcher.api import LaunchConfig
 
 from poslabel_mm.errors import UserError
+from poslabel_mm.launch.cpu_threads import bound_cores, threads_per_process
 from poslabel_mm.launch.parent_process import follow_parent, followed
 from poslabel_mm.stack.compat import check_installed
 
@@ -31,12 +31,6 @@ def free_port() -> int:
     with socket.socket() as probe:
         probe.bind(('127.0.0.1', 0))
         return probe.getsockname()[1]
-
-
-def cpu_cores() -> int:
-    if hasattr(os, 'sched_getaffinity'):
-        return len(os.sched_getaffinity(0))
-    return os.cpu_count() or 1
 
 
 def whole_number(name: str, default: int, least: int, most: int) -> int:
@@ -98,7 +92,7 @@ def launch(processes: int, command: list[str]) -> int:
         UserError: For an address or a port where the processes could not meet.
     """
     env = os.environ
-    threads = 1 if torch.cuda.is_available() else max(1, cpu_cores() // processes)
+    threads = threads_per_process(processes, bound_cores())
     for name in 'OMP_NUM_THREADS', 'MKL_NUM_THREADS':
         env.setdefault(name, str(threads))
     nodes = whole_number('NNODES', 1, 1, 10**6)

@@ -21,7 +21,7 @@ def check_model(cfg: Config) -> None:
     Raises:
         UserError: If a part of poslabel_mm refuses an option.
         KeyError | TypeError: If a part has no such type or option, or lacks one, as MMEngine
-            raises it; :func:`poslabel_mm.launch.build_errors.build_error_line` says it in one line.
+            raises it; :func:`~poslabel_mm.launch.build_errors.build_error_line` has the line.
     """
     if cfg.get('model') is None:
         return
