@@ -206,8 +206,8 @@ def test_a_value_is_shown_in_short():
     [
         (
             "model['pos_head'][1]['feat_chanels'] = 3",
-            "model.pos_head.1: RelativePositionalLabelHead takes no option 'feat_chanels'; did you "
-            'mean feat_channels?',
+            "model.pos_head.1: RelativePositionalLabelHead takes no option 'feat_chanels'; did "
+            'you mean feat_channels?',
         ),
         (
             "model['pos_head'][1].pop('in_channels')",

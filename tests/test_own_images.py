@@ -17,7 +17,8 @@ from poslabel_mm import UserError, config_path
 from poslabel_mm.datasets import command
 from poslabel_mm.datasets.converters import folder
 from poslabel_mm.launch import tools as launch
-from poslabel_mm.launch.checks.data import LOADERS, check_data, name_classes
+from poslabel_mm.launch.checks.class_names import LOADERS, name_classes
+from poslabel_mm.launch.checks.data import check_data
 from poslabel_mm.launch.checks.options import check_num_classes
 from poslabel_mm.launch.data_option import use_data
 

@@ -10,7 +10,8 @@ from poslabel_mm.engine.hooks.nonfinite_state import nonfinite_entry
 from poslabel_mm.engine.sharded_checkpoint import check_shards, is_read_by_strategy
 from poslabel_mm.engine.wrappers import check_wrapper, wrap_without_device
 from poslabel_mm.errors import UserError
-from poslabel_mm.launch.checks.checkpoint import check_load_from, check_resume, check_weights
+from poslabel_mm.launch.checks.checkpoint import check_load_from, check_weights
+from poslabel_mm.launch.checks.resume import check_resume
 
 FSDP = dict(type='FSDPStrategy')
 FULL = dict(FSDP, state_dict_cfg='full')

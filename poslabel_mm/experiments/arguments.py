@@ -20,6 +20,7 @@ from typing import NoReturn
 from poslabel_mm.errors import UserError
 from poslabel_mm.experiments.manifest import list_manifests
 from poslabel_mm.experiments.tiny import DATA
+from poslabel_mm.launch.cpu_threads import bound_cores
 
 AMP = ('optim_wrapper.type=AmpOptimWrapper', 'optim_wrapper.loss_scale=dynamic')
 

@@ -16,9 +16,10 @@ from mmengine.registry import init_default_scope
 
 from poslabel_mm.datasets.class_folders import class_names
 from poslabel_mm.errors import UserError
+from poslabel_mm.launch.checks.class_names import LOADERS
 from poslabel_mm.launch.checks.classes import HEAD
-from poslabel_mm.launch.checks.data import LOADERS, _datasets, _Place
-from poslabel_mm.launch.checks.options import _metrics, counted_classes
+from poslabel_mm.launch.checks.dataset_files import ImageFiles, datasets_of
+from poslabel_mm.launch.checks.options import counted_classes, metrics_of
 
 # Some call the images that are not trained on by one name, some by the other.
 OTHER_NAME = {'val': 'test', 'test': 'val'}
@@ -73,7 +74,7 @@ def use_data(cfg: Config, args: argparse.Namespace, loaders: tuple[str, ...]) ->
         return
     # For names without a prefix, such as `type='ImageNet'`.
     init_default_scope(cfg.get('default_scope', 'mmengine'))
-    found = {key: data for loader in LOADERS for key, data in _datasets(cfg, loader)}
+    found = {key: data for loader in LOADERS for key, data in datasets_of(cfg, loader)}
     rooted = {key: data for key, data in found.items() if data.get('data_root')}
     if not rooted:
         raise UserError(
@@ -99,7 +100,7 @@ def use_data(cfg: Config, args: argparse.Namespace, loaders: tuple[str, ...]) ->
 
 def _use_other_name(data: dict[str, Any], folder: str) -> None:
     """Let ``test/`` be what a config calls ``val/``, or the reverse, where that is there."""
-    place = _Place(data)
+    place = ImageFiles(data)
     if not place.is_custom or place.ann_file or osp.isdir(place.folder):
         return
     side = osp.basename(place.folder)
@@ -110,8 +111,8 @@ def _use_other_name(data: dict[str, Any], folder: str) -> None:
 
 
 def _check_layout(cfg: Config, loader: str, folder: str) -> None:
-    for _, data in _datasets(cfg, loader):
-        place = _Place(data)
+    for _, data in datasets_of(cfg, loader):
+        place = ImageFiles(data)
         if place.is_custom and place.is_local and not osp.isdir(place.folder):
             raise UserError(
                 f'--data {folder} has no {osp.relpath(place.folder, folder)}/: expected '
@@ -142,18 +143,18 @@ def _count_classes(cfg: Config, folder: str, loaders: tuple[str, ...]) -> None:
     if 'num_classes' in (cfg.get('data_preprocessor') or {}):
         keys.append('data_preprocessor.num_classes')
     cfg.merge_from_dict(dict.fromkeys(keys, len(names)))
-    for _, metric in _metrics(cfg, LOADERS):
+    for _, metric in metrics_of(cfg, LOADERS):
         topk = metric.get('topk') or ()
         asked = (topk,) if isinstance(topk, int) else topk
         if any(k > len(names) for k in asked):
             metric['topk'] = tuple(k for k in asked if k <= len(names)) or (1,)
 
 
-def _labelled_place(cfg: Config, loaders: tuple[str, ...]) -> _Place | None:
+def _labelled_place(cfg: Config, loaders: tuple[str, ...]) -> ImageFiles | None:
     """The first class folders that give labels; what has none is refused with the other checks."""
     for loader in dict.fromkeys(('train_dataloader', *loaders)):
-        for _, data in _datasets(cfg, loader):
-            place = _Place(data)
+        for _, data in datasets_of(cfg, loader):
+            place = ImageFiles(data)
             if place.is_custom and place.is_local and place.by_class:
                 if osp.isdir(place.folder) and class_names(place.folder):
                     return place
@@ -162,7 +163,7 @@ def _labelled_place(cfg: Config, loaders: tuple[str, ...]) -> _Place | None:
 
 def _without_labels(cfg: Config, count: int) -> None:
     """Let pre-training, which needs no labels, take a dataset of other classes."""
-    for _, data in _datasets(cfg, 'train_dataloader'):
-        place = _Place(data)
+    for _, data in datasets_of(cfg, 'train_dataloader'):
+        place = ImageFiles(data)
         if place.is_custom and place.built_in and len(place.built_in) != count:
             data['with_label'] = False

@@ -61,7 +61,7 @@ def check_num_classes(cfg: Config, loaders: tuple[str, ...]) -> None:
             f'model.head.num_classes is {expected}, but {found}: change them '
             f'together, --cfg-options {options}'
         )
-    for key, metric in _metrics(cfg, loaders):
+    for key, metric in metrics_of(cfg, loaders):
         topk = metric.get('topk') or 0
         most = topk if isinstance(topk, int) else max(topk)
         if most > expected:
@@ -95,12 +95,12 @@ def counted_classes(cfg: Config, loaders: tuple[str, ...]) -> Iterator[tuple[str
             # One-hot labels; without the number each batch has a width of its own.
             yield f'{key}.num_classes', preprocessor.get('num_classes')
     yield from _given('model.head.loss', model.head.get('loss'))
-    for key, metric in _metrics(cfg, loaders):
+    for key, metric in metrics_of(cfg, loaders):
         if metric.get('num_classes') is not None:
             yield f'{key}.num_classes', metric['num_classes']
 
 
-def _metrics(cfg: Config, loaders: tuple[str, ...]) -> Iterator[tuple[str, dict]]:
+def metrics_of(cfg: Config, loaders: tuple[str, ...]) -> Iterator[tuple[str, dict]]:
     """Yield the metrics of the evaluators with their keys."""
     for loader in loaders:
         key = loader.replace('_dataloader', '_evaluator')
