@@ -15,6 +15,7 @@ from collections.abc import Callable, Sequence
 from typing import NamedTuple
 
 from .errors import UserError
+from .stack import compat
 from .version import __version__
 
 
@@ -125,15 +126,29 @@ def _guarded(call: Callable[[], int]) -> int:
     except UserError as error:
         return _fail(f'error: {" ".join(str(error).split())}', 1)
     except ImportError as error:
-        if error.name is not None:
+        line = _missing(error)
+        if line is None:
             raise
-        return _fail(f'error: {error}', 1)  # what the MM stack lacks
+        return _fail(f'error: {line}', 1)
     except BrokenPipeError:
         # `| head`: nothing more can be written, not by the interpreter's last flush either.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 141
     finally:
         signal.signal(signal.SIGINT, previous)
+
+
+def _missing(error: ImportError) -> str | None:
+    """What the environment lacks, in one line; None if the error is no such thing."""
+    if error.name is None:
+        return str(error)  # of the check of the MM stack
+    if error.name.partition('.')[0] not in ('torch', 'torchvision', 'mmengine', 'mmcv'):
+        return None
+    try:
+        compat.check_installed()
+    except ImportError as lacking:
+        return str(lacking)
+    return f'{error.name} is missing: pip install {error.name}'
 
 
 def _typed_words(name: str) -> list[str]:

@@ -7,7 +7,7 @@ import pytest
 from mmengine.config import Config
 
 import poslabel_mm
-from poslabel_mm import UserError, __main__
+from poslabel_mm import UserError
 from poslabel_mm.stack import config_prefix
 
 CONFIGS = Path(__file__).resolve().parents[1] / 'configs'
@@ -117,23 +117,3 @@ def test_launchers_that_never_import_the_package(tmp_path):
         env={**os.environ, 'PYTHONPATH': str(CONFIGS.parent)},
     )
     assert done.stdout.strip() == 'poslabel_mm.PositionalLabelClassifier', done.stderr
-
-
-def test_command_prints_path_or_list(monkeypatch, capsys):
-    monkeypatch.setattr(sys, 'argv', ['poslabel_mm', 'vit-b_apl_in1k'])
-    __main__.main()
-    assert capsys.readouterr().out.strip() == str(CONFIGS / 'vit-b_apl_in1k.py')
-
-    monkeypatch.setattr(sys, 'argv', ['poslabel_mm'])
-    __main__.main()
-    listed = capsys.readouterr().out.split()
-    assert listed == sorted(p.name for p in CONFIGS.glob('*.py'))
-
-
-def test_command_with_a_wrong_name_exits_with_one_line(monkeypatch):
-    monkeypatch.setattr(sys, 'argv', ['poslabel_mm', 'vit-b_apl'])
-    with pytest.raises(SystemExit) as caught:
-        __main__.main()
-    message = caught.value.code
-    assert message.startswith("error: poslabel_mm has no config 'vit-b_apl'")
-    assert '\n' not in message

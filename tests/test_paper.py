@@ -158,7 +158,7 @@ def manifest(tmp_path):
 
 
 def test_manifests_are_those_of_the_configs():
-    assert list_manifests() == ['fashion-mnist', 'paper']
+    assert list_manifests() == ['digits', 'fashion-mnist', 'paper']
 
 
 def test_a_manifest_of_ones_own(manifest):
@@ -168,11 +168,38 @@ def test_a_manifest_of_ones_own(manifest):
     paper = load_paper(manifest(without_papers_value))
     assert paper.table(1).row('vit').paper == {}
     assert paper_gain(paper.table(1), paper.table(1).row('apl')) == ''
-    assert paper.configs() == ['a.py']
+    assert [Path(name).name for name in paper.configs()] == ['a.py']
+    assert all(Path(name).is_file() for name in paper.configs())
     row = paper.table(1).row('apl')
     assert (row.recipe, row.baseline, row.pretrain) == ('usual', 'vit', None)
     assert paper.table(1).data.classes == 10
     assert paper.figure(5).values == (0, 1) and paper.figure(7).values == ()
+
+
+def test_a_manifest_of_ones_own_may_name_shipped_configs_alone(tmp_path):
+    path = tmp_path / 'study.yml'
+    path.write_text(
+        'title: A study\ntables:\n  - id: 1\n    title: Two\n    rows:\n'
+        '      - {id: a, name: A, config: vit-tiny_digits.py}\n'
+        '      - {id: b, name: B, config: vit-tiny_apl_digits.py, baseline: a}\n'
+    )
+    paper = load_paper(path)
+    assert paper.configs() == ['vit-tiny_digits.py', 'vit-tiny_apl_digits.py']
+    assert paper.figures == () and paper.table(1).data is None
+    # A file of its own goes before; its folder would be the shipped one's.
+    (tmp_path / 'vit-tiny_digits.py').touch()
+    path.write_text(path.read_text() + 'figures: []\n')
+    assert load_paper(path).configs()[0] == str(tmp_path / 'vit-tiny_digits.py')
+    (tmp_path / 'other').mkdir()
+    (tmp_path / 'other' / 'vit-tiny_apl_digits.py').touch()
+    path.write_text(
+        path.read_text().replace(
+            'id: a, name: A, config: vit-tiny_digits.py',
+            'id: a, name: A, config: other/vit-tiny_apl_digits.py',
+        )
+    )
+    with pytest.raises(UserError, match='have one name: rename one'):
+        load_paper(path)
 
 
 def _change(*keys, **entries):
@@ -215,8 +242,12 @@ FIRST_ROW = 'tables', 0, 'rows', 0
         (_change('figures', 0, kind='pie'), "figure 5: kind is 'sweep'"),
         (_change('figures', 1, values=[1]), "figure 7: kind is 'sweep'"),
         (_change('figures', 0, configs=['x.py']), 'figure 5: there is no config x'),
-        (_drop('figures'), 'the file: missing figures'),
-        (_drop('datasets'), 'datasets must be a mapping'),
+        (_drop('tables'), 'the file: missing tables'),
+        (_drop('datasets'), "no dataset 'digits' is described; there are none"),
+        (
+            _change('figures', 0, configs=['vit-tiny_digits.py', 'a/vit-tiny_digits.py']),
+            'there is no config a/',
+        ),
     ],
 )
 def test_a_wrong_manifest_is_one_line(manifest, change, problem):

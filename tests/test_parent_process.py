@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-MODULE = Path(__file__).resolve().parent.parent / 'poslabel_mm' / 'parent_process.py'
+MODULE = Path(__file__).resolve().parent.parent / 'poslabel_mm' / 'launch' / 'parent_process.py'
 
 # A launcher, which starts CHILD and says when it is ready. By the file alone:
 # importing the package takes seconds.

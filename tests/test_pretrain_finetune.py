@@ -3,6 +3,7 @@
 import json
 import re
 import shutil
+import signal
 import sys
 from pathlib import Path
 
@@ -14,6 +15,7 @@ from mmpretrain.structures import DataSample
 from tiny_run import make_images, weights, write_config
 
 from poslabel_mm import UserError, config_path
+from poslabel_mm.engine.folder_lock import hand_on
 from poslabel_mm.experiments import chain
 from poslabel_mm.launch import tools as launch
 
@@ -161,7 +163,12 @@ class HereAndNow:
         tool = Path(words[1]).name
         self.tools.append(tool)
         self.monkeypatch.setattr(sys, 'argv', words[1:])
-        {'train.py': launch.train, 'test.py': launch.test}[tool]()
+        # It is called from a thread, where signals cannot be handled.
+        with self.monkeypatch.context() as patched:
+            patched.setattr(signal, 'signal', lambda *arguments: None)
+            for name, value in {**env, **hand_on(locks)}.items():
+                patched.setenv(name, value)
+            {'train.py': launch.train, 'test.py': launch.test}[tool]()
         return 0
 
 
