@@ -113,6 +113,7 @@ def check(stack, folder):
     found = compat.check_stack(compat.installed_versions())
     assert found == stack, f'this environment has the stack {found}'
 
+    import mmengine  # noqa: F401  (with it torch.load accepts what its checkpoints hold)
     import torch
 
     (folder / 'mine.py').write_text(CONFIG)

@@ -104,6 +104,24 @@ def test_bare_python_is_told_what_to_install():
     )
 
 
+@pytest.mark.parametrize(
+    'command',
+    ['train x', 'test x y', 'tool x', 'reproduce --list', 'quickstart', 'pretrain-finetune'],
+)
+def test_every_command_in_a_bare_python_says_what_to_install(command):
+    words = ['poslabel', *command.split()]
+    script = (
+        f'import sys; sys.path.insert(0, {str(ROOT)!r}); sys.argv = {words}\n'
+        'from poslabel_mm.cli import main; sys.exit(main())'
+    )
+    done = subprocess.run(
+        [sys.executable, '-I', '-S', '-c', script], capture_output=True, text=True
+    )
+    assert (done.returncode, done.stdout) == (1, '')
+    (line,) = done.stderr.splitlines()
+    assert line.startswith('error: poslabel_mm needs MMPretrain and found none: pip install')
+
+
 # A package named torchvision that does what the real one does with its
 # operators: its library may load and define nms, or not; then it needs nms.
 TORCHVISION = """
