@@ -149,6 +149,36 @@ def test_installed_wheel_finds_its_own_configs(packed, tmp_path):
     ], done.stderr
 
 
+@pytest.mark.parametrize(
+    'arguments, line',
+    [
+        (
+            ['dataset_converters/imagenet.py', '--check', 'data'],
+            'error: data/train does not exist',
+        ),
+        (['torchrun.py'], 'error: usage is torchrun.py PROCESSES SCRIPT [ARGUMENTS]'),
+    ],
+)
+def test_the_tools_of_an_installed_wheel_run(packed, tmp_path, arguments, line):
+    with zipfile.ZipFile(packed[1]) as wheel:
+        wheel.extractall(tmp_path / 'site')
+    script, *rest = arguments
+    done = subprocess.run(
+        [sys.executable, tmp_path / 'site/poslabel_mm/.mim/tools' / script, *rest],
+        cwd=tmp_path,
+        env={**os.environ, 'PYTHONPATH': str(tmp_path / 'site')},
+        capture_output=True,
+        text=True,
+    )
+    assert done.returncode == 1 and done.stdout == ''
+    assert done.stderr.splitlines()[-1].startswith(line)
+
+
+def test_tools_are_entry_points_alone():
+    for path in (ROOT / 'tools').rglob('*.py'):
+        assert len(path.read_text().splitlines()) <= 40, path
+
+
 def _pins(stack, python):
     environment = {**default_environment(), 'python_version': python}
     pins = {}

@@ -16,6 +16,8 @@ import socket
 import sys
 from collections.abc import Sequence
 
+# First, and here: what the MM stack lacks is then said once, not by every process.
+import mmengine  # noqa: F401
 from torch.distributed import DistNetworkError, run
 from torch.distributed.elastic.multiprocessing.api import SignalException
 from torch.distributed.elastic.multiprocessing.errors import ChildFailedError
@@ -24,7 +26,6 @@ from torch.distributed.launcher.api import LaunchConfig
 from poslabel_mm.errors import UserError
 from poslabel_mm.launch.cpu_threads import bound_cores, threads_per_process
 from poslabel_mm.launch.parent_process import follow_parent, followed
-from poslabel_mm.stack.compat import check_installed
 
 
 def free_port() -> int:
@@ -67,12 +68,10 @@ def main(argv: Sequence[str], prog: str = 'torchrun.py') -> int:
     """Run :func:`launch` with these arguments.
 
     Raises:
-        ImportError: If the MM stack is missing, doubled or out of range.
         UserError: Without a number of processes and a script.
     """
     if len(argv) < 2 or not argv[0].isdecimal() or int(argv[0]) < 1:
         raise UserError(f'usage is {prog} PROCESSES SCRIPT [ARGUMENTS], PROCESSES at least 1')
-    check_installed()  # here for it to be said once, not by every process
     follow_parent()
     return launch(int(argv[0]), list(argv[1:]))
 
