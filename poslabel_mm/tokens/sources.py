@@ -24,7 +24,9 @@ GridReader = Callable[[nn.Module, tuple, Any], GridShape]
 
 def _last(value):
     """The last of several outputs, or the only one; a single argument comes as a tuple too."""
-    return value[-1] if isinstance(value, (tuple, list)) else value
+    if not isinstance(value, (tuple, list)):
+        return value
+    return value[-1] if value else None
 
 
 def _has_dims(value, dims: int) -> bool:
