@@ -12,7 +12,8 @@ from models import apl_head, batch, build, classifier, tiny_vit
 from poslabel_mm.errors import UserError
 from poslabel_mm.models import PatchTokenNeck
 from poslabel_mm.tokens import PatchTokenReader, PatchTokens
-from poslabel_mm.tokens.sources import TokenSource, token_source
+from poslabel_mm.tokens.families import token_source
+from poslabel_mm.tokens.sources import TokenSource
 
 CASES = TRANSFORMERS | OTHERS
 # Between their last stage and their last tokens is more than a norm over the

@@ -13,7 +13,7 @@ from poslabel_mm.models.heads.base_position_head import BasePositionHead
 from poslabel_mm.models.sharded_weights import inside_forward
 from poslabel_mm.tokens import PatchTokens
 from poslabel_mm.tokens.built import built_tokens, is_of_any_size
-from poslabel_mm.tokens.sources import unwrapped
+from poslabel_mm.tokens.wrappers import unwrapped
 
 
 class PositionHeads:

@@ -10,7 +10,7 @@ from torch import nn
 
 from poslabel_mm.tokens.labels import GridShape
 from poslabel_mm.tokens.masked import built_grid, tells_grid
-from poslabel_mm.tokens.sources import of_class, unwrapped
+from poslabel_mm.tokens.wrappers import by_class, unwrapped
 
 
 class BuiltTokens(NamedTuple):
@@ -38,7 +38,7 @@ def built_tokens(backbone: nn.Module, stage: int | None = None) -> BuiltTokens:
         BuiltTokens: Grid and width, each None where it is not known.
     """
     backbone = unwrapped(backbone)
-    tell = of_class(backbone, FAMILIES)
+    tell = by_class(backbone, FAMILIES)
     return BuiltTokens() if tell is None else tell(backbone, stage)
 
 
@@ -48,7 +48,7 @@ def is_of_any_size(backbone: nn.Module) -> bool:
     The size alone that a config sets says what its images are then, not the default.
     """
     backbone = unwrapped(backbone)
-    return of_class(backbone, FAMILIES) is _swin and not hasattr(backbone, 'absolute_pos_embed')
+    return by_class(backbone, FAMILIES) is _swin and not hasattr(backbone, 'absolute_pos_embed')
 
 
 def _plain(backbone: nn.Module, _stage: int | None) -> BuiltTokens:

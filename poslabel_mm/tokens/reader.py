@@ -12,8 +12,10 @@ from torch import Tensor, nn
 from torch.utils.checkpoint import CheckpointFunction
 
 from poslabel_mm.errors import UserError
+from poslabel_mm.tokens.families import token_source
 from poslabel_mm.tokens.labels import GridShape
-from poslabel_mm.tokens.sources import token_source, unwrapped
+from poslabel_mm.tokens.sources import GridSource, map_or_tokens
+from poslabel_mm.tokens.wrappers import unwrapped
 
 
 class PatchTokens(NamedTuple):
@@ -71,9 +73,10 @@ class PatchTokenReader:
     MMPretrain's plain transformers turn their last tokens into the configured
     ``out_type`` in ``_format_output(tokens, grid)``, the one place where both
     are at hand; hierarchical backbones return the tokens as a (B, C, H, W)
-    feature map; :mod:`poslabel_mm.tokens.sources` knows where the others keep
-    them, and every stage's. The reader looks on there and changes nothing, so
-    that the backbone's output, keys and cost stay the stock ones.
+    feature map; :mod:`poslabel_mm.tokens.families` knows where the others keep
+    them, and every stage's, and in which form. The reader observes the forward
+    pass there and changes nothing, so that the backbone's output, keys and
+    cost stay the stock ones.
 
     Tokens that the stock classifier normalises only once they are averaged
     are normalised here, by a layer norm without parameters.
@@ -98,17 +101,17 @@ class PatchTokenReader:
 
     def __init__(self, backbone: nn.Module, stage: int | None = None) -> None:
         self.backbone = backbone = unwrapped(backbone)
-        self.source = token_source(backbone, stage)
+        self.source = source = token_source(backbone, stage)
         self._reading = self._with_grad = False
         self._grid_shape: GridShape | None = None
         self._patch_tokens: PatchTokens | None = None
         self._next = None
         # Bound methods of this object, not closures: a deep copy of the model
         # (EMA) must end up with a reader of its own.
-        if isinstance(self.source.grid, str):
-            backbone.get_submodule(self.source.grid).register_forward_hook(self._on_grid)
-        backbone.get_submodule(self.source.tokens).register_forward_hook(self._on_tokens)
-        if not self.source.tokens and hasattr(backbone, '_format_output'):
+        if isinstance(source.grid, GridSource):
+            backbone.get_submodule(source.grid.module).register_forward_hook(self._on_grid)
+        backbone.get_submodule(source.tokens).register_forward_hook(self._on_tokens)
+        if not source.tokens and hasattr(backbone, '_format_output'):
             # Another reader's, if there is one: it reads after this one.
             self._next = vars(backbone).get('_format_output')
             backbone._format_output = self._format_output
@@ -116,14 +119,16 @@ class PatchTokenReader:
     def __enter__(self) -> 'PatchTokenReader':
         self._reading = True
         self._with_grad = torch.is_grad_enabled()
-        self._grid_shape = self._patch_tokens = None
+        grid = self.source.grid
+        self._grid_shape = None if isinstance(grid, GridSource) else grid
+        self._patch_tokens = None
         return self
 
     def __exit__(self, *exc_info) -> None:
         self._reading = False
 
     def take(self) -> PatchTokens:
-        """Hand over what the last pass inside ``with reader:`` showed.
+        """Hand over the tokens of the last forward pass inside ``with reader:``.
 
         Raises:
             UserError: If that pass showed no patch grid.
@@ -142,52 +147,32 @@ class PatchTokenReader:
             patch_tokens = patch_tokens._replace(tokens=F.layer_norm(tokens, tokens.shape[-1:]))
         return patch_tokens
 
+    def _on_grid(self, module, inputs, output) -> None:
+        if self._reading:
+            self._grid_shape = self.source.grid.read(module, inputs, output)
+
+    def _on_tokens(self, _module, inputs, output) -> None:
+        # A backbone that formats its tokens has shown them by the time that it returns.
+        shown = not self.source.tokens and self._patch_tokens is not None
+        if self._reading and not shown:
+            value = inputs if self.source.before else output
+            self._keep(self.source.read(value, self._grid_shape))
+
     def _format_output(self, tokens: Tensor, *args):
         if self._reading:
             # ViT-SAM's tokens are a feature map and come alone.
-            self._see(tokens, args[0] if args else None)
+            self._keep(map_or_tokens(tokens, args[0] if args else None))
         if self._next is not None:
             return self._next(tokens, *args)
         cls = type(self.backbone)
         return cls._format_output(self.backbone, tokens, *args)
 
-    def _on_grid(self, module, inputs, output) -> None:
-        if not self._reading:
-            return
-        if hasattr(module, 'dynamic_feat_size'):
-            # timm's patch embeddings return their patches in several forms.
-            self._grid_shape = tuple(module.dynamic_feat_size(inputs[0].shape[2:]))
-        elif isinstance(output, Tensor):
-            shows = output if output.dim() == 4 else inputs[0]
-            self._grid_shape = tuple(shows.shape[2:])
-        else:
-            self._grid_shape = tuple(output[1])
-
-    def _on_tokens(self, _module, inputs, output) -> None:
-        source = self.source
-        output = inputs if source.before else output
-        if not self._reading or (not source.tokens and self._patch_tokens is not None):
-            return
-        grid_shape = self._grid_shape or source.grid
-        if isinstance(output, (tuple, list)):
-            if source.tokens and len(output) == 2:
-                output, grid_shape = output
-            else:
-                output = output[-1]
-        self._see(output, grid_shape)
-
-    def _see(self, tokens, grid_shape: GridShape | None) -> None:
-        if not isinstance(tokens, Tensor):
+    def _keep(self, seen: tuple[Tensor, GridShape] | None) -> None:
+        """Keep the patch tokens of what a token reader returned."""
+        if seen is None:
             return
         check_gradient(self.backbone, self._with_grad)
-        if tokens.dim() == 4:
-            if not self.source.channels_last:
-                tokens = tokens.permute(0, 2, 3, 1)
-            grid_shape = tuple(tokens.shape[1:3])
-            tokens = tokens.flatten(1, 2)
-        elif tokens.dim() != 3 or grid_shape is None:
-            return
-        H, W = grid_shape
+        tokens, (H, W) = seen
         extra = tokens.shape[1] - H * W
         expected = self.source.num_prefix
         if extra < 0 or expected not in (None, extra):

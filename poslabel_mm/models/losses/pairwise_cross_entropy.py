@@ -1,10 +1,26 @@
 """Cross-entropy over all ordered pairs of tokens, without ever holding all pairs.
 
-Shape letters: B images, N queries, M keys, P keys a query is paired with (M, or fewer when drawn),
-R pairs in a chunk, H hidden width of a pair, C classes.
+Shape letters: B images, N queries, M keys, P keys that a query is paired with (M, or fewer when
+drawn), Dq and Dk channels of a query and of a key, H outputs of the first linear, C classes. In a
+chunk: b images, n queries of each, p keys of a query, R = b·n·p pairs. A chunk is several whole
+images, several queries of an image with all their keys, or, where the pairs of one query are more
+than a chunk may hold, some of the keys of one query.
 
-A chunk is several whole images, several queries of an image with all their keys, or, where the
-pairs of one query are more than a chunk may hold, some of the keys of one query.
+The flow, all of it in the forward pass; the backward pass only scales the gradients:
+
+1. ``_fold``: two linears in a row become one where that saves work.
+2. ``_loss_and_grads``: the first linear of a pair is the sum of a query's part [b, N, H] and a
+   key's part [b, M, H], which are computed for the tokens.
+3. ``_pairs_of_chunk``, ``_gather_``: the label of every pair, [b, n, p], and the sum of its
+   parts, [R, H].
+4. ``_forward_``: the GELU and the other linears, [R, H] to logits [R, C].
+5. ``_cross_entropy_``: the loss, and its gradient in place of the logits [R, C].
+6. ``_backward_linears_``, ``_backward_pairs_``: back to [R, H], every gradient in place of its
+   output. Those of the linears are summed over all pairs, those of the parts over the pairs of a
+   token: [b, N, H] and [b, M, H].
+7. ``_backward_part_``: from the parts to the queries, the keys and the first linear.
+
+Steps 3 to 6 run for every chunk of pairs, 2 and 7 for every b images, step 1 once.
 """
 
 import itertools
@@ -288,108 +304,88 @@ def _loss_and_grads(
     need_pairs,
     need_linears,
 ):
-    """Loss, accuracy, gradients of the tensors from ``query`` on; sums are at least float32."""
+    """Steps 2 to 7: loss, accuracy, gradients of the tensors from ``query`` on.
+
+    Sums are at least float32. Gradients that are not needed are None.
+    """
     (B, N, Dq), (_, M, Dk), H = query.shape, key.shape, pair_weight.size(0)
     P = M if key_index is None else key_index.size(2)
-    weights, biases = linears[::2], linears[1::2]
-    query_weight, key_weight = pair_weight.split([Dq, Dk], dim=1)
-    sum_dtype = torch.promote_types(query.dtype, torch.float32)
-
-    def zeros_like(tensor):
-        return torch.zeros_like(tensor, dtype=sum_dtype)
-
-    loss, correct = query.new_zeros((), dtype=sum_dtype), query_code.new_zeros(())
     query_code, key_code = query_code.expand(B, N), key_code.expand(B, M)
+    query_weight, key_weight = pair_weight.split([Dq, Dk], dim=1)
+    weights, biases = linears[::2], linears[1::2]
+
+    sum_dtype = torch.promote_types(query.dtype, torch.float32)
+    loss, correct = query.new_zeros((), dtype=sum_dtype), query_code.new_zeros(())
     pair_tensors = query, key, pair_weight, pair_bias
-    d_pairs = [zeros_like(t) if need_pairs else None for t in pair_tensors]
-    d_linears = [zeros_like(t) if need_linears else None for t in linears]
+    d_pairs = _zeros_like(pair_tensors, sum_dtype) if need_pairs else [None] * 4
+    d_linears = _zeros_like(linears, sum_dtype) if need_linears else [None] * len(linears)
 
-    layout = [(width, query.dtype) for width in (H, H, *map(len, biases))]
-    if query.dtype != sum_dtype:
-        layout.append((len(biases[-1]), sum_dtype))  # the logits, for the softmax
-    bytes_of_pair = sum(width * dtype.itemsize for width, dtype in layout)
-    images, rows, columns = _chunk_shape(
-        B, N, P, pairs_per_chunk or _default_pairs(query.device.type, bytes_of_pair)
-    )
-    buffers = [
-        query.new_empty(images * rows * columns, width, dtype=dtype) for width, dtype in layout
-    ]
+    widths = [H, H, *map(len, biases)]  # of a pair: before the GELU, after it, of each linear
+    (b, n, p), buffers = _lay_out(query, P, widths, sum_dtype, pairs_per_chunk)
 
-    for b in range(0, B, images):
-        image = slice(b, b + images)
-        query_part = query[image] @ query_weight.t()
-        key_part = F.linear(key[image], key_weight, pair_bias)
-        d_query_part, d_key_part = zeros_like(query_part), zeros_like(key_part)
-        for r, c in itertools.product(range(0, N, rows), range(0, P, columns)):
-            row, column = slice(r, r + rows), slice(c, c + columns)
-            queries, width = query_part[:, row, None], min(columns, P - c)
-            pairs = queries.expand(-1, -1, width, -1)  # (images, rows, columns, H)
-            hidden, *outputs = [buffer[: pairs[..., 0].numel()] for buffer in buffers]
-            logits = outputs[-1]
-            del outputs[len(weights) + 1 :]
-            target = query_code[image, row, None]
-            if key_index is None:
-                target = target + key_code[image, None, column]
-                torch.add(pairs, key_part[:, None, column], out=hidden.view(pairs.shape))
-            else:
-                chosen = key_index[image, row, column]
-                target = (target + key_code[image, None]).gather(2, chosen)
-                first_key = M * torch.arange(len(pairs), device=chosen.device)
-                chosen = (chosen + first_key[:, None, None]).flatten()
-                torch.index_select(key_part.flatten(0, 1), 0, chosen, out=hidden)
-                hidden.view(pairs.shape).add_(pairs)
+    for image in _slices(B, b):
+        query_part = query[image] @ query_weight.t()  # [b, N, H]
+        key_part = F.linear(key[image], key_weight, pair_bias)  # [b, M, H]
+        d_query_part, d_key_part = _zeros_like((query_part, key_part), sum_dtype)
+        for row, column in itertools.product(_slices(N, n), _slices(P, p)):
+            target, chosen = _pairs_of_chunk(query_code, key_code, key_index, image, row, column)
+            # Drawn keys may be any of an image's.
+            keys = column if chosen is None else slice(None)
+            hidden, *outputs = [buffer[: target.numel()] for buffer in buffers]
+            logits, outputs = outputs[-1], outputs[: len(weights) + 1]
 
-            # Going back, the gradient of an output overwrites it: nothing reads it any more.
-            torch.ops.aten.gelu.out(hidden, out=outputs[0])
-            for x, weight, bias, out in zip(outputs, weights, biases, outputs[1:]):
-                torch.addmm(bias, x, weight.t(), out=out)
-            if logits is not outputs[-1]:
-                logits.copy_(outputs[-1])
+            _gather_(hidden, query_part[:, row], key_part[:, keys], chosen)  # [R, H]
+            _forward_(hidden, outputs, logits, weights, biases)  # [R, C]
             chunk_loss, chunk_correct, grad = _cross_entropy_(
                 logits, target.reshape(-1, 1), need_pairs or need_linears
             )
             loss += chunk_loss
             correct += chunk_correct
-            if grad is None:
-                continue
-            if need_linears:
-                d_linears[-1] += grad.sum(0)  # while it has the precision of the sums
-            if grad is not outputs[-1]:
-                grad = outputs[-1].copy_(grad)
-            for i in reversed(range(len(weights))):
-                if need_linears:
-                    _add_product_(d_linears[2 * i], grad.t(), outputs[i])
-                if i > 0 or need_pairs:
-                    grad = torch.mm(grad, weights[i], out=outputs[i])
-                if i > 0 and need_linears:
-                    d_linears[2 * i - 1] += grad.sum(0, dtype=sum_dtype)
-            if need_pairs:
-                grad = torch.ops.aten.gelu_backward.grad_input(grad, hidden, grad_input=grad).view(
-                    pairs.shape
+            if need_pairs or need_linears:
+                grad = _backward_linears_(
+                    grad, outputs, weights, d_linears, need_pairs, need_linears
                 )
-                d_query_part[:, row] += grad.sum(2, dtype=sum_dtype)
-                if key_index is None:
-                    d_key_part[:, column] += grad.sum(1, dtype=sum_dtype)
-                else:
-                    d_key_part.flatten(0, 1).index_add_(
-                        0, chosen, grad.flatten(0, 2).to(sum_dtype)
-                    )
+            if need_pairs:
+                _backward_pairs_(grad, hidden, d_query_part[:, row], d_key_part[:, keys], chosen)
         if need_pairs:
             d_query, d_key, d_weight, d_bias = d_pairs
             d_bias += d_query_part.sum((0, 1))
-            d_query_part, d_key_part = d_query_part.to(query.dtype), d_key_part.to(query.dtype)
-            d_query[image] = d_query_part @ query_weight
-            d_key[image] = d_key_part @ key_weight
-            for total, grad, tokens in (
-                (d_weight[:, :Dq], d_query_part, query[image]),
-                (d_weight[:, Dq:], d_key_part, key[image]),
-            ):
-                _add_product_(total, grad.flatten(0, 1).t(), tokens.flatten(0, 1))
+            _backward_part_(
+                d_query_part, query[image], query_weight, d_query[image], d_weight[:, :Dq]
+            )
+            _backward_part_(d_key_part, key[image], key_weight, d_key[image], d_weight[:, Dq:])
 
     count = B * N * P
     # Scaled last, so that half-precision products see gradients of order one.
     grads = [None if grad is None else grad.div_(count) for grad in d_pairs + d_linears]
     return loss / count, correct.to(sum_dtype) / count, grads
+
+
+def _zeros_like(tensors: Sequence[Tensor], dtype: torch.dtype) -> list[Tensor]:
+    return [torch.zeros_like(tensor, dtype=dtype) for tensor in tensors]
+
+
+def _lay_out(
+    query: Tensor,
+    P: int,
+    widths: Sequence[int],
+    sum_dtype: torch.dtype,
+    pairs_per_chunk: int | None,
+) -> tuple[tuple[int, int, int], list[Tensor]]:
+    """Shape (b, n, p) of a chunk, and buffers (R, width) that every chunk overwrites.
+
+    The softmax has one of its own where the sums are of another dtype than the outputs.
+    """
+    layout = [(width, query.dtype) for width in widths]
+    if query.dtype != sum_dtype:
+        layout.append((widths[-1], sum_dtype))
+    if not pairs_per_chunk:
+        bytes_of_pair = sum(width * dtype.itemsize for width, dtype in layout)
+        pairs_per_chunk = _default_pairs(query.device.type, bytes_of_pair)
+    B, N, _ = query.shape
+    shape = _chunk_shape(B, N, P, pairs_per_chunk)
+    R = math.prod(shape)
+    return shape, [query.new_empty(R, width, dtype=dtype) for width, dtype in layout]
 
 
 def _default_pairs(device_type: str, bytes_of_pair: int) -> int:
@@ -404,8 +400,56 @@ def _chunk_shape(B: int, N: int, P: int, pairs: int) -> tuple[int, int, int]:
     return images, rows, columns
 
 
+def _slices(length: int, step: int) -> list[slice]:
+    return [slice(start, min(start + step, length)) for start in range(0, length, step)]
+
+
+def _pairs_of_chunk(query_code, key_code, key_index, image, row, column):
+    """Step 3: labels (b, n, p) of a chunk's pairs and, where keys are drawn, the keys (R,).
+
+    A drawn key's number is its place among the keys of all images of the chunk, in order.
+    """
+    query_code, key_code = query_code[image, row, None], key_code[image, None]
+    if key_index is None:
+        return query_code + key_code[:, :, column], None
+    chosen = key_index[image, row, column]  # [b, n, p]
+    target = (query_code + key_code).gather(2, chosen)
+    first_key = key_code.size(2) * torch.arange(len(chosen), device=chosen.device)  # [b]
+    return target, (chosen + first_key[:, None, None]).flatten()
+
+
+def _gather_(hidden: Tensor, query_part: Tensor, key_part: Tensor, chosen: Tensor | None) -> None:
+    """Step 3: into ``hidden`` (R, H) the sum of both parts of every pair.
+
+    Args:
+        hidden (Tensor): The result.
+        query_part (Tensor): Shape (b, n, H).
+        key_part (Tensor): Shape (b, p, H), or (b, M, H) where keys are drawn.
+        chosen (Tensor, optional): Long (R,), the drawn keys.
+    """
+    b, n, H = query_part.shape
+    pairs = hidden.view(b, n, -1, H)  # [b, n, p, H]
+    if chosen is None:
+        torch.add(query_part[:, :, None], key_part[:, None], out=pairs)
+    else:
+        torch.index_select(key_part.flatten(0, 1), 0, chosen, out=hidden)
+        pairs.add_(query_part[:, :, None])
+
+
+def _forward_(hidden, outputs, logits, weights, biases) -> None:
+    """Step 4: into ``outputs`` the GELU of ``hidden`` (R, H) and each linear, (R, C) at last.
+
+    ``logits`` is the last output itself, or a copy of it in the dtype of the sums.
+    """
+    torch.ops.aten.gelu.out(hidden, out=outputs[0])  # [R, H]
+    for x, weight, bias, out in zip(outputs, weights, biases, outputs[1:]):
+        torch.addmm(bias, x, weight.t(), out=out)
+    if logits is not outputs[-1]:
+        logits.copy_(outputs[-1])  # [R, C]
+
+
 def _cross_entropy_(logits: Tensor, target: Tensor, with_grad: bool):
-    """Summed loss, number correct, and (softmax - one-hot) in place of ``logits`` (R, C)."""
+    """Step 5: summed loss, number correct, (softmax - one-hot) in place of ``logits`` (R, C)."""
     top = logits.amax(1, keepdim=True)  # several times cheaper than argmax on a CPU
     target_logit = logits.gather(1, target)
     correct = (target_logit == top).sum()
@@ -419,6 +463,55 @@ def _cross_entropy_(logits: Tensor, target: Tensor, with_grad: bool):
     if not with_grad:
         return loss, correct, None
     return loss, correct, logits.div_(normaliser).scatter_add_(1, target, torch.full_like(top, -1))
+
+
+def _backward_linears_(grad, outputs, weights, d_linears, need_pairs, need_linears) -> Tensor:
+    """Step 6: from the logits' gradient (R, C) to that of the GELU's output (R, H).
+
+    The gradient of an output overwrites it: nothing reads it any more.
+    """
+    if need_linears:
+        d_linears[-1] += grad.sum(0)  # while it has the precision of the sums
+    if grad is not outputs[-1]:
+        grad = outputs[-1].copy_(grad)
+    for i in reversed(range(len(weights))):
+        if need_linears:
+            _add_product_(d_linears[2 * i], grad.t(), outputs[i])
+        if i > 0 or need_pairs:
+            grad = torch.mm(grad, weights[i], out=outputs[i])
+        if i > 0 and need_linears:
+            d_linears[2 * i - 1] += grad.sum(0, dtype=d_linears[2 * i - 1].dtype)
+    return grad
+
+
+def _backward_pairs_(grad, hidden, d_query_part, d_key_part, chosen) -> None:
+    """Step 6: from the gradient of the GELU's output (R, H) to those of both parts.
+
+    Args:
+        grad (Tensor): That gradient, which is overwritten.
+        hidden (Tensor): Shape (R, H), the GELU's input.
+        d_query_part (Tensor): Shape (b, n, H), is added to.
+        d_key_part (Tensor): Shape (b, p, H), or (b, M, H) where keys are drawn; is added to.
+        chosen (Tensor, optional): Long (R,), the drawn keys.
+    """
+    grad = torch.ops.aten.gelu_backward.grad_input(grad, hidden, grad_input=grad)  # [R, H]
+    (b, n, H), sum_dtype = d_query_part.shape, d_query_part.dtype
+    pairs = grad.view(b, n, -1, H)  # [b, n, p, H]
+    d_query_part += pairs.sum(2, dtype=sum_dtype)
+    if chosen is None:
+        d_key_part += pairs.sum(1, dtype=sum_dtype)
+    else:
+        d_key_part.view(-1, H).index_add_(0, chosen, grad.to(sum_dtype))
+
+
+def _backward_part_(d_part, tokens, weight, d_tokens, d_weight) -> None:
+    """Step 7: from the gradient of a part (b, N, H) to that of its tokens (b, N, Dq).
+
+    That of the weight is added to ``d_weight``.
+    """
+    d_part = d_part.to(tokens.dtype)
+    d_tokens.copy_(d_part @ weight)
+    _add_product_(d_weight, d_part.flatten(0, 1).t(), tokens.flatten(0, 1))
 
 
 def _add_product_(total: Tensor, a: Tensor, b: Tensor) -> None:

@@ -13,7 +13,7 @@ from poslabel_mm.tokens.masked import (
     shuffled_indices,
     tells_grid,
 )
-from poslabel_mm.tokens.sources import unwrapped
+from poslabel_mm.tokens.wrappers import unwrapped
 
 
 class MaskedLabels(SelfSupervisedLabels):

@@ -14,7 +14,7 @@ from poslabel_mm.models.backbones.encoding_grid import keep_grid
 from poslabel_mm.models.backbones.positional_encoding import PositionalEncodingChoice, fill_sincos
 from poslabel_mm.tokens.labels import GridShape
 from poslabel_mm.tokens.masked import built_grid, built_image_size, built_patch_size
-from poslabel_mm.tokens.sources import unwrapped
+from poslabel_mm.tokens.wrappers import unwrapped
 
 # In place of the encoders that want a square.
 _OF_ANY_GRID = dict(MAEViT='PositionalMAEViT', MAEHiViT='PositionalMAEHiViT')
