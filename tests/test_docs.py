@@ -24,9 +24,14 @@ from mmengine.config import Config
 from mmengine.runner import Runner
 from PIL import Image
 
-from poslabel_mm import UserError, __main__, config_path
+from poslabel_mm import UserError, __main__, cli, config_path
 from poslabel_mm.benchmark.command import parse_args
 from poslabel_mm.benchmark.steps import load
+from poslabel_mm.experiments import arguments as reproduce_arguments
+from poslabel_mm.experiments import chain as chain_module
+from poslabel_mm.experiments import quickstart as quickstart_module
+from poslabel_mm.experiments.manifest import load_paper
+from poslabel_mm.experiments.selection import select
 from poslabel_mm.launch import tools as launch
 from poslabel_mm.launch.arguments import check_options, checked_arguments, shipped_config
 from poslabel_mm.launch.checks.options import check_auto_scale_lr, check_num_classes
@@ -68,7 +73,7 @@ COMMANDS = [snippet for snippet in ALL if snippet.language in ('bash', 'command'
 
 
 def test_no_snippet_is_left_out():
-    assert {snippet.language for snippet in ALL} == {'python', 'bash', 'command', 'bibtex'}
+    assert {snippet.language for snippet in ALL} == {'python', 'bash', 'command', 'bibtex', 'yaml'}
     fences = sum(page.read_text('utf-8').count('\n```') for page in PAGES)
     assert fences == 2 * sum(snippet.language != 'command' for snippet in ALL)
 
@@ -190,7 +195,8 @@ def test_python(snippet, step):
         assert set(step(text)[1]) >= {'loss_recon', 'loss_apl'}
     elif text.count('_base_ =') > 1:
         # One line or another.
-        for line in text.strip().splitlines():
+        for node in ast.parse(text).body:
+            line = ast.get_source_segment(text, node)
             path = Path('one_of_them.py')
             path.write_text(line)
             assert Config.fromfile(str(path)).model.type.startswith('poslabel_mm.')
@@ -236,7 +242,7 @@ case "$(basename "$0") $1" in
 esac
 { printf '%s\n' "$(basename "$0")" "$@"; echo ----; } >> "$TOLD"
 """
-PROGRAMS = 'python', 'bash', 'pip', 'apt-get', 'tar', 'srun', 'sbatch'
+PROGRAMS = 'python', 'poslabel', 'bash', 'pip', 'apt-get', 'tar', 'srun', 'sbatch'
 
 
 @pytest.fixture(scope='module')
@@ -248,6 +254,9 @@ def desk(images, tmp_path_factory):
             (folder / path.name).symlink_to(path)
     (folder / 'data').symlink_to(images / 'data')
     (folder / 'my_config.py').write_text(FIRST)
+    (folder / 'my_apl.py').write_text("_base_ = 'poslabel_mm::vit-tiny_apl_digits.py'")
+    (manifest,) = [snippet.text for snippet in ALL if snippet.language == 'yaml']
+    (folder / 'my_study.yml').write_text(manifest)
     programs = folder / 'programs'
     programs.mkdir()
     for name in PROGRAMS:
@@ -294,6 +303,8 @@ def check(program: str, *arguments: str) -> None:
         check(*(word for word in arguments[arguments.index('python') :] if word != '-u'))
     elif program == 'python':
         check_python(*arguments)
+    elif program == 'poslabel':
+        check_subcommand(*arguments)
     elif program == 'bash':
         assert Path(arguments[0]).is_file(), arguments[0]
     elif program == 'pip':
@@ -332,6 +343,25 @@ def check_python(*arguments: str) -> None:
             rule(path, *arguments[1:])
 
 
+def check_subcommand(name: str, *arguments: str) -> None:
+    """The command `poslabel`: what is light is run, the others' scripts have rules."""
+    assert name in cli.SUBCOMMANDS
+    scripts = {
+        'train': 'train',
+        'test': 'test',
+        'tool': 'mmpretrain_tool',
+        'reproduce': 'reproduce',
+        'quickstart': 'quickstart',
+        'pretrain-finetune': 'pretrain_finetune',
+    }
+    if name in scripts:
+        check_python(f'tools/{scripts[name]}.py', *arguments)
+    elif name == 'convert':
+        check_python('-m', 'poslabel_mm', name, *arguments)
+    elif name != 'doctor':
+        assert cli.main([name, *arguments]) == 0
+
+
 @functools.cache
 def tool(path: Path):
     spec = importlib.util.spec_from_file_location(f'documented_{path.stem}', path)
@@ -359,12 +389,12 @@ def torchrun(path: Path, processes: str, *command: str) -> None:
     check_python(*command)
 
 
-def parsed(path: Path, *_: str):
-    return tool(path.resolve()).parse_args()
+def quickstart(path: Path, *words: str) -> None:
+    quickstart_module.parse_args(words, path.name)
 
 
-def chain(path: Path, *_: str) -> None:
-    args = parsed(path)
+def chain(path: Path, *words: str) -> None:
+    args = chain_module.parse_args(words, path.name)
     for name, options in (
         (args.pretraining, args.pretraining_options),
         (args.finetuning, args.finetuning_options),
@@ -373,10 +403,9 @@ def chain(path: Path, *_: str) -> None:
         cfg.merge_from_dict(dict(option.split('=') for option in options))
 
 
-def reproduce(path: Path, *_: str) -> None:
-    args = parsed(path)
-    module = tool(path.resolve())
-    module.select(module.load_paper(args.manifest), args.table, args.row, args.figure)
+def reproduce(path: Path, *words: str) -> None:
+    args = reproduce_arguments.parse_args(list(words), path.name)
+    select(load_paper(args.manifest), args.table, args.row, args.figure)
 
 
 def benchmark(path: Path, *_: str) -> None:
@@ -410,7 +439,7 @@ RULES = {
     'pretrain_finetune.py': chain,
     'reproduce.py': reproduce,
     'benchmark.py': benchmark,
-    'quickstart.py': parsed,
+    'quickstart.py': quickstart,
     'mmpretrain_tool.py': other,
     'test_backbones.py': as_it_is,
     'imagenet.py': converter,

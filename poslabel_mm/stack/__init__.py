@@ -60,6 +60,9 @@ MMEngine's ``Config.fromfile``        inherited dicts carry a     MMEngine does 
 MMEngine's file backend ``'local'``   files are written in        MMEngine replaces files
 (``launch.tools``); stays             place: an interrupt         atomically
                                       leaves half a file
+``ArgumentParser.parse_args`` while   the tools build their       they return their parsers
+a tool's arguments are parsed         parsers inside a function
+(``launch.data_option``)
 MMCV's ``LoadImageFromFile``          its errors do not name the  MMCV names it
 (:mod:`.image_errors`); stays         image
 MMEngine's ``PretrainedInit``, while  MMEngine logs what does     MMEngine raises an error
