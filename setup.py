@@ -68,6 +68,7 @@ setup(
             'hypothesis',
             'pytest',
             'pytest-xdist',
+            'ruff',
             'scikit-learn>=1.5',
             'setuptools>=77',
             'timm>=1.0',

@@ -36,6 +36,8 @@ from poslabel_mm.errors import UserError
 from poslabel_mm.registry import MODELS as OURS
 from poslabel_mm.tokens import PatchTokenReader
 
+pytestmark = pytest.mark.computes
+
 CASES = TRANSFORMERS | OTHERS | TIMM
 PAGE = Path(__file__).resolve().parents[1] / 'docs' / 'backbones.md'
 HEADS = {

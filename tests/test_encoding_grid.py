@@ -14,6 +14,8 @@ from selfsup_models import VIT, decoder, hivit, mae, mocov3
 
 from poslabel_mm.errors import UserError
 
+pytestmark = pytest.mark.computes
+
 PATCH = 4
 STOCK = {
     'ViT': tiny_vit(),

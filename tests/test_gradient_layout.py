@@ -9,6 +9,8 @@ from torch.nn.parallel import DistributedDataParallel
 
 from poslabel_mm.engine import GradientLayoutHook
 
+pytestmark = pytest.mark.computes
+
 
 class ClassToken(nn.Module):
     """Prepends a class token as the stock ViT does."""

@@ -9,6 +9,8 @@ from poslabel_mm.registry import MODELS as OURS
 from poslabel_mm.tokens import PatchTokens
 from poslabel_mm.tokens.labels import absolute_labels, relative_labels, rescaled_positions
 
+pytestmark = pytest.mark.computes
+
 HEADS = [name for name in ('PositionalLabelHead', 'RelativePositionalLabelHead') if OURS.get(name)]
 GRIDS = [(4, 4), (2, 2), (3, 5), (5, 3), (8, 6), (1, 7), (7, 1)]
 

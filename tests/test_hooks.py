@@ -22,6 +22,8 @@ from poslabel_mm.engine import (
 from poslabel_mm.engine.hooks import stop_signal_hook
 from poslabel_mm.errors import UserError
 
+pytestmark = pytest.mark.computes
+
 ITERATIONS = 3  # per epoch
 
 

@@ -11,6 +11,8 @@ from poslabel_mm.tokens.labels import (
     to_grid_shape,
 )
 
+pytestmark = pytest.mark.computes
+
 GRIDS = [(1, 1), (1, 5), (4, 1), (3, 3), (2, 5), (14, 14)]
 
 

@@ -25,6 +25,8 @@ from poslabel_mm.engine.resumable_train_loop import POSITION, VALIDATED
 from poslabel_mm.engine.seeding import SeededIndices
 from poslabel_mm.stack.safe_loading import load_from_local
 
+pytestmark = pytest.mark.computes
+
 ITERATIONS = 3  # an epoch
 EPOCHS = 3
 WITH_VALIDATION = {

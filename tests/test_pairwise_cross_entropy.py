@@ -13,6 +13,8 @@ from torch.utils.checkpoint import checkpoint
 from poslabel_mm.models.losses import draw_keys, pairwise_cross_entropy
 from poslabel_mm.tokens.labels import num_relative, relative_codes
 
+pytestmark = pytest.mark.computes
+
 
 class Problem(nn.Module):
     """Queries, keys and three linears; ``forward(loss)`` gives their loss."""

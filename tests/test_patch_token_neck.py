@@ -15,6 +15,8 @@ from poslabel_mm.tokens import PatchTokenReader, PatchTokens
 from poslabel_mm.tokens.families import token_source
 from poslabel_mm.tokens.sources import TokenSource
 
+pytestmark = pytest.mark.computes
+
 CASES = TRANSFORMERS | OTHERS
 # Between their last stage and their last tokens is more than a norm over the
 # channels: convolutions, class attention, a norm over the map.

@@ -14,6 +14,8 @@ from torch.utils.checkpoint import checkpoint
 
 from poslabel_mm.errors import UserError
 
+pytestmark = pytest.mark.computes
+
 DEIT_INIT = [
     dict(type='TruncNormal', layer='Linear', std=0.02),
     dict(type='Constant', layer='LayerNorm', val=1.0, bias=0.0),

@@ -7,6 +7,8 @@ from poslabel_mm.errors import UserError
 from poslabel_mm.models import PositionalLabelHead
 from poslabel_mm.tokens import PatchTokens
 
+pytestmark = pytest.mark.computes
+
 
 def test_default_widths_are_those_of_the_released_code():
     head = PositionalLabelHead(in_channels=768, grid_size=14)

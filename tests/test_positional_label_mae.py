@@ -18,6 +18,8 @@ from poslabel_mm.models import PositionalLabelMAE
 from poslabel_mm.tokens.labels import num_absolute
 from poslabel_mm.tokens.masked import check_mask_ratio
 
+pytestmark = pytest.mark.computes
+
 RATIOS = [0, 0.25, 0.5, 0.75, 0.9]
 every_head = pytest.mark.parametrize('kind', HEADS)
 every_choice_of_heads = pytest.mark.parametrize(

@@ -9,6 +9,8 @@ from selfsup_models import VIT, hivit, images, mae
 from poslabel_mm.errors import UserError
 from poslabel_mm.models.backbones.positional_encoding import POS_ENCODINGS
 
+pytestmark = pytest.mark.computes
+
 
 def mae_vit(**kwargs):
     return dict(type='poslabel_mm.PositionalMAEViT') | VIT | kwargs

@@ -17,6 +17,8 @@ from models import apl_head, batch, build, classifier
 from poslabel_mm.errors import UserError
 from poslabel_mm.models import PositionalSwinTransformer
 
+pytestmark = pytest.mark.computes
+
 MERGING = [
     f'stages.2.downsample.{name}' for name in ('norm.weight', 'norm.bias', 'reduction.weight')
 ]

@@ -6,6 +6,8 @@ from models import batch, build, tiny_vit
 
 from poslabel_mm.errors import UserError
 
+pytestmark = pytest.mark.computes
+
 
 def vit(**kwargs):
     kwargs.setdefault('type', 'poslabel_mm.PositionalVisionTransformer')

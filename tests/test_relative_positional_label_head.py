@@ -13,6 +13,8 @@ from poslabel_mm.models import RelativePositionalLabelHead
 from poslabel_mm.tokens import PatchTokens
 from poslabel_mm.tokens.labels import relative_labels
 
+pytestmark = pytest.mark.computes
+
 
 def rpl_head(**kwargs):
     return (

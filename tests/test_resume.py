@@ -12,6 +12,8 @@ from tiny_run import RANDOM, make_config, make_images, train, weights
 from poslabel_mm.engine import EpochSeedHook
 from poslabel_mm.errors import UserError
 
+pytestmark = pytest.mark.computes
+
 EPOCHS = 3
 
 

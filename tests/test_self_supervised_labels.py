@@ -13,6 +13,8 @@ from torch import nn
 from poslabel_mm.errors import UserError
 from poslabel_mm.models.selfsup.view_labels import ViewLabels
 
+pytestmark = pytest.mark.computes
+
 
 @pytest.fixture(autouse=True)
 def length_of_training():

@@ -8,6 +8,8 @@ from models import build
 from poslabel_mm.tokens import sources
 from poslabel_mm.tokens.families import token_source
 
+pytestmark = pytest.mark.computes
+
 B, H, W, C = 2, 3, 4, 5
 MAP = torch.arange(B * C * H * W).view(B, C, H, W)
 TOKENS = MAP.flatten(2).transpose(1, 2)

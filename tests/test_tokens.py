@@ -10,6 +10,8 @@ from selfsup_models import mae_hivit
 from poslabel_mm.errors import UserError
 from poslabel_mm.tokens import PatchTokenReader
 
+pytestmark = pytest.mark.computes
+
 OUT_TYPES = ['cls_token', 'avg_featmap', 'featmap', 'raw']
 
 
