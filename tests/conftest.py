@@ -66,3 +66,11 @@ def no_run_before():
     # would go on with its best score and its list of checkpoints.
     yield
     MessageHub._instance_dict.clear()
+
+
+def pytest_terminal_summary(terminalreporter):
+    # Of the tests that say what they did by `record_property('did', ...)`.
+    for report in terminalreporter.stats.get('passed', []):
+        for name, value in report.user_properties:
+            if name == 'did':
+                terminalreporter.line(value)

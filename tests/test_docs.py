@@ -11,6 +11,7 @@ import functools
 import importlib.util
 import os
 import re
+import shlex
 import subprocess
 import sys
 from pathlib import Path
@@ -307,6 +308,8 @@ def check(program: str, *arguments: str) -> None:
         check_subcommand(*arguments)
     elif program == 'bash':
         assert Path(arguments[0]).is_file(), arguments[0]
+        if arguments[0].endswith('run_tests.sh'):
+            check_selection(*arguments[1:])
     elif program == 'pip':
         option, package = arguments[1:]
         assert (arguments[0], option) == ('install', '-e')
@@ -316,6 +319,30 @@ def check(program: str, *arguments: str) -> None:
     else:
         # Of other packages, and their own to keep.
         assert (program, arguments[0]) in {('apt-get', 'install'), ('tar', 'xf')}
+
+
+def check_selection(*arguments: str) -> None:
+    """Are there such tests?"""
+    files = [Path(word) for word in arguments if word.startswith('tests/')]
+    text = ''.join(path.name + path.read_text('utf-8') for path in files)
+    if '-k' in arguments:
+        words = re.findall(r'\w+', arguments[arguments.index('-k') + 1])
+        tests = ' '.join(re.findall(r'test_\w+', text))
+        assert [word for word in words if word != 'or' and word not in tests] == []
+    if '-m' in arguments and files:
+        assert 'mark.slow' in text
+
+
+# The selections of docs/reliability.md, which stand beside the command that takes them.
+SELECTIONS = re.findall(
+    r'`((?:-m slow )?tests/[^`]+)`', (ROOT / 'docs/reliability.md').read_text('utf-8')
+)
+
+
+@pytest.mark.parametrize('selection', SELECTIONS)
+def test_selection(selection, monkeypatch):
+    monkeypatch.chdir(ROOT)
+    check_selection(*shlex.split(selection))
 
 
 def check_python(*arguments: str) -> None:

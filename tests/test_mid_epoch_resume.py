@@ -265,9 +265,17 @@ def test_validation_that_was_killed_is_made_up(tmp_path, data, always_better):
     assert_same_run(tmp_path / 'killed', tmp_path / 'whole')
 
 
-@pytest.mark.parametrize('outdated', ['epoch_1.pth', 'best_accuracy_top1_epoch_1.pth'])
-def test_what_a_killed_run_was_about_to_remove(tmp_path, data, always_better, outdated):
-    run(config(tmp_path, data, 'whole'))
+@pytest.mark.parametrize(
+    'outdated, validates',
+    [
+        ('epoch_1.pth', True),
+        ('best_accuracy_top1_epoch_1.pth', True),
+        ('epoch_3_iter_2.pth', False),  # by the last checkpoint of all
+    ],
+)
+def test_what_a_killed_run_was_about_to_remove(tmp_path, data, always_better, outdated, validates):
+    options = {'default_hooks.checkpoint.mid_epoch_interval': 2}
+    run(config(tmp_path, data, 'whole', validates, **options))
     remove = LocalBackend.remove
 
     def kill_before(self, path):
@@ -275,7 +283,7 @@ def test_what_a_killed_run_was_about_to_remove(tmp_path, data, always_better, ou
             raise Killed
         remove(self, path)
 
-    cfg = config(tmp_path, data, 'killed')
+    cfg = config(tmp_path, data, 'killed', validates, **options)
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(LocalBackend, 'remove', kill_before)
         assert isinstance(run(cfg).end, Killed)

@@ -1,7 +1,7 @@
 #!/usr/bin/env bash
 # Run the tests at the pinned versions: bash tools/run_tests.sh [PYTEST ARGUMENTS]
 # STACK=openmmlab takes the other stack, VENV=DIR an environment elsewhere, and
-# `-m slow` the tests that build environments of their own.
+# `-m slow` the tests that take minutes (docs/reliability.md).
 set -euo pipefail
 cd "$(dirname "${BASH_SOURCE[0]}")/.."
 . tools/setup_env.sh

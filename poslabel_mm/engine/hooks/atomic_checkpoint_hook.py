@@ -85,6 +85,9 @@ class AtomicCheckpointHook(CheckpointHook):
                 # The run may go on in another folder than it began in.
                 if path not in kept and osp.dirname(path) == self.out_dir:
                     self._remove(path)
+            if _resumed_from_the_last(runner) and self.file_backend.isdir(self.out_dir):
+                # A run that was killed right after its last epoch writes no other.
+                self._remove_mid_epoch(but=osp.basename(last_saved(runner.work_dir)))
 
     def after_train_iter(
         self, runner, batch_idx: int, data_batch=None, outputs: dict | None = None
