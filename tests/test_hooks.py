@@ -350,6 +350,21 @@ def test_second_signal_kills(monkeypatch):
     assert killed == [(os.getpid(), signal.SIGTERM)]
 
 
+def test_the_signal_that_another_process_was_sent_first_does_not_kill(monkeypatch):
+    received = stop_signal_hook._Received()
+    killed = []
+    monkeypatch.setattr(stop_signal_hook, '_received', received)
+    monkeypatch.setattr(
+        stop_signal_hook, 'all_reduce', lambda told, op: told.fill_(int(signal.SIGTERM))
+    )
+    monkeypatch.setattr(os, 'kill', lambda *args: killed.append(args))
+    clock = iter([100.0, 100.2])
+    monkeypatch.setattr(stop_signal_hook.time, 'monotonic', lambda: next(clock))
+    assert StopSignalHook()._agreed() and received.signum == signal.SIGTERM
+    received.handle(signal.SIGTERM, None)
+    assert not killed
+
+
 def test_training_in_another_thread_installs_no_handler(tmp_path):
     before = signal.getsignal(signal.SIGTERM)
     failures = []

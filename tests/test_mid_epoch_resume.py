@@ -4,7 +4,9 @@ import json
 import multiprocessing
 import os
 import signal
+import subprocess
 import sys
+import time
 import traceback
 from pathlib import Path
 
@@ -18,11 +20,14 @@ from mmengine.logging import HistoryBuffer
 from mmengine.runner import Runner
 from mmpretrain.datasets import CustomDataset
 from tiny_run import RANDOM, make_config, make_images
+from torch.utils.data import DataLoader
 
 from poslabel_mm.engine import AtomicCheckpointHook, EpochSeedHook
+from poslabel_mm.engine.hooks import stop_signal_hook
 from poslabel_mm.engine.hooks.atomic_checkpoint_hook import OUTDATED
 from poslabel_mm.engine.resumable_train_loop import POSITION, VALIDATED
 from poslabel_mm.engine.seeding import SeededIndices
+from poslabel_mm.engine.worker_signals import protect_workers
 from poslabel_mm.stack.safe_loading import load_from_local
 
 ITERATIONS = 3  # an epoch
@@ -470,6 +475,96 @@ def test_stop_in_validation(tmp_path, data, capfd):
         assert f'saved at the end of epoch 1 in {tmp_path}/{name}/{moment}' in (
             capfd.readouterr().err
         )
+
+
+def _stopped_with_its_group(tmp_path, data, train_cfg):
+    os.setsid()
+    cfg = config(
+        tmp_path,
+        data,
+        'run',
+        **{
+            'train_dataloader.num_workers': 2,
+            'train_dataloader.persistent_workers': True,
+            'val_dataloader': dict(num_workers=1, persistent_workers=True),
+            'default_hooks.checkpoint.by_epoch': train_cfg['by_epoch'],
+            'param_scheduler': None,
+        },
+    )
+    cfg.train_cfg = train_cfg
+    runner = Runner.from_cfg(cfg)
+
+    def wait():
+        (tmp_path / 'pid').write_text(str(os.getpid()))
+        while stop_signal_hook._received.signum is None:
+            time.sleep(0.01)
+        workers = multiprocessing.active_children()
+        assert len(workers) == 3  # of training, and of the validation that has been
+        for worker in workers:
+            worker.join(0.2)
+            assert worker.is_alive()
+
+    runner.register_hook(Do('after_train_iter', ITERATIONS, wait, 'VERY_HIGH'))
+    try:
+        runner.train()
+    except SystemExit as end:
+        assert end.code == 143
+    assert stop_signal_hook._received.saved is not None
+
+
+@pytest.mark.skipif(not hasattr(signal, 'sigwaitinfo'), reason='who sent a signal is not told')
+@pytest.mark.parametrize(
+    'train_cfg, saved',
+    [
+        (dict(by_epoch=True, max_epochs=3), 'epoch_2_iter_1.pth'),
+        (dict(by_epoch=False, max_iters=9, val_interval=ITERATIONS), 'iter_4.pth'),
+    ],
+    ids=['epochs', 'iterations'],
+)
+def test_workers_leave_a_stop_of_all_processes_to_training(tmp_path, data, train_cfg, saved):
+    """As `scancel`, systemd and `kill -- -PGID` send it."""
+    process = multiprocessing.get_context('fork').Process(
+        target=_in_process, args=(_stopped_with_its_group, tmp_path, data, train_cfg)
+    )
+    process.start()
+    while not (tmp_path / 'pid').is_file():
+        assert process.is_alive()
+        time.sleep(0.02)
+    os.killpg(process.pid, signal.SIGTERM)
+    process.join()
+    assert process.exitcode == 0
+    assert saved in files(tmp_path / 'run')
+
+
+class Stuck:
+    """A dataset that hangs, and says in a file that it does."""
+
+    def __init__(self, path):
+        self.path = path
+
+    def __len__(self):
+        return 1
+
+    def __getitem__(self, index):
+        self.path.touch()
+        time.sleep(600)
+
+
+@pytest.mark.skipif(not hasattr(signal, 'sigwaitinfo'), reason='who sent a signal is not told')
+def test_a_protected_worker_that_hangs_can_be_ended_by_its_parent(tmp_path):
+    loader = DataLoader(Stuck(tmp_path / 'started'), num_workers=1)
+    protect_workers(loader, stop_signal_hook.SIGNALS)
+    batches = iter(loader)
+    (worker,) = batches._workers
+    while not (tmp_path / 'started').exists():
+        time.sleep(0.01)
+    for name in 'TERM', 'INT', 'USR1':
+        subprocess.run(['sh', '-c', f'kill -s {name} {worker.pid}'], check=True)
+    worker.join(0.5)
+    assert worker.is_alive()
+    worker.terminate()
+    worker.join(30)
+    assert worker.exitcode == 0
 
 
 # --------------------------------------------------- other runs and checkpoints

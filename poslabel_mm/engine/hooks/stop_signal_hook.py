@@ -12,6 +12,7 @@ from mmengine.runner import IterBasedTrainLoop
 from poslabel_mm.engine.hooks.atomic_checkpoint_hook import AtomicCheckpointHook
 from poslabel_mm.engine.hooks.last_saved import last_saved
 from poslabel_mm.engine.resumable_train_loop import ResumableTrainLoop
+from poslabel_mm.engine.worker_signals import protect_workers
 from poslabel_mm.registry import HOOKS
 
 # SIGUSR1 is what Slurm is commonly asked to send before the time is over.
@@ -42,10 +43,17 @@ class _Received:
         if os.getpid() != self._pid:
             return  # a loader's worker, forked: the training process decides
         if self.signum is None:
-            self.signum, self._time = signum, time.monotonic()
+            self.hear_of(signum)
         elif time.monotonic() - self._time > SAME_SIGNAL_SECONDS:
             signal.signal(signum, signal.SIG_DFL)
             os.kill(os.getpid(), signum)
+
+    def hear_of(self, signum: int) -> None:
+        """Take over a signal, from the system or from another process of the run."""
+        if self.signum is None:
+            # Its own copy of what stopped another process may come a moment later.
+            self._time = time.monotonic()
+        self.signum = signum
 
     def left_behind(self) -> str:
         """What there is to go on from, in words."""
@@ -118,10 +126,22 @@ class StopSignalHook(Hook):
             ),
             None,
         )
+        self._protect_workers(runner)
         # Python delivers signals to the main thread only.
         if threading.current_thread() is threading.main_thread():
             for signum in SIGNALS:
                 self._previous[signum] = signal.signal(signum, _received.handle)
+
+    @staticmethod
+    def _protect_workers(runner) -> None:
+        for name in 'train_loop', 'val_loop':
+            loop = getattr(runner, name, None)
+            loader = getattr(loop, 'dataloader', None)
+            protect_workers(loader, SIGNALS)
+            if isinstance(loop, IterBasedTrainLoop):
+                # MMEngine 0.10.7 starts its workers with the loop.
+                loader._iterator = None
+                loop.dataloader_iterator = type(loop.dataloader_iterator)(loader)
 
     def before_train_epoch(self, runner) -> None:
         if self._agreed():
@@ -166,7 +186,7 @@ class StopSignalHook(Hook):
         agreed = torch.tensor(_received.signum or 0)
         all_reduce(agreed, op='max')
         if agreed:
-            _received.signum = int(agreed)
+            _received.hear_of(int(agreed))
         return bool(agreed)
 
     def _leave(self, runner, epoch: int, iterations: int) -> None:
