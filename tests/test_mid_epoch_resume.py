@@ -8,6 +8,7 @@ import subprocess
 import sys
 import time
 import traceback
+import tracemalloc
 from pathlib import Path
 
 import numpy as np
@@ -19,6 +20,7 @@ from mmengine.hooks import Hook
 from mmengine.logging import HistoryBuffer
 from mmengine.runner import Runner
 from mmpretrain.datasets import CustomDataset
+from test_resume import SCHEDULE, Rates
 from tiny_run import RANDOM, make_config, make_images
 from torch.utils.data import DataLoader
 
@@ -423,7 +425,7 @@ def test_stop_saves_beside_the_epochs(tmp_path, data, capfd):
     assert kept == {'epoch_1.pth', 'epoch_2.pth', last.name}
     (said,) = capfd.readouterr().err.strip().splitlines()
     assert said.startswith(
-        f'stopped by SIGTERM: saved at iteration 2 of epoch 3 in {last}; to go on: '
+        f'stopped by SIGTERM: saved at iteration 2 of epoch 3 in {last}; to resume: '
     )
 
 
@@ -443,7 +445,7 @@ def test_stop_on_a_full_disk_names_the_last_checkpoint(tmp_path, data, capfd, mo
     assert 'epoch_2_iter_2.pth (No space left on device)' in said
     assert (
         f'the last checkpoint is {tmp_path}/run/epoch_1.pth, what came after it will be '
-        'repeated; to go on: '
+        'repeated; to resume: '
     ) in said
     monkeypatch.undo()
     cfg.resume = True
@@ -633,8 +635,29 @@ def test_other_batch_size_goes_on_at_the_same_part_of_the_epoch(tmp_path, data, 
     runner = Runner.from_cfg(cfg)
     runner.logger.addHandler(caplog.handler)
     runner.train()
-    assert runner.iter == 1 + 4  # a third of the epoch is done
+    assert runner.iter == 2 + 4  # a third of the epoch is done
     assert 'an epoch has 6 iterations now and had 3' in caplog.text
+
+
+@pytest.mark.parametrize('stop, resumed_at', [(3, 8), (5, 12)])
+def test_other_batch_size_has_the_schedule_of_that_part(tmp_path, data, caplog, stop, resumed_at):
+    """In mid-epoch and at the end of the second epoch, of 3 and then of 6 iterations."""
+
+    def rates_of(name, *stops, **options):
+        cfg = config(tmp_path, data, name, False, log_level='WARNING', **options)
+        cfg.param_scheduler = SCHEDULE
+        cfg.resume = (tmp_path / name).exists()
+        rates = Rates()
+        return run(cfg, rates, *stops), rates.seen
+
+    # Of 18 iterations the last two are an update of their own.
+    smaller = {'train_dataloader.batch_size': 2, 'optim_wrapper.accumulative_counts': 4}
+    _, fresh = rates_of('fresh', **smaller)
+    rates_of('run', signal_at('after_train_iter', stop))
+    resumed, rates = rates_of('run', **smaller)
+    assert rates == [pytest.approx(rate) for rate in fresh[resumed_at:]]
+    wrapper = resumed.optim_wrapper
+    assert wrapper._inner_count == wrapper._max_counts == resumed.iter == 18
 
 
 # ------------------------------------------------------------------- samples
@@ -680,3 +703,22 @@ def test_repeated_index_is_augmented_anew():
     assert len(set(seeds)) == 3
     indices.skipped = 1
     assert [seed for batch in indices for index, seed in batch] == seeds[2:]
+
+
+def test_any_index_is_counted():
+    indices = SeededIndices([3, 'a', np.int64(3), 'a', -1, 70, 3], batched=False)
+    indices.entropy = 0, 1, 0
+    assert [seed[-2:] for _, seed in indices] == [
+        *((3, 0), ('a', 0), (3, 1), ('a', 1), ('-1', 0), (70, 0), (3, 2))
+    ]
+
+
+def test_indices_of_a_large_dataset_are_counted_in_little_memory():
+    indices = SeededIndices(range(200_000), batched=False)
+    tracemalloc.start()
+    try:
+        for _ in indices:
+            pass
+        assert tracemalloc.get_traced_memory()[1] < 5 * 2**20
+    finally:
+        tracemalloc.stop()

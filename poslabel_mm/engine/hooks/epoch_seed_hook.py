@@ -55,6 +55,11 @@ class EpochSeedHook(Hook):
         if type(loop) is EpochBasedTrainLoop:
             runner._train_loop = ResumableTrainLoop.in_place_of(loop)
 
+    def after_load_checkpoint(self, runner, checkpoint: dict) -> None:
+        loop = runner._train_loop
+        if getattr(runner, '_resume', False) and isinstance(loop, ResumableTrainLoop):
+            loop.fit(checkpoint)
+
     def before_train(self, runner) -> None:
         loader = runner.train_dataloader
         self._keep_sampler_seed(runner, loader)
