@@ -26,11 +26,12 @@ def protect_workers(loader: object, stops: tuple[signal.Signals, ...]) -> None:
 def _init_worker(
     worker_id: int, stops: tuple[signal.Signals, ...], init: Callable[[int], None] | None
 ) -> None:
-    for signum in stops:
-        if signum == signal.SIGTERM:
-            _obey_parent_alone(signum)
-        else:
-            signal.signal(signum, signal.SIG_IGN)
+    if threading.current_thread() is threading.main_thread():  # no process of its own otherwise
+        for signum in stops:
+            if signum == signal.SIGTERM:
+                _obey_parent_alone(signum)
+            else:
+                signal.signal(signum, signal.SIG_IGN)
     if init is not None:
         init(worker_id)
 
