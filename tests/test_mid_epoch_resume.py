@@ -639,13 +639,20 @@ def test_other_batch_size_goes_on_at_the_same_part_of_the_epoch(tmp_path, data, 
     assert 'an epoch has 6 iterations now and had 3' in caplog.text
 
 
-@pytest.mark.parametrize('stop, resumed_at', [(3, 8), (5, 12)])
-def test_other_batch_size_has_the_schedule_of_that_part(tmp_path, data, caplog, stop, resumed_at):
+BY_ITERATION = [dict(type='CosineAnnealingLR', T_max=18, end=18, by_epoch=False)]
+
+
+@pytest.mark.parametrize(
+    'stop, resumed_at, schedule', [(3, 8, SCHEDULE), (5, 12, SCHEDULE), (3, 8, BY_ITERATION)]
+)
+def test_other_batch_size_has_the_schedule_of_that_part(
+    tmp_path, data, stop, resumed_at, schedule
+):
     """In mid-epoch and at the end of the second epoch, of 3 and then of 6 iterations."""
 
     def rates_of(name, *stops, **options):
         cfg = config(tmp_path, data, name, False, log_level='WARNING', **options)
-        cfg.param_scheduler = SCHEDULE
+        cfg.param_scheduler = schedule
         cfg.resume = (tmp_path / name).exists()
         rates = Rates()
         return run(cfg, rates, *stops), rates.seen

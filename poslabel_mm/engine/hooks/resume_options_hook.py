@@ -73,7 +73,7 @@ class ResumeOptionsHook(Hook):
             rebuilt = not _same(
                 [_settings(state) for state in states],
                 [_settings(scheduler.state_dict()) for scheduler in schedulers],
-            )
+            ) or _is_elsewhere(schedulers, states, checkpoint['meta']['iter'])
             changes += _changes(wrapper, schedulers, saved)
             if rebuilt:
                 done = _repeat(runner, wrapper, schedulers, checkpoint['meta'])
@@ -149,6 +149,14 @@ def _optimizer(config: str) -> str | None:
 
 def _settings(state: dict) -> dict:
     return {name: state[name] for name in sorted(state.keys() - PROGRESS)}
+
+
+def _is_elsewhere(schedulers: list, states: list[dict], iteration: int) -> bool:
+    """Whether schedulers by iteration have counted iterations of another batch size."""
+    return not _follows_validation(schedulers) and any(
+        not scheduler.by_epoch and state.get('_global_step', iteration) != iteration
+        for scheduler, state in zip(schedulers, states)
+    )
 
 
 def _same(a: Any, b: Any) -> bool:
