@@ -394,6 +394,15 @@ def test_counts_of_classes_that_do_not_follow_the_head(sides):
         'val_evaluator.topk asks for the best 5 of 3 classes (model.head.num_classes): set '
         '--cfg-options val_evaluator.topk=1'
     )
+    retrieval = [
+        dict(type='mmpretrain.RetrievalRecall', topk=(1, 5)),
+        dict(type='MultiLabelMetric', topk=2),
+    ]
+    assert refused(config_of(sides, val_evaluator=retrieval)) is None  # ranks images
+    retrieval[1].update(topk=4)
+    assert 'val_evaluator.1.topk asks for the best 4 of 3 classes' in (
+        refused(config_of(sides, val_evaluator=retrieval))
+    )
 
 
 # ---------------------------------------------------------------- links, batches

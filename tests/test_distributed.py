@@ -11,7 +11,6 @@ from glob import glob
 import pytest
 import torch
 from tiny_run import make_config, make_images, train, weights, write_config
-from torch.distributed.launcher.api import LaunchConfig
 
 from poslabel_mm.errors import UserError
 from poslabel_mm.launch.guard import Guard
@@ -151,10 +150,6 @@ def test_sharded_training_is_that_of_one_model(tmp_path):
 
 
 @pytest.mark.skipif(torch.cuda.is_available(), reason='is for CPU machines')
-@pytest.mark.skipif(
-    not hasattr(LaunchConfig, 'signals_to_handle'),
-    reason='this torchrun passes on a fixed set of signals',
-)
 def test_warning_of_slurm_is_passed_on_and_the_run_saved(tmp_path):
     cfg = make_config(tmp_path, make_images(tmp_path / 'images'), 'run')
     cfg.custom_hooks.append(dict(type='WarningHook', priority='VERY_HIGH'))

@@ -14,12 +14,13 @@ from mmengine.runner import Runner
 from tiny_run import Recorder, make_config, make_images, train, weights
 
 from poslabel_mm.engine import (
+    AtomicCheckpointHook,
     CPUAmpOptimWrapper,
     NonFiniteLossHook,
     StopSignalHook,
     write_atomically,
 )
-from poslabel_mm.engine.hooks import stop_signal_hook
+from poslabel_mm.engine.hooks import partial_gradients, stop_signal_hook
 from poslabel_mm.errors import UserError
 
 pytestmark = pytest.mark.computes
@@ -63,7 +64,7 @@ def _checkpoints(tmp_path):
 # ------------------------------------------------------------- atomic writes
 
 
-def _full_disk(*args):
+def _full_disk(*args, **kwargs):
     raise OSError(28, 'No space left on device')
 
 
@@ -89,6 +90,18 @@ def test_failed_checkpoint_costs_no_earlier_one(tmp_path, data, monkeypatch, max
     assert weights(tmp_path / 'run' / 'epoch_1.pth')
     pointer = tmp_path / 'run' / 'last_checkpoint'
     assert pointer.read_text() == str(tmp_path / 'run' / 'epoch_1.pth')
+
+
+def test_failed_checkpoint_leaves_nothing_to_the_next(tmp_path, monkeypatch):
+    hook = AtomicCheckpointHook()
+    hook.out_dir = str(tmp_path)
+    monkeypatch.setattr(partial_gradients, 'are_pending', lambda runner: True)
+    monkeypatch.setattr(partial_gradients, 'gather', lambda runner: [{}])
+    with pytest.raises(OSError):
+        hook._write(SimpleNamespace(save_checkpoint=_full_disk), 'epoch_1.pth', dict(iter=3))
+    checkpoint = dict(optimizer={}, meta=dict(iter=4))
+    hook.before_save_checkpoint(None, checkpoint)
+    assert checkpoint == dict(optimizer={}, meta=dict(iter=4))
 
 
 def test_last_checkpoints_are_kept(tmp_path, data):
@@ -350,6 +363,44 @@ def test_second_signal_kills(monkeypatch):
     assert not killed
     received.handle(signal.SIGTERM, None)
     assert killed == [(os.getpid(), signal.SIGTERM)]
+
+
+def test_the_signal_that_another_process_was_sent_first_does_not_kill(monkeypatch):
+    received = stop_signal_hook._Received()
+    killed = []
+    monkeypatch.setattr(stop_signal_hook, '_received', received)
+    monkeypatch.setattr(
+        stop_signal_hook, 'all_reduce', lambda told, op: told.fill_(int(signal.SIGTERM))
+    )
+    monkeypatch.setattr(os, 'kill', lambda *args: killed.append(args))
+    clock = iter([100.0, 100.2])
+    monkeypatch.setattr(stop_signal_hook.time, 'monotonic', lambda: next(clock))
+    assert StopSignalHook()._agreed() and received.signum == signal.SIGTERM
+    received.handle(signal.SIGTERM, None)
+    assert not killed
+
+
+def test_first_process_to_leave_a_validation_says_so(tmp_path, monkeypatch, capfd):
+    """A launcher then signals the others again, the main process perhaps among them."""
+    store = torch.distributed.HashStore()
+    monkeypatch.setattr(torch.distributed, 'is_initialized', lambda: True)
+    monkeypatch.setattr(torch.distributed.distributed_c10d, '_get_default_store', lambda: store)
+    monkeypatch.setattr(StopSignalHook, '_resumes_in_mid_epoch', lambda *args: True)
+    runner = SimpleNamespace(iter=3, epoch=1, train_loop=SimpleNamespace(position=0))
+    for rank in 1, 0:
+        monkeypatch.setattr(stop_signal_hook, 'is_main_process', lambda rank=rank: rank == 0)
+        received = stop_signal_hook._Received()
+        monkeypatch.setattr(stop_signal_hook, '_received', received)
+        received.forget(str(tmp_path))
+        received.hear_of(signal.SIGTERM)
+        hook = StopSignalHook()
+        hook._previous = {signal.SIGTERM: signal.getsignal(signal.SIGTERM)}
+        hook._checkpoints = SimpleNamespace(has_saved=lambda iterations: True)
+        with pytest.raises(SystemExit) as left:
+            hook.after_val_iter(runner, 0)
+        assert left.value.code == 143
+        told = capfd.readouterr().err
+        assert told.startswith('stopped by SIGTERM: ') if rank == 1 else told == ''
 
 
 def test_training_in_another_thread_installs_no_handler(tmp_path):

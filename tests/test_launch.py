@@ -444,7 +444,7 @@ def test_stopped_and_resumed_by_command_is_the_run_that_never_stopped(tmp_path, 
     )
     saved = osp.join('work_dirs', 'tiny', 'epoch_2_iter_2.pth')
     assert 'saved at iteration 2 of epoch 2 in ' in line and saved in line
-    python, script, *argv = shlex.split(line.rpartition('to go on: ')[2])
+    python, script, *argv = shlex.split(line.rpartition('to resume: ')[2])
     assert python == sys.executable and script.endswith('train.py')
 
     monkeypatch.chdir(folder)

@@ -4,8 +4,11 @@ import json
 import multiprocessing
 import os
 import signal
+import subprocess
 import sys
+import time
 import traceback
+import tracemalloc
 from pathlib import Path
 
 import numpy as np
@@ -17,12 +20,16 @@ from mmengine.hooks import Hook
 from mmengine.logging import HistoryBuffer
 from mmengine.runner import Runner
 from mmpretrain.datasets import CustomDataset
+from test_resume import SCHEDULE, Rates
 from tiny_run import RANDOM, make_config, make_images
+from torch.utils.data import DataLoader
 
 from poslabel_mm.engine import AtomicCheckpointHook, EpochSeedHook
+from poslabel_mm.engine.hooks import stop_signal_hook
 from poslabel_mm.engine.hooks.atomic_checkpoint_hook import OUTDATED
 from poslabel_mm.engine.resumable_train_loop import POSITION, VALIDATED
 from poslabel_mm.engine.seeding import SeededIndices
+from poslabel_mm.engine.worker_signals import protect_workers
 from poslabel_mm.stack.safe_loading import load_from_local
 
 pytestmark = pytest.mark.computes
@@ -428,7 +435,7 @@ def test_stop_saves_beside_the_epochs(tmp_path, data, capfd):
     assert kept == {'epoch_1.pth', 'epoch_2.pth', last.name}
     (said,) = capfd.readouterr().err.strip().splitlines()
     assert said.startswith(
-        f'stopped by SIGTERM: saved at iteration 2 of epoch 3 in {last}; to go on: '
+        f'stopped by SIGTERM: saved at iteration 2 of epoch 3 in {last}; to resume: '
     )
 
 
@@ -448,7 +455,7 @@ def test_stop_on_a_full_disk_names_the_last_checkpoint(tmp_path, data, capfd, mo
     assert 'epoch_2_iter_2.pth (No space left on device)' in said
     assert (
         f'the last checkpoint is {tmp_path}/run/epoch_1.pth, what came after it will be '
-        'repeated; to go on: '
+        'repeated; to resume: '
     ) in said
     monkeypatch.undo()
     cfg.resume = True
@@ -480,6 +487,96 @@ def test_stop_in_validation(tmp_path, data, capfd):
         assert f'saved at the end of epoch 1 in {tmp_path}/{name}/{moment}' in (
             capfd.readouterr().err
         )
+
+
+def _stopped_with_its_group(tmp_path, data, train_cfg):
+    os.setsid()
+    cfg = config(
+        tmp_path,
+        data,
+        'run',
+        **{
+            'train_dataloader.num_workers': 2,
+            'train_dataloader.persistent_workers': True,
+            'val_dataloader': dict(num_workers=1, persistent_workers=True),
+            'default_hooks.checkpoint.by_epoch': train_cfg['by_epoch'],
+            'param_scheduler': None,
+        },
+    )
+    cfg.train_cfg = train_cfg
+    runner = Runner.from_cfg(cfg)
+
+    def wait():
+        (tmp_path / 'pid').write_text(str(os.getpid()))
+        while stop_signal_hook._received.signum is None:
+            time.sleep(0.01)
+        workers = multiprocessing.active_children()
+        assert len(workers) == 3  # of training, and of the validation that has been
+        for worker in workers:
+            worker.join(0.2)
+            assert worker.is_alive()
+
+    runner.register_hook(Do('after_train_iter', ITERATIONS, wait, 'VERY_HIGH'))
+    try:
+        runner.train()
+    except SystemExit as end:
+        assert end.code == 143
+    assert stop_signal_hook._received.saved is not None
+
+
+@pytest.mark.skipif(not hasattr(signal, 'sigwaitinfo'), reason='who sent a signal is not told')
+@pytest.mark.parametrize(
+    'train_cfg, saved',
+    [
+        (dict(by_epoch=True, max_epochs=3), 'epoch_2_iter_1.pth'),
+        (dict(by_epoch=False, max_iters=9, val_interval=ITERATIONS), 'iter_4.pth'),
+    ],
+    ids=['epochs', 'iterations'],
+)
+def test_workers_leave_a_stop_of_all_processes_to_training(tmp_path, data, train_cfg, saved):
+    """As `scancel`, systemd and `kill -- -PGID` send it."""
+    process = multiprocessing.get_context('fork').Process(
+        target=_in_process, args=(_stopped_with_its_group, tmp_path, data, train_cfg)
+    )
+    process.start()
+    while not (tmp_path / 'pid').is_file():
+        assert process.is_alive()
+        time.sleep(0.02)
+    os.killpg(process.pid, signal.SIGTERM)
+    process.join()
+    assert process.exitcode == 0
+    assert saved in files(tmp_path / 'run')
+
+
+class Stuck:
+    """A dataset that hangs, and says in a file that it does."""
+
+    def __init__(self, path):
+        self.path = path
+
+    def __len__(self):
+        return 1
+
+    def __getitem__(self, index):
+        self.path.touch()
+        time.sleep(600)
+
+
+@pytest.mark.skipif(not hasattr(signal, 'sigwaitinfo'), reason='who sent a signal is not told')
+def test_a_protected_worker_that_hangs_can_be_ended_by_its_parent(tmp_path):
+    loader = DataLoader(Stuck(tmp_path / 'started'), num_workers=1)
+    protect_workers(loader, stop_signal_hook.SIGNALS)
+    batches = iter(loader)
+    (worker,) = batches._workers
+    while not (tmp_path / 'started').exists():
+        time.sleep(0.01)
+    for name in 'TERM', 'INT', 'USR1':
+        subprocess.run(['sh', '-c', f'kill -s {name} {worker.pid}'], check=True)
+    worker.join(0.5)
+    assert worker.is_alive()
+    worker.terminate()
+    worker.join(30)
+    assert worker.exitcode == 0
 
 
 # --------------------------------------------------- other runs and checkpoints
@@ -548,8 +645,36 @@ def test_other_batch_size_goes_on_at_the_same_part_of_the_epoch(tmp_path, data, 
     runner = Runner.from_cfg(cfg)
     runner.logger.addHandler(caplog.handler)
     runner.train()
-    assert runner.iter == 1 + 4  # a third of the epoch is done
+    assert runner.iter == 2 + 4  # a third of the epoch is done
     assert 'an epoch has 6 iterations now and had 3' in caplog.text
+
+
+BY_ITERATION = [dict(type='CosineAnnealingLR', T_max=18, end=18, by_epoch=False)]
+
+
+@pytest.mark.parametrize(
+    'stop, resumed_at, schedule', [(3, 8, SCHEDULE), (5, 12, SCHEDULE), (3, 8, BY_ITERATION)]
+)
+def test_other_batch_size_has_the_schedule_of_that_part(
+    tmp_path, data, stop, resumed_at, schedule
+):
+    """In mid-epoch and at the end of the second epoch, of 3 and then of 6 iterations."""
+
+    def rates_of(name, *stops, **options):
+        cfg = config(tmp_path, data, name, False, log_level='WARNING', **options)
+        cfg.param_scheduler = schedule
+        cfg.resume = (tmp_path / name).exists()
+        rates = Rates()
+        return run(cfg, rates, *stops), rates.seen
+
+    # Of 18 iterations the last two are an update of their own.
+    smaller = {'train_dataloader.batch_size': 2, 'optim_wrapper.accumulative_counts': 4}
+    _, fresh = rates_of('fresh', **smaller)
+    rates_of('run', signal_at('after_train_iter', stop))
+    resumed, rates = rates_of('run', **smaller)
+    assert rates == [pytest.approx(rate) for rate in fresh[resumed_at:]]
+    wrapper = resumed.optim_wrapper
+    assert wrapper._inner_count == wrapper._max_counts == resumed.iter == 18
 
 
 # ------------------------------------------------------------------- samples
@@ -595,3 +720,22 @@ def test_repeated_index_is_augmented_anew():
     assert len(set(seeds)) == 3
     indices.skipped = 1
     assert [seed for batch in indices for index, seed in batch] == seeds[2:]
+
+
+def test_any_index_is_counted():
+    indices = SeededIndices([3, 'a', np.int64(3), 'a', -1, 70, 3], batched=False)
+    indices.entropy = 0, 1, 0
+    assert [seed[-2:] for _, seed in indices] == [
+        *((3, 0), ('a', 0), (3, 1), ('a', 1), ('-1', 0), (70, 0), (3, 2))
+    ]
+
+
+def test_indices_of_a_large_dataset_are_counted_in_little_memory():
+    indices = SeededIndices(range(200_000), batched=False)
+    tracemalloc.start()
+    try:
+        for _ in indices:
+            pass
+        assert tracemalloc.get_traced_memory()[1] < 5 * 2**20
+    finally:
+        tracemalloc.stop()

@@ -304,9 +304,13 @@ def test_every_count_follows(split):
     cfg = Config.fromfile(config_path('vit-b_in1k.py'))
     cfg.model.head.loss.num_classes = 1000
     cfg.val_evaluator = [dict(type='Accuracy', topk=(1, 5, 10)), dict(type='Accuracy', topk=7)]
-    cfg.test_evaluator = dict(type='SingleLabelMetric', num_classes=1000)
+    cfg.test_evaluator = [
+        dict(type='SingleLabelMetric', num_classes=1000),
+        dict(type='RetrievalRecall', topk=(1, 10)),  # of images
+    ]
     use_data(cfg, Namespace(config='x.py', data=str(split)), TRAINING)
-    assert cfg.model.head.loss.num_classes == cfg.test_evaluator.num_classes == len(NAMES)
+    assert cfg.model.head.loss.num_classes == cfg.test_evaluator[0].num_classes == len(NAMES)
+    assert tuple(cfg.test_evaluator[1].topk) == (1, 10)
     assert [tuple(metric.topk) for metric in cfg.val_evaluator] == [(1, 5), (1,)]
     check_num_classes(cfg, LOADERS)
 

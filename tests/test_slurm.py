@@ -308,7 +308,7 @@ def test_scancel_stops_it_and_the_line_that_it_says_resumes_it(slurm, trained, t
     assert srun.wait(SECONDS) == 143
     said = job.said()
     assert 'Traceback' not in said
-    stopped, resume = re.search('^stopped by SIGTERM: (.*); to go on: (.*)$', said, re.M).groups()
+    stopped, resume = re.search('^stopped by SIGTERM: (.*); to resume: (.*)$', said, re.M).groups()
     assert f'{job.work_dir}/epoch_' in stopped
     typed = [f'{name}={value}' for name, value in job.settings.items()]
     assert shlex.split(resume) == [*typed, *job.train, '--resume']

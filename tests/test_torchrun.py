@@ -22,7 +22,7 @@ from poslabel_mm.launch import tools as launch
 from poslabel_mm.launch import torchrun as launcher
 
 TOOLS = Path(__file__).resolve().parent.parent / 'tools'
-NAMES = ('PORT', 'NNODES', 'NODE_RANK', 'MASTER_ADDR')
+NAMES = ('PORT', 'NNODES', 'NODE_RANK', 'MASTER_ADDR', launcher.PATIENCE)
 on_cpu = pytest.mark.skipif(torch.cuda.is_available(), reason='is for CPU machines')
 
 
@@ -100,6 +100,7 @@ def test_without_a_port_there_is_a_free_one(torchrun, monkeypatch):
     port = int(torchrun.told[4].removeprefix('--master-port='))
     assert 1 <= port <= 65535
     assert os.environ['POSLABEL_MM_PARENT'] == str(os.getpid())
+    assert os.environ['TORCH_ELASTIC_SHUTDOWN_TIMEOUT'] == '600'
 
 
 def test_a_meeting_that_fails_is_one_line(torchrun, monkeypatch):
@@ -309,6 +310,28 @@ def test_ctrl_c_while_a_tool_is_imported_is_quiet(tmp_path, tool, arguments):
     process.send_signal(signal.SIGINT)
     assert process.communicate() == ('', '')
     assert process.returncode == 130
+
+
+@pytest.mark.parametrize('signum', [signal.SIGTERM, signal.SIGUSR1])
+def test_a_process_that_does_not_end_in_time_is_named(tmp_path, signum):
+    script = tmp_path / 'deaf.py'
+    script.write_text(
+        'import os, signal, time\n'
+        f'signal.signal({signum:d}, signal.SIG_IGN)\n'
+        'time.sleep(1)  # for the launcher to know of it\n'
+        f'os.kill(os.getppid(), {signum:d})\n'
+        'time.sleep(60)\n'
+    )
+    process = run(
+        sys.executable, TOOLS / 'torchrun.py', 1, script, TORCH_ELASTIC_SHUTDOWN_TIMEOUT='1'
+    )
+    err = process.communicate()[1]
+    assert process.returncode == 128 + signum, err
+    assert err.splitlines()[-1] == (
+        f'error: the process of rank 0 had not ended in time after {signum.name} and was killed; '
+        'what it had not saved is lost (give it longer: TORCH_ELASTIC_SHUTDOWN_TIMEOUT=SECONDS, '
+        'now 1)'
+    )
 
 
 @pytest.mark.slow

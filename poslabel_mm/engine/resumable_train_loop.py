@@ -52,7 +52,6 @@ class ResumableTrainLoop(EpochBasedTrainLoop):
     def run(self) -> Any:
         """Launch training."""
         self.runner.call_hook('before_train')
-        self._fit_position()
         validated = self.runner.message_hub.runtime_info.get(VALIDATED)
         if self._epoch > 0 and self.position == 0 and validated != self._epoch:
             self._validate_if_due()
@@ -88,17 +87,30 @@ class ResumableTrainLoop(EpochBasedTrainLoop):
     def _set_position(self, done: int) -> None:
         self.runner.message_hub.update_info(POSITION, [done, len(self.dataloader)])
 
-    def _fit_position(self) -> None:
-        """Where the batches are of another size now, keep the part of the epoch that is done."""
-        done, length = self.runner.message_hub.runtime_info.get(POSITION, (0, 0))
+    def fit(self, checkpoint: dict) -> None:
+        """Where an epoch has another number of iterations now, count in those.
+
+        A checkpoint is changed before anything is resumed from it, so that the loop, the schedule
+        and the accumulation of gradients agree: as many epochs are complete, and the same part of
+        the one that was stopped.
+
+        Args:
+            checkpoint (dict): A checkpoint that is being resumed from.
+        """
+        info = checkpoint['message_hub']['runtime_info']
+        done, length = info.get(POSITION, (0, 0))
         now = len(self.dataloader)
-        if done and length != now:
+        if not length or length == now:
+            return
+        fitted = done * now // length
+        if done:
             self.runner.logger.warning(
                 f'an epoch has {now} iterations now and had {length} when the checkpoint was '
-                f'saved, after {done} of them: the run goes on after {done * now // length} of '
-                f'{now}, and is not the run that was not stopped'
+                f'saved, after {done} of them: the run is resumed after {fitted} of {now}, and is '
+                'not the run that was not stopped'
             )
-            self._set_position(done * now // length)
+        info[POSITION] = [fitted, now]
+        checkpoint['meta']['iter'] = checkpoint['meta']['epoch'] * now + fitted
 
     def _batches_from(self, done: int) -> Iterator:
         loader = self.dataloader

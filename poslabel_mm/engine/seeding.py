@@ -3,6 +3,7 @@
 import hashlib
 import random
 import struct
+from array import array
 from collections import Counter
 from collections.abc import Iterable, Iterator, Sized
 from typing import Any
@@ -66,16 +67,37 @@ class SeededIndices:
         return len(self.sampler)
 
     def __iter__(self) -> Iterator:
-        drawn: Counter = Counter()
+        drawn = _Drawn()
         entropy, skipped = self.entropy, self.skipped
         for number, item in enumerate(self.sampler):
             seeded = []
             for index in item if self.batched else [item]:
-                key = str(index)
-                seeded.append((index, (SAMPLE, *entropy, key, drawn[key])))
-                drawn[key] += 1
+                key = index if _is_position(index) else str(index)
+                seeded.append((index, (SAMPLE, *entropy, key, drawn.before(key))))
             if number >= skipped:
                 yield seeded if self.batched else seeded[0]
+
+
+class _Drawn:
+    """How often each index was drawn, in four bytes for each image of a dataset."""
+
+    def __init__(self) -> None:
+        self._of_positions = array('I')
+        self._of_others: Counter = Counter()
+
+    def before(self, key: int | str) -> int:
+        """Count a draw; returns how many there were before it."""
+        counts = self._of_others if isinstance(key, str) else self._of_positions
+        if counts is self._of_positions and key >= len(counts):
+            missing = max(key + 1, 2 * len(counts)) - len(counts)
+            counts.frombytes(bytes(missing * counts.itemsize))
+        times = counts[key]
+        counts[key] += 1
+        return times
+
+
+def _is_position(index: Any) -> bool:
+    return isinstance(index, (int, np.integer)) and index >= 0
 
 
 class SeededSamples(Dataset):

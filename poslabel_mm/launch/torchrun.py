@@ -3,8 +3,9 @@
     python tools/torchrun.py PROCESSES SCRIPT [ARGUMENTS]
 
 Unlike torchrun it takes a free port unless PORT is set, shares the CPU cores
-out where there is no GPU, and adds no report of its own to a line that a
-process has printed. NNODES, NODE_RANK, MASTER_ADDR and PORT are read from the
+out where there is no GPU, gives processes that are told to stop ten minutes to
+save (TORCH_ELASTIC_SHUTDOWN_TIMEOUT), and adds no report of its own to a line
+that a process has printed. NNODES, NODE_RANK, MASTER_ADDR and PORT are read from the
 environment, as by MMPretrain's scripts.
 """
 
@@ -14,18 +15,24 @@ import os
 import signal
 import socket
 import sys
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from types import FrameType
+from typing import NoReturn
 
 # First, and here: what the MM stack lacks is then said once, not by every process.
 import mmengine  # noqa: F401
 from torch.distributed import DistNetworkError, run
-from torch.distributed.elastic.multiprocessing.api import SignalException
+from torch.distributed.elastic.multiprocessing.api import SignalException, SubprocessContext
 from torch.distributed.elastic.multiprocessing.errors import ChildFailedError
-from torch.distributed.launcher.api import LaunchConfig
 
 from poslabel_mm.errors import UserError
 from poslabel_mm.launch.cpu_threads import bound_cores, threads_per_process
 from poslabel_mm.launch.parent_process import follow_parent, followed
+
+# How many seconds torchrun waits for processes that were told to stop. Saving takes longer than
+# its default of 30 where the model is large or the disk is slow.
+PATIENCE = 'TORCH_ELASTIC_SHUTDOWN_TIMEOUT'
 
 
 def free_port() -> int:
@@ -62,6 +69,47 @@ def killed(rank: int, signum: int) -> str:
     """What to say of a process that a signal ended."""
     hint = ', which a machine sends that is out of memory' * (signum == signal.SIGKILL)
     return f'the process of rank {rank} was killed by {signal.Signals(signum).name}{hint}'
+
+
+@contextmanager
+def warning_passed_on() -> Iterator[None]:
+    """Treat SIGUSR1, Slurm's warning, as torchrun does SIGTERM: the processes receive it too.
+
+    Without a handler it would end the launcher, and by that the processes.
+    """
+    if not hasattr(signal, 'SIGUSR1'):
+        yield
+        return
+    previous = signal.signal(signal.SIGUSR1, _pass_on)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGUSR1, previous)
+
+
+def _pass_on(signum: int, frame: FrameType | None) -> NoReturn:
+    raise SignalException(f'received {signum}', signal.Signals(signum))
+
+
+@contextmanager
+def ranks_killed() -> Iterator[list[int]]:
+    """Collect the ranks of processes that were killed for not having ended in time."""
+    ranks: list[int] = []
+    close = SubprocessContext.close
+
+    def close_and_look(context: SubprocessContext, *args, **kwargs) -> None:
+        close(context, *args, **kwargs)
+        ranks.extend(
+            rank
+            for rank, handler in context.subprocess_handlers.items()
+            if handler.proc.returncode == -signal.SIGKILL
+        )
+
+    SubprocessContext.close = close_and_look
+    try:
+        yield ranks
+    finally:
+        SubprocessContext.close = close
 
 
 def main(argv: Sequence[str], prog: str = 'torchrun.py') -> int:
@@ -108,24 +156,19 @@ def launch(processes: int, command: list[str]) -> int:
     for name in list(logging.root.manager.loggerDict):
         if name.startswith('torch.distributed.elastic'):
             logging.getLogger(name).setLevel(logging.CRITICAL)
-    # Slurm's warning is for the processes, as the other signals are.
-    passed_on = (
-        ['--signals-to-handle=SIGTERM,SIGINT,SIGHUP,SIGQUIT,SIGUSR1']
-        if hasattr(LaunchConfig, 'signals_to_handle')
-        else []
-    )
+    env.setdefault(PATIENCE, '600')
     try:
-        run.main(
-            [
-                f'--nproc-per-node={processes}',
-                f'--nnodes={nodes}',
-                f'--node-rank={node}',
-                f'--master-addr={env.get("MASTER_ADDR") or "127.0.0.1"}',
-                f'--master-port={port}',
-                *passed_on,
-                *command,
-            ]
-        )
+        with warning_passed_on(), ranks_killed() as late:
+            run.main(
+                [
+                    f'--nproc-per-node={processes}',
+                    f'--nnodes={nodes}',
+                    f'--node-rank={node}',
+                    f'--master-addr={env.get("MASTER_ADDR") or "127.0.0.1"}',
+                    f'--master-port={port}',
+                    *command,
+                ]
+            )
     except ChildFailedError as error:
         rank, failure = error.get_first_failure()
         if failure.exitcode < 0:
@@ -140,5 +183,12 @@ def launch(processes: int, command: list[str]) -> int:
             f'{str(error).splitlines()[0]}'
         ) from error
     except SignalException as error:
+        if late:
+            print(
+                f'error: the process of rank {min(late)} had not ended in time after '
+                f'{signal.Signals(error.sigval).name} and was killed; what it had not saved is '
+                f'lost (give it longer: {PATIENCE}=SECONDS, now {env[PATIENCE]})',
+                file=sys.stderr,
+            )
         return 128 + error.sigval
     return 0

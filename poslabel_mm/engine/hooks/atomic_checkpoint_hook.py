@@ -175,18 +175,20 @@ class AtomicCheckpointHook(CheckpointHook):
         if partial_gradients.are_pending(runner):
             self._gradients = partial_gradients.gather(runner)
         self._meta = dict(meta)
-        runner.save_checkpoint(
-            self.out_dir,
-            filename,
-            self.file_client_args,
-            save_optimizer=self.save_optimizer,
-            save_param_scheduler=self.save_param_scheduler,
-            meta=meta,
-            by_epoch=by_epoch,
-            backend_args=self.backend_args,
-            **self.args,
-        )
-        self._gradients = self._meta = None
+        try:
+            runner.save_checkpoint(
+                self.out_dir,
+                filename,
+                self.file_client_args,
+                save_optimizer=self.save_optimizer,
+                save_param_scheduler=self.save_param_scheduler,
+                meta=meta,
+                by_epoch=by_epoch,
+                backend_args=self.backend_args,
+                **self.args,
+            )
+        finally:
+            self._gradients = self._meta = None
         if hasattr(runner, 'strategy'):
             barrier()  # its processes may each save a part
         if is_main_process():

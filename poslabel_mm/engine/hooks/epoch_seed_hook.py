@@ -1,4 +1,3 @@
-import signal
 import warnings
 from functools import partial
 
@@ -16,7 +15,7 @@ SAMPLER_SEED = 'train_sampler_seed'
 
 
 def seed_worker(worker_id: int, quiet: bool = False) -> None:
-    """Prepare a loader's worker: its seed, and the signals it is to ignore.
+    """Seed a loader's worker.
 
     MMEngine's own function gives a worker the same seed every time it starts:
     workers that start anew each epoch would repeat their augmentations.
@@ -27,9 +26,6 @@ def seed_worker(worker_id: int, quiet: bool = False) -> None:
             ``disable_subprocess_warning`` of MMEngine asks for.
     """
     seed_from(torch.initial_seed())
-    if hasattr(signal, 'SIGUSR1'):
-        # Slurm warns every process of a job step; a worker would end of it.
-        signal.signal(signal.SIGUSR1, signal.SIG_IGN)
     if quiet and worker_id != 0:
         warnings.simplefilter('ignore')
 
@@ -39,8 +35,9 @@ class EpochSeedHook(Hook):
     """Randomness that depends on what it is for and on nothing before.
 
     A training step (drop path, Mixup, masks, drawn pairs) draws from (seed,
-    epoch, iteration, rank), a sample's augmentation from (seed, epoch, index),
-    shuffling from (seed, epoch). A run that stopped after any iteration and
+    epoch, iteration, rank), a sample's augmentation from (seed, epoch, rank,
+    index, how often the rank has drawn that index in this epoch), shuffling
+    from (seed, epoch). A run that stopped after any iteration and
     was resumed then draws what it would have drawn, with any number of
     workers. On a CPU the weights are equal bit for bit.
 
@@ -57,6 +54,11 @@ class EpochSeedHook(Hook):
         loop = runner._train_loop
         if type(loop) is EpochBasedTrainLoop:
             runner._train_loop = ResumableTrainLoop.in_place_of(loop)
+
+    def after_load_checkpoint(self, runner, checkpoint: dict) -> None:
+        loop = runner._train_loop
+        if getattr(runner, '_resume', False) and isinstance(loop, ResumableTrainLoop):
+            loop.fit(checkpoint)
 
     def before_train(self, runner) -> None:
         loader = runner.train_dataloader

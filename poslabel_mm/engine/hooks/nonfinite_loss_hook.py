@@ -120,7 +120,7 @@ class NonFiniteLossHook(Hook):
             )
         kept = f'The last good checkpoint is {good}' if good else ('No checkpoint had been saved')
         path = '' if good == saved else good
-        return f'{kept}; to go on with a lower learning rate: {_command(path, lower)}{others}'
+        return f'{kept}; to resume with a lower learning rate: {_command(path, lower)}{others}'
 
     def _last_good(self, work_dir: str, saved: str | None) -> str | None:
         """The newest checkpoint in which all is finite, the last one first."""

@@ -1,5 +1,6 @@
 import ast
 import copy
+import heapq
 import inspect
 import math
 from collections.abc import Iterator
@@ -72,10 +73,13 @@ class ResumeOptionsHook(Hook):
             rebuilt = not _same(
                 [_settings(state) for state in states],
                 [_settings(scheduler.state_dict()) for scheduler in schedulers],
-            )
-            changes += _changes(wrapper, schedulers, saved, rebuilt)
+            ) or _is_elsewhere(schedulers, states, checkpoint['meta']['iter'])
+            changes += _changes(wrapper, schedulers, saved)
             if rebuilt:
-                _repeat(runner, wrapper, schedulers, checkpoint['meta'])
+                done = _repeat(runner, wrapper, schedulers, checkpoint['meta'])
+                changes.append(
+                    f'the schedule was rebuilt for this config and moved to iteration {done}'
+                )
                 keep([scheduler.state_dict() for scheduler in schedulers])
             for group, old in zip(wrapper.param_groups, saved):
                 for name in _options(wrapper):
@@ -147,6 +151,14 @@ def _settings(state: dict) -> dict:
     return {name: state[name] for name in sorted(state.keys() - PROGRESS)}
 
 
+def _is_elsewhere(schedulers: list, states: list[dict], iteration: int) -> bool:
+    """Whether schedulers by iteration have counted iterations of another batch size."""
+    return not _follows_validation(schedulers) and any(
+        not scheduler.by_epoch and state.get('_global_step', iteration) != iteration
+        for scheduler, state in zip(schedulers, states)
+    )
+
+
 def _same(a: Any, b: Any) -> bool:
     if isinstance(a, (list, tuple)) and isinstance(b, (list, tuple)):
         return len(a) == len(b) and all(map(_same, a, b))
@@ -174,9 +186,7 @@ def _bases(schedulers: list) -> set[str]:
     return names | {f'initial_{name}' for name in names}
 
 
-def _changes(
-    wrapper: OptimWrapper, schedulers: list, saved: list[dict], rebuilt: bool
-) -> Iterator[str]:
+def _changes(wrapper: OptimWrapper, schedulers: list, saved: list[dict]) -> Iterator[str]:
     """In words, and of every option once."""
     for name in _options(wrapper):
         scheduled = _is_scheduled(name, schedulers)
@@ -186,29 +196,35 @@ def _changes(
             if key in group and not _same(was, group[key]):
                 yield f'{name} {_text(group[key])} (was {_text(was)})'
                 break
-    if rebuilt:
-        yield 'the schedule is that of a run which had it from its start'
 
 
 def _text(value: Any) -> str:
     return f'{float(value):g}' if isinstance(value, (float, Tensor)) else f'{value}'
 
 
-def _repeat(runner, wrapper: OptimWrapper, schedulers: list, meta: dict) -> None:
-    """Step schedulers that are at the start to where a checkpoint was saved."""
+def _repeat(runner, wrapper: OptimWrapper, schedulers: list, meta: dict) -> int:
+    """Step schedulers that are at the start to where a checkpoint was saved.
+
+    Returns:
+        int: The iteration that they are at then.
+    """
     if _follows_validation(schedulers):
         raise _cannot_repeat()
-    epoch, iteration = meta['epoch'], meta['iter']
-    by_epoch = isinstance(runner.train_loop, EpochBasedTrainLoop)
+    epochs, iterations = 0, meta['iter']
     length = len(runner.train_dataloader)
-    if by_epoch and not epoch * length <= iteration < (epoch + 1) * length:
-        iteration = epoch * length  # epochs of another length were counted
+    if isinstance(runner.train_loop, EpochBasedTrainLoop):
+        epochs = meta['epoch']
+        if not epochs * length <= iterations <= (epochs + 1) * length:
+            iterations = epochs * length  # epochs of another length were counted
+    if schedulers:
+        runner.logger.info(f'stepping the schedule to iteration {iterations}')
 
     groups = wrapper.param_groups
+    scheduled = _bases(schedulers) | {'betas'}
     # MMEngine makes a group of every parameter: of those that are alike one is enough.
     alike: dict[str, list[int]] = {}
     for i, group in enumerate(groups):
-        alike.setdefault(repr(_without_params(group)), []).append(i)
+        alike.setdefault(repr(_only(group, scheduled)), []).append(i)
 
     def step():
         """Counted, as MMEngine wants of an optimizer."""
@@ -217,28 +233,43 @@ def _repeat(runner, wrapper: OptimWrapper, schedulers: list, meta: dict) -> None
     stand_in = SimpleNamespace(
         step=step,
         _global_step=0,
-        param_groups=[_without_params(groups[i]) for i, *_ in alike.values()],
+        param_groups=[_only(groups[i], scheduled) for i, *_ in alike.values()],
     )
     base_values = [scheduler.base_values for scheduler in schedulers]
     for scheduler, values in zip(schedulers, base_values):
         scheduler.optimizer = stand_in
         scheduler.base_values = [values[i] for i, *_ in alike.values()]
-    of_iterations = [scheduler for scheduler in schedulers if not scheduler.by_epoch]
-    of_epochs = [scheduler for scheduler in schedulers if scheduler.by_epoch]
-    for done in range(1, iteration + 1):
-        for scheduler in of_iterations:
-            scheduler.step()
-        if by_epoch and done % length == 0:
-            for scheduler in of_epochs:
-                scheduler.step()
+    for scheduler, number in _steps(schedulers, iterations, epochs, length):
+        scheduler._global_step = number - 1
+        scheduler.step()
     for stepped, members in zip(stand_in.param_groups, alike.values()):
         for i in members:
             groups[i].update(copy.deepcopy(stepped))
     for scheduler, values in zip(schedulers, base_values):
+        scheduler._global_step = epochs if scheduler.by_epoch else iterations
         scheduler.optimizer = wrapper
         scheduler.base_values = values
         scheduler._last_value = [group[scheduler.param_name] for group in groups]
+    return iterations
 
 
-def _without_params(group: dict) -> dict:
-    return {name: value for name, value in group.items() if name != 'params'}
+def _steps(
+    schedulers: list, iterations: int, epochs: int, length: int
+) -> Iterator[tuple[Any, int]]:
+    """Every step between a scheduler's begin and end, numbered from 1, in the order of training.
+
+    Steps before the begin and after the end change nothing.
+    """
+
+    def steps_of(order: int, scheduler: Any) -> Iterator[tuple]:
+        last, each = (epochs, length) if scheduler.by_epoch else (iterations, 1)
+        for number in range(max(scheduler.begin, 1), min(scheduler.end, last + 1)):
+            # After an iteration those of iterations are stepped, then those of epochs.
+            yield number * each, scheduler.by_epoch, order, number
+
+    for *_, order, number in heapq.merge(*map(steps_of, range(len(schedulers)), schedulers)):
+        yield schedulers[order], number
+
+
+def _only(group: dict, names: set[str]) -> dict:
+    return {name: value for name, value in group.items() if name in names}

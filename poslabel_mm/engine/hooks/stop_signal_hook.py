@@ -12,6 +12,7 @@ from mmengine.runner import IterBasedTrainLoop
 from poslabel_mm.engine.hooks.atomic_checkpoint_hook import AtomicCheckpointHook
 from poslabel_mm.engine.hooks.last_saved import last_saved
 from poslabel_mm.engine.resumable_train_loop import ResumableTrainLoop
+from poslabel_mm.engine.worker_signals import protect_workers
 from poslabel_mm.registry import HOOKS
 
 # SIGUSR1 is what Slurm is commonly asked to send before the time is over.
@@ -27,11 +28,15 @@ class _Received:
     """The first stop signal that this process was sent while it trained."""
 
     def __init__(self) -> None:
+        self.trainings = 0
         self.forget()
 
     def forget(self, work_dir: str | None = None) -> None:
+        self.trainings += 1  # alike in all processes
         self.signum: int | None = None
         self.work_dir = work_dir
+        # Only the main process knows why a checkpoint could not be written.
+        self.may_tell = is_main_process()
         # What was saved because of the signal, or why nothing was.
         self.saved: str | None = None
         self.failure: str | None = None
@@ -42,13 +47,20 @@ class _Received:
         if os.getpid() != self._pid:
             return  # a loader's worker, forked: the training process decides
         if self.signum is None:
-            self.signum, self._time = signum, time.monotonic()
+            self.hear_of(signum)
         elif time.monotonic() - self._time > SAME_SIGNAL_SECONDS:
             signal.signal(signum, signal.SIG_DFL)
             os.kill(os.getpid(), signum)
 
+    def hear_of(self, signum: int) -> None:
+        """Take over a signal, from the system or from another process of the run."""
+        if self.signum is None:
+            # Its own copy of what stopped another process may come a moment later.
+            self._time = time.monotonic()
+        self.signum = signum
+
     def left_behind(self) -> str:
-        """What there is to go on from, in words."""
+        """What there is to resume from, in words."""
         saved = last_saved(self.work_dir)
         if saved is None:
             left = 'no checkpoint had been saved yet'
@@ -71,16 +83,26 @@ def stop_status() -> int | None:
     """
     if _received.signum is None:
         return None
-    if _received.work_dir is not None and is_main_process():
+    if _received.work_dir is not None and _received.may_tell and _is_first_to_tell():
         resume = os.environ.get('POSLABEL_MM_RESUME_COMMAND', 'the same command with --resume')
         print(
             f'stopped by {signal.Signals(_received.signum).name}: '
-            f'{_received.left_behind()}; to go on: {resume}',
+            f'{_received.left_behind()}; to resume: {resume}',
             file=sys.stderr,
             flush=True,
         )
     _received.work_dir = None
     return 128 + _received.signum
+
+
+def _is_first_to_tell() -> bool:
+    if not torch.distributed.is_initialized():
+        return True
+    try:
+        store = torch.distributed.distributed_c10d._get_default_store()
+        return store.add(f'poslabel_mm_stopped_{_received.trainings}', 1) == 1
+    except RuntimeError:
+        return is_main_process()  # the store has ended with the process that held it
 
 
 @HOOKS.register_module()
@@ -90,7 +112,7 @@ class StopSignalHook(Hook):
     The iteration under way is finished, with accumulated gradients up to the
     one that updates the weights. Then the run is saved in mid-epoch, and all
     processes leave together with status 143, 130 or 138 and one line: what
-    was saved and how to go on. A resumed run goes on at the next iteration
+    was saved and how to resume. A resumed run starts at the next iteration
     and is the run that never stopped (see :class:`EpochSeedHook`). A second
     signal ends the process at once.
 
@@ -118,10 +140,22 @@ class StopSignalHook(Hook):
             ),
             None,
         )
+        self._protect_workers(runner)
         # Python delivers signals to the main thread only.
         if threading.current_thread() is threading.main_thread():
             for signum in SIGNALS:
                 self._previous[signum] = signal.signal(signum, _received.handle)
+
+    @staticmethod
+    def _protect_workers(runner) -> None:
+        for name in 'train_loop', 'val_loop':
+            loop = getattr(runner, name, None)
+            loader = getattr(loop, 'dataloader', None)
+            protect_workers(loader, SIGNALS)
+            if isinstance(loop, IterBasedTrainLoop):
+                # MMEngine 0.10.7 starts its workers with the loop.
+                loader._iterator = None
+                loop.dataloader_iterator = type(loop.dataloader_iterator)(loader)
 
     def before_train_epoch(self, runner) -> None:
         if self._agreed():
@@ -152,6 +186,8 @@ class StopSignalHook(Hook):
             and self._checkpoints.has_saved(runner.iter)
         ):
             _received.saved = _moment(runner, runner.epoch)
+            # A launcher kills the others, and the main process may be among them.
+            _received.may_tell = True
             self._end()
 
     def after_train(self, runner) -> None:
@@ -166,14 +202,14 @@ class StopSignalHook(Hook):
         agreed = torch.tensor(_received.signum or 0)
         all_reduce(agreed, op='max')
         if agreed:
-            _received.signum = int(agreed)
+            _received.hear_of(int(agreed))
         return bool(agreed)
 
     def _leave(self, runner, epoch: int, iterations: int) -> None:
         try:
             if iterations > 0:
                 self._save(runner, epoch, iterations)
-        except Exception as error:  # the stop goes on, whatever it is
+        except Exception as error:  # it stops all the same
             _received.failure = ' '.join(str(error).split())
         stop_status()
         # A launcher kills the others when the first process ends.

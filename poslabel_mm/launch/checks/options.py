@@ -3,6 +3,8 @@
 from collections.abc import Iterator
 
 from mmengine.config import Config
+from mmpretrain.evaluation import Accuracy, MultiLabelMetric
+from mmpretrain.registry import METRICS
 
 from poslabel_mm.errors import UserError
 
@@ -62,7 +64,7 @@ def check_num_classes(cfg: Config, loaders: tuple[str, ...]) -> None:
             f'together, --cfg-options {options}'
         )
     for key, metric in metrics_of(cfg, loaders):
-        topk = metric.get('topk') or 0
+        topk = (metric.get('topk') or 0) if ranks_classes(metric) else 0
         most = topk if isinstance(topk, int) else max(topk)
         if most > expected:
             raise UserError(
@@ -113,6 +115,18 @@ def metrics_of(cfg: Config, loaders: tuple[str, ...]) -> Iterator[tuple[str, dic
                 for i, metric in enumerate(evaluator)
                 if isinstance(metric, dict)
             )
+
+
+def ranks_classes(metric: dict) -> bool:
+    """Whether a metric's ``topk`` counts classes; that of retrieval counts images.
+
+    Args:
+        metric (dict): The config of a metric.
+    """
+    kind = metric.get('type')
+    if isinstance(kind, str):
+        kind = METRICS.get(kind)
+    return isinstance(kind, type) and issubclass(kind, (Accuracy, MultiLabelMetric))
 
 
 def _given(key: str, losses: dict | list | None) -> Iterator[tuple[str, int]]:

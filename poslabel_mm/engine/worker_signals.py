@@ -1,0 +1,54 @@
+"""Stop signals and a data loader's workers: the training process alone decides."""
+
+import os
+import signal
+import threading
+from collections.abc import Callable
+from functools import partial
+
+from torch.utils.data import DataLoader
+
+
+def protect_workers(loader: object, stops: tuple[signal.Signals, ...]) -> None:
+    """Let the workers that a loader starts from now on outlive stop signals.
+
+    Slurm, systemd and ``kill -- -PGID`` signal the workers along with the process that trains. If
+    a worker ended, the iteration under way would fail for lack of data and nothing would be saved.
+
+    Args:
+        loader (object): A data loader; anything but torch's is left as it is.
+        stops (tuple[Signals]): The signals.
+    """
+    if isinstance(loader, DataLoader) and loader.num_workers:
+        loader.worker_init_fn = partial(_init_worker, stops=stops, init=loader.worker_init_fn)
+
+
+def _init_worker(
+    worker_id: int, stops: tuple[signal.Signals, ...], init: Callable[[int], None] | None
+) -> None:
+    if threading.current_thread() is threading.main_thread():  # no process of its own otherwise
+        for signum in stops:
+            if signum == signal.SIGTERM:
+                _obey_parent_alone(signum)
+            else:
+                signal.signal(signum, signal.SIG_IGN)
+    if init is not None:
+        init(worker_id)
+
+
+def _obey_parent_alone(signum: int) -> None:
+    """End this process at a signal from its parent, and at nobody else's.
+
+    torch and multiprocessing terminate a worker that hangs with SIGTERM and then wait for it, so
+    it must not be ignored. Who has sent a signal can be told only by waiting for it.
+    """
+    if not hasattr(signal, 'sigwaitinfo'):
+        return  # not on macOS: torch's own handler stays
+    signal.pthread_sigmask(signal.SIG_BLOCK, {signum})
+    threading.Thread(target=_wait_for_parent, args=(signum,), daemon=True).start()
+
+
+def _wait_for_parent(signum: int) -> None:
+    while signal.sigwaitinfo({signum}).si_pid != os.getppid():
+        pass
+    os._exit(0)
