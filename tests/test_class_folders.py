@@ -394,6 +394,10 @@ def test_counts_of_classes_that_do_not_follow_the_head(sides):
         'val_evaluator.topk asks for the best 5 of 3 classes (model.head.num_classes): set '
         '--cfg-options val_evaluator.topk=1'
     )
+    several = dict(type='mmpretrain.MultiLabelMetric', topk=5)
+    assert 'val_evaluator.topk' in refused(config_of(sides, val_evaluator=several))
+    ranks_images = dict(type='RetrievalRecall', topk=(1, 5))
+    assert refused(config_of(sides, val_evaluator=ranks_images)) is None
 
 
 # ---------------------------------------------------------------- links, batches

@@ -304,10 +304,11 @@ def test_every_count_follows(split):
     cfg = Config.fromfile(config_path('vit-b_in1k.py'))
     cfg.model.head.loss.num_classes = 1000
     cfg.val_evaluator = [dict(type='Accuracy', topk=(1, 5, 10)), dict(type='Accuracy', topk=7)]
+    cfg.val_evaluator.append(dict(type='RetrievalRecall', topk=(1, 5, 10)))
     cfg.test_evaluator = dict(type='SingleLabelMetric', num_classes=1000)
     use_data(cfg, Namespace(config='x.py', data=str(split)), TRAINING)
     assert cfg.model.head.loss.num_classes == cfg.test_evaluator.num_classes == len(NAMES)
-    assert [tuple(metric.topk) for metric in cfg.val_evaluator] == [(1, 5), (1,)]
+    assert [tuple(metric.topk) for metric in cfg.val_evaluator] == [(1, 5), (1,), (1, 5, 10)]
     check_num_classes(cfg, LOADERS)
 
 

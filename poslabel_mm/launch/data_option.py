@@ -19,7 +19,7 @@ from poslabel_mm.errors import UserError
 from poslabel_mm.launch.checks.class_names import LOADERS
 from poslabel_mm.launch.checks.classes import HEAD
 from poslabel_mm.launch.checks.dataset_files import ImageFiles, datasets_of
-from poslabel_mm.launch.checks.options import counted_classes, metrics_of
+from poslabel_mm.launch.checks.options import counted_classes, metrics_of, ranks_classes
 
 # Some call the images that are not trained on by one name, some by the other.
 OTHER_NAME = {'val': 'test', 'test': 'val'}
@@ -144,7 +144,7 @@ def _count_classes(cfg: Config, folder: str, loaders: tuple[str, ...]) -> None:
         keys.append('data_preprocessor.num_classes')
     cfg.merge_from_dict(dict.fromkeys(keys, len(names)))
     for _, metric in metrics_of(cfg, LOADERS):
-        topk = metric.get('topk') or ()
+        topk = metric.get('topk') or () if ranks_classes(metric) else ()
         asked = (topk,) if isinstance(topk, int) else topk
         if any(k > len(names) for k in asked):
             metric['topk'] = tuple(k for k in asked if k <= len(names)) or (1,)

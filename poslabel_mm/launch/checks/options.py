@@ -3,6 +3,7 @@
 from collections.abc import Iterator
 
 from mmengine.config import Config
+from mmengine.registry import METRICS, init_default_scope
 
 from poslabel_mm.errors import UserError
 
@@ -61,8 +62,10 @@ def check_num_classes(cfg: Config, loaders: tuple[str, ...]) -> None:
             f'model.head.num_classes is {expected}, but {found}: change them '
             f'together, --cfg-options {options}'
         )
+    # For names without a prefix, such as `type='Accuracy'`.
+    init_default_scope(cfg.get('default_scope', 'mmengine'))
     for key, metric in metrics_of(cfg, loaders):
-        topk = metric.get('topk') or 0
+        topk = metric.get('topk') or 0 if ranks_classes(metric) else 0
         most = topk if isinstance(topk, int) else max(topk)
         if most > expected:
             raise UserError(
@@ -113,6 +116,21 @@ def metrics_of(cfg: Config, loaders: tuple[str, ...]) -> Iterator[tuple[str, dic
                 for i, metric in enumerate(evaluator)
                 if isinstance(metric, dict)
             )
+
+
+def ranks_classes(metric: dict) -> bool:
+    """Whether ``topk`` of a metric counts classes, and not, say, images that are retrieved.
+
+    Args:
+        metric (dict): Its config.
+    """
+    from mmpretrain.evaluation import Accuracy, MultiLabelMetric
+
+    kind = metric.get('type')
+    if isinstance(kind, str):
+        with METRICS.switch_scope_and_registry(metric.get('_scope_')) as registry:
+            kind = registry.get(kind)
+    return isinstance(kind, type) and issubclass(kind, (Accuracy, MultiLabelMetric))
 
 
 def _given(key: str, losses: dict | list | None) -> Iterator[tuple[str, int]]:
