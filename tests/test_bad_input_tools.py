@@ -88,7 +88,9 @@ def started(monkeypatch):
 @pytest.mark.parametrize('launcher', ['pytorch', 'mpi'])
 @pytest.mark.parametrize('name', ['RANK', 'WORLD_SIZE'])
 def test_a_rank_that_is_no_number(fails, started, config, launcher, name):
-    line = fails(launch.train, config, *started(launcher, **{name: 'abc'}))
+    # Whether there is a batch depends on the number of processes.
+    options = '--cfg-options', 'train_dataloader.drop_last=True'
+    line = fails(launch.train, config, *started(launcher, **{name: 'abc'}), *options)
     name = OF_MPI[name] if launcher == 'mpi' else name
     assert line == f'error: {name}=abc is no whole number'
 
