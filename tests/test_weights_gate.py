@@ -74,6 +74,10 @@ def with_weights(cfg):
     return MODELS.build(copy.deepcopy(cfg.model))
 
 
+# A head of another grid than the backbone's is refused unless it is told what to do with it.
+OTHER_GRID = {'model.pos_head.0.grid_size': 5, 'model.pos_head.0.on_grid_mismatch': 'rescale'}
+
+
 # -------------------------------------------------------------- other models
 
 
@@ -123,11 +127,7 @@ def test_training_may_start_from(folder, cfg, checkpoint, way, change):  # noqa:
     if change == 'classes':
         weights.update(of_model(cfg, **{'model.head.num_classes': 7}))
     elif change == 'grid':
-        weights.update(
-            of_model(
-                cfg, **{'model.pos_head.0.grid_size': 5, 'model.pos_head.1.hidden_channels': 6}
-            )
-        )
+        weights.update(of_model(cfg, **{**OTHER_GRID, 'model.pos_head.1.hidden_channels': 6}))
     elif change == 'no heads':
         checkpoint['state_dict'] = {
             key: value for key, value in weights.items() if key.startswith('backbone.')
@@ -149,7 +149,7 @@ def test_training_may_start_from(folder, cfg, checkpoint, way, change):  # noqa:
 
 def test_testing_is_stricter(folder, cfg, checkpoint):  # noqa: F811
     weights = checkpoint['state_dict']
-    others = of_model(cfg, **{'model.head.num_classes': 7, 'model.pos_head.0.grid_size': 5})
+    others = of_model(cfg, **{'model.head.num_classes': 7, **OTHER_GRID})
     heads = {key: value for key, value in others.items() if key.startswith('pos_head.')}
     look('test', saved(folder, dict(state_dict={**weights, **heads})), cfg)
     line = refused('test', saved(folder, dict(state_dict=others)), cfg)
