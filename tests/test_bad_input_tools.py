@@ -210,13 +210,13 @@ def test_scripts_say_what_to_install(tmp_path, script, arguments):
     assert line.startswith('error: poslabel_mm needs MMPretrain')
 
 
-def test_more_processes_than_gpus(fails, folder, config, monkeypatch):
+def test_more_processes_than_gpus(fails, started, folder, config, monkeypatch):
     monkeypatch.setattr(preparation, 'get_device', lambda: 'cuda')
     monkeypatch.setattr(torch.cuda, 'is_available', lambda: True)
     monkeypatch.setattr(torch.cuda, 'device_count', lambda: 1)
     monkeypatch.setenv('LOCAL_WORLD_SIZE', '2')
     # Told by the first process, for whom there is a GPU.
-    line = fails(launch.train, config, '--launcher', 'pytorch', '--work-dir', folder / 'new')
+    line = fails(launch.train, config, *started('pytorch'), '--work-dir', folder / 'new')
     assert '2 processes were asked for' in line and '1 GPUs' in line
 
 
