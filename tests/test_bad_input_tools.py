@@ -2,6 +2,7 @@
 
 import os
 import shutil
+import socket
 import subprocess
 import sys
 from os import path as osp
@@ -59,6 +60,59 @@ def fails(monkeypatch, capfd):
         return line
 
     return call
+
+
+JOINED = dict(RANK='0', WORLD_SIZE='2', LOCAL_RANK='0', MASTER_ADDR='127.0.0.1')
+OF_MPI = dict(
+    RANK='OMPI_COMM_WORLD_RANK',
+    WORLD_SIZE='OMPI_COMM_WORLD_SIZE',
+    LOCAL_RANK='OMPI_COMM_WORLD_LOCAL_RANK',
+)
+
+
+@pytest.fixture
+def started(monkeypatch):
+    """Set what a launcher sets, restored also where a tool writes it."""
+
+    def start(launcher, **changed):
+        for name, value in (JOINED | dict(MASTER_PORT='29500') | changed).items():
+            monkeypatch.setenv(name, value)
+        if launcher == 'mpi':
+            for name, of_mpi in OF_MPI.items():
+                monkeypatch.setenv(of_mpi, (JOINED | changed)[name])
+        return '--launcher', launcher
+
+    return start
+
+
+@pytest.mark.parametrize('launcher', ['pytorch', 'mpi'])
+@pytest.mark.parametrize('name', ['RANK', 'WORLD_SIZE'])
+def test_a_rank_that_is_no_number(fails, started, config, launcher, name):
+    # Whether there is a batch depends on the number of processes.
+    options = '--cfg-options', 'train_dataloader.drop_last=True'
+    line = fails(launch.train, config, *started(launcher, **{name: 'abc'}), *options)
+    name = OF_MPI[name] if launcher == 'mpi' else name
+    assert line == f'error: {name}=abc is no whole number'
+
+
+def test_a_local_rank_that_is_no_number(config, monkeypatch, capfd):
+    monkeypatch.setenv('LOCAL_RANK', 'abc')
+    monkeypatch.setattr(sys, 'argv', ['train.py', str(config)])
+    with pytest.raises(SystemExit) as left:
+        launch.train()
+    assert left.value.code == 1
+    assert 'error: LOCAL_RANK=abc is no whole number\n' in capfd.readouterr().err
+
+
+@pytest.mark.parametrize('launcher', ['pytorch', 'mpi'])
+def test_a_port_that_is_taken(fails, started, folder, config, launcher):
+    with socket.socket() as other:
+        other.bind(('', 0))
+        other.listen()
+        port = str(other.getsockname()[1])
+        arguments = started(launcher, MASTER_PORT=port)
+        line = fails(launch.train, config, '--work-dir', folder / 'new', *arguments)
+    assert line.startswith(f'error: MASTER_PORT={port} is taken') and 'set another' in line
 
 
 @pytest.fixture
@@ -156,13 +210,13 @@ def test_scripts_say_what_to_install(tmp_path, script, arguments):
     assert line.startswith('error: poslabel_mm needs MMPretrain')
 
 
-def test_more_processes_than_gpus(fails, folder, config, monkeypatch):
+def test_more_processes_than_gpus(fails, started, folder, config, monkeypatch):
     monkeypatch.setattr(preparation, 'get_device', lambda: 'cuda')
     monkeypatch.setattr(torch.cuda, 'is_available', lambda: True)
     monkeypatch.setattr(torch.cuda, 'device_count', lambda: 1)
     monkeypatch.setenv('LOCAL_WORLD_SIZE', '2')
     # Told by the first process, for whom there is a GPU.
-    line = fails(launch.train, config, '--launcher', 'pytorch', '--work-dir', folder / 'new')
+    line = fails(launch.train, config, *started('pytorch'), '--work-dir', folder / 'new')
     assert '2 processes were asked for' in line and '1 GPUs' in line
 
 

@@ -201,8 +201,16 @@ def test_maes_decoder_follows_as_well(tmp_path):
 @pytest.mark.parametrize(
     'source, target, message',
     [
-        ((3, 5), (3, 5), 'does not tell the grid of its 15 patches, and a square'),
-        ((3, 5), (4, 4), 'does not tell the grid of its 15 patches, and a square'),
+        (
+            (3, 5),
+            (3, 5),
+            'does not tell the grid of its 15 patches, and 15 is not a square number: ',
+        ),
+        (
+            (3, 5),
+            (4, 4),
+            'does not tell the grid of its 15 patches, and 15 is not a square number: ',
+        ),
         ((4, 4), (2, 8), "whether its 16 patches are 4x4 or the model's 2x8"),
     ],
 )

@@ -29,7 +29,7 @@ from poslabel_mm.engine.files import TEMPORARY
 from poslabel_mm.engine.folder_lock import is_locked
 from poslabel_mm.launch import tools as launch
 from poslabel_mm.launch.parent_process import followed
-from poslabel_mm.stack.compat import load_from_local
+from poslabel_mm.stack.safe_loading import load_from_local
 
 KILLS = int(os.environ.get('POSLABEL_MM_KILLS', 3))  # of each kind of run
 SEED = 0

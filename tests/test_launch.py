@@ -267,12 +267,15 @@ def test_requeued_slurm_job_resumes_what_was_saved(tmp_path, restarts, saved, re
     assert told.endswith('--resume\nother.pth\n' + '--resume\n' * resumes)
 
 
-def test_checkpoint_is_looked_at_by_one_process_of_a_machine(tmp_path, data, monkeypatch, built):
+def test_checkpoint_and_data_are_looked_at_by_one_process_of_a_machine(
+    tmp_path, data, monkeypatch, built
+):
     looked = []
     monkeypatch.setattr(preparation, 'check_resume', looked.append)
     monkeypatch.setattr(preparation, 'check_weights', lambda *args: looked.append(1))
+    monkeypatch.setattr(preparation, 'check_data', lambda *args: looked.append(1))
     config = write_config(tmp_path, data)
-    for rank, expected in (1, 0), (0, 2):
+    for rank, expected in (1, 0), (0, 4):
         # As Slurm says it; the stock tool would set LOCAL_RANK to 0.
         monkeypatch.setenv('SLURM_LOCALID', str(rank))
         for tool, argv in ((launch.train, ['--resume', 'a.pth']), (launch.test, ['a.pth'])):

@@ -1,12 +1,15 @@
 """Every way in for weights asks the same: what does the checkpoint leave of the model?"""
 
 import copy
+import math
 import os
 import zipfile
 
 import pytest
 import torch
 from mmengine.config import Config
+from mmpretrain.models import VisionTransformerClsHead
+from mmpretrain.registry import MODELS
 from test_bad_input_tools import config, fails, folder, trained  # noqa: F401
 from tiny_run import listing
 
@@ -14,7 +17,6 @@ from poslabel_mm import UserError
 from poslabel_mm.launch import tools as launch
 from poslabel_mm.launch.checks.checkpoint import check_load_from, check_weights
 from poslabel_mm.launch.checks.init_cfg import check_pretrained
-from poslabel_mm.launch.checks.model import build_model
 from poslabel_mm.launch.checks.resume import check_resume
 
 WAYS = 'load_from', 'backbone', 'model', 'resume', 'test'
@@ -64,7 +66,16 @@ def of_model(cfg, **options):
     """The state dict of a model that differs in some options."""
     cfg = copy.deepcopy(cfg)
     cfg.merge_from_dict(options)
-    return build_model(cfg).state_dict()
+    return with_weights(cfg).state_dict()
+
+
+def with_weights(cfg):
+    """The model of a config with the weights that torch draws."""
+    return MODELS.build(copy.deepcopy(cfg.model))
+
+
+# A head of another grid than the backbone's is refused unless it is told what to do with it.
+OTHER_GRID = {'model.pos_head.0.grid_size': 5, 'model.pos_head.0.on_grid_mismatch': 'rescale'}
 
 
 # -------------------------------------------------------------- other models
@@ -116,11 +127,7 @@ def test_training_may_start_from(folder, cfg, checkpoint, way, change):  # noqa:
     if change == 'classes':
         weights.update(of_model(cfg, **{'model.head.num_classes': 7}))
     elif change == 'grid':
-        weights.update(
-            of_model(
-                cfg, **{'model.pos_head.0.grid_size': 5, 'model.pos_head.1.hidden_channels': 6}
-            )
-        )
+        weights.update(of_model(cfg, **{**OTHER_GRID, 'model.pos_head.1.hidden_channels': 6}))
     elif change == 'no heads':
         checkpoint['state_dict'] = {
             key: value for key, value in weights.items() if key.startswith('backbone.')
@@ -142,7 +149,7 @@ def test_training_may_start_from(folder, cfg, checkpoint, way, change):  # noqa:
 
 def test_testing_is_stricter(folder, cfg, checkpoint):  # noqa: F811
     weights = checkpoint['state_dict']
-    others = of_model(cfg, **{'model.head.num_classes': 7, 'model.pos_head.0.grid_size': 5})
+    others = of_model(cfg, **{'model.head.num_classes': 7, **OTHER_GRID})
     heads = {key: value for key, value in others.items() if key.startswith('pos_head.')}
     look('test', saved(folder, dict(state_dict={**weights, **heads})), cfg)
     line = refused('test', saved(folder, dict(state_dict=others)), cfg)
@@ -174,7 +181,7 @@ def test_swins_take_from_each_other_what_the_docs_say(tmp_path, way):
     for name, change in SWINS.items():
         cfgs[name] = Config(dict(model=copy.deepcopy(SWIN), default_scope='mmpretrain'))
         cfgs[name].model.backbone.update(change)
-        saved(tmp_path, dict(state_dict=build_model(cfgs[name]).state_dict()), f'{name}.pth')
+        saved(tmp_path, dict(state_dict=with_weights(cfgs[name]).state_dict()), f'{name}.pth')
     for cfg in cfgs.values():
         for name in cfgs:
             look(way, tmp_path / f'{name}.pth', cfg)
@@ -399,6 +406,51 @@ def test_weights_that_are_no_numbers_are_named(folder, cfg, checkpoint, way, val
     checkpoint['state_dict']['backbone.layers.1.ln1.weight'][3] = value
     line = refused(way, saved(folder, checkpoint), cfg)
     assert 'holds NaN or infinity in backbone.layers.1.ln1.weight' in line
+
+
+class MaskedHead(VisionTransformerClsHead):
+    """A head with a saved buffer that holds infinities on purpose."""
+
+    def __init__(self, *args, **kwargs) -> None:
+        super().__init__(*args, **kwargs)
+        self.register_buffer('allowed', torch.tensor([-math.inf, 0.0, math.inf]))
+
+
+@pytest.mark.parametrize('way', WAYS)
+def test_infinities_that_the_model_has_on_purpose_pass(folder, cfg, checkpoint, way):  # noqa: F811
+    cfg.model.head.type = MaskedHead
+    own = {'head.allowed': torch.tensor([-math.inf, 0.0, math.inf])}
+    average = {f'module.{key}': value for key, value in own.items()}
+    checkpoint = dict(checkpoint, ema_state_dict=average)
+    checkpoint['state_dict'] |= own
+    look(way, saved(folder, checkpoint), cfg)
+    for value in math.inf, math.nan:
+        checkpoint['state_dict']['head.allowed'] = torch.tensor([-math.inf, value, math.inf])
+        if way == 'backbone' and value == math.inf:
+            continue  # a mask for all that the backbone knows
+        assert 'NaN or infinity in head.allowed' in refused(way, saved(folder, checkpoint), cfg)
+    checkpoint['state_dict'] |= own
+    average['module.head.allowed'] = torch.full((3,), math.inf)
+    if way == 'resume':
+        line = refused(way, saved(folder, checkpoint), cfg)
+        assert 'NaN or infinity in ema_state_dict.module.head.allowed' in line
+
+
+@pytest.mark.parametrize('way', ['load_from', 'backbone', 'model'])
+def test_a_mask_of_a_part_that_the_model_lacks_passes(folder, cfg, checkpoint, way):  # noqa: F811
+    mask = torch.zeros(2, 2).masked_fill(torch.ones(2, 2).triu(1) == 1, -math.inf)
+    checkpoint['state_dict']['text.mask'] = mask
+    look(way, saved(folder, checkpoint), cfg)
+    checkpoint['state_dict']['text.weight'] = mask + 1
+    assert 'infinity in text.weight' in refused(way, saved(folder, checkpoint), cfg)
+
+
+@pytest.mark.parametrize('way', WAYS)
+def test_no_random_weights_are_drawn(folder, cfg, checkpoint, way):  # noqa: F811
+    path = saved(folder, checkpoint)
+    before = torch.get_rng_state()
+    look(way, path, cfg)
+    assert torch.equal(torch.get_rng_state(), before)
 
 
 def test_an_average_that_is_resumed_is_looked_at(folder, cfg, checkpoint):  # noqa: F811

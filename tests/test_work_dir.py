@@ -21,6 +21,7 @@ from tiny_run import listing
 from poslabel_mm import UserError
 from poslabel_mm.engine import files as atomic_file
 from poslabel_mm.engine import folder_lock, write_atomically
+from poslabel_mm.engine.files import AtomicLocalBackend
 from poslabel_mm.engine.folder_lock import is_locked, lock_folder
 from poslabel_mm.engine.unwritable import check_writable, unwritable, write_error
 from poslabel_mm.launch import preparation
@@ -75,12 +76,14 @@ def test_what_a_killed_writer_left_is_swept_but_not_what_is_being_written(tmp_pa
         writer = in_child(write_and_die, tmp_path / name)
         writer.join()
         assert writer.exitcode == -signal.SIGKILL
-    (tmp_path / '.epoch_3.pth.tmp').touch()  # as earlier versions named it
+    for name in 'epoch_3.pth', 'epoch_5.pth':  # as earlier versions named it
+        (tmp_path / f'.{name}.tmp').touch()
     (tmp_path / '.own.tmp').touch()
-    assert len(os.listdir(tmp_path)) == 3  # the second swept after the first
+    assert len(os.listdir(tmp_path)) == 4  # the second swept after the first
     with atomic_file._open_locked(str(tmp_path), 'epoch_4.pth') as under_way:
-        write_atomically(b'whole', tmp_path / 'epoch_3.pth')
-        left = {'epoch_3.pth', '.own.tmp', os.path.basename(under_way.name)}
+        for name in 'epoch_3.pth', 'epoch_5.pth':
+            write_atomically(b'whole', tmp_path / name)
+        left = {'epoch_3.pth', 'epoch_5.pth', '.own.tmp', os.path.basename(under_way.name)}
         assert set(os.listdir(tmp_path)) == left
     assert (tmp_path / 'epoch_3.pth').read_bytes() == b'whole'
 
@@ -97,6 +100,61 @@ def test_a_temporary_file_that_was_swept_before_it_was_locked_is_made_anew(tmp_p
     monkeypatch.setattr(atomic_file, 'try_lock', sweep_first)
     write_atomically(b'whole', tmp_path / 'file')
     assert swept and (tmp_path / 'file').read_bytes() == b'whole'
+
+
+@pytest.mark.parametrize('number', [errno.EBADF, errno.ENOSYS, errno.ENOLCK])
+def test_where_files_cannot_be_locked_nothing_that_is_being_written_is_swept(
+    tmp_path, monkeypatch, number
+):
+    def refuse(*_):
+        raise OSError(number, os.strerror(number))
+
+    monkeypatch.setattr(folder_lock.fcntl, 'flock', refuse)
+    abandoned = tmp_path / '.epoch_1.pth.01234567.tmp'
+    abandoned.touch()
+    os.utime(abandoned, times=(0, 0))
+    with atomic_file._open_locked(str(tmp_path), 'epoch_2.pth') as under_way:
+        write_atomically(b'whole', tmp_path / 'epoch_3.pth')
+        assert set(os.listdir(tmp_path)) == {'epoch_3.pth', os.path.basename(under_way.name)}
+    with lock_folder(tmp_path), lock_folder(tmp_path):
+        assert not is_locked(tmp_path)
+
+
+def test_exclusive_locks_are_on_files_open_for_writing_as_nfs_demands(tmp_path, monkeypatch):
+    flock = folder_lock.fcntl.flock
+
+    def as_nfs(file, operation):
+        if operation & folder_lock.fcntl.LOCK_EX and not file.writable():
+            raise OSError(errno.EBADF, os.strerror(errno.EBADF))
+        if operation & folder_lock.fcntl.LOCK_SH and not file.readable():
+            raise OSError(errno.EBADF, os.strerror(errno.EBADF))
+        flock(file, operation)
+
+    monkeypatch.setattr(folder_lock.fcntl, 'flock', as_nfs)
+    (tmp_path / '.epoch_1.pth.01234567.tmp').touch()  # of a killed process, a moment ago
+    with atomic_file._open_locked(str(tmp_path), 'epoch_3.pth') as under_way:
+        write_atomically(b'whole', tmp_path / 'epoch_2.pth')
+        assert set(os.listdir(tmp_path)) == {'epoch_2.pth', os.path.basename(under_way.name)}
+    with lock_folder(tmp_path):
+        assert is_locked(tmp_path)
+
+
+def test_many_files_in_a_folder_cost_one_listing_and_pictures_no_wait(tmp_path, monkeypatch):
+    listed, synced = [], []
+    listdir, fsync = os.listdir, os.fsync
+    monkeypatch.setattr(
+        atomic_file.os, 'listdir', lambda path: listed.append(path) or listdir(path)
+    )
+    monkeypatch.setattr(atomic_file.os, 'fsync', lambda number: synced.append(1) or fsync(number))
+    backend = AtomicLocalBackend()
+    for i in range(3):
+        backend.put(b'picture', tmp_path / 'shown' / f'{i}.PNG')
+    assert not listed and not synced
+    for i in range(3):
+        backend.put(b'result', tmp_path / f'{i}.pkl')
+        backend.put_text('result', tmp_path / f'{i}.json')
+    assert listed == [str(tmp_path)] and len(synced) == 12
+    assert (tmp_path / 'shown' / '2.PNG').read_bytes() == b'picture'
 
 
 def test_files_have_the_permissions_of_any_new_file(tmp_path):
@@ -127,6 +185,15 @@ def test_a_folder_is_refused_while_its_owner_lives(tmp_path):
     assert not is_locked(tmp_path)
     lock_folder(tmp_path).close()
     assert not is_locked(tmp_path)
+
+
+def test_a_listing_that_looks_at_the_lock_does_not_have_a_run_refused(tmp_path, monkeypatch):
+    lock_folder(tmp_path).close()
+    looking = open(tmp_path / 'lock')
+    assert folder_lock.try_lock(looking, shared=True) is folder_lock.Attempt.LOCKED
+    # It is through before the second attempt.
+    monkeypatch.setattr(folder_lock.time, 'sleep', lambda _: looking.close())
+    lock_folder(tmp_path).close()
 
 
 def test_a_worker_that_outlives_its_parent_does_not_keep_the_folder(tmp_path):

@@ -4,6 +4,7 @@ import os
 import os.path as osp
 import re
 import secrets
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -11,10 +12,17 @@ from typing import BinaryIO
 
 from mmengine.fileio import LocalBackend, register_backend
 
-from poslabel_mm.engine.folder_lock import try_lock
+from poslabel_mm.engine.folder_lock import Attempt, try_lock
 from poslabel_mm.engine.unwritable import unwritable
 
 TEMPORARY = re.compile(r'\..+\.[0-9a-f]{8}\.tmp')
+# Where files cannot be locked, age tells what nobody writes any more: a day, in seconds.
+ABANDONED = 86_400
+# A lost picture costs less than a wait for the disk, for each of tens of thousands.
+PICTURES = ('.jpg', '.jpeg', '.png', '.bmp', '.gif', '.tif', '.tiff', '.webp')
+# Folders in which this process has looked for what killed ones left. Listing a large folder at
+# each write would take longer than the write.
+_swept: set[str] = set()
 
 
 def write_atomically(data: bytes, path: str | Path) -> None:
@@ -35,7 +43,11 @@ def write_atomically(data: bytes, path: str | Path) -> None:
     temporary = None
     try:
         os.makedirs(folder, exist_ok=True)
-        _sweep(folder, name)
+        if folder not in _swept:
+            _swept.add(folder)
+            for left in filter(TEMPORARY.fullmatch, os.listdir(folder)):
+                _remove_abandoned(osp.join(folder, left))
+        _remove_abandoned(osp.join(folder, f'.{name}.tmp'))  # as earlier versions named it
         with _open_locked(folder, name) as file:
             temporary = file.name
             file.write(data)
@@ -55,24 +67,23 @@ def _open_locked(folder: str, name: str) -> BinaryIO:
         temporary = osp.join(folder, f'.{name}.{secrets.token_hex(4)}.tmp')
         file = open(temporary, 'xb')
         # Another process may have swept it before it was locked.
-        if try_lock(file) and osp.exists(temporary):
+        if try_lock(file) is not Attempt.TAKEN and osp.exists(temporary):
             return file
         file.close()
 
 
-def _sweep(folder: str, name: str) -> None:
-    """Remove what killed processes left behind: nobody holds their lock."""
-    for left in os.listdir(folder):
-        # The second is the name that earlier versions gave.
-        if not TEMPORARY.fullmatch(left) and left != f'.{name}.tmp':
-            continue
-        left = osp.join(folder, left)
-        try:
-            with open(left, 'rb') as file:
-                if try_lock(file):
-                    os.remove(left)
-        except OSError:
-            pass  # it has just been moved to its place, or is not ours
+def _remove_abandoned(path: str) -> None:
+    """Remove a temporary file unless a process is writing it: nobody else holds its lock."""
+    try:
+        # NFS takes such a lock only of a file that is open for writing.
+        with open(path, 'r+b') as file:
+            attempt = try_lock(file)
+            if attempt is Attempt.LOCKED:
+                os.remove(path)
+        if attempt is Attempt.NO_LOCKS and time.time() - osp.getmtime(path) > ABANDONED:
+            os.remove(path)
+    except OSError:
+        pass  # it is not there, has just been moved to its place, or is not ours
 
 
 def _sync_folder(folder: str) -> None:
@@ -91,13 +102,16 @@ def _sync_folder(folder: str) -> None:
 
 @register_backend('poslabel_mm_atomic', force=True)
 class AtomicLocalBackend(LocalBackend):
-    """MMEngine's local file backend with :func:`write_atomically`."""
+    """MMEngine's local file backend with :func:`write_atomically` for all but pictures."""
 
     def __init__(self) -> None:
         self._postponed: list[str] | None = None
 
     def put(self, obj: bytes, filepath: str | Path) -> None:
-        write_atomically(obj, filepath)
+        if str(filepath).lower().endswith(PICTURES):
+            super().put(obj, filepath)
+        else:
+            write_atomically(obj, filepath)
 
     def put_text(self, obj: str, filepath: str | Path, encoding: str = 'utf-8') -> None:
         self.put(obj.encode(encoding), filepath)

@@ -4,7 +4,9 @@ import json
 import os
 import os.path as osp
 import socket
+import time
 import weakref
+from enum import Enum
 from pathlib import Path
 from typing import IO
 
@@ -19,6 +21,16 @@ except ImportError:  # Windows has no locks that die with their owner
 NAME = 'lock'
 # Folders that the process that started this one has locked, as a JSON list.
 INHERITED = 'POSLABEL_MM_LOCKED'
+# is_locked() holds a lock for a moment: one that is taken is tried again for so many seconds.
+PATIENCE = 0.5
+
+
+class Attempt(Enum):
+    """What came of an attempt to lock a file."""
+
+    LOCKED = 'locked'
+    TAKEN = 'another process has locked it'
+    NO_LOCKS = 'the file system or the operating system has no locks'
 
 
 def lock_folder(folder: str | Path) -> IO:
@@ -42,7 +54,7 @@ def lock_folder(folder: str | Path) -> IO:
     try:
         os.makedirs(folder, exist_ok=True)
         lock = open(path, 'a+')
-        if not try_lock(lock):
+        if _try_patiently(lock) is Attempt.TAKEN:
             lock.seek(0)
             owner = lock.read().strip() or 'another process'
             raise UserError(
@@ -59,6 +71,13 @@ def lock_folder(folder: str | Path) -> IO:
         raise
     _held.add(lock)
     return lock
+
+
+def _try_patiently(lock: IO) -> Attempt:
+    until = time.monotonic() + PATIENCE
+    while (attempt := try_lock(lock)) is Attempt.TAKEN and time.monotonic() < until:
+        time.sleep(0.02)
+    return attempt
 
 
 def _close_in_child() -> None:
@@ -84,7 +103,7 @@ def is_locked(folder: str | Path) -> bool:
     """Whether a process works in a folder; nothing is changed."""
     try:
         with open(osp.join(folder, NAME)) as lock:
-            return not try_lock(lock, shared=True)
+            return try_lock(lock, shared=True) is Attempt.TAKEN
     except OSError:
         return False
 
@@ -99,23 +118,20 @@ def hand_on(locks: list[IO]) -> dict[str, str]:
     return {INHERITED: json.dumps([osp.realpath(osp.dirname(lock.name)) for lock in locks])}
 
 
-def try_lock(file: IO, shared: bool = False) -> bool:
+def try_lock(file: IO, shared: bool = False) -> Attempt:
     """Lock an open file, unless another process has.
 
     Args:
-        file (IO): Locked until it is closed.
+        file (IO): Locked until it is closed. It must be open for writing, or for reading if the
+            lock is shared: NFS refuses other locks, which reads as :attr:`Attempt.NO_LOCKS`.
         shared (bool): Leave it to others who also share it. Defaults to False.
-
-    Returns:
-        bool: False if another process has locked it. True where the file
-        system or the operating system has no locks.
     """
     if fcntl is None:
-        return True
+        return Attempt.NO_LOCKS
     try:
         fcntl.flock(file, (fcntl.LOCK_SH if shared else fcntl.LOCK_EX) | fcntl.LOCK_NB)
     except BlockingIOError:
-        return False
+        return Attempt.TAKEN
     except OSError:
-        return True
-    return True
+        return Attempt.NO_LOCKS
+    return Attempt.LOCKED

@@ -10,6 +10,7 @@ from functools import wraps
 
 from mmengine.config import Config
 
+from poslabel_mm.engine.cpu import check_launcher
 from poslabel_mm.errors import UserError
 from poslabel_mm.launch.cpu_threads import share_cores
 from poslabel_mm.launch.data_option import with_data_option
@@ -42,6 +43,7 @@ def checked_arguments(stock_parse: Callable) -> Callable:
                 f'{" ".join(wrong) or error}; quote a value with brackets or '
                 'spaces: --cfg-options "key=[a,b]"'
             ) from error
+        check_launcher(args.launcher)
         share_cores(args.launcher)
         args.config = find_config(args.config)
         _check_syntax(args.config)

@@ -79,7 +79,10 @@ def _is_first_to_fail() -> bool:
     processes of a machine fail in the same way, and the one of local rank 0 prints.
     """
     if not torch.distributed.is_initialized():
-        return local_rank() == 0
+        try:
+            return local_rank() == 0
+        except UserError:
+            return True  # it is this that failed
     try:
         store = torch.distributed.distributed_c10d._get_default_store()
         return store.add('poslabel_mm_failures', 1) == 1
@@ -105,6 +108,9 @@ def _line_of(error: BaseException, work_dir: WorkDir) -> str | None:
         return text  # a `_base_` that does not exist
     if isinstance(error, AssertionError) and 'number of subfolders' in text:
         return text  # CustomDataset: more or fewer classes than the config's
+    if isinstance(error, RuntimeError) and 'EADDRINUSE' in text:
+        port = os.environ.get('MASTER_PORT')
+        return f'MASTER_PORT={port} is taken, as by another job on this machine: set another'
     reason = work_dir.reason(error)
     if reason is not None:
         return reason

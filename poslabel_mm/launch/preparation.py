@@ -14,7 +14,7 @@ import torch
 from mmengine.config import Config
 from mmengine.device import get_device
 
-from poslabel_mm.engine.cpu import check_launcher, start_gloo
+from poslabel_mm.engine.cpu import start_gloo
 from poslabel_mm.engine.unwritable import check_writable, make_folder
 from poslabel_mm.engine.work_dir import WorkDir
 from poslabel_mm.engine.wrappers import check_wrapper
@@ -64,7 +64,9 @@ def prepare_training(
     _adapt_loaders(cfg)
     check_auto_scale_lr(cfg)
     check_num_classes(cfg, ('train_dataloader', 'val_dataloader'))
-    check_data(cfg, ('train_dataloader', 'val_dataloader'))
+    if local_rank() == 0:
+        # Lists every image: once on a machine is enough.
+        check_data(cfg, ('train_dataloader', 'val_dataloader'))
     name_classes(cfg)
     check_schedule(cfg)
     if get_device() == 'cpu':
@@ -110,7 +112,8 @@ def prepare_test(
     cfg = stock_merge(cfg, args)
     check_wrapper(cfg)
     _adapt_loaders(cfg)
-    check_data(cfg, ('test_dataloader',), args.checkpoint)
+    if local_rank() == 0:
+        check_data(cfg, ('test_dataloader',), args.checkpoint)
     check_num_classes(cfg, ('test_dataloader',))
     name_classes(cfg)
     if local_rank() == 0:
@@ -163,7 +166,7 @@ def use_cpu_amp(cfg: Config) -> None:
 
 
 def _check_processes(cfg: Config) -> None:
-    """Refuse more processes than there are GPUs, and launchers that cannot start here."""
+    """Refuse more processes than there are GPUs."""
     if cfg.launcher == 'pytorch' and get_device() != 'cpu' and torch.cuda.is_available():
         asked = int(os.environ.get('LOCAL_WORLD_SIZE', 1))
         if asked > torch.cuda.device_count():
@@ -171,7 +174,6 @@ def _check_processes(cfg: Config) -> None:
                 f'{asked} processes were asked for, but this '
                 f'machine has {torch.cuda.device_count()} GPUs'
             )
-    check_launcher(cfg.launcher)
 
 
 def _prepare_processes(cfg: Config) -> None:

@@ -10,6 +10,7 @@ from poslabel_mm import options
 from poslabel_mm.errors import UserError
 from poslabel_mm.models.backbones.encoding_grid import keep_grid
 from poslabel_mm.models.heads.base_position_head import BasePositionHead
+from poslabel_mm.models.pretrained import loads_checkpoint
 from poslabel_mm.models.sharded_weights import inside_forward
 from poslabel_mm.tokens import PatchTokens
 from poslabel_mm.tokens.built import built_tokens, is_of_any_size
@@ -120,10 +121,8 @@ class PositionHeads:
         # A model-wide `init_cfg` reaches every layer there is. The position
         # heads stand aside while it draws, for the stock part to draw what it
         # would without them; a checkpoint may hold weights for them, though.
-        cfgs = self.init_cfg if isinstance(self.init_cfg, list) else [self.init_cfg or dict()]
-        loads_checkpoint = any(cfg.get('type') == 'Pretrained' for cfg in cfgs)
         pos_head = self.pos_head
-        if not loads_checkpoint:
+        if not loads_checkpoint(self):
             del self.pos_head
         for head in _as_list(pos_head):
             head.init_weights()

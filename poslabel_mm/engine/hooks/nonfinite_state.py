@@ -58,9 +58,19 @@ def nonfinite_entry(checkpoint: dict, constants: Mapping[str, Tensor]) -> str | 
             if section == 'ema_state_dict':
                 name = name.removeprefix('module.')
             constant = constants.get(name)
-            if constant is None or not torch.equal(constant.cpu(), value.cpu()):
+            if constant is None or not is_same(constant, value):
                 return f'the weights {name}'
     return None
+
+
+def is_same(constant: Tensor, value: Tensor) -> bool:
+    """Whether a saved value is one of :func:`constant_infinities`, in whatever precision.
+
+    Args:
+        constant (Tensor): The buffer before training.
+        value (Tensor): What is saved of it.
+    """
+    return torch.equal(constant.cpu().to(value.dtype), value.cpu())
 
 
 def _tensors(node: Any, path: tuple) -> Iterator[tuple[str, Tensor]]:

@@ -9,6 +9,7 @@ from mmengine.config import Config
 
 from poslabel_mm.engine.sharded_checkpoint import check_shards, is_read_by_strategy
 from poslabel_mm.launch.checks.differences import compare_whole
+from poslabel_mm.launch.checks.finite import FiniteCheck
 from poslabel_mm.launch.checks.model import build_model
 from poslabel_mm.launch.checks.opened_checkpoint import is_url, open_checkpoint
 from poslabel_mm.launch.checks.weights_gate import check_scored, check_start
@@ -30,8 +31,10 @@ def check_weights(path: str, cfg: Config) -> None:
     if is_url(path):
         return
     checkpoint = open_checkpoint(path)
+    model = build_model(cfg)
+    FiniteCheck(model).check_weights(checkpoint)
     with with_advice('Is it the right config?'):
-        check_scored(checkpoint, compare_whole(checkpoint, build_model(cfg)))
+        check_scored(checkpoint, compare_whole(checkpoint, model))
 
 
 def check_load_from(cfg: Config) -> None:
@@ -53,7 +56,8 @@ def check_load_from(cfg: Config) -> None:
     way_out = 'name another with --cfg-options load_from=FILE'
     with with_advice(way_out):
         checkpoint = open_checkpoint(path)
-    model = build_model(cfg)
+        model = build_model(cfg)
+        FiniteCheck(model).check_weights(checkpoint)
     backbone_keys = {
         key[len('backbone.') :] for key in model.state_dict() if key.startswith('backbone.')
     }

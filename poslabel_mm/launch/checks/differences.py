@@ -92,7 +92,7 @@ def compare_below(checkpoint: Checkpoint, module: nn.Module, prefix: str) -> Dif
     Raises:
         UserError: If no key has the prefix, or the module's own loading code raises an error.
     """
-    start = prefix if prefix.endswith('.') else prefix + '.'
+    start = with_dot(prefix) or '.'
     given = {
         key[len(start) :]: value
         for key, value in checkpoint.weights.items()
@@ -108,6 +108,11 @@ def compare_below(checkpoint: Checkpoint, module: nn.Module, prefix: str) -> Dif
     return _differences(
         checkpoint, module, given, lambda: load_state_dict(module, given, strict=True)
     )
+
+
+def with_dot(prefix: str) -> str:
+    """What keys begin with for a prefix that may lack the dot; '' stays as it is."""
+    return prefix if not prefix or prefix.endswith('.') else prefix + '.'
 
 
 def _differences(

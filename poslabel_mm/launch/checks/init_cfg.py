@@ -8,7 +8,13 @@ from mmengine.model import PretrainedInit
 from torch import nn
 
 from poslabel_mm.errors import UserError
-from poslabel_mm.launch.checks.differences import INIT_PREFIX, compare_below, compare_whole
+from poslabel_mm.launch.checks.differences import (
+    INIT_PREFIX,
+    compare_below,
+    compare_whole,
+    with_dot,
+)
+from poslabel_mm.launch.checks.finite import FiniteCheck
 from poslabel_mm.launch.checks.model import build_model
 from poslabel_mm.launch.checks.opened_checkpoint import is_url, open_checkpoint
 from poslabel_mm.launch.checks.weights_gate import check_start
@@ -73,6 +79,7 @@ def _check_part(
         raise UserError(f'checkpoint {path} does not exist: train that model first, or {way_out}')
     with with_advice(way_out):
         checkpoint = open_checkpoint(path)
+        FiniteCheck(module, with_dot(init.prefix or '')).check_weights(checkpoint)
     prefix_key = key.rpartition('.')[0] + '.prefix'
     last = name.rpartition('.')[2] + '.'
     if init.prefix == '':

@@ -3,8 +3,7 @@
 from collections.abc import Iterator
 
 from mmengine.config import Config
-from mmpretrain.evaluation import Accuracy, MultiLabelMetric
-from mmpretrain.registry import METRICS
+from mmengine.registry import METRICS, init_default_scope
 
 from poslabel_mm.errors import UserError
 
@@ -63,6 +62,8 @@ def check_num_classes(cfg: Config, loaders: tuple[str, ...]) -> None:
             f'model.head.num_classes is {expected}, but {found}: change them '
             f'together, --cfg-options {options}'
         )
+    # For names without a prefix, such as `type='Accuracy'`.
+    init_default_scope(cfg.get('default_scope', 'mmengine'))
     for key, metric in metrics_of(cfg, loaders):
         topk = (metric.get('topk') or 0) if ranks_classes(metric) else 0
         most = topk if isinstance(topk, int) else max(topk)
@@ -118,14 +119,17 @@ def metrics_of(cfg: Config, loaders: tuple[str, ...]) -> Iterator[tuple[str, dic
 
 
 def ranks_classes(metric: dict) -> bool:
-    """Whether a metric's ``topk`` counts classes; that of retrieval counts images.
+    """Whether ``topk`` of a metric counts classes, and not, say, images that are retrieved.
 
     Args:
-        metric (dict): The config of a metric.
+        metric (dict): Its config.
     """
+    from mmpretrain.evaluation import Accuracy, MultiLabelMetric
+
     kind = metric.get('type')
     if isinstance(kind, str):
-        kind = METRICS.get(kind)
+        with METRICS.switch_scope_and_registry(metric.get('_scope_')) as registry:
+            kind = registry.get(kind)
     return isinstance(kind, type) and issubclass(kind, (Accuracy, MultiLabelMetric))
 
 

@@ -11,14 +11,10 @@ from poslabel_mm.engine.hooks.last_saved import last_saved
 from poslabel_mm.engine.sharded_checkpoint import check_shards, is_read_by_strategy
 from poslabel_mm.errors import UserError
 from poslabel_mm.launch.checks.differences import compare_whole
+from poslabel_mm.launch.checks.finite import FiniteCheck
 from poslabel_mm.launch.checks.foreign_keys import whose_keys
 from poslabel_mm.launch.checks.model import build_model, warnings_only
-from poslabel_mm.launch.checks.opened_checkpoint import (
-    Checkpoint,
-    check_averaged,
-    is_url,
-    open_checkpoint,
-)
+from poslabel_mm.launch.checks.opened_checkpoint import Checkpoint, is_url, open_checkpoint
 from poslabel_mm.launch.checks.weights_gate import check_same
 from poslabel_mm.launch.checks.wording import first_names, with_advice
 
@@ -41,7 +37,8 @@ def check_resume(cfg: Config) -> None:
         if is_read_by_strategy(path, cfg):
             check_shards(path)
         elif not is_url(path):
-            _check_resumable(_open_resumable(path), cfg)
+            model = build_model(cfg)
+            _check_resumable(_open_resumable(path, model), model, cfg)
         return
     path = last_saved(cfg.work_dir)
     if path is None:
@@ -51,21 +48,24 @@ def check_resume(cfg: Config) -> None:
     try:
         if is_read_by_strategy(path, cfg):
             return check_shards(path)
-        checkpoint = _open_resumable(path)
+        model = build_model(cfg)
+        checkpoint = _open_resumable(path, model)
     except UserError as error:
         older = _newest_intact(cfg, damaged=path)
         way_out = f'--resume {older}' if older else 'start again in another --work-dir'
         raise UserError(f'{error}; go on with: {way_out}') from None
-    _check_resumable(checkpoint, cfg)
+    _check_resumable(checkpoint, model, cfg)
 
 
-def _open_resumable(path: str) -> Checkpoint:
+def _open_resumable(path: str, model: nn.Module) -> Checkpoint:
     checkpoint = open_checkpoint(path)
-    check_averaged(checkpoint)
+    finite = FiniteCheck(model)
+    finite.check_weights(checkpoint)
+    finite.check_averaged(checkpoint)
     return checkpoint
 
 
-def _check_resumable(checkpoint: Checkpoint, cfg: Config) -> None:
+def _check_resumable(checkpoint: Checkpoint, model: nn.Module, cfg: Config) -> None:
     """Check that a checkpoint holds all that resuming needs, for the same model and optimizer."""
     path, content = checkpoint.path, checkpoint.content
     lacking = [key for key in RESUME_KEYS if key not in content]
@@ -81,7 +81,6 @@ def _check_resumable(checkpoint: Checkpoint, cfg: Config) -> None:
             f'checkpoint {path} {said}. To start a new run from its weights, '
             f'use --cfg-options load_from={path} without --resume'
         )
-    model = build_model(cfg)
     with with_advice('Resume with the config that it was trained with, or use another --work-dir'):
         check_same(checkpoint, compare_whole(checkpoint, model))
     _check_optimizer(path, content['optimizer'], model, cfg)
@@ -129,6 +128,7 @@ def _check_optimizer(path: str, saved: dict, model: nn.Module, cfg: Config) -> N
 def _newest_intact(cfg: Config, damaged: str) -> str | None:
     """The newest checkpoint of a work dir that can be resumed from, if there is one."""
     candidates = glob(osp.join(escape(cfg.work_dir), '*.pth'))
+    model = build_model(cfg)
     for path in sorted(candidates, key=osp.getmtime, reverse=True):
         if osp.abspath(path) == osp.abspath(damaged):
             continue
@@ -136,7 +136,7 @@ def _newest_intact(cfg: Config, damaged: str) -> str | None:
             if is_read_by_strategy(path, cfg):
                 check_shards(path)
                 return path
-            content = _open_resumable(path).content
+            content = _open_resumable(path, model).content
         except UserError:
             continue
         if all(key in content for key in RESUME_KEYS):

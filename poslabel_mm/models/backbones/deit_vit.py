@@ -26,8 +26,6 @@ class DeiTVisionTransformer(PositionalVisionTransformer):
 
     def _init_stock_weights(self) -> None:
         super()._init_stock_weights()
-        if self.is_pretrained:
-            return
         for module in self.modules():
             if isinstance(module, nn.Linear):
                 nn.init.trunc_normal_(module.weight, std=0.02)

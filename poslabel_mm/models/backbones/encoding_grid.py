@@ -138,8 +138,8 @@ class EncodingGrid:
                 return self.checkpoint_grid, extra
             raise UserError(
                 f"the checkpoint's {self.name} has {length - extras[0]} "
-                f'patches, which are not {_by(self.checkpoint_grid)}: mend '
-                'model.backbone.checkpoint_grid'
+                f'patches, which are not {_by(self.checkpoint_grid)}: set '
+                'model.backbone.checkpoint_grid to (rows,columns)'
             )
         for extra in extras:
             side = math.isqrt(length - extra)
@@ -148,7 +148,7 @@ class EncodingGrid:
         else:
             raise UserError(
                 f"the checkpoint's {self.name} does not tell the grid of its "
-                f'{length - extras[0]} patches, and a square it is not: '
+                f'{length - extras[0]} patches, and {length - extras[0]} is not a square number: '
                 f'{_way_out(module)}'
             )
         H, W = self.grid_shape

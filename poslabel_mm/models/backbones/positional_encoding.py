@@ -1,9 +1,11 @@
 import torch
+from mmengine.model import BaseModule
 from mmpretrain.models.utils import build_2d_sincos_position_embedding
 from torch import Tensor
 
 from poslabel_mm import options
 from poslabel_mm.models.backbones.encoding_grid import keep_grid
+from poslabel_mm.models.pretrained import loads_checkpoint
 from poslabel_mm.tokens.labels import GridShape
 from poslabel_mm.tokens.masked import built_grid, check_image_size
 
@@ -81,18 +83,19 @@ class PositionalEncodingChoice:
         keep_grid(self, checkpoint_grid=self.checkpoint_grid)
 
     def init_weights(self) -> None:
-        self._init_stock_weights()
+        if loads_checkpoint(self):
+            # The stock backbones would draw some weights anew after loading, unless
+            # `init_cfg` is a dict whose type is a string.
+            BaseModule.init_weights(self)
+        else:
+            self._init_stock_weights()
+            if 'sincos' in self.pos_encoding:
+                fill_sincos(self.pos_embed, built_grid(self))
         if self.pos_encoding == 'none':
             self.pos_embed.zero_()
-        elif 'sincos' in self.pos_encoding and not self.is_pretrained:
-            fill_sincos(self.pos_embed, built_grid(self))
-
-    @property
-    def is_pretrained(self) -> bool:
-        """Whether the weights come from a checkpoint."""
-        return isinstance(self.init_cfg, dict) and self.init_cfg['type'] == 'Pretrained'
 
     def _init_stock_weights(self) -> None:
+        """Draw the weights of a model that starts from no checkpoint."""
         super().init_weights()
 
     def train(self, mode: bool = True) -> 'PositionalEncodingChoice':

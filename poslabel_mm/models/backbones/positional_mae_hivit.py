@@ -1,4 +1,3 @@
-from mmengine.model import BaseModule
 from mmpretrain.models.selfsup import MAEHiViT
 from mmpretrain.models.utils import resize_pos_embed
 from torch import Tensor, nn
@@ -37,10 +36,7 @@ class PositionalMAEHiViT(MaskedEncodingChoice, MAEHiViT):
         return resize_pos_embed(self.pos_embed, (H, W), grid, num_extra_tokens=0)
 
     def _init_stock_weights(self) -> None:
-        # As in MAEHiViT.init_weights, which takes the grid for a square, always
-        # starts from sine-cosine, and reads no checkpoint.
-        if self.is_pretrained:
-            BaseModule.init_weights(self)
-            return
+        # As in MAEHiViT.init_weights, which takes the grid for a square and always
+        # starts from sine-cosine.
         self.apply(self._init_weights)
         nn.init.xavier_uniform_(self.patch_embed.proj.weight.data.flatten(1))

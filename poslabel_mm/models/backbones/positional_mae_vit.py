@@ -20,9 +20,8 @@ class MAEEncodingChoice(MaskedEncodingChoice):
     def _init_stock_weights(self) -> None:
         # As in MAEViT.init_weights, which takes the grid for a square.
         self.plain_vit.init_weights(self)
-        if not self.is_pretrained:
-            nn.init.xavier_uniform_(self.patch_embed.projection.weight.data.flatten(1))
-            nn.init.normal_(self.cls_token, std=0.02)
+        nn.init.xavier_uniform_(self.patch_embed.projection.weight.data.flatten(1))
+        nn.init.normal_(self.cls_token, std=0.02)
 
 
 @MODELS.register_module()

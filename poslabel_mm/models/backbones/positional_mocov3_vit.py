@@ -30,5 +30,5 @@ class PositionalMoCoV3ViT(PositionalEncodingChoice, MoCoV3ViT):
         learns = self.pos_embed.requires_grad
         super()._init_stock_weights()
         self.pos_embed.requires_grad = learns
-        if self.pos_encoding == 'learned' and not self.is_pretrained:
+        if self.pos_encoding == 'learned':
             nn.init.trunc_normal_(self.pos_embed, std=0.02)

@@ -13,6 +13,7 @@ from torch import Tensor, nn
 from poslabel_mm import options
 from poslabel_mm.models.backbones.encoding_grid import keep_grid
 from poslabel_mm.models.backbones.relative_position_bias import resize_bias_table
+from poslabel_mm.models.pretrained import loads_checkpoint
 from poslabel_mm.registry import MODELS
 
 POS_ENCODINGS = ('cpe', 'rpb', 'none')
@@ -139,6 +140,13 @@ class PositionalSwinTransformer(SwinTransformer):
         if pos_encoding == 'cpe':
             self._add_conditional_encoding()
         keep_grid(self, 'absolute_pos_embed')
+
+    def init_weights(self) -> None:
+        if loads_checkpoint(self):
+            # The stock Swin draws its absolute encoding anew if `init_cfg` is a list.
+            BaseModule.init_weights(self)
+        else:
+            super().init_weights()
 
     def train(self, mode: bool = True) -> 'PositionalSwinTransformer':
         # The stock Swin returns nothing.
