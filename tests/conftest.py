@@ -63,9 +63,17 @@ def plain_dumps(monkeypatch):
 @pytest.fixture(autouse=True)
 def no_run_before():
     # A run that begins in the same second as one before it has its name, and
-    # would go on with its best score and its list of checkpoints.
+    # would take over its best score, its list of checkpoints and its log file.
     yield
     MessageHub._instance_dict.clear()
+    for name in [name for name in MMLogger._instance_dict if name != 'mmengine']:
+        del MMLogger._instance_dict[name]
+
+
+@pytest.fixture(autouse=True)
+def nothing_typed(monkeypatch):
+    # The command `poslabel` writes down what was typed, for its process and their children.
+    monkeypatch.setenv('POSLABEL_MM_COMMAND', '')
 
 
 def pytest_terminal_summary(terminalreporter):

@@ -17,10 +17,12 @@ from poslabel_mm import UserError, config_path
 from poslabel_mm.datasets import command
 from poslabel_mm.datasets.converters import folder
 from poslabel_mm.launch import tools as launch
+from poslabel_mm.launch.arguments import checked_arguments
 from poslabel_mm.launch.checks.class_names import LOADERS, name_classes
 from poslabel_mm.launch.checks.data import check_data
 from poslabel_mm.launch.checks.options import check_num_classes
 from poslabel_mm.launch.data_option import use_data
+from poslabel_mm.launch.stock_tools import load_tool, tool_path
 
 TRAINING = LOADERS[:2]
 NAMES = ('a cat', 'b', 'c', 'd', 'e')
@@ -414,10 +416,10 @@ def test_training_and_testing_with_data(split, tmp_path, monkeypatch, label):
 
 @pytest.mark.parametrize('tool', ['train.py', 'test.py'])
 def test_help_of_the_tools_names_the_option(tool, monkeypatch, capsys):
-    module = launch._load_module(launch._stock_tool(tool))
+    module = load_tool(tool_path(tool))
     monkeypatch.setattr(sys, 'argv', [tool, '--help'])
     with pytest.raises(SystemExit):
-        launch._checked_arguments(module.parse_args)()
+        checked_arguments(module.parse_args)()
     assert '--data DIR' in capsys.readouterr().out
 
 

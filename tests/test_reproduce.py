@@ -219,7 +219,7 @@ def test_dry_run_prints_the_commands_and_makes_nothing(call, capsys, tmp_path, m
     assert call(*arguments, '--gpus', 8) == 0
     first, second, test = shown(capsys.readouterr().out)
     run = folder / 'mae-vit-b_rpl_in1k' / 'seed0'
-    where = f'--work-dir {run}' if len(str(run)) < len(os.path.relpath(run)) else None
+    where = f'--work-dir {min(os.path.relpath(run), str(run), key=len)}'
     assert first == (
         f'tools/dist_train.sh configs/mae-vit-b_rpl_in1k.py 8 {where} --resume '
         '--cfg-options randomness.seed=0'
