@@ -13,6 +13,7 @@ import pytest
 import torch
 from mmengine.logging import MessageHub, MMLogger
 from mmengine.registry import DefaultScope
+from mmengine.visualization import Visualizer
 
 import poslabel_mm  # noqa: F401  (before mmpretrain imports torchvision)
 
@@ -63,9 +64,12 @@ def plain_dumps(monkeypatch):
 @pytest.fixture(autouse=True)
 def no_run_before():
     # A run that begins in the same second as one before it has its name, and
-    # would take over its best score, its list of checkpoints and its log file.
+    # would take over its best score, its list of checkpoints and its log files.
+    from mmpretrain.visualization import UniversalVisualizer
+
     yield
-    MessageHub._instance_dict.clear()
+    for kind in MessageHub, Visualizer, UniversalVisualizer:
+        kind._instance_dict.clear()
     for name in [name for name in MMLogger._instance_dict if name != 'mmengine']:
         del MMLogger._instance_dict[name]
 
