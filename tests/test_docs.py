@@ -28,6 +28,7 @@ from PIL import Image
 from poslabel_mm import UserError, __main__, cli, config_path
 from poslabel_mm.benchmark.command import parse_args
 from poslabel_mm.benchmark.steps import load
+from poslabel_mm.engine.cpu import SET
 from poslabel_mm.experiments import arguments as reproduce_arguments
 from poslabel_mm.experiments import chain as chain_module
 from poslabel_mm.experiments import quickstart as quickstart_module
@@ -243,6 +244,8 @@ case "$(basename "$0") $1" in
 esac
 { printf '%s\n' "$(basename "$0")" "$@"; echo ----; } >> "$TOLD"
 """
+# A process of a launcher finds these set.
+LAUNCHERS_SET = ('LOCAL_RANK', *SET['pytorch'], *SET['slurm'])
 PROGRAMS = 'python', 'poslabel', 'bash', 'pip', 'apt-get', 'tar', 'srun', 'sbatch'
 
 
@@ -366,7 +369,8 @@ def check_python(*arguments: str) -> None:
         with pytest.MonkeyPatch.context() as patch:
             patch.setattr(sys, 'argv', [str(word) for word in arguments])
             patch.setattr(sys, 'path', [str(ROOT / 'tools'), *sys.path])
-            patch.setenv('LOCAL_RANK', '0')
+            for name in LAUNCHERS_SET:
+                patch.setenv(name, '29500' if name == 'MASTER_PORT' else '0')
             rule(path, *arguments[1:])
 
 

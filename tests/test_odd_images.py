@@ -19,6 +19,7 @@ from tiny_run import write_config
 
 from poslabel_mm import UserError, config_path
 from poslabel_mm.launch import tools as launch
+from poslabel_mm.stack.image_errors import name_unreadable_images
 
 RNG = np.random.default_rng(0)
 WHOLE = Image.fromarray(RNG.integers(0, 256, (40, 48, 3), dtype=np.uint8))
@@ -139,7 +140,7 @@ def load():
         from mmcv.transforms import LoadImageFromFile
 
         patch.setattr(LoadImageFromFile, 'transform', LoadImageFromFile.transform)
-        launch._name_unreadable_images()
+        name_unreadable_images()
 
         def call(folder, name, data):
             (folder / 'class').mkdir()

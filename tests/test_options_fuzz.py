@@ -173,6 +173,7 @@ def swin(pos_head, **options):
             out_indices=(1,),
             window_size=4,
             img_size=16,
+            pad_small_map=True,  # stock Swin refuses a map that is smaller than its window
         )
         | options,
         neck=dict(type='GlobalAveragePooling'),

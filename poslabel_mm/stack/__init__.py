@@ -60,6 +60,9 @@ MMEngine's ``Config.fromfile``        inherited dicts carry a     MMEngine does 
 MMEngine's file backend ``'local'``   files are written in        MMEngine replaces files
 (``launch.tools``); stays             place: an interrupt         atomically
                                       leaves half a file
+torch's ``SubprocessContext.close``   torchrun does not tell      torchrun tells
+while processes of several ranks run  which ranks it had to kill
+(``launch.torchrun``)
 ``ArgumentParser.parse_args`` while   the tools build their       they return their parsers
 a tool's arguments are parsed         parsers inside a function
 (``launch.data_option``)

@@ -128,7 +128,7 @@ def _check_optimizer(path: str, saved: dict, model: nn.Module, cfg: Config) -> N
 def _newest_intact(cfg: Config, damaged: str) -> str | None:
     """The newest checkpoint of a work dir that can be resumed from, if there is one."""
     candidates = glob(osp.join(escape(cfg.work_dir), '*.pth'))
-    model = build_model(cfg)
+    model = None
     for path in sorted(candidates, key=osp.getmtime, reverse=True):
         if osp.abspath(path) == osp.abspath(damaged):
             continue
@@ -136,6 +136,7 @@ def _newest_intact(cfg: Config, damaged: str) -> str | None:
             if is_read_by_strategy(path, cfg):
                 check_shards(path)
                 return path
+            model = build_model(cfg) if model is None else model
             content = _open_resumable(path, model).content
         except UserError:
             continue
