@@ -9,6 +9,7 @@ import importlib
 import os
 import os.path as osp
 import shlex
+import shutil
 import signal
 import sys
 from collections.abc import Callable, Sequence
@@ -16,7 +17,10 @@ from typing import NamedTuple
 
 from .errors import UserError
 from .stack import compat
+from .stack.config_prefix import list_configs
 from .version import __version__
+
+NEEDED = ('torch', 'torchvision', 'mmengine', 'mmcv', 'mmpretrain')
 
 
 class Subcommand(NamedTuple):
@@ -142,7 +146,7 @@ def _missing(error: ImportError) -> str | None:
     """What the environment lacks, in one line; None if the error is no such thing."""
     if error.name is None:
         return str(error)  # of the check of the MM stack
-    if error.name.partition('.')[0] not in ('torch', 'torchvision', 'mmengine', 'mmcv'):
+    if not isinstance(error, ModuleNotFoundError) or error.name not in NEEDED:
         return None
     try:
         compat.check_installed()
@@ -155,8 +159,16 @@ def _typed_words(name: str) -> list[str]:
     """How the subcommand was typed: by the console script, ``python -m`` or a script."""
     script = sys.argv[0]
     if osp.basename(script) == '__main__.py':
-        return ['python', '-m', 'poslabel_mm', name]
-    return ['python', script] if script.endswith('.py') else [osp.basename(script), name]
+        return [_found('python', sys.executable), '-m', 'poslabel_mm', name]
+    if script.endswith('.py'):
+        return ['python', script]
+    return [_found(osp.basename(script), script), name]
+
+
+def _found(name: str, path: str) -> str:
+    """A program's name where a shell finds this very program by it, else its path."""
+    found = shutil.which(name)
+    return name if found and osp.realpath(found) == osp.realpath(path) else path
 
 
 def _parse(argv: Sequence[str]) -> Subcommand | None:
@@ -183,6 +195,8 @@ def _parse(argv: Sequence[str]) -> Subcommand | None:
 
         close = difflib.get_close_matches(argv[0], SUBCOMMANDS, n=1)
         hint = f'did you mean {close[0]}?' if close else f'choose from {", ".join(SUBCOMMANDS)}'
+        if f'{argv[0].removesuffix(".py")}.py' in list_configs():
+            hint = f'the path of that config is printed by `poslabel config {argv[0]}`'
         raise UserError(f'there is no command {argv[0]!r}: {hint}')
     parser.parse_args(argv)
     parser.print_help()

@@ -54,25 +54,11 @@ def find_stack() -> Iterator[Finding]:
         check_installed()
     except ImportError as error:
         problem, _, mend = str(error).rpartition(': ')
-        if 'pip uninstall' in problem:
-            problem, _, first = problem.rpartition(': ')
-            mend = f'{first} {mend}'
-        yield Finding(problem, mend, is_error=True)
+        yield Finding(problem, mend.replace(', then ', ' && '), is_error=True)
         return
     yield Finding(f'MM stack: {names}')
     if not _has_operators():
-        yield Finding(
-            'mmcv is without compiled operators: enough for classification and '
-            'pre-training; detectors need them',
-            "pip install 'mmcv>=2.0,<2.2' for your torch, or build onedl-mmcv",
-        )
-    setuptools = versions.get('setuptools', '0')
-    if 'mmengine' in versions and int(setuptools.partition('.')[0]) >= 82:
-        yield Finding(
-            f'setuptools {setuptools} has no pkg_resources, which MMEngine imports',
-            "pip install 'setuptools<82'",
-            is_error=True,
-        )
+        yield Finding('mmcv is without compiled operators, which nothing here needs')
 
 
 def _has_operators() -> bool:

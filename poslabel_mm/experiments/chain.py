@@ -1,6 +1,7 @@
 """Pre-training, fine-tuning and test of one pair of configs: a chain of two runs."""
 
 import argparse
+import os.path as osp
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -41,6 +42,9 @@ def chain_of(
     Raises:
         UserError: If a config cannot be read, options do not fit it, or the encoders differ.
     """
+    pretraining, finetuning = (
+        osp.abspath(name) if osp.isfile(name) else name for name in (pretraining, finetuning)
+    )
     first = Run(pretraining, seed, tuple(pretraining_options), work_dir)
     second = Run(finetuning, seed, tuple(finetuning_options), work_dir, pretraining=first)
     if first.label == second.label:
@@ -105,8 +109,8 @@ def parse_args(argv: Sequence[str], prog: str) -> argparse.Namespace:
         type=whole_number(1),
         default=1,
         metavar='N',
-        help='processes, one a GPU (or on the CPU where there is none); the '
-        "recipe's batch is shared out over them",
+        help='processes, one a GPU (or on the CPU where there is none), each with the batch of '
+        'its config',
     )
     for name, example in (
         ('pre-training', 'model.backbone.mask_ratio=0.5'),
@@ -155,7 +159,7 @@ def main(argv: Sequence[str], prog: str = 'pretrain_finetune.py') -> int:
         raise UserError(next(iter(problems.values())))
     needed = [run for run in runs if not run.is_done]
     check_data_of(needed)
-    launcher = Launcher(TOOLS, args.gpus)
+    launcher = Launcher(TOOLS, args.gpus, shares_batch=False)
     for run in needed:
         launcher.train(run)  # can the batch be shared out?
     for run in runs:

@@ -38,15 +38,18 @@ class Launcher(NamedTuple):
         partition (str): Of Slurm; empty to start them on this machine.
         batch_per_gpu (int, optional): Images at a time; gradients are
             accumulated up to the recipe's batch. Defaults to all of a GPU's share.
+        shares_batch (bool): Whether the recipe's batch of a shipped config is shared out over the
+            GPUs. Otherwise each process takes the config's own. Defaults to True.
     """
 
     tools: Path
     gpus: int = 1
     partition: str = ''
     batch_per_gpu: int | None = None
+    shares_batch: bool = True
 
     def train(self, run: Run) -> Command:
-        """Begin or go on with a run.
+        """Start or resume a run.
 
         Raises:
             UserError: If its batch cannot be shared out as it is to be.
@@ -89,6 +92,9 @@ class Launcher(NamedTuple):
 
     def _split(self, run: Run) -> list[str]:
         """The recipe's batch over these GPUs, where they are not the recipe's."""
+        if run.recipe_batch is None or not self.shares_batch:
+            # The config itself says how many images a process takes at a time.
+            return [f'{BATCH}={self.batch_per_gpu}'] if self.batch_per_gpu else []
         own, steps = run.cfg.train_dataloader.batch_size, run.accumulation
         whole = run.recipe_batch
         asked = [o for o in run.options if o.partition('=')[0] in (BATCH, ACCUMULATION)]

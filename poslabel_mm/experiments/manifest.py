@@ -288,7 +288,7 @@ def _find_config(name: Any, where: str, folder: Path) -> str:
     if shipped and folder.resolve() == ROOT:
         return str(name)
     if (folder / str(name)).is_file():
-        return str(folder / str(name))
+        return str((folder / str(name)).resolve())
     if not shipped:
         raise UserError(
             f'{where}: there is no config {name} in {folder}, nor among the shipped ones'

@@ -3,6 +3,7 @@
 Several threads may call a display.
 """
 
+import threading
 import time
 from collections.abc import Iterable
 
@@ -30,7 +31,7 @@ class Display:
 
     On a terminal every run that is under way has a bar with its epoch, losses and position
     accuracy, below them one bar for all runs with the time left. Elsewhere a line is printed
-    when a run's epoch has changed since the last :meth:`update`.
+    when a run's epoch has changed since the last :meth:`say_progress`.
 
     Args:
         runs (Iterable[Run]): Those that are to be done.
@@ -44,6 +45,7 @@ class Display:
         self.done: dict[Run, float] = dict.fromkeys(self.epochs, 0.0)
         self.active: list[Run] = []
         self._said: dict[Run, str] = {}
+        self._lock = threading.Lock()
         self._bars: dict[Run, TaskID] = {}
         self._progress = Progress(
             SpinnerColumn(),
@@ -76,36 +78,39 @@ class Display:
 
     def begin(self, run: Run) -> None:
         """A run is being trained or tested from now on."""
-        self.done[run] = float(run.last_epoch())
-        self.active.append(run)
-        self._bars[run] = self._progress.add_task(
-            run.name, total=self.epochs[run], completed=self.done[run], state='starting'
-        )
+        with self._lock:
+            self.done[run] = float(run.last_epoch())
+            self.active.append(run)
+            self._bars[run] = self._progress.add_task(
+                run.name, total=self.epochs[run], completed=self.done[run], state='starting'
+            )
 
     def end(self, run: Run) -> None:
         """A run is no longer under way."""
-        self.done[run] = float(run.last_epoch())
-        self.active.remove(run)
-        self._progress.remove_task(self._bars.pop(run))
+        with self._lock:
+            self.done[run] = float(run.last_epoch())
+            self.active.remove(run)
+            self._progress.remove_task(self._bars.pop(run))
 
     def update(self) -> None:
         """Read the logs of the runs that are under way."""
-        for run in list(self.active):
-            last = logs.last_entry(run.folder)
-            if not last or run not in self._bars:
-                continue
-            self.done[run] = max(self.done[run], last['epoch'] - 1)
+        with self._lock:
+            for run in list(self.active):
+                last = logs.last_entry(run.folder)
+                if not last or run not in self._bars:
+                    continue
+                self.done[run] = max(self.done[run], last['epoch'] - 1)
+                self._progress.update(
+                    self._bars[run],
+                    completed=self.done[run],
+                    state=f'epoch {last["epoch"]:.0f}/{self.epochs[run]}{described(last)}',
+                )
+            finished = sum(self.done[run] >= self.epochs[run] for run in self.epochs)
             self._progress.update(
-                self._bars[run],
-                completed=self.done[run],
-                state=f'epoch {last["epoch"]:.0f}/{self.epochs[run]}{described(last)}',
+                self._all,
+                completed=sum(self.done.values()),
+                state=f'{finished} of {len(self.epochs)} trained',
             )
-        finished = sum(self.done[run] >= self.epochs[run] for run in self.epochs)
-        self._progress.update(
-            self._all,
-            completed=sum(self.done.values()),
-            state=f'{finished} of {len(self.epochs)} trained',
-        )
 
     def say_progress(self) -> None:
         """Print a line for every run that has gone on; nothing where there are bars."""

@@ -81,7 +81,7 @@ class Run:
 
     @property
     def folder(self) -> Path:
-        """Of its checkpoints and logs."""
+        """The folder of its checkpoints and logs."""
         return self.parent / self.label / f'seed{self.seed}'
 
     @property
@@ -139,8 +139,13 @@ class Run:
         return _configured(self)
 
     @property
-    def recipe_batch(self) -> int:
-        """Images an optimizer step, on all GPUs together, whatever the options."""
+    def recipe_batch(self) -> int | None:
+        """Images an optimizer step of a shipped config, on all GPUs together.
+
+        None for a user's own config, whose batch is what a process takes at a time.
+        """
+        if osp.dirname(self.config):
+            return None
         plain = plain_config(self.config, self.scale)
         own = plain.train_dataloader.batch_size
         return (plain.get('auto_scale_lr') or {}).get('base_batch_size', own)
@@ -151,7 +156,7 @@ class Run:
         return self.cfg.optim_wrapper.get('accumulative_counts', 1)
 
     def accumulation_so_far(self) -> int | None:
-        """That of the training to be gone on with; None if there is none."""
+        """Iterations an optimizer step of the training to be resumed; None if there is none."""
         if self.is_trained or not self.is_saved() or not self.dumped.is_file():
             return None
         return Config.fromfile(self.dumped).optim_wrapper.get('accumulative_counts', 1)

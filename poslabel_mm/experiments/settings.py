@@ -42,12 +42,12 @@ AMP = ('AmpOptimWrapper', 'mmengine.AmpOptimWrapper', 'poslabel_mm.CPUAmpOptimWr
 
 
 def find_config(name: str) -> str:
-    """Path of a config: a file of the user's own, or a shipped one by its name.
+    """Path of a config: a path with a folder is the user's own, a bare name is a shipped config's.
 
     Raises:
         UserError: If there is neither.
     """
-    return name if osp.isfile(name) else config_path(name)
+    return name if osp.dirname(name) else config_path(name)
 
 
 @functools.cache
@@ -77,7 +77,11 @@ def configured(name: str, scale: Scale, options: list[str]) -> Config:
     try:
         DictAction(['--options'], 'options')(None, parsed, options)
         cfg.merge_from_dict(parsed.options)
-        _ = cfg.train_cfg.max_epochs, cfg.model.backbone.type  # still there?
+        if 'max_epochs' not in cfg.train_cfg:
+            raise UserError(
+                f'{name} has no train_cfg.max_epochs: only epoch-based runs can be tabulated'
+            )
+        _ = cfg.model.backbone.type  # still there?
     except (AssertionError, AttributeError, IndexError, KeyError, TypeError, ValueError) as error:
         told = [option for option in options if not option.startswith('randomness.seed=')]
         raise UserError(f'{" ".join(told or options)} does not fit {name}: {error}') from error

@@ -36,7 +36,7 @@ class Scale(NamedTuple):
 
     @property
     def folder(self) -> str:
-        """Of its runs, below the work dir."""
+        """Name of the folder of its runs; empty at the paper's own size."""
         if self.data is None:
             return ''
         return f'tiny-{self.data}-{self.epochs}epochs'

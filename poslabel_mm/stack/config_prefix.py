@@ -52,7 +52,7 @@ def config_path(name: str) -> str:
     if filename in known:
         return str(ROOT / filename)
     close = difflib.get_close_matches(filename, known, n=3, cutoff=0.5)
-    hint = f'did you mean {" or ".join(close)}?' if close else '`python -m poslabel_mm` lists them'
+    hint = f'did you mean {" or ".join(close)}?' if close else '`poslabel list` lists them'
     raise UserError(f'poslabel_mm has no config {name!r}: {hint}')
 
 

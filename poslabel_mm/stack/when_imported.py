@@ -28,11 +28,11 @@ class _Finder(importlib.abc.MetaPathFinder):
     def find_spec(self, fullname, path=None, target=None):
         if fullname != self.name:
             return None
-        if self.before is not None:
-            self.before()
         others = [finder for finder in sys.meta_path if finder is not self]
         specs = (finder.find_spec(fullname, path, target) for finder in others)
         spec = next((spec for spec in specs if spec is not None), None)
+        if spec is None and self.before is not None:
+            self.before()  # says more than that there is no such module
         if spec is not None and spec.loader is not None:
             spec.loader.exec_module = self._in_context(spec.loader.exec_module)
         return spec
@@ -40,6 +40,8 @@ class _Finder(importlib.abc.MetaPathFinder):
     def _in_context(self, exec_module: Callable) -> Callable:
 
         def exec_in_context(module) -> None:
+            if self.before is not None:
+                self.before()
             with self.around():
                 exec_module(module)
             if self in sys.meta_path:
@@ -58,8 +60,8 @@ def when_imported(
     Args:
         name (str): Full name of the module.
         around (callable): Returns the context manager in which the module's code runs.
-        before (callable, optional): Called before the module is looked for; what it raises
-            ends the import.
+        before (callable, optional): Called before the module's code runs, or where there is no
+            such module; what it raises ends the import.
     """
     if name not in sys.modules:
         sys.meta_path.insert(0, _Finder(name, around, before))
