@@ -952,6 +952,11 @@ def test_a_tiny_config_is_its_row_but_small(data, names):
         assert tiny_schedule[1].get('T_max', 1.5) == 1.5
 
 
+def test_stamps_of_a_base_are_no_difference():
+    stamped = {'model': {'type': 'A', '_scope_': 'mmpretrain', 'head': {'_scope_': 'x'}}}
+    assert comparable_settings(stamped) == {'model': {'type': 'A', 'head': {}}}
+
+
 def test_differences_are_named():
     found = comparable_settings({'a': {'b': (1, 2)}, 'num_workers': 3})
     assert (

@@ -28,7 +28,7 @@ def check_folder(run: 'Run') -> None:
     way_out = 'move it away, or choose another --work-dir'
     record = run.record()
     if record is not None:
-        difference = first_difference(record['settings'], run.settings())
+        difference = first_difference(comparable_settings(record['settings']), run.settings())
     elif run.dumped.is_file():
         difference = _difference_from_dumped(run)
     elif any(p.name not in ('lock', 'config') for p in run.folder.iterdir()):

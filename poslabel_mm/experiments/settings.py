@@ -38,6 +38,8 @@ EXPERIMENT = (
 )
 # What the launcher or the chain sets for the machine at hand.
 LAUNCHED = ('batch_size', 'accumulative_counts', 'checkpoint', 'loss_scale', 'dtype', 'use_fsdp')
+# What `mmpretrain::` stamps on inherited dicts; the tools take it back before they train.
+SCOPE = '_scope_'
 AMP = ('AmpOptimWrapper', 'mmengine.AmpOptimWrapper', 'poslabel_mm.CPUAmpOptimWrapper')
 
 
@@ -118,7 +120,9 @@ def comparable_settings(value: Any) -> Any:
     """Settings as they come back from JSON, without what belongs to the machine."""
     if isinstance(value, dict):
         return {
-            str(k): comparable_settings(v) for k, v in value.items() if k not in MACHINE + LAUNCHED
+            str(k): comparable_settings(v)
+            for k, v in value.items()
+            if k not in (*MACHINE, *LAUNCHED, SCOPE)
         }
     if isinstance(value, (list, tuple)):
         return [comparable_settings(v) for v in value]
