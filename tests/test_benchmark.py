@@ -113,6 +113,7 @@ def test_pairs_compares_every_form(monkeypatch, tmp_path, capsys):
 def test_the_gpu_that_is_measured_is_the_one_asked_for(monkeypatch, device, chosen):
     cuda, devices = torch.cuda, []
     monkeypatch.setattr(cuda, 'is_available', lambda: True)
+    monkeypatch.setattr(cuda, 'device_count', lambda: 2)  # MMEngine's loggers ask for it
     monkeypatch.setattr(cuda, 'set_device', devices.append)
     monkeypatch.setattr(command, 'time_pairs', lambda args: None)
     run('pairs', '--device', device)

@@ -1,6 +1,14 @@
-"""Patch tokens: their labels, and how they are read off a backbone."""
+"""Patch tokens: their labels, how they are read off a backbone, and predictions for them."""
 
 from . import labels
+from .predictions import OffsetPredictions, PlacePredictions
 from .reader import PatchTokenReader, PatchTokens, check_gradient
 
-__all__ = ['PatchTokenReader', 'PatchTokens', 'check_gradient', 'labels']
+__all__ = [
+    'OffsetPredictions',
+    'PatchTokenReader',
+    'PatchTokens',
+    'PlacePredictions',
+    'check_gradient',
+    'labels',
+]
