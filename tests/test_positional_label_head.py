@@ -110,3 +110,18 @@ def test_bf16_autocast_keeps_the_loss_in_float32():
         loss = head.loss(patch_tokens)['loss_apl']
     assert loss.dtype == torch.float32
     torch.testing.assert_close(loss, head.loss(patch_tokens)['loss_apl'], rtol=1e-2, atol=1e-2)
+
+
+def test_predict_is_what_the_loss_counts():
+    head = PositionalLabelHead(in_channels=8, grid_size=(2, 3))
+    indices = torch.tensor([[5, 0, 2], [1, 3, 4]])
+    patch_tokens = PatchTokens(torch.randn(2, 3, 8), (2, 3), indices)
+    predictions = head.predict(patch_tokens)
+    assert predictions.true_places.equal(indices)
+    assert predictions.probabilities.shape == (2, 3, 6)
+    torch.testing.assert_close(predictions.probabilities.sum(-1), torch.ones(2, 3))
+    right = (predictions.places() == indices).float().mean() * 100
+    torch.testing.assert_close(right, head.loss(patch_tokens)['apl_acc'])
+    places = predictions.coordinates @ torch.tensor([3.0, 1.0])
+    assert places.long().equal(predictions.places())
+    assert not predictions.probabilities.requires_grad

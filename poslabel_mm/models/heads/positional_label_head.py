@@ -9,8 +9,9 @@ from poslabel_mm.models.heads.base_position_head import (
     width_or,
 )
 from poslabel_mm.registry import MODELS
-from poslabel_mm.tokens import PatchTokens
+from poslabel_mm.tokens import PatchTokens, PlacePredictions
 from poslabel_mm.tokens.labels import GridShape, absolute_labels, num_absolute, to_grid_shape
+from poslabel_mm.tokens.predictions import rows_and_columns
 
 
 @MODELS.register_module()
@@ -108,3 +109,28 @@ class PositionalLabelHead(BasePositionHead):
         with torch.no_grad():
             acc = (logits.argmax(-1) == labels).float().mean() * 100
         return dict(loss_apl=self.loss_weight * loss, apl_acc=acc)
+
+    @torch.no_grad()
+    def predict(self, patch_tokens: PatchTokens) -> PlacePredictions:
+        """Predict the place of every token.
+
+        Args:
+            patch_tokens (PatchTokens): Tokens (B, n, C), their grid, and
+                their indices if not all are present.
+
+        Returns:
+            PlacePredictions: The probabilities of Eq. 4, and the row and
+            column of the most probable place.
+
+        Raises:
+            UserError: As ``loss`` does.
+        """
+        tokens, grid_shape, indices = self.check(patch_tokens)
+        probabilities = self(tokens).float().softmax(dim=-1)
+        truth = absolute_labels(grid_shape, indices, tokens.device)
+        return PlacePredictions(
+            grid_shape,
+            truth.expand(tokens.shape[:2]),
+            rows_and_columns(probabilities.argmax(dim=-1), grid_shape).float(),
+            probabilities,
+        )
