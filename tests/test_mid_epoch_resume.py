@@ -6,10 +6,12 @@ import os
 import signal
 import subprocess
 import sys
+import threading
 import time
 import traceback
 import tracemalloc
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -562,11 +564,28 @@ class Stuck:
         time.sleep(600)
 
 
+@pytest.fixture
+def fork_hook():
+    hook = SimpleNamespace(start_thread=False)
+
+    def after_fork():
+        if hook.start_thread:
+            threading.Thread(target=time.sleep, args=(600,), daemon=True).start()
+
+    os.register_at_fork(after_in_child=after_fork)
+    yield hook
+    hook.start_thread = False
+
+
 @pytest.mark.skipif(not hasattr(signal, 'sigwaitinfo'), reason='who sent a signal is not told')
-def test_a_protected_worker_that_hangs_can_be_ended_by_its_parent(tmp_path):
+@pytest.mark.parametrize('threads', [1, 2])
+def test_a_protected_worker_that_hangs_can_be_ended_by_its_parent(tmp_path, threads, fork_hook):
+    # As torch may do where it computes with several threads.
+    fork_hook.start_thread = threads == 2
     loader = DataLoader(Stuck(tmp_path / 'started'), num_workers=1)
     protect_workers(loader, stop_signal_hook.SIGNALS)
     batches = iter(loader)
+    assert signal.SIGTERM not in signal.pthread_sigmask(signal.SIG_BLOCK, [])
     (worker,) = batches._workers
     while not (tmp_path / 'started').exists():
         time.sleep(0.01)

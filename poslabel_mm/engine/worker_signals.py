@@ -3,7 +3,7 @@
 import os
 import signal
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from functools import partial
 
 from torch.utils.data import DataLoader
@@ -21,6 +21,18 @@ def protect_workers(loader: object, stops: tuple[signal.Signals, ...]) -> None:
     """
     if isinstance(loader, DataLoader) and loader.num_workers:
         loader.worker_init_fn = partial(_init_worker, stops=stops, init=loader.worker_init_fn)
+        if signal.SIGTERM in stops and hasattr(signal, 'sigwaitinfo'):
+            loader._get_iterator = partial(_blocking_sigterm, loader._get_iterator)
+
+
+def _blocking_sigterm(start_workers: Callable[[], Iterator]) -> Iterator:
+    # Every thread inherits the mask of the one that starts it. A worker has threads of torch's
+    # before its init function runs: one that does not block the signal would take it.
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGTERM})
+    try:
+        return start_workers()
+    finally:
+        signal.pthread_sigmask(signal.SIG_SETMASK, before)
 
 
 def _init_worker(
@@ -40,11 +52,11 @@ def _obey_parent_alone(signum: int) -> None:
     """End this process at a signal from its parent, and at nobody else's.
 
     torch and multiprocessing terminate a worker that hangs with SIGTERM and then wait for it, so
-    it must not be ignored. Who has sent a signal can be told only by waiting for it.
+    it must not be ignored. Only waiting for a signal tells who has sent it, and it is blocked in
+    every thread already.
     """
     if not hasattr(signal, 'sigwaitinfo'):
         return  # not on macOS: torch's own handler stays
-    signal.pthread_sigmask(signal.SIG_BLOCK, {signum})
     threading.Thread(target=_wait_for_parent, args=(signum,), daemon=True).start()
 
 
