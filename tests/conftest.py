@@ -74,6 +74,12 @@ def no_run_before():
         del MMLogger._instance_dict[name]
 
 
+@pytest.fixture(scope='session', autouse=True)
+def workers_end_soon():
+    # A worker whose dataset has failed never ends by itself: torch waits 5 s for it.
+    torch.utils.data._utils.MP_STATUS_CHECK_INTERVAL = 0.5
+
+
 @pytest.fixture(autouse=True)
 def nothing_typed(monkeypatch):
     # The command `poslabel` writes down what was typed, for its process and their children.

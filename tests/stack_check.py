@@ -88,6 +88,7 @@ def fork_tool(name, *args, folder):
 def _run_here(command, folder, stdout, stderr):
     os.dup2(stdout, 1)
     os.dup2(stderr, 2)
+    sys.stdout, sys.stderr = os.fdopen(1, 'w'), os.fdopen(2, 'w')  # pytest has its own
     os.chdir(folder)
     sys.argv, sys.path[0] = command, str(ROOT / 'tools')
     runpy.run_path(command[0], run_name='__main__')
@@ -107,7 +108,8 @@ def accuracies(work_dir):
     return last['accuracy/top1'], last['accuracy/top5']
 
 
-def check(stack, folder):
+def check(stack, folder, first=tool):
+    """Run the steps, the first training with ``first``: as a user would, or in a fork."""
     from poslabel_mm.stack import compat
 
     found = compat.check_stack(compat.installed_versions())
@@ -118,7 +120,7 @@ def check(stack, folder):
 
     (folder / 'mine.py').write_text(CONFIG)
     whole, rest, tested = (folder / name for name in ('whole', 'rest', 'tested'))
-    succeed('train.py', 'mine.py', '--work-dir', whole, folder=folder, tool=tool)
+    succeed('train.py', 'mine.py', '--work-dir', whole, folder=folder, tool=first)
     print('trained two epochs of a config that inherits mmpretrain::', flush=True)
 
     log = succeed(
