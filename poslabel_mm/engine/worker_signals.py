@@ -1,5 +1,6 @@
 """Stop signals and a data loader's workers: the training process alone decides."""
 
+import functools
 import os
 import signal
 import threading
@@ -21,18 +22,29 @@ def protect_workers(loader: object, stops: tuple[signal.Signals, ...]) -> None:
     """
     if isinstance(loader, DataLoader) and loader.num_workers:
         loader.worker_init_fn = partial(_init_worker, stops=stops, init=loader.worker_init_fn)
-        if signal.SIGTERM in stops and hasattr(signal, 'sigwaitinfo'):
-            loader._get_iterator = partial(_blocking_sigterm, loader._get_iterator)
+        if hasattr(signal, 'sigwaitinfo'):
+            # A loader's copies, as a resumed epoch makes one, are of its class.
+            loader.__class__ = _blocking_sigterm(type(loader))
 
 
-def _blocking_sigterm(start_workers: Callable[[], Iterator]) -> Iterator:
-    # Every thread inherits the mask of the one that starts it. A worker has threads of torch's
-    # before its init function runs: one that does not block the signal would take it.
-    before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGTERM})
-    try:
-        return start_workers()
-    finally:
-        signal.pthread_sigmask(signal.SIG_SETMASK, before)
+@functools.cache
+def _blocking_sigterm(cls: type[DataLoader]) -> type[DataLoader]:
+    """The same data loader, which starts its workers with SIGTERM blocked.
+
+    Every thread inherits the mask of the one that starts it. A worker has threads of torch's
+    before its init function runs: one that does not block the signal would take it.
+    """
+
+    class Blocking(cls):
+        def _get_iterator(self) -> Iterator:
+            before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGTERM})
+            try:
+                return super()._get_iterator()
+            finally:
+                signal.pthread_sigmask(signal.SIG_SETMASK, before)
+
+    Blocking.__name__ = cls.__name__
+    return Blocking
 
 
 def _init_worker(
