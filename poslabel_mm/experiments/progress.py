@@ -31,7 +31,7 @@ class Display:
 
     On a terminal every run that is under way has a bar with its epoch, losses and position
     accuracy, below them one bar for all runs with the time left. Elsewhere a line is printed
-    when a run's epoch has changed since the last :meth:`say_progress`.
+    when a run's epoch has changed since the last :meth:`print_progress`.
 
     Args:
         runs (Iterable[Run]): Those that are to be done.
@@ -72,7 +72,7 @@ class Display:
     def __exit__(self, *exc_info) -> None:
         self._progress.stop()
 
-    def say(self, line: str) -> None:
+    def print_line(self, line: str) -> None:
         """Print a line, above the bars where there are any."""
         self.console.print(line, markup=False, soft_wrap=True)
 
@@ -103,7 +103,7 @@ class Display:
                 self._progress.update(
                     self._bars[run],
                     completed=self.done[run],
-                    state=f'epoch {last["epoch"]:.0f}/{self.epochs[run]}{described(last)}',
+                    state=f'epoch {last["epoch"]:.0f}/{self.epochs[run]}{losses_text(last)}',
                 )
             finished = sum(self.done[run] >= self.epochs[run] for run in self.epochs)
             self._progress.update(
@@ -112,7 +112,7 @@ class Display:
                 state=f'{finished} of {len(self.epochs)} trained',
             )
 
-    def say_progress(self) -> None:
+    def print_progress(self) -> None:
         """Print a line for every run that has gone on; nothing where there are bars."""
         if self.console.is_terminal:
             return
@@ -121,11 +121,11 @@ class Display:
             text = str(state) if state.epoch else 'in its first epoch'
             if self._said.get(run) != text:
                 self._said[run] = text
-                last = described(logs.last_entry(run.folder))
-                self.say(f'    {time.strftime("%H:%M")} {run.name}: {text}{last}')
+                last = losses_text(logs.last_entry(run.folder))
+                self.print_line(f'    {time.strftime("%H:%M")} {run.name}: {text}{last}')
 
 
-def described(entry: dict[str, float]) -> str:
+def losses_text(entry: dict[str, float]) -> str:
     """Losses and position accuracy of a training record, as text; empty without any."""
     text = ''
     loss = entry.get('loss_cls', entry.get('loss'))
