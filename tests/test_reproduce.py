@@ -542,7 +542,9 @@ def test_a_study_is_run_on_images_of_ones_own(call, capsys, study):
     assert call(*arguments, '--data', photos) == 0
     out = capsys.readouterr().out
     parent = Path('work_dirs/my/data=photos')
-    assert f'2 of 2 runs to be done, in {parent}' in out and f'A study, on {photos}' in out
+    assert (
+        f'2 of 2 runs to be done, in {parent}' in out and 'A study, on the images of photos' in out
+    )
     assert len(call.children.commands) == 4
     for words in call.children.commands:
         assert words[words.index('--data') + 1] == os.path.relpath(photos)

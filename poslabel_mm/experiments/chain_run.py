@@ -16,18 +16,7 @@ BLOCKS = ('layers.', 'blocks.', 'stages.')
 
 
 def run(args: argparse.Namespace) -> int:
-    """Pre-train, fine-tune and test what the arguments name, and print the metrics.
-
-    Args:
-        args (argparse.Namespace): What :func:`poslabel_mm.experiments.chain.parse_args` returns.
-
-    Returns:
-        int: The exit status.
-
-    Raises:
-        UserError: For configs, options and folders that cannot be used, before anything is
-            trained.
-    """
+    """Run the command :mod:`poslabel_mm.experiments.chain` with its parsed arguments."""
     finetuning = chain_of(
         args.pretraining,
         args.finetuning,

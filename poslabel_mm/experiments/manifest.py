@@ -14,17 +14,6 @@ import yaml
 from poslabel_mm.errors import UserError
 from poslabel_mm.stack.config_prefix import ROOT
 
-__all__ = [
-    'Dataset',
-    'Figure',
-    'Paper',
-    'Row',
-    'Table',
-    'list_manifests',
-    'load_paper',
-    'shipped_name',
-]
-
 
 @dataclass(frozen=True)
 class Dataset:
@@ -234,8 +223,8 @@ def load_paper(path: str | Path | None = None) -> Paper:
     except UnicodeDecodeError as error:
         raise UserError(f'manifest {path} is no YAML: it is not text') from error
     except yaml.YAMLError as error:
-        said = ' '.join(str(error).split())
-        raise UserError(f'manifest {path} is no YAML: {said}') from error
+        reason = ' '.join(str(error).split())
+        raise UserError(f'manifest {path} is no YAML: {reason}') from error
     try:
         return _paper(content, path.parent)
     except UserError as error:

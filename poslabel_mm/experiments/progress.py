@@ -35,16 +35,15 @@ class Display:
 
     Args:
         runs (Iterable[Run]): Those that are to be done.
-        console (Console, optional): Where to. Defaults to standard output.
     """
 
-    def __init__(self, runs: Iterable[Run], console: Console | None = None) -> None:
-        self.console = console or Console(highlight=False)
+    def __init__(self, runs: Iterable[Run]) -> None:
+        self.console = Console(highlight=False)
         # An epoch of one run counts as much as one of another: a rough guess of the time left.
         self.epochs = {run: int(run.cfg.train_cfg.max_epochs) for run in runs}
         self.done: dict[Run, float] = dict.fromkeys(self.epochs, 0.0)
         self.active: list[Run] = []
-        self._said: dict[Run, str] = {}
+        self._printed: dict[Run, str] = {}
         self._lock = threading.Lock()
         self._bars: dict[Run, TaskID] = {}
         self._progress = Progress(
@@ -61,7 +60,7 @@ class Display:
             transient=True,
             disable=not self.console.is_terminal,
         )
-        self._all = self._progress.add_task(
+        self._bar_of_all = self._progress.add_task(
             '[bold]all runs', total=max(1, sum(self.epochs.values())), state=''
         )
 
@@ -107,7 +106,7 @@ class Display:
                 )
             finished = sum(self.done[run] >= self.epochs[run] for run in self.epochs)
             self._progress.update(
-                self._all,
+                self._bar_of_all,
                 completed=sum(self.done.values()),
                 state=f'{finished} of {len(self.epochs)} trained',
             )
@@ -119,8 +118,8 @@ class Display:
         for run in list(self.active):
             state = run.state()._replace(is_running=False)
             text = str(state) if state.epoch else 'in its first epoch'
-            if self._said.get(run) != text:
-                self._said[run] = text
+            if self._printed.get(run) != text:
+                self._printed[run] = text
                 last = losses_text(logs.last_entry(run.folder))
                 self.print_line(f'    {time.strftime("%H:%M")} {run.name}: {text}{last}')
 

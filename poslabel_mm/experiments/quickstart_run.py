@@ -41,18 +41,7 @@ HEADER = ('trained with', 'top-1 %', 'gain by seed', 'positions %', 'seconds')
 
 
 def run(args: argparse.Namespace) -> int:
-    """Train and test the runs, and show what came of them.
-
-    Args:
-        args (argparse.Namespace): What :func:`poslabel_mm.experiments.quickstart.parse_args`
-            returns.
-
-    Returns:
-        int: The exit status.
-
-    Raises:
-        UserError: For folders that cannot be used, before anything is made.
-    """
+    """Run the command :mod:`poslabel_mm.experiments.quickstart` with its parsed arguments."""
     # The models are too small for a GPU to pay, and one thread each makes the table the same
     # on any number of cores.
     os.environ.update(CUDA_VISIBLE_DEVICES='', OMP_NUM_THREADS='1')

@@ -77,17 +77,7 @@ def print_commands(
 
 
 def run(args: argparse.Namespace) -> int:
-    """Do what the arguments ask for.
-
-    Args:
-        args (argparse.Namespace): What :func:`poslabel_mm.experiments.command.parse_args` returns.
-
-    Returns:
-        int: The exit status.
-
-    Raises:
-        UserError: For a selection, data and folders that cannot be used, before anything is made.
-    """
+    """Run the command :mod:`poslabel_mm.experiments.command` with its parsed arguments."""
     paper = load_paper(args.manifest)
     tables, figures = args.table, args.figure
     if args.all or args.list and not (tables or args.row or figures):

@@ -1,4 +1,4 @@
-"""The manifest's tables with what was measured: Markdown, and every value as CSV."""
+"""The tables of a manifest with the measured values, as Markdown and as CSV."""
 
 import csv
 import io
@@ -41,7 +41,7 @@ def markdown(selection: Selection, seeds: Sequence[int]) -> str:
         measured = {row.id: measure(selection, row, seeds) for row in table.rows}
         lines = [_line(table, row, measured) for row in rows]
         data = table.data.title if table.data else ''
-        used = selection.scale.data or selection.data
+        used = selection.scale.data or (selection.data and Path(selection.data).name)
         if used:
             data = f'{used} in place of {data}' if data else used
         parts.append(f'## Table {table.id}: {table.title}' + (f' ({data})' if data else ''))
@@ -77,7 +77,7 @@ def title(selection: Selection) -> str:
             f'{epochs} epoch{"s" * (epochs != 1)}. Not comparable with the paper'
         )
     elif selection.data:
-        text += f', on {selection.data}'
+        text += f', on the images of {Path(selection.data).name}'
     if selection.options:
         text += f'; {" ".join(f"`{o}`" for o in selection.options)}'
     return text
