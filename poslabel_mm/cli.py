@@ -1,7 +1,8 @@
 """The command ``poslabel``, also ``python -m poslabel_mm``.
 
 Every subcommand is a function ``main(argv, prog) -> exit status`` in a module that is imported
-only when the subcommand is called: help and lists answer at once.
+only when the subcommand is called, and that imports the MM stack only when its arguments have been
+parsed: help and lists answer at once.
 """
 
 import argparse

@@ -2,6 +2,7 @@
 
 import ast
 import importlib.metadata
+import inspect
 import os
 import shutil
 import signal
@@ -325,22 +326,30 @@ def test_the_stack_is_checked_where_it_is_imported():
     assert done.stdout.startswith('poslabel_mm needs MMPretrain and found none: pip install ')
 
 
-@pytest.mark.parametrize(
-    'first', ['import poslabel_mm, mmpretrain', 'import mmpretrain, poslabel_mm']
-)
-def test_the_order_of_imports_does_not_matter(first):
+def built_type(folder):
+    """The type of the model of a config that inherits by name, once the hub has listed it."""
+    from mmengine.registry import MODELS, init_default_scope
+    from mmpretrain import list_models
+
+    assert 'vit-b_apl_in1k' in list_models('*apl*')
+    path = Path(folder, 'a.py')
+    path.write_text("_base_ = 'poslabel_mm::vit-tiny_apl_digits.py'")
+    init_default_scope('mmpretrain')
+    return type(MODELS.build(Config.fromfile(path).model)).__name__
+
+
+def test_mmpretrain_may_be_imported_after_poslabel_mm(tmp_path):
+    """As ``conftest.py`` does."""
+    assert built_type(tmp_path) == 'PositionalLabelClassifier'
+
+
+def test_mmpretrain_may_be_imported_before_poslabel_mm(tmp_path):
     script = (
-        f'{first}\n'
+        'import mmpretrain, poslabel_mm\n'
+        'from pathlib import Path\n'
         'from mmengine.config import Config\n'
-        'from mmpretrain import list_models\n'
-        "assert 'vit-b_apl_in1k' in list_models('*apl*')\n"
-        'import tempfile, os\n'
-        "path = os.path.join(tempfile.mkdtemp(), 'a.py')\n"
-        "open(path, 'w').write(\"_base_ = 'poslabel_mm::vit-tiny_apl_digits.py'\")\n"
-        'cfg = Config.fromfile(path)\n'
-        'from mmengine.registry import MODELS, init_default_scope\n'
-        "init_default_scope('mmpretrain')\n"
-        'print(type(MODELS.build(cfg.model)).__name__)\n'
+        f'{inspect.getsource(built_type)}\n'
+        f'print(built_type({str(tmp_path)!r}))\n'
     )
     done = subprocess.run(
         [sys.executable, '-W', 'ignore', '-c', script], cwd=ROOT, capture_output=True, text=True

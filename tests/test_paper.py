@@ -242,6 +242,10 @@ FIRST_ROW = 'tables', 0, 'rows', 0
         (_change('figures', 0, kind='pie'), "figure 5: kind is 'sweep'"),
         (_change('figures', 1, values=[1]), "figure 7: kind is 'sweep'"),
         (_change('figures', 0, configs=['x.py']), 'figure 5: there is no config x'),
+        (_change('figures', 0, id='a/b'), 'figure a/b: its id, which names its file, must be'),
+        (_change('tables', 0, id='2'), 'table 2 is there twice'),
+        (_change('tables', 0, id=None), 'tables: the id None is neither a number nor text'),
+        (_change(data=['x']), 'data must be the path of a folder'),
         (_drop('tables'), 'the file: missing tables'),
         (_drop('datasets'), "no dataset 'digits' is described; there are none"),
         (

@@ -196,9 +196,9 @@ def test_the_page_on_fashion_mnist_shows_what_was_measured():
         for line in csv.DictReader(file):
             assert table.row(line['row']).config == line['config']
             measured[line['row']][int(line['seed'])] = {'accuracy/top1': float(line['top1'])}
-    lines = [results._line(table, row, measured) for row in table.rows]
+    lines = [results._cells(table, row, measured) for row in table.rows]
     page = (ROOT / 'docs' / 'fashion-mnist.md').read_text('utf-8')
-    assert results._grid(results.HEADER, lines) in page
+    assert results._markdown_table(results.HEADER, lines) in page
 
 
 def test_everything_is_listed_and_nothing_made(call, capsys, tmp_path):

@@ -294,6 +294,8 @@ def _table(
 
 def _figure(entry: dict[str, Any], folder: Path) -> Figure:
     where = f'figure {entry["id"]}'
+    if '/' in entry['id']:
+        raise UserError(f'{where}: its id, which names its file, must be without /')
     figure = _make(Figure, entry, where)
     varied = {'sweep': (True, True), 'curves': (False, False)}
     if varied.get(figure.kind) != (bool(figure.option), bool(figure.values)):

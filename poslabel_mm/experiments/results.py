@@ -39,13 +39,13 @@ def markdown(selection: Selection, seeds: Sequence[int]) -> str:
     runs: list[Run] = []
     for table, rows in tables.values():
         measured = {row.id: measure(selection, row, seeds) for row in table.rows}
-        lines = [_line(table, row, measured) for row in rows]
+        lines = [_cells(table, row, measured) for row in rows]
         data = table.data.title if table.data else ''
         used = selection.scale.data or (selection.data and Path(selection.data).name)
         if used:
             data = f'{used} in place of {data}' if data else used
         parts.append(f'## Table {table.id}: {table.title}' + (f' ({data})' if data else ''))
-        parts.append(_grid(HEADER, lines))
+        parts.append(_markdown_table(HEADER, lines))
         runs += [selection.row_run(row, seed) for row in rows for seed in measured[row.id]]
     parts.append(
         'Accuracy in percent on the test images after the last epoch: mean ± standard deviation '
@@ -141,7 +141,7 @@ def accuracy(by_seed: dict[int, dict[str, float]], metric: str = 'top1') -> str:
     return mean_and_deviation([metrics[key] for metrics in by_seed.values() if key in metrics])
 
 
-def _line(table: Table, row: Row, measured: dict[str, dict[int, dict[str, float]]]) -> list[str]:
+def _cells(table: Table, row: Row, measured: dict[str, dict[int, dict[str, float]]]) -> list[str]:
     by_seed = measured[row.id]
     config = ' → '.join(f'`{Path(name).name}`' for name in (row.pretrain, row.config) if name)
     return [
@@ -156,7 +156,7 @@ def _line(table: Table, row: Row, measured: dict[str, dict[int, dict[str, float]
     ]
 
 
-def _grid(header: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
+def _markdown_table(header: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
     """A Markdown table without the columns of the paper or of top-5 that are all empty."""
     optional = {name for name in header if 'paper' in name or 'top-5' in name}
     kept = [

@@ -80,9 +80,7 @@ def configured(name: str, scale: Scale, options: list[str], data: str | None = N
         raise UserError(f'options of {name} are KEY=VALUE pairs, got {" ".join(wrong)}')
     cfg = copy.deepcopy(plain_config(name, scale))
     # As the tools do it: before the options are merged.
-    use_data(
-        cfg, argparse.Namespace(config=name, data=data), tuple(k for k in LOADERS if cfg.get(k))
-    )
+    use_data(cfg, argparse.Namespace(config=name, data=data), LOADERS)
     parsed = argparse.Namespace(options=None)
     try:
         DictAction(['--options'], 'options')(None, parsed, options)
