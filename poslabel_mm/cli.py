@@ -190,8 +190,9 @@ def _typed_words(name: str, arguments: list[str]) -> list[str]:
         return ['python', script]
     if osp.basename(script) != '__main__.py' and typed == [name, *arguments]:
         return [_found(osp.basename(script), script), name]
-    if typed != [name, *arguments] and shutil.which('poslabel'):
-        return ['poslabel', name]
+    installed = shutil.which('poslabel', path=osp.dirname(sys.executable))
+    if typed != [name, *arguments] and installed:
+        return [_found('poslabel', installed), name]
     return [_found('python', sys.executable), '-m', 'poslabel_mm', name]
 
 

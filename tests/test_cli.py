@@ -94,7 +94,9 @@ def called(monkeypatch):
 
 @pytest.mark.parametrize('found', ['/usr/bin/poslabel', None])
 def test_python_code_may_call_the_command_with_any_arguments(monkeypatch, called, found):
-    monkeypatch.setattr(shutil, 'which', lambda name: found if name == 'poslabel' else None)
+    monkeypatch.setattr(
+        shutil, 'which', lambda name, path=None: found if name == 'poslabel' else None
+    )
     monkeypatch.setattr(sys, 'argv', ['my_study.py', '--fast'])
     monkeypatch.setenv('POSLABEL_MM_COMMAND', 'bash elsewhere.sh')
     monkeypatch.setenv('POSLABEL_MM_RESUME_COMMAND', 'bash elsewhere.sh --resume')
