@@ -1,7 +1,8 @@
 """The command ``poslabel``, also ``python -m poslabel_mm``.
 
 Every subcommand is a function ``main(argv, prog) -> exit status`` in a module that is imported
-only when the subcommand is called: help and lists answer at once.
+only when the subcommand is called, and that imports the MM stack only when its arguments have been
+parsed: help and lists answer at once.
 """
 
 import argparse
@@ -12,7 +13,8 @@ import shlex
 import shutil
 import signal
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from typing import NamedTuple
 
 from .errors import UserError
@@ -20,6 +22,8 @@ from .stack import compat
 from .stack.config_prefix import list_configs
 from .version import __version__
 
+# What the line that says how to resume is made of.
+RESUME_VARIABLES = ('POSLABEL_MM_COMMAND', 'POSLABEL_MM_RESUME_COMMAND')
 NEEDED = ('torch', 'torchvision', 'mmengine', 'mmcv', 'mmpretrain')
 
 
@@ -42,15 +46,15 @@ SUBCOMMANDS = {
     ),
     'train': Subcommand(
         "train a config, with all options of MMPretrain's tools/train.py",
-        'poslabel_mm.launch.tools:train_main',
+        'poslabel_mm.launch.stock_arguments:train_main',
     ),
     'test': Subcommand(
         "test a checkpoint, with all options of MMPretrain's tools/test.py",
-        'poslabel_mm.launch.tools:test_main',
+        'poslabel_mm.launch.stock_arguments:test_main',
     ),
     'tool': Subcommand(
         "run another of MMPretrain's tools, such as analysis_tools/get_flops.py",
-        'poslabel_mm.launch.tools:tool_main',
+        'poslabel_mm.launch.stock_arguments:tool_main',
     ),
     'pretrain-finetune': Subcommand(
         'a chain of two configs: pre-training, fine-tuning, test',
@@ -93,14 +97,34 @@ def main(argv: Sequence[str] | None = None) -> int:
         if subcommand is None:
             return 0
         name, *arguments = argv
-        typed = _typed_words(name)
-        if not typed[-1].endswith('.py'):
-            # For the line that says how to resume; a script's is in sys.argv.
-            os.environ.setdefault('POSLABEL_MM_COMMAND', shlex.join([*typed, *arguments]))
-            sys.argv = [' '.join(typed), *arguments]  # MMPretrain's tools read it
-        return _call(subcommand.function, arguments)
+        with _as_typed(name, arguments):
+            return _call(subcommand.function, arguments)
 
     return _guarded(call)
+
+
+@contextmanager
+def _as_typed(name: str, arguments: list[str]) -> Iterator[None]:
+    """A context in which ``sys.argv`` and the line that says how to resume are a subcommand's.
+
+    MMPretrain's tools read their arguments from ``sys.argv``. Afterwards all is as it was.
+    """
+    argv, environment = sys.argv, {key: os.environ.get(key) for key in RESUME_VARIABLES}
+    typed = _typed_words(name, arguments)
+    sys.argv = [' '.join(typed), *arguments]
+    if typed == ['python', argv[0]]:
+        sys.argv = argv  # and a shell script may have said what the user typed
+    else:
+        os.environ['POSLABEL_MM_COMMAND'] = shlex.join([*typed, *arguments])
+    try:
+        yield
+    finally:
+        sys.argv = argv
+        for key, value in environment.items():
+            if value is None:
+                os.environ.pop(key, None)
+            else:
+                os.environ[key] = value
 
 
 def run_script(function: str) -> int:
@@ -155,14 +179,21 @@ def _missing(error: ImportError) -> str | None:
     return f'{error.name} is missing: pip install {error.name}'
 
 
-def _typed_words(name: str) -> list[str]:
-    """How the subcommand was typed: by the console script, ``python -m`` or a script."""
-    script = sys.argv[0]
-    if osp.basename(script) == '__main__.py':
-        return [_found('python', sys.executable), '-m', 'poslabel_mm', name]
-    if script.endswith('.py'):
+def _typed_words(name: str, arguments: list[str]) -> list[str]:
+    """How the subcommand was typed: by the console script, ``python -m`` or a script.
+
+    Python code that calls :func:`main` with arguments of its own has typed nothing: then it is
+    the command that does the same.
+    """
+    script, *typed = sys.argv
+    if script.endswith('.py') and typed == arguments:
         return ['python', script]
-    return [_found(osp.basename(script), script), name]
+    if osp.basename(script) != '__main__.py' and typed == [name, *arguments]:
+        return [_found(osp.basename(script), script), name]
+    installed = shutil.which('poslabel', path=osp.dirname(sys.executable))
+    if typed != [name, *arguments] and installed:
+        return [_found('poslabel', installed), name]
+    return [_found('python', sys.executable), '-m', 'poslabel_mm', name]
 
 
 def _found(name: str, path: str) -> str:

@@ -2,7 +2,9 @@
 
 import ast
 import importlib.metadata
+import inspect
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -12,10 +14,10 @@ import pytest
 from mmengine.config import Config
 
 from poslabel_mm import UserError, cli, cli_configs, config_path, doctor
+from poslabel_mm.launch import stock_arguments
 from poslabel_mm.stack import compat
 
 ROOT = Path(__file__).resolve().parents[1]
-LIGHT = ('--help', 'list', 'config')
 
 
 def call(capsys, *argv):
@@ -63,18 +65,89 @@ def test_a_mistyped_command_is_one_line(capsys):
 
 
 @pytest.mark.parametrize(
-    'argv0, expected',
+    'typed, expected',
     [
-        ('/usr/bin/poslabel', 'poslabel config'),
-        ('/x/poslabel_mm/__main__.py', 'python -m poslabel_mm config'),
-        ('tools/config.py', 'config.py'),
+        (['/usr/bin/poslabel', 'config'], 'poslabel config'),
+        (['/x/poslabel_mm/__main__.py', 'config'], 'python -m poslabel_mm config'),
+        (['tools/config.py'], 'config.py'),
     ],
 )
-def test_usage_is_what_was_typed(capsys, monkeypatch, argv0, expected):
-    monkeypatch.setattr(sys, 'argv', [argv0])
+def test_usage_is_what_was_typed(capsys, monkeypatch, typed, expected):
+    monkeypatch.setattr(sys, 'argv', [*typed, '--help'])
     with pytest.raises(SystemExit):
         cli.main(['config', '--help'])
     assert capsys.readouterr().out.startswith(f'usage: {expected} [-h]')
+
+
+@pytest.fixture
+def called(monkeypatch):
+    """Subcommands are not run: their arguments and the line to resume with are recorded."""
+    calls = []
+
+    def record(function, arguments):
+        calls.append((sys.argv[1:], os.environ['POSLABEL_MM_COMMAND']))
+        return 0
+
+    monkeypatch.setattr(cli, '_call', record)
+    return calls
+
+
+@pytest.mark.parametrize('found', ['/usr/bin/poslabel', None])
+def test_python_code_may_call_the_command_with_any_arguments(monkeypatch, called, found):
+    monkeypatch.setattr(
+        shutil, 'which', lambda name, path=None: found if name == 'poslabel' else None
+    )
+    monkeypatch.setattr(sys, 'argv', ['my_study.py', '--fast'])
+    monkeypatch.setenv('POSLABEL_MM_COMMAND', 'bash elsewhere.sh')
+    monkeypatch.setenv('POSLABEL_MM_RESUME_COMMAND', 'bash elsewhere.sh --resume')
+    command = 'poslabel' if found else f'{sys.executable} -m poslabel_mm'
+    assert cli.main(['train', 'a b.py', '--amp']) == cli.main(['test', 'c.py', 'd.pth']) == 0
+    assert called == [
+        (['a b.py', '--amp'], f"{command} train 'a b.py' --amp"),
+        (['c.py', 'd.pth'], f'{command} test c.py d.pth'),
+    ]
+    # Nothing of it stays.
+    assert sys.argv == ['my_study.py', '--fast']
+    assert os.environ['POSLABEL_MM_COMMAND'] == 'bash elsewhere.sh'
+    assert os.environ['POSLABEL_MM_RESUME_COMMAND'] == 'bash elsewhere.sh --resume'
+
+
+def test_the_console_script_replaces_what_another_command_left(monkeypatch, called):
+    monkeypatch.setattr(sys, 'argv', ['/usr/bin/poslabel', 'train', 'a.py'])
+    monkeypatch.setattr(shutil, 'which', lambda name: f'/usr/bin/{name}')
+    monkeypatch.setenv('POSLABEL_MM_COMMAND', 'poslabel reproduce --all')
+    cli.main()
+    assert called == [(['a.py'], 'poslabel train a.py')]
+
+
+def test_a_script_keeps_what_its_shell_script_typed(monkeypatch, called):
+    monkeypatch.setattr(sys, 'argv', ['tools/train.py', 'a.py'])
+    monkeypatch.setenv('POSLABEL_MM_COMMAND', 'tools/dist_train.sh a.py 8')
+    cli.main(['train', 'a.py'])
+    assert called == [(['a.py'], 'tools/dist_train.sh a.py 8')]
+
+
+def test_mmpretrains_tools_get_the_arguments_of_the_call(monkeypatch, capsys):
+    monkeypatch.setattr(sys, 'argv', ['my_study.py', 'other.py'])
+    with pytest.raises(SystemExit):
+        cli.main(['train', 'nowhere.py'])
+    assert 'error: config nowhere.py does not exist' in capsys.readouterr().err
+
+
+def test_help_of_train_and_test_is_mmpretrains_own(monkeypatch, capsys):
+    pages = []
+    for loaded in False, True:
+        for name in 'train', 'test':
+            words = [name, 'a.py', '--cfg-options', 'a=1', '--help']
+            monkeypatch.setattr(sys, 'argv', ['/usr/bin/poslabel', *words])
+            if loaded:  # as where the help needs the tool's imports
+                monkeypatch.setattr(stock_arguments, '_print_help', lambda *arguments: None)
+            with pytest.raises(SystemExit) as left:
+                cli.main()
+            assert left.value.code == 0
+            pages.append(capsys.readouterr().out)
+    assert pages[:2] == pages[2:]
+    assert all('--cfg-options' in page and '--data DIR' in page for page in pages)
 
 
 def test_light_commands_import_neither_torch_nor_the_stack():
@@ -85,7 +158,12 @@ def test_light_commands_import_neither_torch_nor_the_stack():
         'with contextlib.redirect_stdout(io.StringIO()):\n'
         "    for argv in (['list'], ['config', 'vit-b_apl_in1k'], []):\n"
         '        assert cli.main(argv) == 0\n'
-        "heavy = {'torch', 'torchvision', 'numpy', 'mmengine', 'mmcv', 'mmpretrain'}\n"
+        '    for name in cli.SUBCOMMANDS:\n'
+        '        try:\n'
+        "            assert cli.main([name, '--help']) == 0\n"
+        '        except SystemExit as left:\n'
+        '            assert left.code == 0\n'
+        "heavy = {'torch', 'torchvision', 'numpy', 'mmengine', 'mmcv', 'mmpretrain', 'rich'}\n"
         'print(sorted(heavy & set(sys.modules)))\n'
         'from poslabel_mm import doctor\n'
         'next(doctor.find_stack())\n'
@@ -250,22 +328,30 @@ def test_the_stack_is_checked_where_it_is_imported():
     assert done.stdout.startswith('poslabel_mm needs MMPretrain and found none: pip install ')
 
 
-@pytest.mark.parametrize(
-    'first', ['import poslabel_mm, mmpretrain', 'import mmpretrain, poslabel_mm']
-)
-def test_the_order_of_imports_does_not_matter(first):
+def built_type(folder):
+    """The type of the model of a config that inherits by name, once the hub has listed it."""
+    from mmengine.registry import MODELS, init_default_scope
+    from mmpretrain import list_models
+
+    assert 'vit-b_apl_in1k' in list_models('*apl*')
+    path = Path(folder, 'a.py')
+    path.write_text("_base_ = 'poslabel_mm::vit-tiny_apl_digits.py'")
+    init_default_scope('mmpretrain')
+    return type(MODELS.build(Config.fromfile(path).model)).__name__
+
+
+def test_mmpretrain_may_be_imported_after_poslabel_mm(tmp_path):
+    """As ``conftest.py`` does."""
+    assert built_type(tmp_path) == 'PositionalLabelClassifier'
+
+
+def test_mmpretrain_may_be_imported_before_poslabel_mm(tmp_path):
     script = (
-        f'{first}\n'
+        'import mmpretrain, poslabel_mm\n'
+        'from pathlib import Path\n'
         'from mmengine.config import Config\n'
-        'from mmpretrain import list_models\n'
-        "assert 'vit-b_apl_in1k' in list_models('*apl*')\n"
-        'import tempfile, os\n'
-        "path = os.path.join(tempfile.mkdtemp(), 'a.py')\n"
-        "open(path, 'w').write(\"_base_ = 'poslabel_mm::vit-tiny_apl_digits.py'\")\n"
-        'cfg = Config.fromfile(path)\n'
-        'from mmengine.registry import MODELS, init_default_scope\n'
-        "init_default_scope('mmpretrain')\n"
-        'print(type(MODELS.build(cfg.model)).__name__)\n'
+        f'{inspect.getsource(built_type)}\n'
+        f'print(built_type({str(tmp_path)!r}))\n'
     )
     done = subprocess.run([sys.executable, '-c', script], cwd=ROOT, capture_output=True, text=True)
     if first.startswith('import poslabel_mm'):

@@ -29,8 +29,8 @@ from poslabel_mm import UserError, __main__, cli, config_path
 from poslabel_mm.benchmark.command import parse_args
 from poslabel_mm.benchmark.steps import load
 from poslabel_mm.engine.cpu import SET
-from poslabel_mm.experiments import arguments as reproduce_arguments
 from poslabel_mm.experiments import chain as chain_module
+from poslabel_mm.experiments import command as reproduce_module
 from poslabel_mm.experiments import quickstart as quickstart_module
 from poslabel_mm.experiments.manifest import load_paper
 from poslabel_mm.experiments.selection import select
@@ -435,7 +435,7 @@ def chain(path: Path, *words: str) -> None:
 
 
 def reproduce(path: Path, *words: str) -> None:
-    args = reproduce_arguments.parse_args(list(words), path.name)
+    args = reproduce_module.parse_args(list(words), path.name)
     select(load_paper(args.manifest), args.table, args.row, args.figure)
 
 

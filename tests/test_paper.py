@@ -74,8 +74,8 @@ def _iterations(recipe, images):
 
 def test_tables_and_figures_are_those_of_the_paper():
     rows = {table.id: len(table.rows) for table in PAPER.tables}
-    assert rows == {1: 6, 2: 6, 3: 7, 4: 12, 5: 12, 6: 12, 7: 4}
-    assert [figure.id for figure in PAPER.figures] == [5, 7, 8]
+    assert rows == {'1': 6, '2': 6, '3': 7, '4': 12, '5': 12, '6': 12, '7': 4}
+    assert [figure.id for figure in PAPER.figures] == ['5', '7', '8']
     assert all('top1' in row.paper for _, row in ROWS)
 
 
@@ -242,6 +242,10 @@ FIRST_ROW = 'tables', 0, 'rows', 0
         (_change('figures', 0, kind='pie'), "figure 5: kind is 'sweep'"),
         (_change('figures', 1, values=[1]), "figure 7: kind is 'sweep'"),
         (_change('figures', 0, configs=['x.py']), 'figure 5: there is no config x'),
+        (_change('figures', 0, id='a/b'), 'figure a/b: its id, which names its file, must be'),
+        (_change('tables', 0, id='2'), 'table 2 is there twice'),
+        (_change('tables', 0, id=None), 'tables: the id None is neither a number nor text'),
+        (_change(data=['x']), 'data must be the path of a folder'),
         (_drop('tables'), 'the file: missing tables'),
         (_drop('datasets'), "no dataset 'digits' is described; there are none"),
         (
@@ -537,14 +541,14 @@ def _label(row):
 def test_model_is_what_the_row_says(table, row):
     model = load(row.config).model
     parts = row.name.split(' + ')
-    family = 'ViT-B' if table.id == 3 else parts[0]
+    family = 'ViT-B' if table.id == '3' else parts[0]
     kind, archs, width = BACKBONES[family]
     backbone = model.backbone
     assert backbone.get('arch', backbone.get('model_name')) in archs
     encoding = backbone.get('pos_encoding')
     if row.pretrain:
         assert encoding == 'learned_sincos'
-    elif table.id in (1, 2) and 'PE' not in parts:
+    elif table.id in ('1', '2') and 'PE' not in parts:
         assert encoding == 'none'
     else:
         assert encoding == ('cpe' if 'Swin' in kind else None)
@@ -602,7 +606,7 @@ def test_a_labelled_row_differs_from_its_baseline_by_the_label_alone(table, row)
     assert _label(baseline) is None
     expected = set(LABEL)
     if row.recipe != baseline.recipe:
-        assert table.id == 3 and 'flips' in row.recipe
+        assert table.id == '3' and 'flips' in row.recipe
         expected |= FLIPS
     if row.pretrain:
         expected |= START
@@ -647,7 +651,7 @@ def test_header_has_the_rows_and_no_others(name):
         if row.config == name
     }
     said = {
-        (int(table), row, *values.split(' / '))
+        (table, row, *values.split(' / '))
         for table, row, values in re.findall(
             r'^# Table (\d), row "([^"]+)": ([\d./ ]+)\.$', _header(name), re.M
         )

@@ -3,20 +3,20 @@
 import json
 import re
 import shutil
-import signal
 import sys
 from pathlib import Path
 
 import pytest
 import torch
+from in_process import InProcess
 from mmengine.config import Config
 from mmengine.registry import MODELS
 from mmpretrain.structures import DataSample
 from tiny_run import make_images, weights, write_config
 
 from poslabel_mm import UserError, config_path
-from poslabel_mm.engine.folder_lock import hand_on
-from poslabel_mm.experiments import chain
+from poslabel_mm.experiments import chain, work
+from poslabel_mm.experiments.chain_run import chain_of
 from poslabel_mm.launch import tools as launch
 
 PAIRS = {
@@ -148,30 +148,6 @@ def test_finetuned_tokens_are_normalised_before_the_head_reads_them():
 # ------------------------------------------------------------ the one command
 
 
-class HereAndNow:
-    """Runs the tools in this process, and remembers which."""
-
-    def __init__(self, monkeypatch):
-        self.monkeypatch = monkeypatch
-        self.tools = []
-        self.told = None
-
-    def __call__(self, *arguments, **options):
-        return self
-
-    def run(self, words, env, locks, out):
-        tool = Path(words[1]).name
-        self.tools.append(tool)
-        self.monkeypatch.setattr(sys, 'argv', words[1:])
-        # It is called from a thread, where signals cannot be handled.
-        with self.monkeypatch.context() as patched:
-            patched.setattr(signal, 'signal', lambda *arguments: None)
-            for name, value in {**env, **hand_on(locks)}.items():
-                patched.setenv(name, value)
-            {'train.py': launch.train, 'test.py': launch.test}[tool]()
-        return 0
-
-
 PRETRAINING = """
 _base_ = {base!r}
 model = dict(
@@ -223,8 +199,8 @@ def call(monkeypatch):
     monkeypatch.setenv('POSLABEL_MM_RESUME_COMMAND', '')
 
     def call(*argv):
-        process = HereAndNow(monkeypatch)
-        monkeypatch.setattr(chain, 'ChildProcesses', process)
+        process = InProcess(monkeypatch)
+        monkeypatch.setattr(work, 'ChildProcesses', process)
         assert chain.main([str(argument) for argument in argv]) == 0
         return process.tools
 
@@ -304,7 +280,7 @@ def test_what_cannot_work_is_said_before_anything_is_trained(
 def test_a_finetuned_model_is_not_paired_with_another_pretraining(call, configs, tmp_path, left):
     """As after `rm -r work/mae`; nothing is trained, nothing lost."""
     work = tmp_path / 'work'
-    run = chain.chain_of(*configs, 0, work)
+    run = chain_of(*configs, 0, work)
     for one in run.pretraining, run:
         one.claim().close()
         (one.folder / '20260101_000000').mkdir()

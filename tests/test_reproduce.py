@@ -15,15 +15,17 @@ from pathlib import Path
 import pytest
 from mmengine.config import Config
 from mmpretrain.models import MAEViT
+from PIL import Image
 
 from poslabel_mm import UserError, config_path
-from poslabel_mm.experiments import command, figures, progress, results, selection
+from poslabel_mm.experiments import command, figures, progress, results, selection, work
 from poslabel_mm.experiments.folder_check import check_checkpoint, check_folder
 from poslabel_mm.experiments.manifest import load_paper
 from poslabel_mm.experiments.run import Run
+from poslabel_mm.experiments.scale import Scale
 from poslabel_mm.experiments.selection import Selection, options_folder, select
 from poslabel_mm.experiments.settings import comparable_settings, first_difference
-from poslabel_mm.experiments.tiny import Scale, tiny_config
+from poslabel_mm.experiments.tiny import tiny_config
 from poslabel_mm.launch.child_processes import ChildProcesses
 from poslabel_mm.models import PositionalLabelHead, RelativePositionalLabelHead
 
@@ -43,7 +45,7 @@ def tool(monkeypatch, tmp_path):
 def call(tool, monkeypatch):
     """Call it with arguments; the children are only pretended."""
     children = Pretended()
-    monkeypatch.setattr(tool, 'ChildProcesses', lambda *arguments: children.made_with(arguments))
+    monkeypatch.setattr(work, 'ChildProcesses', lambda *arguments: children.made_with(arguments))
 
     def call(*argv):
         children.commands.clear()
@@ -86,6 +88,9 @@ class Pretended:
                 json.dumps({'accuracy/top1': top1, 'accuracy/top5': top1 + 20})
             )
         return 0
+
+    def restore(self):
+        pass
 
     @property
     def tools(self):
@@ -191,9 +196,9 @@ def test_the_page_on_fashion_mnist_shows_what_was_measured():
         for line in csv.DictReader(file):
             assert table.row(line['row']).config == line['config']
             measured[line['row']][int(line['seed'])] = {'accuracy/top1': float(line['top1'])}
-    lines = [results._line(table, row, measured) for row in table.rows]
+    lines = [results._cells(table, row, measured) for row in table.rows]
     page = (ROOT / 'docs' / 'fashion-mnist.md').read_text('utf-8')
-    assert results._grid(results.HEADER, lines) in page
+    assert results._markdown_table(results.HEADER, lines) in page
 
 
 def test_everything_is_listed_and_nothing_made(call, capsys, tmp_path):
@@ -344,7 +349,7 @@ def test_progress_is_said_when_it_changes(tool, capsys):
         if epoch and not run.folder.is_dir():
             train(run.folder, run.config, epoch)
         display.update()
-        display.say_progress()
+        display.print_progress()
     lines = capsys.readouterr().out.splitlines()
     assert [line.partition('seed 0: ')[2] for line in lines] == [
         'in its first epoch',
@@ -393,13 +398,27 @@ def test_defaults_of_swept_options_are_the_models():
         (['--row', '4/vit'], 'no row vit; there are vit-b, deit-b'),
         (['--row', 'vit-b'], 'write TABLE/ROW'),
         (['--row', 'pe'], 'write TABLE/ROW, such as 1/pe, or'),
-        (['--row', 'a/vit-b'], 'not of the form TABLE/ROW'),
+        (['--row', 'a/vit-b'], 'no table a; there are 1, 2'),
         (['--figure', '6'], 'no figure of runs 6; there are 5, 7, 8'),
-        (['--table', 'x'], 'expected a whole number'),
+        (['--table', 'x'], 'no table x; there are 1, 2'),
         (['--all', '--table', '1'], 'leave out'),
         (['--all', '--launcher', 'slurm'], 'go together'),
-        (['--all', '--epochs', '2'], 'are for --scale tiny'),
+        (['--all', '--epochs', '2'], 'is for --scale tiny'),
         (['--all', '--manifest', 'fashion-mnist', '--scale', 'tiny'], 'small as they are'),
+        (
+            ['--all', '--manifest', ROOT / 'configs' / 'digits.yml', '--scale', 'tiny'],
+            'models of digits are small as they are',
+        ),
+        (
+            ['--all', '--scale', 'tiny', '--data', 'photographs'],
+            'tiny trains on fashion_mnist or digits: leave out --data photographs',
+        ),
+        (['--all', '--data', 'digits'], '--data digits is for --scale tiny, and no folder'),
+        (['--all', '--data', 'nowhere'], '--data .*/nowhere is no folder'),
+        (
+            ['--table', 1, '--manifest', 'digits', '--data', ROOT],
+            f'--data {ROOT} has no place in vit-tiny_digits.py: its datasets have no data_root',
+        ),
         (['--all', '--cfg-options', 'a'], 'KEY=VALUE pairs, got a'),
         (['--all', '--cfg-options', 'randomness.seed=1'], 'given by --seeds'),
         (['--all', '--work-dir', 'a,b'], 'without commas'),
@@ -452,6 +471,101 @@ def test_a_mistake_is_one_line_before_anything_is_made(call, tmp_path, argv, mes
     with pytest.raises(UserError, match=message):
         call(*argv)
     assert not list(tmp_path.iterdir())
+
+
+@pytest.mark.parametrize('manifest', [ROOT / 'configs' / 'paper.yml', 'paper'])
+def test_the_shipped_manifest_may_be_given_by_its_path(call, capsys, monkeypatch, manifest):
+    if manifest != 'paper':
+        manifest = os.path.relpath(manifest)
+    assert call('--manifest', manifest, '--row', '1/pe', *TINY) == 0
+    assert f'1 of 1 runs to be done, in {FOLDER}' in capsys.readouterr().out
+    assert (FOLDER / 'vit-b_in1k' / 'seed0' / 'metrics.json').is_file()
+
+
+STUDY = """
+title: A study
+tables:
+  - id: depth
+    title: Two
+    rows:
+      - {id: 1, name: A, config: vit-s_folder.py}
+      - {id: b/16, name: B, config: vit-s_apl_folder.py, baseline: 1}
+  - id: 2
+    title: None
+    rows: []
+figures:
+  - {id: loss, title: Loss, kind: curves, configs: [vit-s_folder.py], x: epoch, y: loss_cls}
+"""
+
+
+@pytest.fixture
+def study(tmp_path):
+    """A manifest of one's own beside its images, two classes of one each, and a folder of them."""
+    folder = tmp_path / 'study'
+    for side in 'train', 'test':
+        for name in 'cat', 'dog':
+            image = folder / 'photos' / side / name / '0.png'
+            image.parent.mkdir(parents=True)
+            Image.new('RGB', (8, 8)).save(image)
+    (folder / 'my.yml').write_text(STUDY)
+    return folder / 'my.yml'
+
+
+@pytest.mark.parametrize(
+    'selected, rows',
+    [
+        (['--table', 'depth'], ['1', 'b/16']),
+        (['--row', 'depth/1'], ['1']),
+        (['--row', 'depth/b/16'], ['b/16']),
+        (['--table', 'depth', '--row', 'b/16'], ['b/16']),
+        (['--figure', 'loss'], ['vit-s_folder.py']),
+    ],
+)
+def test_ids_may_be_text(call, capsys, study, selected, rows):
+    assert call('--manifest', study, '--list', *selected) == 0
+    _, _, *lines = capsys.readouterr().out.splitlines()
+    assert [line.split()[1 if 'loss' not in selected else 2] for line in lines] == rows
+
+
+def test_what_has_no_rows_cannot_be_run(call, study):
+    with pytest.raises(UserError, match='there is nothing to run'):
+        call('--manifest', study, '--table', 2)
+    with pytest.raises(UserError, match='no table 3; there are depth, 2'):
+        call('--manifest', study, '--table', 3)
+    with pytest.raises(UserError, match='does not say of which table: .* such as depth/1, or'):
+        call('--manifest', study, '--row', '1')
+
+
+def test_a_study_is_run_on_images_of_ones_own(call, capsys, study):
+    arguments = ('--manifest', study, '--table', 'depth')
+    photos = study.parent / 'photos'
+    assert call(*arguments, '--data', photos) == 0
+    out = capsys.readouterr().out
+    parent = Path('work_dirs/my/data=photos')
+    assert (
+        f'2 of 2 runs to be done, in {parent}' in out and 'A study, on the images of photos' in out
+    )
+    assert len(call.children.commands) == 4
+    for words in call.children.commands:
+        assert words[words.index('--data') + 1] == os.path.relpath(photos)
+    settings = json.loads((parent / 'vit-s_folder/seed0/run.json').read_text())['settings']
+    assert settings['model']['head']['num_classes'] == 2
+    assert settings['classes'] == ['cat', 'dog']
+
+    # The manifest may say so; the folder is relative to it, and the runs are the same.
+    study.write_text(STUDY + 'data: photos\n')
+    assert call(*arguments) == 0 and call.children.commands == []
+    assert call(*arguments, '--list') == 0
+    assert capsys.readouterr().out.count('tested') == 2
+    # Images of the same name that are of other classes are another experiment.
+    for side in 'train', 'test':
+        os.rename(photos / side / 'cat', photos / side / 'cow')
+    assert call(*arguments) == 1
+    assert "made with other settings, classes.0='cat' and not 'cow'" in capsys.readouterr().err
+    os.rename(photos, study.parent / 'gone')
+    with pytest.raises(UserError, match='my.yml: its data .*/photos is no folder'):
+        call(*arguments)
+    assert call(*arguments, '--data', study.parent / 'gone', '--dry-run') == 0
 
 
 # --------------------------------------------------------------- what is done
@@ -697,7 +811,7 @@ def test_means_spreads_and_gains_paired_by_seed(tmp_path, monkeypatch):
     assert 'NVIDIA H100, 2 processes' in text and 'torch ' in text
     assert text.startswith('# Results at a TINY scale')
     kept = results.measured_tables(some, [0])
-    assert [table.id for table, _ in kept.rows] == [1, 1, 1]
+    assert [table.id for table, _ in kept.rows] == ['1', '1', '1']
     # Of a single seed there is no spread, and no gain without its baseline.
     text = results.markdown(chosen(['1/pe-apl']), [1])
     assert '| 64.00 | 84.00 | +1.20 | +2.00 | 1 |' in text
@@ -817,9 +931,9 @@ def test_figures_without_a_common_seed_draw_those_asked_for():
     found = [figures.Point('a', seed, 1.0, 0.0) for seed in (0, 1, 2)] + [
         figures.Point('b', 3, 1.0, 0.0)
     ]
-    assert figures.comparable(found, [1, 3]) == [found[1], found[3]]
-    assert figures.comparable(found, [4]) == found
-    assert figures._seeds(found) == '1 to 3 seeds, mean ± standard deviation'
+    assert figures.with_common_seeds(found, [1, 3]) == [found[1], found[3]]
+    assert figures.with_common_seeds(found, [4]) == found
+    assert figures._seed_count(found) == '1 to 3 seeds, mean ± standard deviation'
 
 
 def test_figures_show_their_title_and_the_names_of_the_rows(tmp_path, monkeypatch):

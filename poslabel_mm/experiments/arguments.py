@@ -1,32 +1,31 @@
-"""Train and test the rows of a manifest's tables, and draw its figures.
+"""Arguments that several commands take, and how they are parsed.
 
-    reproduce --list
-    reproduce --table 5 [--table 6] [--gpus 8] [--seeds 0 1 2]
-    reproduce --row 4/vit-b-apl --row 4/vit-b
-    reproduce --figure 8
-    reproduce --all --dry-run
-    reproduce --all --scale tiny
-    reproduce --manifest my_study.yml --all --seeds 0 1 2
-
-Finished runs are skipped and interrupted ones are resumed: repeat the command.
---dry-run prints the shell commands and makes nothing.
+Nothing here, nor in the modules of the commands themselves, imports the MM stack or torch before
+the arguments are parsed: help answers at once.
 """
 
 import argparse
 from collections.abc import Callable
-from pathlib import Path
 from typing import NoReturn
 
 from poslabel_mm.errors import UserError
-from poslabel_mm.experiments.manifest import list_manifests
-from poslabel_mm.experiments.tiny import DATA
-from poslabel_mm.launch.cpu_threads import bound_cores
-
-AMP = ('optim_wrapper.type=AmpOptimWrapper', 'optim_wrapper.loss_scale=dynamic')
 
 
 class Parser(argparse.ArgumentParser):
-    """An argument parser whose errors are :class:`UserError`."""
+    """An argument parser that keeps the lines of its description; its errors are
+    :class:`UserError`.
+
+    Args:
+        prog (str): The command's name, for help and errors.
+        description (str): What help says of the command.
+    """
+
+    def __init__(self, prog: str, description: str) -> None:
+        super().__init__(
+            prog=prog,
+            description=description,
+            formatter_class=argparse.RawDescriptionHelpFormatter,
+        )
 
     def error(self, message: str) -> NoReturn:
         raise UserError(f'{message}; {self.prog} --help lists the options')
@@ -49,161 +48,35 @@ def whole_number(least: int) -> Callable[[str], int]:
     return parse
 
 
-def parse_args(argv: list[str], prog: str) -> argparse.Namespace:
-    """Parse and check the arguments of ``reproduce``.
+def add_seeds(parser: argparse._ActionsContainer, default: list[int], note: str = '') -> None:
+    """Add ``--seeds``.
 
     Args:
-        argv (list[str]): The arguments.
-        prog (str): The command's name, for help and errors.
-
-    Returns:
-        argparse.Namespace: The arguments, with all defaults filled in.
-
-    Raises:
-        UserError: If an argument is wrong, or two do not go together.
+        parser (argparse._ActionsContainer): A parser, or a group of arguments.
+        default (list[int]): The seeds without the option.
+        note (str): Follows the default in the help.
     """
-    parser = Parser(
-        prog=prog, description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
-    what = parser.add_argument_group('what')
-    what.add_argument(
-        '--list',
-        action='store_true',
-        help="rows, the paper's and the measured values, and what is done",
-    )
-    what.add_argument(
-        '--table',
-        type=whole_number(1),
-        action='append',
-        default=[],
-        metavar='N',
-        help='all rows of a table; may be given several times, as --row and --figure',
-    )
-    what.add_argument(
-        '--row', action='append', default=[], metavar='TABLE/ROW', help='or ROW beside one --table'
-    )
-    what.add_argument(
-        '--figure',
-        type=whole_number(1),
-        action='append',
-        default=[],
-        metavar='N',
-        help='all runs of a figure',
-    )
-    what.add_argument('--all', action='store_true', help='all tables and figures')
-    what.add_argument(
-        '--manifest',
-        default='paper',
-        metavar='NAME|FILE',
-        help='whose tables and figures: a shipped manifest '
-        f'({", ".join(list_manifests())}; default: paper), or a YAML file of '
-        'your own, its configs beside it or shipped ones',
-    )
-    how = parser.add_argument_group('how')
-    how.add_argument(
+    parser.add_argument(
         '--seeds',
         type=whole_number(0),
         nargs='+',
-        default=[0],
+        default=default,
         metavar='SEED',
-        help='default: 0; the tables average all that are there',
+        help=f'default: {" ".join(map(str, default))}{note}',
     )
-    how.add_argument(
-        '--work-dir',
-        type=Path,
-        help='of one manifest (default: work_dirs/reproduce, or '
-        'work_dirs/MANIFEST of another than the paper)',
-    )
-    how.add_argument(
-        '--cfg-options',
-        nargs='+',
-        default=[],
-        metavar='KEY=VALUE',
-        help='for every config; runs with other options keep other folders',
-    )
-    how.add_argument('--amp', action='store_true', help='train in mixed precision')
-    how.add_argument(
-        '--dry-run', action='store_true', help='print the shell commands, and make nothing'
-    )
-    where = parser.add_argument_group('where')
-    where.add_argument(
+
+
+def add_gpus(parser: argparse._ActionsContainer, batch: str) -> None:
+    """Add ``--gpus``.
+
+    Args:
+        parser (argparse._ActionsContainer): A parser, or a group of arguments.
+        batch (str): What the help says of the batch.
+    """
+    parser.add_argument(
         '--gpus',
         type=whole_number(1),
         default=1,
         metavar='N',
-        help='processes, one a GPU (or on the CPU where there is none); the '
-        "recipe's batch is shared out over them",
+        help=f'processes, one a GPU (or on the CPU where there is none); {batch}',
     )
-    where.add_argument(
-        '--batch-per-gpu',
-        type=whole_number(1),
-        metavar='N',
-        help="N images at a time on every GPU; gradients are accumulated up to the recipe's batch",
-    )
-    where.add_argument(
-        '--launcher', choices=['pytorch', 'slurm'], default='pytorch', help='default: pytorch'
-    )
-    where.add_argument('--partition', help="Slurm's, with --launcher slurm")
-    where.add_argument(
-        '--jobs',
-        type=whole_number(1),
-        metavar='N',
-        help='runs at a time, on the same devices (default: 1; with --scale '
-        'tiny the CPU cores, at most 8)',
-    )
-    tiny = parser.add_argument_group('tiny')
-    tiny.add_argument(
-        '--scale',
-        choices=['full', 'tiny'],
-        default='full',
-        help='tiny: small models of the same families, on a CPU in minutes',
-    )
-    tiny.add_argument(
-        '--data',
-        choices=DATA,
-        help='of --scale tiny (default: fashion_mnist where its files are, else digits)',
-    )
-    tiny.add_argument('--epochs', type=whole_number(1), help='of --scale tiny (default: 1)')
-    args = parser.parse_args(argv)
-    _check_and_complete(args)
-    return args
-
-
-def _check_and_complete(args: argparse.Namespace) -> None:
-    """Refuse arguments that do not go together, and set the defaults that depend on others."""
-    if not (args.list or args.all or args.table or args.row or args.figure):
-        raise UserError(
-            'nothing was asked for: give --list, --table N, --row TABLE/ROW, --figure N or --all'
-        )
-    if args.all and (args.table or args.row or args.figure):
-        raise UserError('--all is every table and figure: leave out --table, --row and --figure')
-    if (args.launcher == 'slurm') != (args.partition is not None):
-        raise UserError('--launcher slurm and --partition P go together')
-    if args.scale == 'tiny' and args.manifest != 'paper':
-        raise UserError(
-            f'--scale tiny is for the paper: the models of {args.manifest} are small as they are'
-        )
-    if args.scale == 'full' and (args.data or args.epochs):
-        raise UserError("--data and --epochs are for --scale tiny; the paper's size has its own")
-    wrong = [
-        text for text in args.cfg_options if not text.partition('=')[0].strip() or '=' not in text
-    ]
-    if wrong:
-        raise UserError(f'--cfg-options takes KEY=VALUE pairs, got {" ".join(wrong)}')
-    own = next((o for o in args.cfg_options if o.startswith('randomness.seed=')), None)
-    if own:
-        raise UserError(f'--cfg-options {own}: seeds are given by --seeds')
-    if args.work_dir is None:
-        name = 'reproduce' if args.manifest == 'paper' else Path(args.manifest).stem
-        args.work_dir = Path('work_dirs', name)
-    if set(',[]()\'"') & set(str(args.work_dir)):
-        raise UserError(
-            f'--work-dir {args.work_dir} must be without commas, brackets and '
-            'quotes: MMEngine would take it for a list'
-        )
-    if args.work_dir.exists() and not args.work_dir.is_dir():
-        raise UserError(f'--work-dir {args.work_dir} is a file')
-    args.seeds = list(dict.fromkeys(args.seeds))
-    if args.amp:
-        args.cfg_options = [*args.cfg_options, *AMP]
-    args.jobs = args.jobs or (min(8, bound_cores()) if args.scale == 'tiny' else 1)

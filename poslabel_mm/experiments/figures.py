@@ -34,7 +34,7 @@ class Point(NamedTuple):
     y: float
 
 
-def points(selection: Selection, figure: Figure, seeds: Sequence[int]) -> list[Point]:
+def measured_points(selection: Selection, figure: Figure, seeds: Sequence[int]) -> list[Point]:
     """What has been measured for a figure; runs that lack are left out.
 
     Of a sweep only runs that have ended count.
@@ -44,7 +44,8 @@ def points(selection: Selection, figure: Figure, seeds: Sequence[int]) -> list[P
         for config, x, run in selection.figure_runs(figure, seed):
             if figure.kind == 'curves':
                 found += [
-                    Point(config, seed, epoch, y) for epoch, y in by_epoch(run, figure.y).items()
+                    Point(config, seed, epoch, y)
+                    for epoch, y in epoch_means(run, figure.y).items()
                 ]
             elif run.state().epoch and run.is_trained:
                 y = last_value(run, figure.y)
@@ -53,7 +54,7 @@ def points(selection: Selection, figure: Figure, seeds: Sequence[int]) -> list[P
     return found
 
 
-def comparable(found: Sequence[Point], asked: Sequence[int]) -> list[Point]:
+def with_common_seeds(found: Sequence[Point], asked: Sequence[int]) -> list[Point]:
     """The points of the seeds that every place of every curve has.
 
     A table may have more seeds of one place than a figure has of the others;
@@ -68,11 +69,11 @@ def comparable(found: Sequence[Point], asked: Sequence[int]) -> list[Point]:
     return kept or list(found)
 
 
-def by_epoch(run: Run, key: str) -> dict[int, float]:
+def epoch_means(run: Run, key: str) -> dict[int, float]:
     """The mean of a logged value over every epoch."""
     epochs: dict[int, list[float]] = {}
     for entry in run.entries():
-        value = logged(entry, key, run)
+        value = logged_value(entry, key, run)
         if value is not None and math.isfinite(value):
             epochs.setdefault(int(entry['epoch']), []).append(value)
     return {epoch: mean(values) for epoch, values in sorted(epochs.items())}
@@ -83,11 +84,11 @@ def last_value(run: Run, key: str) -> float | None:
     metrics = run.state().metrics or {}
     if key in metrics:
         return metrics[key]
-    epochs = by_epoch(run, key)
+    epochs = epoch_means(run, key)
     return epochs.get(run.cfg.train_cfg.max_epochs)
 
 
-def logged(entry: dict[str, float], key: str, run: Run) -> float | None:
+def logged_value(entry: dict[str, float], key: str, run: Run) -> float | None:
     """A key of the log, or one of the manifest's two names.
 
     ``loss_cls`` is what a stock classifier logs as ``loss``; ``position_loss``
@@ -118,7 +119,7 @@ def draw(selection: Selection, figure: Figure, asked: Sequence[int]) -> tuple[Pa
     Raises:
         UserError: Without matplotlib, or if they cannot be written.
     """
-    found = comparable(points(selection, figure, selection.seeds(asked)), asked)
+    found = with_common_seeds(measured_points(selection, figure, selection.seeds(asked)), asked)
     if not found:
         return None
     stem = selection.parent / f'figure{figure.id}'
@@ -142,7 +143,7 @@ def _png(selection: Selection, figure: Figure, found: Sequence[Point]) -> bytes:
         ) from None
     canvas = Canvas(figsize=(6.4, 4.4), layout='constrained')
     axes = canvas.subplots()
-    names = _names(selection)
+    names = _curve_names(selection)
     for config in figure.configs:
         at: dict[float, list[float]] = {}
         for point in found:
@@ -171,9 +172,9 @@ def _png(selection: Selection, figure: Figure, found: Sequence[Point]) -> bytes:
         axes.xaxis.set_major_locator(MaxNLocator(integer=True, min_n_ticks=1))
         axes.set_xlim(left=min(0.5, min(point.x for point in found)))
     axes.ticklabel_format(axis='y', useOffset=False)
-    heading = f'Figure {figure.id}: {figure.title} ({_seeds(found)})'
+    heading = f'Figure {figure.id}: {figure.title} ({_seed_count(found)})'
     axes.set_title(textwrap.fill(heading, TITLE_WIDTH), fontsize='medium')
-    if selection.scale.data or selection.options:
+    if selection.scale.data or selection.data or selection.options:
         text = title(selection).replace('`', '')
         canvas.suptitle(text, fontsize='x-small', color='firebrick', wrap=True)
     axes.grid(alpha=0.3)
@@ -183,7 +184,7 @@ def _png(selection: Selection, figure: Figure, found: Sequence[Point]) -> bytes:
     return image.getvalue()
 
 
-def _names(selection: Selection) -> dict[str, str]:
+def _curve_names(selection: Selection) -> dict[str, str]:
     """What the paper's tables call a config, the first one that has it."""
     names: dict[str, str] = {}
     for _, row in selection.rows:
@@ -191,7 +192,7 @@ def _names(selection: Selection) -> dict[str, str]:
     return names
 
 
-def _seeds(found: Sequence[Point]) -> str:
+def _seed_count(found: Sequence[Point]) -> str:
     """Over how many seeds the means are, at every place of the curves."""
     at: dict[tuple[str, float], int] = {}
     for point in found:

@@ -1,10 +1,14 @@
-"""Whether what lies in a run's folder is that run's own."""
+"""Whether what lies in a run's folder is that run's own, and how it is removed."""
 
+import shutil
+from collections.abc import Iterable
+from contextlib import ExitStack
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from mmengine.config import Config
 
+from poslabel_mm.engine.folder_lock import NAME, lock_folder
 from poslabel_mm.engine.hooks.last_saved import last_saved
 from poslabel_mm.errors import UserError
 from poslabel_mm.experiments import logs
@@ -31,7 +35,7 @@ def check_folder(run: 'Run') -> None:
         difference = first_difference(comparable_settings(record['settings']), run.settings())
     elif run.dumped.is_file():
         difference = _difference_from_dumped(run)
-    elif any(p.name not in ('lock', 'config') for p in run.folder.iterdir()):
+    elif any(p.name not in (NAME, 'config') for p in run.folder.iterdir()):
         raise UserError(f'{run.folder} holds files of another origin: {way_out}')
     else:
         return
@@ -52,6 +56,30 @@ def check_checkpoint(run: 'Run') -> None:
             f'{before.checkpoint} is gone, with which {run.name} is to go '
             f'on: put it back, or move {before.folder} away'
         )
+
+
+def clear_folders(runs: Iterable['Run']) -> None:
+    """Remove what runs have left, but for the files that lock their folders.
+
+    Raises:
+        UserError: If a folder holds files of another origin, or another process is at work in
+            it; then nothing is removed.
+    """
+    folders = [run.folder for run in runs if run.folder.is_dir()]
+    for folder in folders:
+        if not (folder / 'run.json').is_file() and any(p.name != NAME for p in folder.iterdir()):
+            raise UserError(f'{folder} holds files of another origin: choose another --work-dir')
+    with ExitStack() as locks:
+        for folder in folders:
+            locks.enter_context(lock_folder(folder))
+        for path in (path for folder in folders for path in folder.iterdir()):
+            try:
+                if path.is_dir() and not path.is_symlink():
+                    shutil.rmtree(path)
+                elif path.name != NAME:
+                    path.unlink()
+            except OSError as error:
+                raise UserError(f'{path} cannot be removed: {error.strerror}') from error
 
 
 def _check_order(run: 'Run', way_out: str) -> None:

@@ -54,8 +54,8 @@ class Launcher(NamedTuple):
         Raises:
             UserError: If its batch cannot be shared out as it is to be.
         """
-        options = ['--resume', '--cfg-options', *self._split(run), *run.all_options]
-        config, folder = str(run.config_path), _shown(run.folder)
+        options = ['--resume', *_data(run), '--cfg-options', *self._split(run), *run.all_options]
+        config, folder = str(run.config_path), _shortest_path(run.folder)
         if self.partition:
             return self._slurm('slurm_train.sh', run.label, config, folder, *options)
         options = ['--work-dir', folder, *options]
@@ -67,14 +67,15 @@ class Launcher(NamedTuple):
         """Test the last checkpoint of a run; metrics in percent, as JSON."""
         options = [
             '--out',
-            _shown(run.metrics_path),
+            _shortest_path(run.metrics_path),
             '--out-item',
             'metrics',
+            *_data(run),
             '--cfg-options',
             *run.all_options,
         ]
-        config, checkpoint = str(run.config_path), _shown(run.checkpoint)
-        folder = _shown(run.folder / 'test')
+        config, checkpoint = str(run.config_path), _shortest_path(run.checkpoint)
+        folder = _shortest_path(run.folder / 'test')
         if self.partition:
             return self._slurm(
                 'slurm_test.sh',
@@ -141,10 +142,10 @@ class Launcher(NamedTuple):
     def _script(self, name: str, *arguments: str, **env: str) -> Command:
         python = _python()
         path = {} if python == 'python' else dict(PYTHON=python)
-        return Command(path | env, [_shown(self.tools / name), *arguments])
+        return Command(path | env, [_shortest_path(self.tools / name), *arguments])
 
     def _python(self, name: str, *arguments: str) -> Command:
-        return Command({}, [_python(), _shown(self.tools / name), *arguments])
+        return Command({}, [_python(), _shortest_path(self.tools / name), *arguments])
 
 
 def _python() -> str:
@@ -159,6 +160,10 @@ def _python() -> str:
     )
 
 
-def _shown(path: Path) -> str:
-    """Relative to here where that is shorter."""
+def _shortest_path(path: Path) -> str:
+    """The path, relative to the current folder where that is shorter."""
     return min(osp.relpath(path), osp.abspath(path), key=len)
+
+
+def _data(run: Run) -> list[str]:
+    return [] if run.data is None else ['--data', _shortest_path(Path(run.data))]

@@ -1,16 +1,17 @@
-"""What there is to be reproduced, and what has been done of it."""
+"""The list of a manifest's rows and figures, with what has been done of each."""
 
-import sys
 from collections.abc import Sequence
+from itertools import groupby
 from typing import NamedTuple
 
+from poslabel_mm.experiments.console import print_table
 from poslabel_mm.experiments.results import accuracy, measure, paper_value, title
 from poslabel_mm.experiments.run import Run
 from poslabel_mm.experiments.selection import Selection
 
 
 class Line(NamedTuple):
-    """Of the list, as text."""
+    """A line of the list, as text."""
 
     table: str
     row: str
@@ -20,49 +21,50 @@ class Line(NamedTuple):
     state: str
 
 
-HEADER = Line(*Line._fields)
-
-
-def lines(selection: Selection, seeds: Sequence[int]) -> list[Line]:
-    """Of every row and every run of a figure.
+def print_list(selection: Selection, seeds: Sequence[int]) -> None:
+    """Print the list. It has no column of the paper's values where no row has one.
 
     Args:
         selection (Selection): The rows and figures.
-        seeds (Sequence[int]): Whose state is told.
+        seeds (Sequence[int]): The seeds whose state is shown.
+    """
+    found = status_lines(selection, seeds)
+    columns = [
+        name for name in Line._fields if name != 'paper' or any(line.paper for line in found)
+    ]
+    groups = [
+        [[getattr(line, name) for name in columns] for line in lines]
+        for _, lines in groupby(found, key=lambda line: line.table)
+    ]
+    heading = f'{title(selection)}, in {selection.parent}'.replace('`', '')
+    print_table(heading, columns, groups, numbers=('paper', 'measured'))
+
+
+def status_lines(selection: Selection, seeds: Sequence[int]) -> list[Line]:
+    """Make a line for every row and for every run of a figure.
+
+    Args:
+        selection (Selection): The rows and figures.
+        seeds (Sequence[int]): The seeds whose state is shown.
     """
     found = []
     for table, row in selection.rows:
         measured = measure(selection, row, seeds)
         config = row.config if row.pretrain is None else f'{row.pretrain} → {row.config}'
-        found.append(
-            Line(
-                str(table.id),
-                row.id,
-                config,
-                paper_value(row),
-                accuracy(measured),
-                _state([selection.row_run(row, seed) for seed in seeds]),
-            )
-        )
+        state = _state([selection.row_run(row, seed) for seed in seeds])
+        found.append(Line(table.id, row.id, config, paper_value(row), accuracy(measured), state))
     for figure in selection.figures:
         by_seed = [selection.figure_runs(figure, seed) for seed in seeds]
         for points in zip(*by_seed):
             config, value, _ = points[0]
             swept = '' if value is None else f'{figure.option.rpartition(".")[2]}={value:g}'
-            found.append(
-                Line(
-                    f'Fig. {figure.id}',
-                    swept,
-                    config,
-                    '',
-                    '',
-                    _state([run for _, _, run in points]),
-                )
-            )
+            state = _state([run for _, _, run in points])
+            found.append(Line(f'Fig. {figure.id}', swept, config, '', '', state))
     return found
 
 
 def _state(runs: Sequence[Run]) -> str:
+    """The state of the runs of several seeds; it is written once where they agree."""
     texts = {run.seed: _state_of_run(run) for run in runs}
     if len(set(texts.values())) == 1:
         return next(iter(texts.values()))
@@ -76,30 +78,3 @@ def _state_of_run(run: Run) -> str:
         if before.epoch or before.is_running:
             return f'pre-training: {before}'
     return str(state)
-
-
-def print_list(selection: Selection, seeds: Sequence[int]) -> None:
-    """Print it: in a frame on a terminal, in plain columns otherwise."""
-    found = [HEADER, *lines(selection, seeds)]
-    heading = f'{title(selection)}, in {selection.parent}'.replace('`', '')
-    if not any(line.paper for line in found[1:]):
-        found = [(*line[:3], *line[4:]) for line in found]
-    header, *found = found
-    if sys.stdout.isatty():
-        from rich.console import Console
-        from rich.table import Table
-
-        table = Table(title=heading)
-        for name in header:
-            table.add_column(
-                name, justify='right' if name in ('paper', 'measured') else 'left', overflow='fold'
-            )
-        for i, line in enumerate(found):
-            last = i + 1 == len(found) or found[i + 1][0] != line[0]
-            table.add_row(*line, end_section=last)
-        Console().print(table, markup=False)
-        return
-    widths = [max(map(len, column)) for column in zip(header, *found)]
-    print(heading)
-    for cells in (header, *found):
-        print('  '.join(cell.ljust(width) for cell, width in zip(cells, widths)).rstrip())

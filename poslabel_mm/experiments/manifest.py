@@ -4,6 +4,7 @@ The file's header says what its fields mean. Nothing here imports torch.
 """
 
 import dataclasses
+import os.path as osp
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -12,8 +13,6 @@ import yaml
 
 from poslabel_mm.errors import UserError
 from poslabel_mm.stack.config_prefix import ROOT
-
-__all__ = ['Dataset', 'Figure', 'Paper', 'Row', 'Table', 'list_manifests', 'load_paper']
 
 
 @dataclass(frozen=True)
@@ -45,7 +44,7 @@ class Row:
         config (str): The config that is trained and tested: the name of a shipped one, or
             the path of another.
         recipe (str): Key of :attr:`Paper.recipes`; the table's by default, empty without any.
-        paper (Dict[str, float]): Reported accuracy in percent, ``top1`` and
+        paper (dict[str, float]): Reported accuracy in percent, ``top1`` and
             mostly ``top5``; empty for an experiment that is not the paper's.
         pretrain (str, optional): File name of the config whose last checkpoint
             the training starts from.
@@ -67,13 +66,13 @@ class Table:
     """A table of the paper.
 
     Attributes:
-        id (int): Its number.
+        id (str): Its number, or another name.
         title (str): What it compares.
-        rows (Tuple[Row, ...]): In the paper's order.
+        rows (tuple[Row, ...]): In the paper's order.
         data (Dataset, optional): What its rows are trained and tested on, if the file says.
     """
 
-    id: int
+    id: str
     title: str
     rows: tuple[Row, ...]
     data: Dataset | None = None
@@ -92,19 +91,19 @@ class Figure:
     """A figure of the paper, drawn from the logs of its runs.
 
     Attributes:
-        id (int): Its number.
+        id (str): Its number, or another name.
         title (str): What it shows.
         kind (str): ``'sweep'``: every config with ``option`` set to every one
             of ``values``, the last ``y`` against the value; ``'curves'``: the
             configs as they are, ``y`` against the epoch.
-        configs (Tuple[str, ...]): File names, a curve each.
+        configs (tuple[str, ...]): File names, a curve each.
         x, y (str): What the axes show; ``y`` is a key of the log, or
             ``'position_loss'`` or ``'loss_cls'`` as the file's header says.
         option (str): What a sweep sets, as for ``--cfg-options``.
-        values (Tuple[float, ...]): What a sweep sets it to, ascending.
+        values (tuple[float, ...]): What a sweep sets it to, ascending.
     """
 
-    id: int
+    id: str
     title: str
     kind: str
     configs: tuple[str, ...]
@@ -120,26 +119,29 @@ class Paper:
 
     Attributes:
         title (str): Heading of its results.
-        tables (Tuple[Table, ...]): In the paper's order.
-        figures (Tuple[Figure, ...]): Those that are made of runs.
-        recipes (Dict[str, Dict[str, Any]]): What the paper says of training.
+        tables (tuple[Table, ...]): In the paper's order.
+        figures (tuple[Figure, ...]): Those that are made of runs.
+        recipes (dict[str, dict[str, Any]]): What the paper says of training.
+        data (str, optional): Absolute path of a folder of images that every config uses in place
+            of its own data.
     """
 
     title: str
     tables: tuple[Table, ...]
     figures: tuple[Figure, ...] = ()
     recipes: dict[str, dict[str, Any]] = dataclasses.field(default_factory=dict)
+    data: str | None = None
 
-    def table(self, id: int) -> Table:
-        """The table of this number.
+    def table(self, id: str | int) -> Table:
+        """The table of this id.
 
         Raises:
             UserError: If there is none; lists those there are.
         """
         return _find(self.tables, id, 'table', 'the manifest')
 
-    def figure(self, id: int) -> Figure:
-        """The figure of this number.
+    def figure(self, id: str | int) -> Figure:
+        """The figure of this id.
 
         Raises:
             UserError: If there is none that is made of runs; lists those.
@@ -164,7 +166,7 @@ class Paper:
 
 def _find(items: tuple[Any, ...], id: Any, kind: str, where: str) -> Any:
     for item in items:
-        if item.id == id:
+        if item.id == str(id):
             return item
     known = ', '.join(str(item.id) for item in items)
     raise UserError(f'{where} has no {kind} {id}; there are {known}')
@@ -176,6 +178,20 @@ def list_manifests() -> list[str]:
     ``configs/metafile.yml`` is MMPretrain's index of models and none of them.
     """
     return sorted(p.stem for p in ROOT.glob('*.yml') if p.name != 'metafile.yml')
+
+
+def shipped_name(manifest: str | Path) -> str | None:
+    """The name of a shipped manifest.
+
+    Args:
+        manifest (str | Path): Its name or its path.
+
+    Returns:
+        str | None: The name; None if it is the path of another file.
+    """
+    path = Path(manifest).resolve()
+    name = path.stem if path.parent == ROOT and path.suffix == '.yml' else str(manifest)
+    return name if name in list_manifests() else None
 
 
 def load_paper(path: str | Path | None = None) -> Paper:
@@ -195,9 +211,10 @@ def load_paper(path: str | Path | None = None) -> Paper:
             too many, names a config, recipe, dataset or baseline that does not
             exist, or uses an id twice.
     """
-    if path is None or str(path) in list_manifests():
-        path = ROOT / f'{path or "paper"}.yml'
-    path = Path(path)
+    path = Path('paper' if path is None else path)
+    name = shipped_name(path)
+    if name is not None:
+        path = ROOT / f'{name}.yml'
     try:
         content = yaml.safe_load(path.read_text('utf-8'))
     except OSError as error:
@@ -206,8 +223,8 @@ def load_paper(path: str | Path | None = None) -> Paper:
     except UnicodeDecodeError as error:
         raise UserError(f'manifest {path} is no YAML: it is not text') from error
     except yaml.YAMLError as error:
-        said = ' '.join(str(error).split())
-        raise UserError(f'manifest {path} is no YAML: {said}') from error
+        reason = ' '.join(str(error).split())
+        raise UserError(f'manifest {path} is no YAML: {reason}') from error
     try:
         return _paper(content, path.parent)
     except UserError as error:
@@ -228,7 +245,10 @@ def _paper(content: Any, folder: Path) -> Paper:
     figures = tuple(
         _figure(entry, folder) for entry in _unique(paper.figures, 'figures', 'figure')
     )
-    paper = dataclasses.replace(paper, tables=tables, figures=figures)
+    if paper.data is not None and not isinstance(paper.data, str):
+        raise UserError('data must be the path of a folder')
+    data = paper.data and osp.abspath(folder / paper.data)
+    paper = dataclasses.replace(paper, tables=tables, figures=figures, data=data)
     _check_labels(paper)
     return paper
 
@@ -247,7 +267,10 @@ def _table(
     rows = []
     for entry_ in entries:
         at = f'{where}, row {entry_["id"]}'
-        row = _make(Row, {'recipe': entry.get('recipe', ''), **entry_}, at)
+        entry_ = {'recipe': entry.get('recipe', ''), **entry_}
+        if entry_.get('baseline') is not None:
+            entry_['baseline'] = str(entry_['baseline'])  # as the ids
+        row = _make(Row, entry_, at)
         if row.recipe and row.recipe not in recipes:
             raise UserError(
                 f'{at}: no recipe {row.recipe!r} is described; '
@@ -271,6 +294,8 @@ def _table(
 
 def _figure(entry: dict[str, Any], folder: Path) -> Figure:
     where = f'figure {entry["id"]}'
+    if '/' in entry['id']:
+        raise UserError(f'{where}: its id, which names its file, must be without /')
     figure = _make(Figure, entry, where)
     varied = {'sweep': (True, True), 'curves': (False, False)}
     if varied.get(figure.kind) != (bool(figure.option), bool(figure.values)):
@@ -306,19 +331,22 @@ def _check_labels(paper: Paper) -> None:
 
 
 def _unique(entries: Any, where: str, kind: str) -> list[dict[str, Any]]:
-    """The mappings of a list, whose ids must all differ."""
+    """The mappings of a list, whose ids must all differ. The ids become text."""
     if entries == ():
         return []  # left out
     if not isinstance(entries, list):
         raise UserError(f'{where} must be a list')
-    seen = set()
+    found: dict[str, dict[str, Any]] = {}
     for entry in entries:
         if not isinstance(entry, dict) or 'id' not in entry:
             raise UserError(f'{where}: an entry has no id')
-        if entry['id'] in seen:
-            raise UserError(f'{kind} {entry["id"]} is there twice')
-        seen.add(entry['id'])
-    return entries
+        if isinstance(entry['id'], bool) or not isinstance(entry['id'], (int, str)):
+            raise UserError(f'{where}: the id {entry["id"]!r} is neither a number nor text')
+        id = str(entry['id'])
+        if id in found:
+            raise UserError(f'{kind} {id} is there twice')
+        found[id] = {**entry, 'id': id}
+    return list(found.values())
 
 
 def _mapping(value: Any, where: str) -> dict[str, Any]:

@@ -31,20 +31,19 @@ class Display:
 
     On a terminal every run that is under way has a bar with its epoch, losses and position
     accuracy, below them one bar for all runs with the time left. Elsewhere a line is printed
-    when a run's epoch has changed since the last :meth:`say_progress`.
+    when a run's epoch has changed since the last :meth:`print_progress`.
 
     Args:
         runs (Iterable[Run]): Those that are to be done.
-        console (Console, optional): Where to. Defaults to standard output.
     """
 
-    def __init__(self, runs: Iterable[Run], console: Console | None = None) -> None:
-        self.console = console or Console(highlight=False)
+    def __init__(self, runs: Iterable[Run]) -> None:
+        self.console = Console(highlight=False)
         # An epoch of one run counts as much as one of another: a rough guess of the time left.
         self.epochs = {run: int(run.cfg.train_cfg.max_epochs) for run in runs}
         self.done: dict[Run, float] = dict.fromkeys(self.epochs, 0.0)
         self.active: list[Run] = []
-        self._said: dict[Run, str] = {}
+        self._printed: dict[Run, str] = {}
         self._lock = threading.Lock()
         self._bars: dict[Run, TaskID] = {}
         self._progress = Progress(
@@ -61,7 +60,7 @@ class Display:
             transient=True,
             disable=not self.console.is_terminal,
         )
-        self._all = self._progress.add_task(
+        self._bar_of_all = self._progress.add_task(
             '[bold]all runs', total=max(1, sum(self.epochs.values())), state=''
         )
 
@@ -72,7 +71,7 @@ class Display:
     def __exit__(self, *exc_info) -> None:
         self._progress.stop()
 
-    def say(self, line: str) -> None:
+    def print_line(self, line: str) -> None:
         """Print a line, above the bars where there are any."""
         self.console.print(line, markup=False, soft_wrap=True)
 
@@ -103,29 +102,29 @@ class Display:
                 self._progress.update(
                     self._bars[run],
                     completed=self.done[run],
-                    state=f'epoch {last["epoch"]:.0f}/{self.epochs[run]}{described(last)}',
+                    state=f'epoch {last["epoch"]:.0f}/{self.epochs[run]}{losses_text(last)}',
                 )
             finished = sum(self.done[run] >= self.epochs[run] for run in self.epochs)
             self._progress.update(
-                self._all,
+                self._bar_of_all,
                 completed=sum(self.done.values()),
                 state=f'{finished} of {len(self.epochs)} trained',
             )
 
-    def say_progress(self) -> None:
+    def print_progress(self) -> None:
         """Print a line for every run that has gone on; nothing where there are bars."""
         if self.console.is_terminal:
             return
         for run in list(self.active):
             state = run.state()._replace(is_running=False)
             text = str(state) if state.epoch else 'in its first epoch'
-            if self._said.get(run) != text:
-                self._said[run] = text
-                last = described(logs.last_entry(run.folder))
-                self.say(f'    {time.strftime("%H:%M")} {run.name}: {text}{last}')
+            if self._printed.get(run) != text:
+                self._printed[run] = text
+                last = losses_text(logs.last_entry(run.folder))
+                self.print_line(f'    {time.strftime("%H:%M")} {run.name}: {text}{last}')
 
 
-def described(entry: dict[str, float]) -> str:
+def losses_text(entry: dict[str, float]) -> str:
     """Losses and position accuracy of a training record, as text; empty without any."""
     text = ''
     loss = entry.get('loss_cls', entry.get('loss'))

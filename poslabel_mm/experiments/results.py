@@ -1,4 +1,4 @@
-"""The manifest's tables with what was measured: Markdown, and every value as CSV."""
+"""The tables of a manifest with the measured values, as Markdown and as CSV."""
 
 import csv
 import io
@@ -7,6 +7,7 @@ from dataclasses import replace
 from pathlib import Path
 from statistics import mean, stdev
 
+from poslabel_mm.engine.files import write_atomically
 from poslabel_mm.experiments.manifest import Row, Table
 from poslabel_mm.experiments.run import Run
 from poslabel_mm.experiments.selection import Selection
@@ -25,36 +26,37 @@ HEADER = (
 
 
 def markdown(selection: Selection, seeds: Sequence[int]) -> str:
-    """All tables that a selection has rows of; blank where nothing is measured.
+    """Write all tables that a selection has rows of; cells are blank where nothing is measured.
 
     Args:
         selection (Selection): The rows, and where their runs are.
-        seeds (Sequence[int]): Those to be averaged over, as far as there.
+        seeds (Sequence[int]): The seeds to be averaged over; those without a result are left out.
     """
     parts = [f'# {title(selection)}']
-    tables: dict[int, tuple[Table, list[Row]]] = {}
+    tables: dict[str, tuple[Table, list[Row]]] = {}
     for table, row in selection.rows:
         tables.setdefault(table.id, (table, []))[1].append(row)
     runs: list[Run] = []
     for table, rows in tables.values():
         measured = {row.id: measure(selection, row, seeds) for row in table.rows}
-        lines = [_line(table, row, measured) for row in rows]
+        lines = [_cells(table, row, measured) for row in rows]
         data = table.data.title if table.data else ''
-        if selection.scale.data:
-            data = f'{selection.scale.data} in place of {data}'
+        used = selection.scale.data or (selection.data and Path(selection.data).name)
+        if used:
+            data = f'{used} in place of {data}' if data else used
         parts.append(f'## Table {table.id}: {table.title}' + (f' ({data})' if data else ''))
-        parts.append(_grid(HEADER, lines))
+        parts.append(_markdown_table(HEADER, lines))
         runs += [selection.row_run(row, seed) for row in rows for seed in measured[row.id]]
     parts.append(
         'Accuracy in percent on the test images after the last epoch: mean ± standard deviation '
         'over the seeds. A gain is over the baseline of the row, seed by seed.'
     )
-    parts += machines(runs)
+    parts += machine_lines(runs)
     return '\n\n'.join(parts) + '\n'
 
 
 def csv_of_seeds(selection: Selection, seeds: Sequence[int]) -> str:
-    """What :func:`markdown` averages: a line for every row and seed."""
+    """The values that :func:`markdown` averages, as CSV: a line for every row and seed."""
     text = io.StringIO()
     writer = csv.writer(text, lineterminator='\n')
     writer.writerow(['table', 'row', 'config', 'seed', *METRICS])
@@ -66,7 +68,7 @@ def csv_of_seeds(selection: Selection, seeds: Sequence[int]) -> str:
 
 
 def title(selection: Selection) -> str:
-    """What was run, for nobody to take one size or setting for another."""
+    """The heading of results, which names the scale, the data and the options of the runs."""
     text = selection.title
     if selection.scale.data:
         epochs = selection.scale.epochs
@@ -74,13 +76,15 @@ def title(selection: Selection) -> str:
             f'Results at a TINY scale: small models, {selection.scale.data}, '
             f'{epochs} epoch{"s" * (epochs != 1)}. Not comparable with the paper'
         )
+    elif selection.data:
+        text += f', on the images of {Path(selection.data).name}'
     if selection.options:
         text += f'; {" ".join(f"`{o}`" for o in selection.options)}'
     return text
 
 
 def measure(selection: Selection, row: Row, seeds: Sequence[int]) -> dict[int, dict[str, float]]:
-    """The metrics of every seed that has been tested."""
+    """Read the metrics of a row at every seed that has been tested."""
     found = {}
     for seed in seeds:
         metrics = selection.row_run(row, seed).state().metrics
@@ -89,8 +93,13 @@ def measure(selection: Selection, row: Row, seeds: Sequence[int]) -> dict[int, d
     return found
 
 
-def spread(values: Sequence[float], sign: str = '') -> str:
-    """Mean, and standard deviation of two or more; empty for none."""
+def mean_and_deviation(values: Sequence[float], sign: str = '') -> str:
+    """Write the mean of values and, of two or more, their standard deviation.
+
+    Args:
+        values (Sequence[float]): The values; the text is empty without any.
+        sign (str): ``'+'`` to write the sign of a positive mean as well.
+    """
     if not values:
         return ''
     text = f'{mean(values):{sign}.2f}'
@@ -98,12 +107,12 @@ def spread(values: Sequence[float], sign: str = '') -> str:
 
 
 def gain(row: Row, measured: dict[str, dict[int, dict[str, float]]]) -> str:
-    """Of top-1 over the baseline's, paired by seed."""
+    """Write the gain in top-1 of a row over its baseline, paired by seed."""
     if row.baseline is None:
         return ''
     own, base = measured[row.id], measured[row.baseline]
     key = METRICS['top1']
-    return spread(
+    return mean_and_deviation(
         [
             own[seed][key] - base[seed][key]
             for seed in own
@@ -114,7 +123,7 @@ def gain(row: Row, measured: dict[str, dict[int, dict[str, float]]]) -> str:
 
 
 def paper_gain(table: Table, row: Row) -> str:
-    """The difference of the two top-1 values in the paper, if it has both."""
+    """Write the gain in top-1 that the paper reports; the text is empty without both values."""
     if row.baseline is None:
         return ''
     values = [values.get('top1') for values in (row.paper, table.row(row.baseline).paper)]
@@ -122,17 +131,17 @@ def paper_gain(table: Table, row: Row) -> str:
 
 
 def paper_value(row: Row) -> str:
-    """Top-1 and, where the paper has it, top-5."""
+    """Write the paper's top-1 and, where it is reported, top-5."""
     return ' / '.join(f'{row.paper[key]:.2f}' for key in METRICS if key in row.paper)
 
 
 def accuracy(by_seed: dict[int, dict[str, float]], metric: str = 'top1') -> str:
-    """Of a row over its seeds."""
+    """Write the accuracy of a row, averaged over its seeds."""
     key = METRICS[metric]
-    return spread([metrics[key] for metrics in by_seed.values() if key in metrics])
+    return mean_and_deviation([metrics[key] for metrics in by_seed.values() if key in metrics])
 
 
-def _line(table: Table, row: Row, measured: dict[str, dict[int, dict[str, float]]]) -> list[str]:
+def _cells(table: Table, row: Row, measured: dict[str, dict[int, dict[str, float]]]) -> list[str]:
     by_seed = measured[row.id]
     config = ' → '.join(f'`{Path(name).name}`' for name in (row.pretrain, row.config) if name)
     return [
@@ -147,22 +156,22 @@ def _line(table: Table, row: Row, measured: dict[str, dict[int, dict[str, float]
     ]
 
 
-def _grid(header: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
-    """Without columns of the paper's values or of a metric that no row has."""
+def _markdown_table(header: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
+    """A Markdown table without the columns of the paper or of top-5 that are all empty."""
     optional = {name for name in header if 'paper' in name or 'top-5' in name}
     kept = [
         i for i, name in enumerate(header) if name not in optional or any(row[i] for row in rows)
     ]
     lines = [header, ['---'] * len(header), *rows]
-    return '\n'.join(row_of([line[i] for i in kept]) for line in lines)
+    return '\n'.join(_markdown_row([line[i] for i in kept]) for line in lines)
 
 
-def row_of(cells: Sequence[str]) -> str:
+def _markdown_row(cells: Sequence[str]) -> str:
     return f'| {" | ".join(cells)} |'.replace('|  |', '| |').replace('|  |', '| |')
 
 
-def machines(runs: Sequence[Run]) -> list[str]:
-    """Where and with what the runs were trained, each combination once."""
+def machine_lines(runs: Sequence[Run]) -> list[str]:
+    """Name the device and the versions that the runs were trained with, each combination once."""
     found: dict[str, list[str]] = {}
     for run in dict.fromkeys(runs):
         facts = run.machine()
@@ -182,11 +191,27 @@ def machines(runs: Sequence[Run]) -> list[str]:
 
 
 def measured_tables(selection: Selection, seeds: Sequence[int]) -> Selection:
-    """The selection without tables of which nothing has been measured."""
+    """Leave out the tables of a selection that have no measured value."""
     measured = {table.id for table, row in selection.rows if measure(selection, row, seeds)}
     rows = tuple((t, r) for t, r in selection.rows if t.id in measured)
     return replace(selection, rows=rows)
 
 
 def results_path(selection: Selection) -> Path:
+    """The file of the tables of all runs below one folder."""
     return selection.parent / 'results.md'
+
+
+def write_results(selection: Selection, seeds: list[int]) -> None:
+    """Write the tables that have a measured value as Markdown, and the values of each seed as CSV.
+
+    Args:
+        selection (Selection): The rows, and where their runs and the files are.
+        seeds (list[int]): Averaged over, beside all seeds that have been tested.
+    """
+    present = selection.seeds(seeds)
+    measured = measured_tables(selection, present)
+    if measured.rows:
+        path = results_path(selection)
+        write_atomically(markdown(measured, present).encode(), path)
+        write_atomically(csv_of_seeds(measured, present).encode(), path.with_suffix('.csv'))

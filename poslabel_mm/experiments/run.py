@@ -6,15 +6,17 @@ import os.path as osp
 import re
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, NamedTuple, Optional, TextIO
+from typing import Any, NamedTuple, TextIO
 
 from mmengine.config import Config
 
+from poslabel_mm.datasets.class_folders import class_names
 from poslabel_mm.engine.files import write_atomically
 from poslabel_mm.engine.folder_lock import is_locked, lock_folder
 from poslabel_mm.engine.hooks.last_saved import last_saved
 from poslabel_mm.experiments import logs
 from poslabel_mm.experiments.folder_check import check_folder
+from poslabel_mm.experiments.scale import Scale
 from poslabel_mm.experiments.settings import (
     comparable_settings,
     concerns_missing_loader,
@@ -23,7 +25,7 @@ from poslabel_mm.experiments.settings import (
     plain_config,
     versions,
 )
-from poslabel_mm.experiments.tiny import Scale, tiny_config
+from poslabel_mm.experiments.tiny import tiny_config
 
 HANDED_ON = 'model.backbone.init_cfg'  # the encoder's start, in a config
 PREFIX = 'backbone.'  # of the encoder's weights, in a pre-training's checkpoint
@@ -69,6 +71,7 @@ class Run:
         scale (Scale): The size.
         sweep (str): ``KEY=VALUE`` of a figure's sweep, or empty.
         pretraining (Run, optional): Whose last checkpoint it starts from.
+        data (str, optional): The folder of images in place of its own data, as ``--data``.
     """
 
     config: str
@@ -77,7 +80,8 @@ class Run:
     parent: Path
     scale: Scale = Scale()
     sweep: str = ''
-    pretraining: Optional['Run'] = None
+    pretraining: 'Run | None' = None
+    data: str | None = None
 
     @property
     def folder(self) -> Path:
@@ -217,7 +221,10 @@ class Run:
 
     def settings(self) -> dict[str, Any]:
         """What makes the run what it is, as it comes back from JSON."""
-        return comparable_settings(self.cfg.to_dict())
+        settings = comparable_settings(self.cfg.to_dict())
+        if self.data is not None:
+            settings['classes'] = class_names(osp.join(self.data, 'train'))
+        return settings
 
     def record(self) -> dict | None:
         """What :meth:`claim` wrote down of the run."""
@@ -264,4 +271,4 @@ class Run:
 
 @functools.cache
 def _configured(run: Run) -> Config:
-    return configured(run.config, run.scale, run.own_options)
+    return configured(run.config, run.scale, run.own_options, run.data)

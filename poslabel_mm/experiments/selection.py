@@ -9,8 +9,8 @@ from pathlib import Path
 from poslabel_mm.errors import UserError
 from poslabel_mm.experiments.manifest import Figure, Paper, Row, Table
 from poslabel_mm.experiments.run import Run
+from poslabel_mm.experiments.scale import Scale
 from poslabel_mm.experiments.settings import MACHINE
-from poslabel_mm.experiments.tiny import Scale
 
 LONGEST_NAME = 80
 
@@ -27,6 +27,7 @@ class Selection:
         options (tuple[str, ...]): ``KEY=VALUE`` for every config.
         title (str): Heading of the results.
         folder (str, optional): Name of the folder of these options. Made from them by default.
+        data (str, optional): The folder of images that all runs use in place of their own data.
     """
 
     rows: tuple[tuple[Table, Row], ...]
@@ -36,11 +37,15 @@ class Selection:
     options: tuple[str, ...] = ()
     title: str = ''
     folder: str | None = None
+    data: str | None = None
 
     @property
     def parent(self) -> Path:
-        """The folder of all runs of this scale and these options."""
-        folder = options_folder(self.options) if self.folder is None else self.folder
+        """The folder of all runs of this scale, these options and this data."""
+        folder = self.folder
+        if folder is None:
+            data = [f'data={Path(self.data).name}'] if self.data else []
+            folder = options_folder([*self.options, *data])
         return self.work_dir / self.scale.folder / folder
 
     def row_run(self, row: Row, seed: int) -> Run:
@@ -85,7 +90,9 @@ class Selection:
         return sorted(set(asked) | {int(match[1]) for match in there if match})
 
     def _run(self, config: str, seed: int, sweep: str = '', pretraining: Run | None = None) -> Run:
-        return Run(config, seed, self.options, self.parent, self.scale, sweep, pretraining)
+        return Run(
+            config, seed, self.options, self.parent, self.scale, sweep, pretraining, self.data
+        )
 
     def _swept(self, config: str, seed: int, option: str, value: float) -> Run:
         plain = self._run(config, seed)
@@ -105,8 +112,8 @@ DEFAULTS = {'model.pos_head.loss_weight': 0.5, 'model.backbone.mask_ratio': 0.75
 
 def options_folder(options: Sequence[str]) -> str:
     """A name for what options make of the runs; empty if they make nothing."""
-    told = sorted(o for o in options if o.partition('=')[0].rpartition('.')[2] not in MACHINE)
-    text = '+'.join(told)
+    counted = sorted(o for o in options if o.partition('=')[0].rpartition('.')[2] not in MACHINE)
+    text = '+'.join(counted)
     name = re.sub(r'[^\w.=+-]', '_', text)
     if name != text or len(name) > LONGEST_NAME:
         digest = hashlib.sha256(text.encode()).hexdigest()[:8]
@@ -115,48 +122,43 @@ def options_folder(options: Sequence[str]) -> str:
 
 
 def select(
-    paper: Paper, tables: Sequence[int], rows: Sequence[str], figures: Sequence[int]
+    paper: Paper, tables: Sequence[str], rows: Sequence[str], figures: Sequence[str]
 ) -> tuple[tuple[tuple[Table, Row], ...], tuple[Figure, ...]]:
     """The rows and figures that were asked for, in the paper's order.
 
     Args:
         paper (Paper): The manifest.
-        tables (Sequence[int]): Numbers of tables, of all their rows unless
-            ``rows`` names some.
+        tables (Sequence[str]): Ids of tables, of all their rows unless ``rows`` names some.
         rows (Sequence[str]): ``TABLE/ROW``, or ``ROW`` of the only table.
-        figures (Sequence[int]): Numbers of figures.
+        figures (Sequence[str]): Ids of figures.
 
     Raises:
         UserError: If there is no such table, row or figure; lists those.
     """
+    everything = [(table, row) for table in paper.tables for row in table.rows]
+    named = {f'{table.id}/{row.id}': (table.id, row.id) for table, row in everything}
     chosen = set()
-    named = {paper.table(number).id: False for number in tables}
     for text in rows:
-        number, slash, id = text.rpartition('/')
-        if not slash and len(tables) != 1:
+        if text in named:
+            chosen.add(named[text])
+        elif len(tables) == 1:
+            chosen.add((paper.table(tables[0]).id, paper.table(tables[0]).row(text).id))
+        elif '/' in text:
+            table_id, _, row_id = text.rpartition('/')
+            paper.table(table_id).row(row_id)  # one of them is not there
+        else:
             example = next(
-                (
-                    f'{table.id}/{row.id}'
-                    for table in paper.tables
-                    for row in table.rows
-                    if row.id == id
-                ),
-                '4/vit-b',
+                (name for name in named if name.endswith(f'/{text}')), next(iter(named))
             )
             raise UserError(
                 f'--row {text} does not say of which table: write TABLE/ROW, '
                 f'such as {example}, or give one --table'
             )
-        if slash and not number.isdecimal():
-            raise UserError(f'--row {text} is not of the form TABLE/ROW, such as 4/vit-b')
-        table = paper.table(int(number) if slash else tables[0])
-        chosen.add((table.id, table.row(id).id))
-        named[table.id] = True
+    whole = {paper.table(id).id for id in tables} - {table_id for table_id, _ in chosen}
     found = tuple(
         (table, row)
-        for table in paper.tables
-        for row in table.rows
-        if (table.id, row.id) in chosen or named.get(table.id) is False
+        for table, row in everything
+        if table.id in whole or (table.id, row.id) in chosen
     )
-    numbers = {paper.figure(number).id for number in figures}
-    return found, tuple(f for f in paper.figures if f.id in numbers)
+    ids = {paper.figure(id).id for id in figures}
+    return found, tuple(figure for figure in paper.figures if figure.id in ids)

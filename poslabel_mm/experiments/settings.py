@@ -12,7 +12,10 @@ from typing import Any
 from mmengine.config import Config, DictAction
 
 from poslabel_mm.errors import UserError
-from poslabel_mm.experiments.tiny import Scale, tiny_config
+from poslabel_mm.experiments.scale import Scale
+from poslabel_mm.experiments.tiny import tiny_config
+from poslabel_mm.launch.checks.class_names import LOADERS
+from poslabel_mm.launch.data_option import use_data
 from poslabel_mm.stack.compat import installed_versions
 from poslabel_mm.stack.config_prefix import config_path
 
@@ -60,21 +63,24 @@ def plain_config(name: str, scale: Scale) -> Config:
     return Config.fromstring(tiny_config(name, *scale), '.py')
 
 
-def configured(name: str, scale: Scale, options: list[str]) -> Config:
+def configured(name: str, scale: Scale, options: list[str], data: str | None = None) -> Config:
     """A config with options.
 
     Args:
         name (str): Name or path of the config.
         scale (Scale): The size that it is run at.
         options (list[str]): ``KEY=VALUE``, as for ``--cfg-options``.
+        data (str, optional): The folder of images to use in place of its own.
 
     Raises:
-        UserError: If the options do not fit the config.
+        UserError: If the options or the folder do not fit the config.
     """
     wrong = [option for option in options if '=' not in option]
     if wrong:
         raise UserError(f'options of {name} are KEY=VALUE pairs, got {" ".join(wrong)}')
     cfg = copy.deepcopy(plain_config(name, scale))
+    # As the tools do it: before the options are merged.
+    use_data(cfg, argparse.Namespace(config=name, data=data), LOADERS)
     parsed = argparse.Namespace(options=None)
     try:
         DictAction(['--options'], 'options')(None, parsed, options)
@@ -85,8 +91,8 @@ def configured(name: str, scale: Scale, options: list[str]) -> Config:
             )
         _ = cfg.model.backbone.type  # still there?
     except (AssertionError, AttributeError, IndexError, KeyError, TypeError, ValueError) as error:
-        told = [option for option in options if not option.startswith('randomness.seed=')]
-        raise UserError(f'{" ".join(told or options)} does not fit {name}: {error}') from error
+        asked = [option for option in options if not option.startswith('randomness.seed=')]
+        raise UserError(f'{" ".join(asked or options)} does not fit {name}: {error}') from error
     return cfg
 
 

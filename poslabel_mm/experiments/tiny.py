@@ -10,36 +10,15 @@ import copy
 import functools
 from pathlib import Path
 from pprint import pformat
-from typing import Any, NamedTuple
+from typing import Any
 
 from mmengine.config import Config
 
 from poslabel_mm.errors import UserError
 from poslabel_mm.stack.config_prefix import PREFIX, config_path
 
-DATA = ('fashion_mnist', 'digits')
 WARMUP = 0.25  # of the epochs; at the paper's 20 of 300 it would be no step
 LOADERS = ('train_dataloader', 'val_dataloader', 'test_dataloader')
-
-
-class Scale(NamedTuple):
-    """The size that everything is trained at.
-
-    Attributes:
-        data (str, optional): What the tiny form is trained on; None for the
-            paper's own size.
-        epochs (int): Of the tiny form.
-    """
-
-    data: str | None = None
-    epochs: int = 1
-
-    @property
-    def folder(self) -> str:
-        """Name of the folder of its runs; empty at the paper's own size."""
-        if self.data is None:
-            return ''
-        return f'tiny-{self.data}-{self.epochs}epochs'
 
 
 def tiny_config(name: str, data: str, epochs: int) -> str:
@@ -47,7 +26,7 @@ def tiny_config(name: str, data: str, epochs: int) -> str:
 
     Args:
         name (str): File name of the row's config, ``vit-b_apl_in1k.py``.
-        data (str): One of :data:`DATA`.
+        data (str): One of :data:`poslabel_mm.experiments.scale.DATA`.
         epochs (int): How long it trains, at least 1.
 
     Returns:
@@ -84,36 +63,36 @@ def _load(name: str) -> Config:
 
 def _delta(leaf: Config, overlay: Config, images: Config, epochs: int) -> dict[str, Any]:
     delta: dict[str, Any] = dict(
-        model=_plain(overlay.model),
+        model=_to_builtin(overlay.model),
         data_preprocessor={
             key: value
-            for key, value in _plain(images.data_preprocessor).items()
+            for key, value in _to_builtin(images.data_preprocessor).items()
             if key != 'num_classes' or key in leaf.data_preprocessor
         },
     )
     if 'num_classes' in leaf.model.head:
         delta['model']['head']['num_classes'] = images.data_preprocessor.num_classes
     if 'pos_head' in leaf.model:
-        delta['model']['pos_head'] = _plain(overlay.position_head)
+        delta['model']['pos_head'] = _to_builtin(overlay.position_head)
 
     size = overlay.image_size / _image_size(leaf)
     for loader in LOADERS:
         if leaf.get(loader) is None:
             continue
         kind = 'train_dataloader' if loader.startswith('train') else 'val_dataloader'
-        dataset = _plain(images[kind].dataset)
+        dataset = _to_builtin(images[kind].dataset)
         dataset['pipeline'] = _pipeline(leaf[loader].dataset.pipeline, size)
-        delta[loader] = _plain(overlay[kind])
+        delta[loader] = _to_builtin(overlay[kind])
         delta[loader]['dataset'] = dict(_delete_=True, **dataset, **delta[loader]['dataset'])
 
     delta['param_scheduler'] = _schedule(leaf, epochs)
     delta['train_cfg'] = dict(max_epochs=epochs)
     for key in 'auto_scale_lr', 'default_hooks':
-        delta[key] = _plain(overlay[key])
+        delta[key] = _to_builtin(overlay[key])
     return delta
 
 
-def _plain(value: Any) -> Any:
+def _to_builtin(value: Any) -> Any:
     """Builtin containers in place of MMEngine's, all of them new."""
     return Config(dict(value=value)).to_dict()['value']
 
@@ -128,7 +107,7 @@ def _image_size(leaf: Config) -> int:
 
 def _pipeline(transforms: list[dict], size: float) -> list[dict]:
     """The row's own, its images in memory and ``size`` times as large."""
-    transforms = copy.deepcopy(_plain(transforms))
+    transforms = copy.deepcopy(_to_builtin(transforms))
     for transform in transforms:
         for key in 'scale', 'crop_size':
             if key in transform:
@@ -140,7 +119,7 @@ def _pipeline(transforms: list[dict], size: float) -> list[dict]:
 
 def _schedule(leaf: Config, epochs: int) -> list[dict]:
     """The row's warm-up and decay over so many epochs."""
-    schedulers = _plain(leaf.param_scheduler)
+    schedulers = _to_builtin(leaf.param_scheduler)
     whole, warmup = leaf.train_cfg.max_epochs, schedulers[0]['end']
     lengths = {
         0: 0,

@@ -1,95 +1,94 @@
 """Trains and tests runs, a few at a time."""
 
-import importlib.util
-import io
 import os
 import os.path as osp
 import shlex
+import signal
 import sys
 import time
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Sequence
 from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
-from contextlib import redirect_stdout
 from pathlib import Path
 
-from poslabel_mm.engine.unwritable import write_error
+from poslabel_mm.engine.unwritable import make_folder, write_error
 from poslabel_mm.errors import UserError
-from poslabel_mm.experiments.folder_check import check_checkpoint, check_folder
+from poslabel_mm.experiments.checks import check_data_of, problems_of
+from poslabel_mm.experiments.console import print_line
+from poslabel_mm.experiments.folder_check import check_checkpoint
 from poslabel_mm.experiments.launcher import Launcher
 from poslabel_mm.experiments.progress import Display
 from poslabel_mm.experiments.run import Run
-from poslabel_mm.launch.checks.options import check_num_classes
 from poslabel_mm.launch.child_processes import ChildProcesses
 from poslabel_mm.launch.cpu_threads import bound_cores
 
-LOADERS = ('train_dataloader', 'val_dataloader', 'test_dataloader')
 POLL_SECONDS = 0.5
 LINE_SECONDS = 60
 
 
 class Stopped(Exception):
-    """A run was told to stop, together with this process."""
+    """A run was stopped, together with this process."""
 
 
-# ------------------------------------------------------------------ before
+def run_all(
+    runs: Sequence[Run],
+    launcher: Launcher,
+    jobs: int = 1,
+    after_each: Callable[[], None] = lambda: None,
+    at_the_end: Callable[[], None] = lambda: None,
+) -> int:
+    """Train and test what is not done of some runs; resume what was interrupted.
 
+    A run that cannot be done is named with its reason, and the others are done.
 
-def problems_of(runs: Iterable[Run]) -> dict[Run, str]:
-    """Runs that cannot be done, and why. The others may be done without them."""
-    problems: dict[Run, str] = {}
-    for run in runs:
-        _ = run.cfg  # options that do not fit the config are an error of the whole command
-        try:
-            check_folder(run)
-            if not run.is_done:
-                check_checkpoint(run)
-                _check_timm(run)
-        except UserError as error:
-            problems[run] = str(error)
-        if run.pretraining in problems and not run.is_trained:
-            problems[run] = problems[run.pretraining]
-    return problems
+    Args:
+        runs (Sequence[Run]): Below one folder. A pre-training comes before its fine-tuning.
+        launcher (Launcher): How they are started.
+        jobs (int): Runs at a time. Defaults to 1.
+        after_each (callable): Called when a run has ended.
+        at_the_end (callable): Called when all have ended, unless a signal stopped them.
 
-
-def _check_timm(run: Run) -> None:
-    if run.cfg.model.backbone.type.endswith('TIMMBackbone') and (
-        importlib.util.find_spec('timm') is None
-    ):
-        raise UserError('it needs timm: install the extra poslabel_mm[nest], or timm itself')
-
-
-def check_data_of(runs: Iterable[Run]) -> None:
-    """Refuse to begin without the data of every run that is to be trained or tested.
+    Returns:
+        int: The exit status: 0 if all runs are done, 1 if some are not, and 128 + N if signal N
+        stopped them.
 
     Raises:
-        UserError: Naming the config and what its data lack, or an option that does not go with
-            their number of classes.
+        UserError: For data, batches and folders that cannot be used, before anything is made.
     """
-    check_data = data_check()
-    checked = []
-    for run in runs:
-        loaders = [(name, run.cfg[name]) for name in LOADERS if run.cfg.get(name)]
-        check_num_classes(run.cfg, tuple(name for name, _ in loaders))
-        data = [
-            (name, {k: v for k, v in loader.dataset.items() if k != 'pipeline'})
-            for name, loader in loaders
-        ]
-        if data not in checked:
-            checked.append(data)
-            try:
-                check_data(run.cfg, tuple(name for name, _ in loaders))
-            except UserError as error:
-                raise UserError(f'{run.config}: {error}') from error
+    problems = problems_of(runs)
+    needed = [run for run in runs if run not in problems and not run.is_done]
+    check_data_of(needed)
+    for run in needed:
+        launcher.train(run)  # can the batch be shared out?
+    if problems and not needed:
+        print_failures(problems)
+        return 1
+    parent = runs[0].parent
+    make_folder(parent)
+    print_line(f'{len(needed)} of {len(runs)} runs to be done, in {osp.relpath(parent)}')
+    print_failures(problems)
+    # srun answers SIGTERM by killing its tasks; SIGINT the launcher has it forward.
+    children = ChildProcesses(
+        signal.SIGINT if launcher.partition else None, 'stopping after the iteration under way ...'
+    )
+    try:
+        failures = Work(launcher, children, Display(needed), jobs).do_all(needed, after_each)
+    finally:
+        children.restore()
+    if children.told is not None:
+        print(f'\nstopped; what is done is kept. To resume: {typed_command()}', file=sys.stderr)
+        return 128 + children.told
+    at_the_end()
+    print_failures(problems | failures)
+    return int(bool(problems or failures))
 
 
-def data_check() -> Callable:
-    """`check_data`, whose import has MMPretrain print what it did not find."""
-    with redirect_stdout(io.StringIO()):
-        from poslabel_mm.launch.checks.data import check_data
-    return check_data
-
-
-# ------------------------------------------------------------------ working
+def print_failures(failures: dict[Run, str]) -> None:
+    """Print one error for every reason, with the runs that it stopped."""
+    by_reason: dict[str, list[str]] = {}
+    for run, reason in failures.items():
+        by_reason.setdefault(' '.join(reason.split()), []).append(run.name)
+    for reason, names in by_reason.items():
+        print(f'error: {"; ".join(names)}: {reason}', file=sys.stderr, flush=True)
 
 
 class Work:
@@ -112,11 +111,11 @@ class Work:
         self.number = len(display.epochs)
         self.started = 0
 
-    def do_all(self, runs: list[Run], after_each: Callable[[], None]) -> dict[Run, str]:
+    def do_all(self, runs: Sequence[Run], after_each: Callable[[], None]) -> dict[Run, str]:
         """Do runs, each after its pre-training.
 
         Args:
-            runs (list[Run]): A run's pre-training comes before it, if it is not done.
+            runs (Sequence[Run]): A run's pre-training comes before it, if it is not done.
             after_each (callable): Called when a run has ended.
 
         Returns:
@@ -124,12 +123,12 @@ class Work:
         """
         failures: dict[Run, str] = {}
         futures: dict[Run, Future] = {}
-        spoke = time.monotonic()
+        printed_at = time.monotonic()
         # With a pool the main thread is free for signals.
         with self.display, ThreadPoolExecutor(self.jobs) as pool:
             for run in runs:
                 before = run.pretraining and futures.get(run.pretraining)
-                futures[run] = pool.submit(self._do, run, before)
+                futures[run] = pool.submit(self._run_one, run, before)
             run_of = {future: run for run, future in futures.items()}
             waiting = set(run_of)
             while waiting:
@@ -146,17 +145,12 @@ class Work:
                 self.display.update()
                 if ended:
                     after_each()
-                elif time.monotonic() - spoke > LINE_SECONDS:
-                    spoke = time.monotonic()
-                    self.display.say_progress()
+                elif time.monotonic() - printed_at > LINE_SECONDS:
+                    printed_at = time.monotonic()
+                    self.display.print_progress()
         return failures
 
-    def say_stopped(self) -> int:
-        """Say how to resume after a signal; returns the exit status."""
-        print(f'\nstopped; what is done is kept. To resume: {typed_command()}', file=sys.stderr)
-        return 128 + self.children.told
-
-    def _do(self, run: Run, before: Future | None) -> None:
+    def _run_one(self, run: Run, before: Future | None) -> None:
         if before is not None and before.exception() is not None:
             raise before.exception()
         self._raise_if_stopped()
@@ -169,12 +163,14 @@ class Work:
                     self._train(run, lock, place)
                 if run.is_tested and not run.is_done:
                     out = run.folder / 'test.out'
-                    self.display.say(f'{place}: testing, log {osp.relpath(out)}')
+                    self.display.print_line(f'{place}: testing, log {osp.relpath(out)}')
                     self._call(self.launcher.test(run), lock, out, 'the test')
             finally:
                 self.display.end(run)
         top1 = (run.state().metrics or {}).get('accuracy/top1')
-        self.display.say(f'{place}: ' + ('trained' if top1 is None else f'top-1 {top1:.2f} %'))
+        self.display.print_line(
+            f'{place}: ' + ('trained' if top1 is None else f'top-1 {top1:.2f} %')
+        )
 
     def _train(self, run: Run, lock, place: str) -> None:
         check_checkpoint(run)
@@ -186,7 +182,7 @@ class Work:
             if epoch
             else (', resumed in its first epoch' if run.is_saved() else '')
         )
-        self.display.say(f'{place}: training{resumed}, log {osp.relpath(out)}')
+        self.display.print_line(f'{place}: training{resumed}, log {osp.relpath(out)}')
         self._call(self.launcher.train(run), lock, out, 'training')
         if not run.is_trained:
             raise UserError(

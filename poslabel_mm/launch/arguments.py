@@ -13,7 +13,7 @@ from mmengine.config import Config
 from poslabel_mm.engine.cpu import check_launcher
 from poslabel_mm.errors import UserError
 from poslabel_mm.launch.cpu_threads import share_cores
-from poslabel_mm.launch.data_option import with_data_option
+from poslabel_mm.launch.stock_arguments import with_data_option
 from poslabel_mm.stack.config_prefix import config_path
 
 

@@ -7,8 +7,6 @@ The directory holds ``train/<class>/<image>`` and ``test/`` or ``val/`` beside i
 import argparse
 import os.path as osp
 import shlex
-from collections.abc import Callable
-from functools import wraps
 from typing import Any
 
 from mmengine.config import Config
@@ -25,45 +23,12 @@ from poslabel_mm.launch.checks.options import counted_classes, metrics_of, ranks
 OTHER_NAME = {'val': 'test', 'test': 'val'}
 
 
-def with_data_option(stock_parse: Callable[[], argparse.Namespace]) -> Callable:
-    """Have MMPretrain's command line take ``--data DIR``, and its help say so.
-
-    Args:
-        stock_parse (Callable): ``parse_args`` of one of MMPretrain's tools.
-
-    Returns:
-        Callable: The same; what it returns has ``data`` too.
-    """
-
-    @wraps(stock_parse)
-    def parse_args() -> argparse.Namespace:
-        stock = argparse.ArgumentParser.parse_args
-
-        def with_one_more(parser: argparse.ArgumentParser, *args, **kwargs) -> argparse.Namespace:
-            parser.add_argument(
-                '--data',
-                metavar='DIR',
-                help='the folder of train/<class>/<image> and test/ or val/ to use in place of '
-                "the config's; the number of classes is read from it",
-            )
-            return stock(parser, *args, **kwargs)
-
-        # The stock tools build their parsers inside the function.
-        argparse.ArgumentParser.parse_args = with_one_more
-        try:
-            return stock_parse()
-        finally:
-            argparse.ArgumentParser.parse_args = stock
-
-    return parse_args
-
-
 def use_data(cfg: Config, args: argparse.Namespace, loaders: tuple[str, ...]) -> None:
     """Move a config's datasets to the folder of ``--data``, and count its classes.
 
     Args:
         cfg (Config): The config; nothing changes where ``--data`` is not given.
-        args (argparse.Namespace): What :func:`with_data_option` parsed.
+        args (argparse.Namespace): What the command line gave.
         loaders (tuple[str]): Which of the config's data loaders are used.
 
     Raises:

@@ -9,7 +9,7 @@ import os.path as osp
 import runpy
 import signal
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from functools import partial
 from types import ModuleType
 
@@ -29,24 +29,6 @@ from poslabel_mm.launch.stock_tools import list_tools, load_tool, tool_path
 from poslabel_mm.stack.config_prefix import without_own_scope
 from poslabel_mm.stack.grad_cam import mend_grad_cam
 from poslabel_mm.stack.image_errors import name_unreadable_images
-
-
-def train_main(argv: Sequence[str], prog: str) -> None:
-    """Run :func:`train`. MMPretrain's tool reads its arguments from ``sys.argv``."""
-    train()
-
-
-def test_main(argv: Sequence[str], prog: str) -> None:
-    """Run :func:`test`. MMPretrain's tool reads its arguments from ``sys.argv``."""
-    test()
-
-
-def tool_main(argv: Sequence[str], prog: str) -> None:
-    """Run :func:`other_tool` with these arguments."""
-    if argv[:1] in (['-h'], ['--help']):
-        print(f'usage: {prog} TOOL [ARGUMENTS]\n\nTOOL is one of\n  ' + '\n  '.join(list_tools()))
-        return
-    other_tool(list(argv))
 
 
 def train() -> None:

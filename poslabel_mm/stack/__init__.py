@@ -65,7 +65,7 @@ while processes of several ranks run  which ranks it had to kill
 (``launch.torchrun``)
 ``ArgumentParser.parse_args`` while   the tools build their       they return their parsers
 a tool's arguments are parsed         parsers inside a function
-(``launch.data_option``)
+(``launch.stock_arguments``)
 MMCV's ``LoadImageFromFile``          its errors do not name the  MMCV names it
 (:mod:`.image_errors`); stays         image
 MMEngine's ``PretrainedInit``, while  MMEngine logs what does     MMEngine raises an error

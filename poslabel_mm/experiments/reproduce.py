@@ -1,0 +1,124 @@
+"""Train and test what the arguments of ``reproduce`` select, and draw the results."""
+
+import argparse
+import importlib.util
+import os.path as osp
+import shlex
+from dataclasses import replace
+
+from poslabel_mm import UserError, config_path
+from poslabel_mm.experiments import results
+from poslabel_mm.experiments.checks import data_check, problems_of
+from poslabel_mm.experiments.console import print_line
+from poslabel_mm.experiments.figures import draw
+from poslabel_mm.experiments.launcher import TOOLS, Launcher
+from poslabel_mm.experiments.listing import print_list
+from poslabel_mm.experiments.manifest import load_paper
+from poslabel_mm.experiments.run import Run
+from poslabel_mm.experiments.scale import Scale
+from poslabel_mm.experiments.selection import Selection, select
+from poslabel_mm.experiments.work import print_failures, run_all
+from poslabel_mm.launch.cpu_threads import bound_cores
+
+
+def tiny_data() -> str:
+    """The dataset of the tiny scale: Fashion-MNIST if its files are there, else the digits."""
+    from mmengine.config import Config
+
+    try:
+        data_check()(
+            Config.fromfile(config_path('_base_/fashion_mnist.py')),
+            ('train_dataloader', 'test_dataloader'),
+        )
+    except UserError:
+        return 'digits'
+    return 'fashion_mnist'
+
+
+def print_results(selection: Selection, everything: Selection, seeds: list[int]) -> None:
+    """Write the results, print the selected tables and draw the selected figures."""
+    results.write_results(everything, seeds)
+    if selection.rows:
+        print_line('\n' + results.markdown(selection, selection.seeds(seeds)))
+    if results.results_path(everything).is_file():
+        print_line(f'tables: {results.results_path(everything)}')
+    for figure in selection.figures:
+        drawn = draw(everything, figure, seeds)  # whose rows name the curves
+        if drawn is None:
+            print_line(f'figure {figure.id}: nothing to draw yet')
+        else:
+            print_line(f'figure {figure.id}: {drawn[0]}, values in {drawn[1]}')
+
+
+def print_commands(
+    runs: dict[Run, list[str]], launcher: Launcher, problems: dict[Run, str]
+) -> None:
+    """Print the commands that would be run, as a shell takes them."""
+    for run, uses in runs.items():
+        if run in problems:
+            print_line(
+                f'# {run.name} ({", ".join(uses)}) cannot be done: '
+                f'{" ".join(problems[run].split())}'
+            )
+            continue
+        print_line(f'# {run.name} ({", ".join(uses)}): {run.state()}')
+        if run.is_done:
+            continue
+        if run.config_text is not None:
+            path = osp.relpath(run.config_path)
+            print_line(
+                f'mkdir -p {shlex.quote(osp.dirname(path))}\n'
+                f"cat > {shlex.quote(path)} <<'END'\n{run.config_text}END"
+            )
+        if not run.is_trained:
+            print_line(str(launcher.train(run)))
+        if run.is_tested:
+            print_line(str(launcher.test(run)))
+
+
+def run(args: argparse.Namespace) -> int:
+    """Run the command :mod:`poslabel_mm.experiments.command` with its parsed arguments."""
+    paper = load_paper(args.manifest)
+    tables, figures = args.table, args.figure
+    if args.all or args.list and not (tables or args.row or figures):
+        tables, figures = [t.id for t in paper.tables], [f.id for f in paper.figures]
+    scale, data = Scale(), args.data or paper.data
+    if args.scale == 'tiny':
+        scale, data = Scale(args.data or tiny_data(), args.epochs or 1), None
+    rows, chosen = select(paper, tables, args.row, figures)
+    everything = Selection(
+        tuple((table, row) for table in paper.tables for row in table.rows),
+        paper.figures,
+        args.work_dir,
+        scale,
+        tuple(args.cfg_options),
+        paper.title,
+        data=data and osp.abspath(data),
+    )
+    selection = replace(everything, rows=rows, figures=chosen)
+    if args.list:
+        print_list(selection, selection.seeds(args.seeds))
+        return 0
+    if data and not args.data and not osp.isdir(data):
+        raise UserError(f'manifest {args.manifest}: its data {data} is no folder')
+    launcher = Launcher(TOOLS, args.gpus, args.partition or '', args.batch_per_gpu)
+    runs = selection.runs(args.seeds)
+    if not runs:
+        raise UserError('there is nothing to run: what was asked for has no rows and no configs')
+    if args.dry_run:
+        problems = problems_of(list(runs))
+        print_commands(runs, launcher, problems)
+        print_failures(problems)
+        return int(bool(problems))
+    if chosen and importlib.util.find_spec('matplotlib') is None:
+        raise UserError(
+            'the figures need matplotlib: install the extra poslabel_mm[tools], '
+            'or matplotlib itself'
+        )
+    return run_all(
+        list(runs),
+        launcher,
+        args.jobs or (min(8, bound_cores()) if scale.data else 1),
+        after_each=lambda: results.write_results(everything, args.seeds),
+        at_the_end=lambda: print_results(selection, everything, args.seeds),
+    )
