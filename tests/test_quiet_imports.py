@@ -22,6 +22,11 @@ def test_importing_poslabel_mm_is_silent_and_light():
     assert (done.returncode, done.stdout, done.stderr) == (0, '', '')
 
 
+def test_importing_the_models_prints_nothing():
+    done = run('-c', 'import poslabel_mm.models, mmpretrain.datasets')
+    assert (done.returncode, done.stdout, done.stderr) == (0, '', '')
+
+
 def test_only_these_two_messages_are_dropped(capsys):
     with without_onedl_line():
         print('before')
