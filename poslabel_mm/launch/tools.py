@@ -46,7 +46,7 @@ def tool_main(argv: Sequence[str], prog: str) -> None:
     if argv[:1] in (['-h'], ['--help']):
         print(f'usage: {prog} TOOL [ARGUMENTS]\n\nTOOL is one of\n  ' + '\n  '.join(list_tools()))
         return
-    other_tool(list(argv))
+    other_tool(list(argv), prog)
 
 
 def train() -> None:
@@ -77,19 +77,19 @@ def _run(name: str, prepare: Callable) -> None:
         tool.main()
 
 
-def other_tool(argv: list[str]) -> None:
+def other_tool(argv: list[str], prog: str = 'poslabel tool') -> None:
     """Run another of MMPretrain's tools on this project's configs and models.
 
     Args:
         argv (list[str]): The tool's path below MMPretrain's ``tools/``, such
             as ``analysis_tools/get_flops.py``, and its arguments. An argument
             that is the name of a shipped config becomes its path.
+        prog (str): The command that the usage line names.
     """
     with Guard(), without_own_scope():
         if not argv:
             raise UserError(
-                'usage is mmpretrain_tool.py TOOL [ARGUMENTS], with '
-                f'TOOL one of {", ".join(list_tools())}'
+                f'usage is {prog} TOOL [ARGUMENTS], with TOOL one of {", ".join(list_tools())}'
             )
         path = tool_path(argv[0])
         if osp.basename(path) == 'vis_cam.py':

@@ -7,12 +7,12 @@ those that meta/train.txt and meta/val.txt list. With --read it also opens
 every image, names those that cannot be read, and identical ones.
 """
 
-import argparse
 import os.path as osp
 from collections.abc import Sequence
 from pathlib import Path, PurePosixPath
 from typing import NamedTuple
 
+from poslabel_mm.datasets.class_folders import read_lines
 from poslabel_mm.datasets.converters.arguments import Parser
 from poslabel_mm.datasets.converters.images import (
     check_names,
@@ -29,7 +29,7 @@ Images = dict[str, list[Path]]
 
 
 class Size(NamedTuple):
-    """What the whole dataset holds."""
+    """The size of the whole dataset."""
 
     classes: int = 1000
     train: int = 1_281_167
@@ -71,16 +71,7 @@ def listed_images(path: Path, classes: list[str]) -> Images:
     """
     folder = path.parents[1] / path.stem
     images: Images = {name: [] for name in classes}
-    try:
-        with open(path, encoding='utf-8') as file:
-            lines = file.read().split('\n')
-    except (OSError, UnicodeDecodeError) as error:
-        raise UserError(
-            f'cannot read {path}: {getattr(error, "strerror", None) or error}'
-        ) from error
-    for number, line in enumerate(progress(lines, f'listing {path.stem}'), 1):
-        if not line.strip():
-            continue
+    for number, line in enumerate(progress(read_lines(path), f'listing {path.stem}'), 1):
         name, _, label = line.strip().rpartition(' ')
         if not label.isdecimal() or int(label) >= len(classes) or not name:
             raise UserError(
@@ -150,19 +141,8 @@ def check(root: Path, size: Size = Size()) -> list[Path]:
 
 
 def main(argv: Sequence[str] | None = None, size: Size = Size(), prog: str | None = None) -> None:
-    """Run the converter.
-
-    Args:
-        argv (Sequence[str], optional): Its arguments. Defaults to the process's.
-        size (Size): What the whole dataset holds.
-        prog (str, optional): What its help calls it. Defaults to the script's name.
-
-    Raises:
-        UserError: For a mistake, before anything is written.
-    """
-    parser = Parser(
-        prog=prog, description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
+    """Run the check; :mod:`.arguments` describes the arguments."""
+    parser = Parser(prog, __doc__)
     parser.add_argument(
         '--check', metavar='FOLDER', required=True, help='the folder of train/ and val/'
     )
