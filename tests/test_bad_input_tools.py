@@ -217,7 +217,7 @@ def test_more_processes_than_gpus(fails, started, folder, config, monkeypatch):
     monkeypatch.setenv('LOCAL_WORLD_SIZE', '2')
     # Told by the first process, for whom there is a GPU.
     line = fails(launch.train, config, *started('pytorch'), '--work-dir', folder / 'new')
-    assert '2 processes were asked for' in line and '1 GPUs' in line
+    assert '2 processes were requested' in line and '1 GPUs' in line
 
 
 # -------------------------------------------------------------------- options

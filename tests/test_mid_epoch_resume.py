@@ -454,7 +454,7 @@ def test_stop_on_a_full_disk_names_the_last_checkpoint(tmp_path, data, capfd, mo
     (said,) = capfd.readouterr().err.strip().splitlines()
     assert 'epoch_2_iter_2.pth (No space left on device)' in said
     assert (
-        f'the last checkpoint is {tmp_path}/run/epoch_1.pth, what came after it will be '
+        f'the last checkpoint is {tmp_path}/run/epoch_1.pth; the iterations after it will be '
         'repeated; to resume: '
     ) in said
     monkeypatch.undo()
@@ -594,7 +594,7 @@ def test_mmengines_own_hook_by_iteration_is_resumed_in_mid_epoch(tmp_path, data,
     stopped = run(cfg, signal_at('after_train_iter', 4))
     # It saves when it is its turn.
     said = capfd.readouterr().err
-    assert f'the last checkpoint is {tmp_path}/stopped/iter_4.pth, what came after it' in said
+    assert f'the last checkpoint is {tmp_path}/stopped/iter_4.pth; the iterations after it' in said
     cfg.resume = True
     resumed = run(cfg)
     assert stopped.losses == whole.losses[:5] and resumed.losses == whole.losses[4:]

@@ -119,7 +119,7 @@ def test_a_meeting_that_fails_is_one_line(torchrun, monkeypatch):
 @pytest.mark.parametrize(
     'signum, told',
     [
-        (signal.SIGKILL, 'was killed by SIGKILL, which a machine sends that is out of memory'),
+        (signal.SIGKILL, 'was killed by SIGKILL, the signal of a machine that is out of memory'),
         (signal.SIGABRT, 'was killed by SIGABRT'),
     ],
 )
@@ -353,8 +353,8 @@ def test_a_process_that_does_not_end_in_time_is_named(tmp_path, signum):
     assert process.returncode == 128 + signum, err
     assert err.splitlines()[-1] == (
         f'error: the process of rank 0 had not ended in time after {signum.name} and was killed; '
-        'what it had not saved is lost (give it longer: TORCH_ELASTIC_SHUTDOWN_TIMEOUT=SECONDS, '
-        'now 1)'
+        'what it had not saved is lost (allow it more time: '
+        'TORCH_ELASTIC_SHUTDOWN_TIMEOUT=SECONDS, now 1)'
     )
 
 

@@ -1,4 +1,4 @@
-"""Random numbers that depend on what they are for, and on nothing drawn before."""
+"""Random numbers that depend on their purpose, and on nothing drawn before."""
 
 import hashlib
 import random
@@ -13,7 +13,7 @@ import torch
 from mmengine.device import get_device
 from torch.utils.data import Dataset
 
-# The first part of a seed: what the numbers are for.
+# The first part of a seed: the purpose of the numbers.
 STEP, SAMPLE = 'step', 'sample'
 
 _WORDS = struct.Struct('<3I')
@@ -54,7 +54,7 @@ def _seed_host(text: str) -> int:
 
 
 class SeededIndices:
-    """A sampler whose indices bring along the seed of their sample.
+    """A sampler that pairs each index with the seed of its sample.
 
     The seed is made of the run's seed, the epoch, the index, the rank, and how often the rank has
     drawn that index in this epoch (samplers may repeat an image for it to be augmented anew). So a

@@ -1,4 +1,4 @@
-"""The arguments of MMPretrain's tools: the config that is meant, and options that fit it."""
+"""The arguments of MMPretrain's tools: finding the config, and checking the options."""
 
 import argparse
 import ast

@@ -18,12 +18,12 @@ from mmengine.device import get_device
 from mmengine.fileio import register_backend
 
 from poslabel_mm.engine.files import AtomicLocalBackend
+from poslabel_mm.engine.ranks import local_rank
 from poslabel_mm.errors import UserError
 from poslabel_mm.launch.arguments import checked_arguments, shipped_config
 from poslabel_mm.launch.guard import Guard, leave_interrupted
 from poslabel_mm.launch.parent_process import follow_parent, forked_children_follow
 from poslabel_mm.launch.preparation import prepare_test, prepare_training, use_cpu_amp
-from poslabel_mm.launch.ranks import local_rank
 from poslabel_mm.launch.resume_command import resume_command
 from poslabel_mm.launch.stock_tools import list_tools, load_tool, tool_path
 from poslabel_mm.stack.config_prefix import without_own_scope

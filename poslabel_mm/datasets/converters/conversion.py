@@ -223,13 +223,13 @@ class Conversion:
             if fault is not None:
                 raise UserError(
                     f'{self.out} was not made, {fault}: was the '
-                    'source changed meanwhile? Run this again'
+                    'source changed meanwhile? Run the command again'
                 )
             os.rename(building, target)
         except OSError as error:
             raise UserError(
-                f'cannot write {self.out} ({error.strerror or error}): mend '
-                'that, or choose another --out'
+                f'cannot write {self.out} ({error.strerror or error}): choose another --out, or '
+                'make this one writable'
             ) from error
         finally:
             shutil.rmtree(building, ignore_errors=True)

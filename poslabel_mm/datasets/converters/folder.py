@@ -9,7 +9,7 @@ with the split file data/mine/split.json. Then
     poslabel train vit-s_apl_folder.py --data data/mine
 
 trains on it. Which images are for testing depends on --seed and the names of
-the classes and images alone. A class of less than three images has none there.
+the classes and images alone. A class of fewer than three images has none there.
 """
 
 import os.path as osp
@@ -66,7 +66,7 @@ def find_classes(source: Path) -> tuple[Classes, list[Path]]:
 
 
 def _check_layout(source: Path, folders: list[Path], loose: list[Path]) -> None:
-    """Refuse what is no folder of class folders."""
+    """Refuse a folder that is not one of class folders."""
     names = [path.name for path in folders]
     if 'train' in names and set(names) <= set(SPLIT_SIDES):
         quoted = shlex.quote(str(source))
@@ -80,9 +80,9 @@ def _check_layout(source: Path, folders: list[Path], loose: list[Path]) -> None:
             'the folder of its class'
         )
     if len(folders) < 2:
-        alone = f'one class folder alone, {names[0]}' if names else 'no class folders'
+        found = f'a single class folder, {names[0]}' if names else 'no class folders'
         raise UserError(
-            f'{source} holds {alone}: expected {source}/<class>/<image> for two classes or more'
+            f'{source} holds {found}: expected {source}/<class>/<image> for two classes or more'
         )
 
 

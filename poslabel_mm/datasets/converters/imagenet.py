@@ -40,8 +40,8 @@ def foldered_images(folder: Path, size: Size) -> Images:
     """The images of every class folder.
 
     Raises:
-        UserError: If they are not in class folders, of other classes, or
-            their names are not UTF-8.
+        UserError: If the images are not in class folders, if the number of
+            classes differs, or if a name is not UTF-8.
     """
     folders, images, _ = list_folder(folder)
     if images and not folders:
@@ -95,7 +95,7 @@ def check(root: Path, size: Size = Size()) -> list[Path]:
         list[Path]: All of them.
 
     Raises:
-        UserError: The first thing that is missing or too much.
+        UserError: If anything is missing or superfluous, naming the first such thing.
     """
     for side in SIDES:
         if not osp.isdir(root / side):

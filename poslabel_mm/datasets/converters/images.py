@@ -20,11 +20,11 @@ from poslabel_mm.errors import UserError
 
 PATH = re.compile(r'[/\\]|^.:')  # of any system
 CONTROL = re.compile(r'[\x00-\x1f\x7f]')
-BATCH = 1024  # images that wait for a reader
+BATCH = 1024  # images that are queued for the readers at a time
 
 
 class Inspection(NamedTuple):
-    """What reading every image of a dataset showed.
+    """The result of reading every image of a dataset.
 
     Args:
         unreadable (dict[Path, str]): The reason for each.
@@ -36,7 +36,7 @@ class Inspection(NamedTuple):
 
 
 def list_folder(folder: Path) -> tuple[list[Path], list[Path], list[Path]]:
-    """The sub-folders, the images and what is neither, each sorted by name.
+    """The sub-folders, the images and all other files of a folder, each sorted by name.
 
     Raises:
         UserError: If there is no such folder, or it cannot be read.
