@@ -192,7 +192,7 @@ def _hollow(source):
          'put its images right into it, or remove it'),
         (_split, '{} is split already, into train, val: name it as it is, `poslabel train '
          'vit-s_apl_folder.py --data {}`'),
-        (_few, 'no class in {} has the three images that it takes'),
+        (_few, 'every class in {} has fewer than three images'),
     ],
 )  # fmt: skip
 def test_a_folder_that_cannot_be_split(own, tmp_path, change, named):

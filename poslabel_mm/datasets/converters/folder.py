@@ -59,8 +59,8 @@ def find_classes(source: Path) -> tuple[Classes, list[Path]]:
         left_out += inner + [path for path in others if not path.name.startswith('.')]
     if all(num_test_of_a_fifth(len(images)) == 0 for images in classes.values()):
         raise UserError(
-            f'no class in {source} has the three images that it takes to have one of them for '
-            'testing: add some'
+            f'every class in {source} has fewer than three images, so none would be for testing: '
+            'add some'
         )
     return classes, loose + left_out
 

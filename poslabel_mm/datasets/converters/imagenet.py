@@ -120,7 +120,7 @@ def check(root: Path, size: Size = Size()) -> list[Path]:
     alone = sorted(set(train) ^ set(val))
     if alone:
         side = 'train' if alone[0] in train else 'val'
-        raise UserError(f'{root} has class {alone[0]} in {side}/ alone')
+        raise UserError(f'{root} has class {alone[0]} in {side}/ only')
     for side, expected in ('train', size.train), ('val', size.val):
         empty = [name for name, images in sides[side].items() if not images]
         if empty:
