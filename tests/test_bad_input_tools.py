@@ -744,7 +744,7 @@ def test_a_longer_run_with_a_schedule_of_the_old_length(fails, folder, monkeypat
     arguments = config, '--work-dir', work_dir, '--resume', '--cfg-options'
     line = fails(launch.train, *arguments, 'train_cfg.max_epochs=4')
     advised = 'train_cfg.max_epochs=4 param_scheduler.1.end=4 param_scheduler.1.T_max=3'
-    assert 'max_epochs is 4, and was 2' in line and line.endswith(f'--cfg-options {advised}')
+    assert 'max_epochs is 4 and was 2' in line and line.endswith(f'--cfg-options {advised}')
     assert listing(work_dir) == before
     monkeypatch.setattr(sys, 'argv', ['train.py', *map(str, arguments), *advised.split()])
     launch.train()

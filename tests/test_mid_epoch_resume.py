@@ -725,9 +725,8 @@ def test_repeated_index_is_augmented_anew():
 def test_any_index_is_counted():
     indices = SeededIndices([3, 'a', np.int64(3), 'a', -1, 70, 3], batched=False)
     indices.entropy = 0, 1, 0
-    assert [seed[-2:] for _, seed in indices] == [
-        *((3, 0), ('a', 0), (3, 1), ('a', 1), ('-1', 0), (70, 0), (3, 2))
-    ]
+    counted = '3 0', 'a 0', '3 1', 'a 1', '-1 0', '70 0', '3 2'
+    assert [seed for _, seed in indices] == [f'sample 0 1 0 {text}' for text in counted]
 
 
 def test_indices_of_a_large_dataset_are_counted_in_little_memory():
