@@ -1,11 +1,12 @@
 """``poslabel doctor``: what is installed, what is wrong with it, and how to mend it.
 
-What can be said without importing torch is said first.
+The checks that do not import torch come first.
 """
 
 import argparse
 import importlib.metadata
 import importlib.util
+import os
 import os.path as osp
 import platform
 import re
@@ -15,10 +16,10 @@ from pathlib import Path
 from typing import NamedTuple
 
 from .datasets.sources import SOURCES
-from .stack.compat import check_installed, installed_versions
+from .stack.compat import check_installed, check_stack, installed_versions, requirements
 from .version import __version__
 
-#: Distributions that some tools or models need, and what for.
+#: Distributions that some tools or models need, and what they are needed for.
 OPTIONAL = {
     'matplotlib': 'figures',
     'scikit-learn': 'the digits, t-SNE and confusion matrices',
@@ -33,8 +34,9 @@ class Finding(NamedTuple):
 
     Attributes:
         text (str): What was found.
-        mend (str): The command that mends it, or empty where nothing is wrong.
-        is_error (bool): Whether poslabel_mm cannot work like this.
+        mend (str): The command that mends it, or a sentence where no command does. Empty where
+            nothing is wrong.
+        is_error (bool): Whether poslabel_mm cannot work in this state.
     """
 
     text: str
@@ -87,9 +89,9 @@ def find_torch() -> Iterator[Finding]:
     )
     if builds['torchvision'] and not builds['torch']:
         yield Finding(
-            'this torchvision was built for CUDA and this torch for the CPU: its '
-            'compiled operators do not load. poslabel_mm does without them',
-            'pip install the CPU builds of both, to have torchvision.ops too',
+            'this torchvision was built for CUDA and this torch for the CPU: the compiled '
+            'operators of torchvision.ops do not load; poslabel_mm does not need them',
+            'pip install --force-reinstall torch torchvision',
         )
 
 
@@ -121,7 +123,8 @@ def find_data() -> Iterator[Finding]:
         if osp.isdir(source.folder):
             yield Finding(f'{source.title} in {source.folder}')
         else:
-            yield Finding(f'{source.title} is not in {source.folder}', source.advice)
+            advice = f'{source.advice[0].upper()}{source.advice[1:]}.'
+            yield Finding(f'{source.title} is not in {source.folder}', advice)
 
 
 def find_devices() -> Iterator[Finding]:
@@ -143,8 +146,12 @@ def find_devices() -> Iterator[Finding]:
     )
     if not names and torch.version.cuda and osp.exists('/proc/driver/nvidia/version'):
         yield Finding(
-            'there is an NVIDIA driver, but torch sees no GPU',
-            'nvidia-smi; then a torch that was built for this driver',
+            f'there is an NVIDIA driver, and torch, built for CUDA {torch.version.cuda}, sees no '
+            'GPU',
+            'unset CUDA_VISIBLE_DEVICES'
+            if 'CUDA_VISIBLE_DEVICES' in os.environ
+            else 'Install a torch that was built for the CUDA version that nvidia-smi prints, or '
+            'an older one.',
         )
 
 
@@ -157,7 +164,7 @@ def find_imports() -> Iterator[Finding]:
     except Exception as error:
         yield Finding(
             f'the stack cannot be imported: {" ".join(str(error).split())}',
-            'install it anew in a fresh environment',
+            f'pip install --force-reinstall {requirements(check_stack(installed_versions()))}',
             is_error=True,
         )
         return
@@ -191,7 +198,7 @@ def main(argv: Sequence[str], prog: str = 'poslabel doctor') -> int:
     failed = False
     for check in CHECKS:
         if failed and check is find_imports:
-            break  # its cause has been told
+            break  # the cause has been printed
         for finding in check():
             print(finding, flush=True)
             failed = failed or finding.is_error

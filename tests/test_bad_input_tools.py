@@ -217,7 +217,7 @@ def test_more_processes_than_gpus(fails, started, folder, config, monkeypatch):
     monkeypatch.setenv('LOCAL_WORLD_SIZE', '2')
     # Told by the first process, for whom there is a GPU.
     line = fails(launch.train, config, *started('pytorch'), '--work-dir', folder / 'new')
-    assert '2 processes were asked for' in line and '1 GPUs' in line
+    assert '2 processes were requested' in line and '1 GPUs' in line
 
 
 # -------------------------------------------------------------------- options
@@ -744,7 +744,7 @@ def test_a_longer_run_with_a_schedule_of_the_old_length(fails, folder, monkeypat
     arguments = config, '--work-dir', work_dir, '--resume', '--cfg-options'
     line = fails(launch.train, *arguments, 'train_cfg.max_epochs=4')
     advised = 'train_cfg.max_epochs=4 param_scheduler.1.end=4 param_scheduler.1.T_max=3'
-    assert 'max_epochs is 4, and was 2' in line and line.endswith(f'--cfg-options {advised}')
+    assert 'max_epochs is 4 and was 2' in line and line.endswith(f'--cfg-options {advised}')
     assert listing(work_dir) == before
     monkeypatch.setattr(sys, 'argv', ['train.py', *map(str, arguments), *advised.split()])
     launch.train()

@@ -266,8 +266,8 @@ def test_a_folder_that_is_no_class_is_named(sides, name, has_image, reason, num_
     # The model may have as many classes as there were folders.
     line = refused(config_of(sides, **{'model.head.num_classes': num_classes}))
     assert line == (
-        f'folder {sides}/train/{name} (train_dataloader.dataset) would be taken for '
-        f'a class and {reason}: remove it'
+        f'folder {sides}/train/{name} (train_dataloader.dataset) would be counted as '
+        f'a class but {reason}: remove it'
     )
 
 

@@ -4,6 +4,7 @@ import ast
 import importlib.metadata
 import inspect
 import os
+import re
 import shutil
 import signal
 import subprocess
@@ -11,6 +12,7 @@ import sys
 from pathlib import Path
 
 import pytest
+import torch
 from mmengine.config import Config
 
 from poslabel_mm import UserError, cli, cli_configs, config_path, doctor
@@ -295,7 +297,7 @@ def test_the_cuda_version_is_read_without_an_import(tmp_path, monkeypatch, line,
 def test_doctor_names_a_torchvision_of_another_build(monkeypatch):
     monkeypatch.setattr(doctor, '_cuda_of', {'torch': '', 'torchvision': '13.0'}.get)
     findings = list(doctor.find_torch())
-    assert 'was built for CUDA' in findings[1].text and findings[1].mend
+    assert 'was built for CUDA' in findings[1].text and findings[1].mend.startswith('pip install ')
     assert not findings[1].is_error  # poslabel_mm does without its operators
 
 
@@ -304,7 +306,31 @@ def test_doctor_finds_data(tmp_path, monkeypatch):
     os.makedirs('data/imagenet')
     findings = list(doctor.find_data())
     assert str(findings[0]) == 'ok     ImageNet-1K in data/imagenet'
-    assert all(finding.mend for finding in findings[1:])
+    assert all(re.fullmatch('[A-Z].*`.+`.*[.]', finding.mend) for finding in findings[1:])
+    assert not any('tools/' in finding.mend or 'first' in finding.mend for finding in findings)
+
+
+@pytest.mark.parametrize('is_hidden', [False, True])
+def test_doctor_of_a_gpu_that_torch_does_not_see(monkeypatch, is_hidden):
+    monkeypatch.setattr(torch.cuda, 'device_count', lambda: 0)
+    monkeypatch.setattr(torch.version, 'cuda', '12.8')
+    monkeypatch.setattr(doctor.osp, 'exists', lambda path: True)
+    monkeypatch.delenv('CUDA_VISIBLE_DEVICES', raising=False)
+    if is_hidden:
+        monkeypatch.setenv('CUDA_VISIBLE_DEVICES', '')
+    finding = list(doctor.find_devices())[1]
+    assert 'built for CUDA 12.8, sees no GPU' in finding.text
+    if is_hidden:
+        assert finding.mend == 'unset CUDA_VISIBLE_DEVICES'
+    else:
+        assert finding.mend.startswith('Install a torch') and finding.mend.endswith('.')
+
+
+def test_doctor_of_a_stack_that_cannot_be_imported(monkeypatch):
+    monkeypatch.setitem(sys.modules, 'mmpretrain', None)
+    (finding,) = errors(doctor.find_imports)
+    assert finding.mend.startswith('pip install --force-reinstall ')
+    assert 'mmpretrain>=' in finding.mend
 
 
 # ------------------------------------------------------------ light imports

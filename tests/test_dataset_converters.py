@@ -537,7 +537,7 @@ def test_what_imagenet_lacks_is_named(imagenet_folder):
     assert 'val holds 5 images, ImageNet-1K has 6' in fails(check, imagenet_folder)
     (val / MINI[2]).rename(val / 'n09999999')
     line = fails(check, imagenet_folder)
-    assert 'class n01704323 in train/ alone' in line
+    assert 'class n01704323 in train/ only' in line
     (train / MINI[2]).rename(train / 'n09999999')
     (train / 'n09999999' / 'n01704323_5.JPEG').unlink()
     assert 'train holds 23 images, ImageNet-1K has 24' in fails(check, imagenet_folder)

@@ -1,4 +1,4 @@
-"""Fashion-MNIST, the dataset bases, and what is said where data is missing."""
+"""Fashion-MNIST, the dataset bases, and the lines on missing data."""
 
 import gzip
 import sys
@@ -14,6 +14,7 @@ from tiny_run import make_images, write_config
 
 from poslabel_mm import UserError, config_path
 from poslabel_mm.datasets import FashionMNIST, fashion_mnist
+from poslabel_mm.datasets.command import DATASETS as CONVERTERS
 from poslabel_mm.launch import tools as launch
 from poslabel_mm.launch.checks.class_names import LOADERS
 from poslabel_mm.launch.checks.data import check_data
@@ -213,23 +214,23 @@ def error_line(monkeypatch, capfd, tool, *argv):
 @pytest.mark.parametrize(
     'config, folder, command, origin',
     [
-        ('vit-b_in1k.py', 'data/imagenet', 'imagenet.py --check data/imagenet', 'image-net.org'),
+        ('vit-b_in1k.py', 'data/imagenet', 'imagenet --check data/imagenet', 'image-net.org'),
         (
             'mae-vit-b_in1k.py',
             'data/imagenet',
-            'imagenet.py --check data/imagenet',
+            'imagenet --check data/imagenet',
             'image-net.org',
         ),
         (
             'vit-b_mini-imagenet.py',
             'data/mini_imagenet',
-            'mini_imagenet.py data/imagenet --csv FOLDER',
+            'mini-imagenet data/imagenet --csv FOLDER',
             'meta-learning-lstm',
         ),
         (
             'vit-b_caltech256.py',
             'data/caltech256',
-            'caltech256.py 256_ObjectCategories',
+            'caltech256 256_ObjectCategories',
             'data.caltech.edu',
         ),
     ],
@@ -241,12 +242,9 @@ def test_a_missing_dataset_is_named_with_what_prepares_it(
     line = error_line(monkeypatch, capfd, launch.train, config)
     assert line.startswith(f'error: data folder {folder} (train_dataloader.dataset) does not')
     assert f'{folder}/train/<class>/<image>.JPEG' in line
-    assert f'`python tools/dataset_converters/{command}`' in line and origin in line
+    assert f'`poslabel convert {command}`' in line and origin in line
     assert not (tmp_path / 'work_dirs').exists()
-    # The tool that the line names is there.
-    assert osp.isfile(
-        osp.join(osp.dirname(BASES), '..', 'tools', 'dataset_converters', command.split()[0])
-    )
+    assert command.split()[0] in CONVERTERS
 
 
 def test_links_to_images_that_are_gone_are_no_data(tmp_path, monkeypatch, capfd):
@@ -256,7 +254,7 @@ def test_links_to_images_that_are_gone_are_no_data(tmp_path, monkeypatch, capfd)
     link.symlink_to(tmp_path / 'imagenet' / 'a.JPEG')
     line = error_line(monkeypatch, capfd, launch.train, 'vit-b_mini-imagenet.py')
     assert 'data/mini_imagenet/train (train_dataloader.dataset) holds no images' in line
-    assert 'mini_imagenet.py' in line
+    assert 'poslabel convert mini-imagenet' in line
 
 
 @pytest.mark.parametrize(

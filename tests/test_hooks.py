@@ -263,7 +263,9 @@ def test_without_a_good_checkpoint_it_says_so(tmp_path, data):
     work_dir = tmp_path / 'run'
     (work_dir / 'epoch_1.pth').write_bytes(b'')
     (work_dir / 'last_checkpoint').write_text(str(work_dir / 'epoch_1.pth'))
-    with pytest.raises(UserError, match='No good checkpoint is left.*another --work-dir'):
+    with pytest.raises(
+        UserError, match='There is no checkpoint to resume from.*another --work-dir'
+    ):
         _train_with(cfg, 0, _poison)
 
 
@@ -392,7 +394,7 @@ def test_first_process_to_leave_a_validation_says_so(tmp_path, monkeypatch, capf
         received = stop_signal_hook._Received()
         monkeypatch.setattr(stop_signal_hook, '_received', received)
         received.forget(str(tmp_path))
-        received.hear_of(signal.SIGTERM)
+        received.record(signal.SIGTERM)
         hook = StopSignalHook()
         hook._previous = {signal.SIGTERM: signal.getsignal(signal.SIGTERM)}
         hook._checkpoints = SimpleNamespace(has_saved=lambda iterations: True)

@@ -184,7 +184,7 @@ def _hollow(source):
     'change, named',
     [
         (_empty, '{} holds no class folders: expected {}/<class>/<image> for two classes'),
-        (_one_class, '{} holds one class folder alone, a cat: expected {}/<class>/<image>'),
+        (_one_class, '{} holds a single class folder, a cat: expected {}/<class>/<image>'),
         (_loose, '{} holds 1 images and no class folders: move each image into the folder of'),
         (_nested, 'class folder {}/b holds no image (.jpg, .jpeg, .png, .ppm, .bmp, .pgm, .tif) '
          'but 1 folders: put its images right into it'),
@@ -192,7 +192,7 @@ def _hollow(source):
          'put its images right into it, or remove it'),
         (_split, '{} is split already, into train, val: name it as it is, `poslabel train '
          'vit-s_apl_folder.py --data {}`'),
-        (_few, 'no class in {} has the three images that it takes'),
+        (_few, 'every class in {} has fewer than three images'),
     ],
 )  # fmt: skip
 def test_a_folder_that_cannot_be_split(own, tmp_path, change, named):
@@ -336,7 +336,7 @@ def test_a_folder_that_cannot_be_used(photographs, split, tmp_path):
     for side in 'train', 'test':
         save(tmp_path / side / 'only' / '0.png', 0)
     assert fails(config_with, 'vit-s_folder.py', tmp_path) == (
-        f'--data {tmp_path} holds one class alone, only: expected two or more in {tmp_path}/train'
+        f'--data {tmp_path} holds a single class, only: expected two or more in {tmp_path}/train'
     )
     shutil.rmtree(tmp_path / 'test')
     assert f'--data {tmp_path} has no test/: ' in fails(config_with, 'vit-s_folder.py', tmp_path)
@@ -358,7 +358,7 @@ def test_folders_that_are_no_classes_are_named(split, tmp_path):
     shutil.copytree(split, tmp_path / 'data', symlinks=True)
     (tmp_path / 'data' / 'train' / '.ipynb_checkpoints').mkdir()
     cfg = config_with('vit-s_folder.py', tmp_path / 'data')
-    assert '.ipynb_checkpoints (train_dataloader.dataset) would be taken for a class' in fails(
+    assert '.ipynb_checkpoints (train_dataloader.dataset) would be counted as a class' in fails(
         check_data, cfg, TRAINING
     )
 

@@ -301,7 +301,7 @@ def test_a_finetuned_model_is_not_paired_with_another_pretraining(call, configs,
         ('nowhere.pth', 'nowhere.pth does not exist'),
         (
             'smaller.pth',
-            'smaller.pth is not of backbone: .* of another size are '
+            'smaller.pth is not of backbone: .* it has other sizes for '
             'patch_embed.projection.weight; name another with .*checkpoint=FILE',
         ),
         (

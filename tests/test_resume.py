@@ -238,7 +238,7 @@ def test_a_schedule_that_follows_the_validation_is_not_made_anew(tmp_path, data)
     _rates(tmp_path, data, 'before', param_scheduler=plateau)
     before = tmp_path / 'before' / 'epoch_2.pth'
     assert _rates(tmp_path, data, 'same', before, param_scheduler=plateau)
-    with pytest.raises(UserError, match='follows the validation results'):
+    with pytest.raises(UserError, match='depends on validation results'):
         _rates(
             tmp_path,
             data,

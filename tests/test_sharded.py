@@ -110,11 +110,11 @@ def test_shards_are_read_by_as_many_processes(shards, monkeypatch):
     for check in check_resume, check_load_from, lambda cfg: check_weights(path, cfg):
         check(cfg)
     line = refused(is_read_by_strategy, path, config(FULL))
-    assert 'the shards of 2 processes: go on in 2' in line
+    assert 'the shards of 2 processes: resume in 2' in line
     assert refused(is_read_by_strategy, path, config(dict(type='DDPStrategy'))) == line
     assert 'is a folder' in refused(check_weights, path, config())
     monkeypatch.setenv('WORLD_SIZE', '3')
-    assert 'this run is of 3: start 2, or' in refused(is_read_by_strategy, path, cfg)
+    assert 'this run has 3 processes: start 2, or' in refused(is_read_by_strategy, path, cfg)
 
 
 def test_sharded_run_refuses_what_is_no_folder_of_shards(shards):
@@ -136,7 +136,7 @@ def test_damaged_shard_is_found_with_the_way_out(shards, damage):
     rank1.write_bytes(damage(rank1.read_bytes()))
     assert f'checkpoint {rank1} is damaged' in refused(check_shards, str(shards))
     line = refused(check_resume, config(FSDP, work_dir=str(shards.parent)))
-    assert line.endswith(f'go on with: --resume {shards.parent / "epoch_1.pth"}')
+    assert line.endswith(f'to continue: --resume {shards.parent / "epoch_1.pth"}')
 
 
 def test_nan_in_a_shard_is_found():

@@ -234,9 +234,7 @@ class Job:
         self.config = write_config(folder, data, MORE_CONFIG.format(hooks=hooks))
         self.work_dir = folder / 'run'
         path = os.pathsep.join([str(folder / 'modules'), str(ROOT)])
-        with socket.create_server(('127.0.0.1', 0)) as free:
-            port = free.getsockname()[1]
-        self.env = {**slurm, 'PYTHONPATH': path, 'MASTER_PORT': str(port)}
+        self.env = {**slurm, 'PYTHONPATH': path}
         self.settings = {'GPUS': '2', 'PYTHON': sys.executable}
         self.train = [
             str(ROOT / 'tools' / 'slurm_train.sh'),
@@ -248,6 +246,17 @@ class Job:
 
     def run(self, *command):
         return _run(*command, env={**self.env, **self.settings})
+
+    def test(self):
+        return self.run(
+            ROOT / 'tools' / 'slurm_test.sh',
+            'gpu',
+            'test',
+            self.config,
+            self.work_dir / 'epoch_4.pth',
+            f'--out={self.folder}/result.json',
+            '--out-item=metrics',
+        )
 
     def said(self) -> str:
         return (self.folder / 'job.out').read_text()
@@ -280,15 +289,7 @@ def test_train_and_test(trained):
     assert run.stdout.count(f'begins at 0: [{threads}, {threads}, {threads}, 0,1]\n') == 2
     for warning in 'NUM_THREADS', 'Grad strides', 'Traceback':
         assert warning not in run.stderr
-    test = job.run(
-        ROOT / 'tools' / 'slurm_test.sh',
-        'gpu',
-        'test',
-        job.config,
-        job.work_dir / 'epoch_4.pth',
-        f'--out={job.folder}/result.json',
-        '--out-item=metrics',
-    )
+    test = job.test()
     assert test.returncode == 0, test.stdout + test.stderr
     assert 'accuracy/top1' in (job.folder / 'result.json').read_text()
 
@@ -304,6 +305,9 @@ def test_scancel_stops_it_and_the_line_that_it_says_resumes_it(slurm, trained, t
             stderr=subprocess.STDOUT,
         )
     job.wait_for_pause()
+    # Meanwhile another job of the node is not kept from its port.
+    beside = trained[0].test()
+    assert beside.returncode == 0, beside.stdout + beside.stderr
     assert _run('scancel', '--name=tiny', env=slurm).returncode == 0
     assert srun.wait(SECONDS) == 143
     said = job.said()

@@ -20,6 +20,7 @@ from poslabel_mm.engine.folder_lock import is_locked
 from poslabel_mm.engine.hooks import equal_batches_hook
 from poslabel_mm.launch import tools as launch
 from poslabel_mm.launch import torchrun as launcher
+from poslabel_mm.launch.port import choose_port
 
 TOOLS = Path(__file__).resolve().parent.parent / 'tools'
 NAMES = ('PORT', 'NNODES', 'NODE_RANK', 'MASTER_ADDR', launcher.PATIENCE)
@@ -118,7 +119,7 @@ def test_a_meeting_that_fails_is_one_line(torchrun, monkeypatch):
 @pytest.mark.parametrize(
     'signum, told',
     [
-        (signal.SIGKILL, 'was killed by SIGKILL, which a machine sends that is out of memory'),
+        (signal.SIGKILL, 'was killed by SIGKILL, the signal of a machine that is out of memory'),
         (signal.SIGABRT, 'was killed by SIGABRT'),
     ],
 )
@@ -150,6 +151,29 @@ def test_a_launcher_that_did_not_start_the_process(monkeypatch, launcher, settin
     with pytest.raises(UserError, match=named):
         check_launcher(launcher)
     check_launcher('none')
+
+
+@pytest.mark.parametrize(
+    'launcher, settings, port',
+    [
+        ('slurm', dict(SLURM_JOB_ID='7', SLURM_STEP_ID='0'), '15007'),
+        ('slurm', dict(SLURM_JOB_ID='8', SLURM_STEP_ID='0'), '15008'),
+        ('slurm', dict(SLURM_JOB_ID='7', SLURM_STEP_ID='1'), '16007'),
+        ('slurm', dict(SLURM_JOB_ID='15007'), '15007'),
+        ('slurm', dict(SLURM_JOB_ID='7', PORT='2000'), '2000'),
+        ('slurm', dict(SLURM_JOB_ID='7', PORT='2000', MASTER_PORT='3000'), '3000'),
+        ('slurm', {}, None),
+        ('mpi', dict(SLURM_JOB_ID='7', SLURM_STEP_ID='0'), None),
+    ],
+)
+def test_jobs_of_slurm_have_ports_of_their_own(monkeypatch, launcher, settings, port):
+    for name in 'SLURM_JOB_ID', 'SLURM_STEP_ID', 'PORT', 'MASTER_PORT':
+        monkeypatch.setenv(name, '')  # put back after
+        monkeypatch.delenv(name)
+    for name, value in settings.items():
+        monkeypatch.setenv(name, value)
+    choose_port(launcher)
+    assert os.environ.get('MASTER_PORT') == port
 
 
 # ----------------------------------------------------------------------- ranks
@@ -329,8 +353,8 @@ def test_a_process_that_does_not_end_in_time_is_named(tmp_path, signum):
     assert process.returncode == 128 + signum, err
     assert err.splitlines()[-1] == (
         f'error: the process of rank 0 had not ended in time after {signum.name} and was killed; '
-        'what it had not saved is lost (give it longer: TORCH_ELASTIC_SHUTDOWN_TIMEOUT=SECONDS, '
-        'now 1)'
+        'what it had not saved is lost (allow it more time: '
+        'TORCH_ELASTIC_SHUTDOWN_TIMEOUT=SECONDS, now 1)'
     )
 
 

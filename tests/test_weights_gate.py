@@ -89,7 +89,7 @@ OTHER_GRID = {'model.pos_head.0.grid_size': 5, 'model.pos_head.0.on_grid_mismatc
         ({'arch.num_layers': 1}, 'it lacks {}layers.1.ln1.weight'),
         (
             {'arch.feedforward_channels': 24},
-            'of another size are {}layers.0.ffn.layers.0.0.weight',
+            'it has other sizes for {}layers.0.ffn.layers.0.0.weight',
         ),
     ],
 )
@@ -153,7 +153,7 @@ def test_testing_is_stricter(folder, cfg, checkpoint):  # noqa: F811
     heads = {key: value for key, value in others.items() if key.startswith('pos_head.')}
     look('test', saved(folder, dict(state_dict={**weights, **heads})), cfg)
     line = refused('test', saved(folder, dict(state_dict=others)), cfg)
-    assert 'of another size are head.layers.head.weight, head.layers.head.bias.' in line
+    assert 'it has other sizes for head.layers.head.weight, head.layers.head.bias.' in line
     weights['neck.decoder_pred.weight'] = torch.zeros(3, 3)
     assert 'neck.decoder_pred.weight' in refused('test', saved(folder, checkpoint), cfg)
 

@@ -457,7 +457,7 @@ def test_causes_are_named_and_other_errors_left_alone(tmp_path):
         FileNotFoundError(errno.ENOENT, "No usable temporary directory found in ['/tmp']"), None
     )
     missing = unwritable(tmp_path / 'no' / 'file', OSError(errno.ENOENT, 'none'))
-    assert 'its folder is not there' in str(missing)
+    assert 'its folder does not exist' in str(missing)
     check_writable(tmp_path / 'file')
     assert os.listdir(tmp_path) == []
 

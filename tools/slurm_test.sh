@@ -3,7 +3,7 @@
 #   GPUS=8 tools/slurm_test.sh PARTITION JOB_NAME CONFIG CHECKPOINT [options]
 # with the options of tools/test.py. GPUS is the total (8), GPUS_PER_NODE (8, or
 # all of fewer) and CPUS_PER_TASK (5) say how it is laid out, SRUN_ARGS go to
-# srun. Another Python: PYTHON.
+# srun. Another Python: PYTHON. Another port than that of the job's number: PORT.
 set -eu
 
 if [[ $# -lt 4 ]]; then

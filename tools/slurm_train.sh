@@ -3,7 +3,8 @@
 #   GPUS=8 tools/slurm_train.sh PARTITION JOB_NAME CONFIG WORK_DIR [options]
 # with the options of tools/train.py. GPUS is the total (8), GPUS_PER_NODE (8, or
 # all of fewer) and CPUS_PER_TASK (5) say how it is laid out, SRUN_ARGS go to
-# srun. Another Python: PYTHON.
+# srun. Another Python: PYTHON. The processes meet at a port that follows from
+# the job's number; another one: PORT.
 #
 # SRUN_ARGS=--signal=USR1@120 has the run saved and ended 2 minutes before its
 # time is over. In a script for sbatch, `#SBATCH --signal=USR1@120` does the
@@ -12,7 +13,7 @@ set -eu
 
 # What the user has set, for the command to resume with.
 TYPED=
-for name in GPUS GPUS_PER_NODE CPUS_PER_TASK SRUN_ARGS PYTHON; do
+for name in GPUS GPUS_PER_NODE CPUS_PER_TASK SRUN_ARGS PYTHON PORT; do
     if [[ -n ${!name+set} ]]; then TYPED+=$(printf '%s=%q ' "$name" "${!name}"); fi
 done
 

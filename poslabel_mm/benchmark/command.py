@@ -1,8 +1,8 @@
 """Time training steps and the relative loss, in turn in one run.
 
-    python tools/benchmark.py step vit-b_in1k.py vit-b_apl_in1k.py vit-b_rpl_in1k.py
-    python tools/benchmark.py pairs --grids 7 14 24 --batch-sizes 1 2 8
-    python tools/benchmark.py table benchmarks/*.csv
+    %(prog)s step vit-b_in1k.py vit-b_apl_in1k.py vit-b_rpl_in1k.py
+    %(prog)s pairs --grids 7 14 24 --batch-sizes 1 2 8
+    %(prog)s table benchmarks/*.csv
 
 Machines drift, so a single time says little: what is compared takes turns, and
 what counts is the ratio of each pair. Every round goes to the CSV, with the

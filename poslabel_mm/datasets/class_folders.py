@@ -2,12 +2,16 @@
 
 import os
 import os.path as osp
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
 from typing import NamedTuple
 
 from poslabel_mm.errors import UserError
 
-# What Jupyter, macOS, Windows and file systems leave starts with a dot or is
-# one of these.
+#: How the names of images end for MMPretrain's CustomDataset, in lower case.
+IMAGE_EXTENSIONS = ('.jpg', '.jpeg', '.png', '.ppm', '.bmp', '.pgm', '.tif')
+# Folders of Jupyter, macOS, Windows and file systems begin with a dot or have one of these names.
 NO_CLASSES = ('__MACOSX', 'lost+found', '@eaDir', '$RECYCLE.BIN', 'System Volume Information')
 
 
@@ -19,11 +23,8 @@ def class_names(folder: str) -> list[str]:
     Raises:
         UserError: If the folder cannot be read.
     """
-    try:
-        with os.scandir(folder) as entries:
-            return sorted(entry.name for entry in entries if osp.isdir(entry.path))
-    except OSError as error:
-        raise UserError(f'cannot read the folder {folder}: {error.strerror}') from error
+    with scanned(folder) as entries:
+        return sorted(entry.name for entry in entries if osp.isdir(entry.path))
 
 
 def is_no_class(name: str) -> bool:
@@ -55,7 +56,7 @@ def count_images(
     """The number of images below a folder, those behind symbolic links included.
 
     Args:
-        folder (str): Where to begin.
+        folder (str): The folder to begin with.
         extensions (tuple[str]): What the name of an image may end with, in
             lower case.
         above (tuple): The device and inode of each folder on the way here.
@@ -70,25 +71,37 @@ def count_images(
             link = osp.dirname(link)
         raise UserError(f'the symbolic link {link} is a loop: remove it')
     images, folders = 0, []
-    try:
-        with os.scandir(folder) as entries:
-            for entry in entries:  # a million of them in ImageNet
-                name = entry.name
-                if not name.startswith('.') and _is_file(entry):
-                    images += name.lower().endswith(extensions)
-                elif osp.isdir(entry.path):
-                    folders.append(entry.path)
-    except OSError as error:
-        raise UserError(f'cannot read the folder {folder}: {error.strerror}') from error
+    with scanned(folder) as entries:
+        for entry in entries:  # a million of them in ImageNet
+            name = entry.name
+            if not name.startswith('.') and entry.is_file():
+                images += name.lower().endswith(extensions)
+            elif osp.isdir(entry.path):
+                folders.append(entry.path)
     return images + sum(count_images(path, extensions, above + (here,)) for path in folders)
 
 
-def _is_file(entry: os.DirEntry) -> bool:
+@contextmanager
+def scanned(folder: str | Path) -> Iterator[Iterator[os.DirEntry]]:
+    """The entries of a folder; what the system cannot read of it or of them is one line.
+
+    Args:
+        folder (str | Path): The folder.
+
+    Yields:
+        Iterator[os.DirEntry]: Its entries, in no order.
+
+    Raises:
+        UserError: If the folder cannot be read, or a link in it cannot be followed.
+    """
     try:
-        return entry.is_file()
+        with os.scandir(folder) as entries:
+            yield entries
     except OSError as error:
+        if error.filename is None or str(error.filename) == str(folder):
+            raise UserError(f'cannot read the folder {folder}: {error.strerror}') from error
         raise UserError(
-            f'cannot follow the symbolic link {entry.path} ({error.strerror}): remove it'
+            f'cannot follow the symbolic link {error.filename} ({error.strerror}): remove it'
         ) from error
 
 
@@ -101,7 +114,7 @@ def _identity(folder: str) -> tuple[int, int]:
 
 
 class ImageList(NamedTuple):
-    """What an annotation file says.
+    """The content of an annotation file.
 
     Args:
         size (int): The number of images.
@@ -120,20 +133,13 @@ def read_list(path: str, with_label: bool = True) -> ImageList:
 
     Args:
         path (str): The file.
-        with_label (bool): Otherwise a line is an image alone.
+        with_label (bool): Whether a line has a label. Otherwise it is an image alone. Defaults
+            to True.
 
     Raises:
         UserError: If it cannot be read, or a line has no label.
     """
-    try:
-        with open(path, encoding='utf-8') as file:
-            lines = file.read().split('\n')
-    except (OSError, UnicodeDecodeError) as error:
-        raise UserError(
-            f'cannot read {path}: {getattr(error, "strerror", None) or error}'
-        ) from error
-    if lines[-1] == '':
-        lines.pop()
+    lines = read_lines(path)
     if not with_label:
         return ImageList(len(lines), set(), {})
     pairs = set()
@@ -153,6 +159,22 @@ def read_list(path: str, with_label: bool = True) -> ImageList:
     label_of = {osp.basename(folder[:-1]): int(label) for folder, label, _ in pairs}
     one_to_one = len(pairs) == len(label_of) == len(labels) and '' not in label_of
     return ImageList(len(lines), labels, label_of if one_to_one else {})
+
+
+def read_lines(path: str | Path) -> list[str]:
+    """The lines of a text file.
+
+    Raises:
+        UserError: If it cannot be read.
+    """
+    try:
+        with open(path, encoding='utf-8') as file:
+            lines = file.read().split('\n')
+    except (OSError, UnicodeDecodeError) as error:
+        raise UserError(
+            f'cannot read {path}: {getattr(error, "strerror", None) or error}'
+        ) from error
+    return lines[:-1] if lines[-1] == '' else lines
 
 
 def _is_number(text: str) -> bool:

@@ -56,8 +56,7 @@ class Digits(BaseDataset):
         except ImportError:
             raise UserError(
                 'the digits come with scikit-learn, which is not installed: '
-                'install the extra poslabel_mm[tools], or scikit-learn '
-                'itself'
+                'pip install scikit-learn'
             ) from None
         digits = load_digits()
         try:

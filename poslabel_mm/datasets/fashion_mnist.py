@@ -18,9 +18,9 @@ SPLITS = {'train': 'train', 'test': 't10k'}
 class FashionMNIST(StockFashionMNIST):
     """Fashion-MNIST from ``*-ubyte`` files, compressed or not.
 
-    They are read where they are: in ``data_root``, or where Debian's package
-    ``dataset-fashion-mnist`` installs them. Files that MMPretrain's own
-    dataset has downloaded will do.
+    They are read from ``data_root``, or from where Debian's package
+    ``dataset-fashion-mnist`` installs them. The files that MMPretrain's own
+    dataset downloads are the same.
 
     An image is ``img`` of shape (28, 28, 3), uint8 with the garment light on
     black, so a pipeline begins without ``LoadImageFromFile``, or with
@@ -56,8 +56,7 @@ class FashionMNIST(StockFashionMNIST):
         """Paths of the images and the labels of a split.
 
         Raises:
-            UserError: If one is in neither folder, with what to do about it,
-                or for an unknown ``split``.
+            UserError: If one is in neither folder, or for an unknown ``split``.
         """
         _check_split(split)
         return [
@@ -72,8 +71,8 @@ class FashionMNIST(StockFashionMNIST):
                 super().load_data_list()
             except OSError as error:
                 raise UserError(
-                    f'cannot download {FASHION_MNIST.title} from '
-                    f'{self.url_prefix} ({error}): {FASHION_MNIST.advice}'
+                    f'cannot download {FASHION_MNIST.title} from {self.url_prefix} '
+                    f'to {self.data_root} ({error}): {FASHION_MNIST.advice}'
                 ) from error
         paths = self.find_files(self.data_root, self.split)
         images, labels = map(_read, paths)
@@ -81,7 +80,7 @@ class FashionMNIST(StockFashionMNIST):
             raise UserError(
                 f'{paths[0]} and {paths[1]} are no {FASHION_MNIST.title}: '
                 f'they hold arrays of shapes {images.shape} and '
-                f'{labels.shape}; get them again'
+                f'{labels.shape}; download them again'
             )
         return [
             dict(img=image, img_shape=image.shape, ori_shape=image.shape, gt_label=int(label))
@@ -125,4 +124,6 @@ def _read(path: str) -> np.ndarray:
         IndexError,
         zlib.error,
     ) as error:
-        raise UserError(f'cannot read {path} ({error or "not whole"}): get it again') from error
+        raise UserError(
+            f'cannot read {path} ({error or "it ends early"}): download it again'
+        ) from error

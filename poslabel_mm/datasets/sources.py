@@ -10,7 +10,7 @@ class Source(NamedTuple):
         title (str): Its name.
         folder (str): Where the configs expect it.
         origin (str): Where it is published.
-        advice (str): What to do without it, as a part of a sentence.
+        advice (str): What to do where it is missing, as a part of a sentence.
     """
 
     title: str
@@ -28,30 +28,28 @@ IMAGENET = Source(
     'ImageNet-1K',
     'data/imagenet',
     _IMAGENET,
-    f'unpack ImageNet-1K ({_IMAGENET}) there and check it with `python '
-    'tools/dataset_converters/imagenet.py --check data/imagenet`',
+    f'unpack ImageNet-1K ({_IMAGENET}) there and check it with '
+    '`poslabel convert imagenet --check data/imagenet`',
 )
 MINI_IMAGENET = Source(
     'Mini-ImageNet',
     'data/mini_imagenet',
     _SPLIT_FILES,
     'prepare Mini-ImageNet from ImageNet-1K and the split files of '
-    f'{_SPLIT_FILES} with `python tools/dataset_converters/mini_imagenet.py '
-    'data/imagenet --csv FOLDER`',
+    f'{_SPLIT_FILES} with `poslabel convert mini-imagenet data/imagenet --csv FOLDER`',
 )
 CALTECH256 = Source(
     'Caltech-256',
     'data/caltech256',
     _CALTECH256,
-    f'prepare Caltech-256 ({_CALTECH256}) with `python '
-    'tools/dataset_converters/caltech256.py 256_ObjectCategories`',
+    f'prepare Caltech-256 ({_CALTECH256}) with `poslabel convert caltech256 256_ObjectCategories`',
 )
 FASHION_MNIST = Source(
     'Fashion-MNIST',
     'data/fashion_mnist',
     _FASHION_MNIST,
     'install it with `apt-get install dataset-fashion-mnist`, or put the four '
-    f'files of {_FASHION_MNIST} into the first',
+    f'files of {_FASHION_MNIST} there',
 )
 
 SOURCES = (IMAGENET, MINI_IMAGENET, CALTECH256, FASHION_MNIST)

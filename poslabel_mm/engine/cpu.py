@@ -9,7 +9,7 @@ from mmengine.config import Config
 from poslabel_mm.engine.wrappers import wrap_without_device
 from poslabel_mm.errors import UserError
 
-# What each launcher sets, and what tells a user how it is started.
+# The variables that each launcher sets, and how a user starts it.
 SET = {
     'pytorch': ('RANK', 'WORLD_SIZE', 'LOCAL_RANK', 'MASTER_ADDR', 'MASTER_PORT'),
     'slurm': ('SLURM_PROCID', 'SLURM_NTASKS'),
@@ -21,22 +21,24 @@ SET = {
     ),
 }
 STARTED_BY = {
-    'pytorch': 'tools/dist_train.sh or tools/dist_test.sh',
-    'slurm': 'tools/slurm_train.sh or tools/slurm_test.sh',
+    'pytorch': '`torchrun --nproc-per-node=GPUS -m poslabel_mm ...`, or in a checkout with '
+    'tools/dist_train.sh or tools/dist_test.sh',
+    'slurm': '`srun python -m poslabel_mm ...`, or in a checkout with tools/slurm_train.sh or '
+    'tools/slurm_test.sh',
     'mpi': 'mpirun, with MASTER_ADDR set',
 }
 NUMBERS = ('RANK', 'WORLD_SIZE', 'PROCID', 'NTASKS', 'SIZE')
 
 
 def check_launcher(launcher: str) -> None:
-    """Check that a process was started by the launcher that it was told.
+    """Check that a process was started by the launcher that its command names.
 
     Args:
-        launcher (str): A config's ``launcher``.
+        launcher (str): The value of ``--launcher``.
 
     Raises:
-        UserError: If what that launcher sets is missing, or is no number or
-            port where it must be one.
+        UserError: If a variable that the launcher sets is missing, or if a rank, a number of
+            processes or a port is invalid.
     """
     for name in SET.get(launcher, ()):
         value = os.environ.get(name)
@@ -55,12 +57,12 @@ def check_launcher(launcher: str) -> None:
 def start_gloo(cfg: Config) -> None:
     """Join the other processes through gloo, before the Runner is built.
 
-    MMEngine would select a CUDA device in every process. It starts nothing
-    if it finds the processes joined.
+    MMEngine would select a CUDA device in every process. It leaves a process
+    group that exists as it is.
 
     Args:
-        cfg (Config): A config whose ``launcher`` is not ``'none'``. The
-            wrapper of its model is given no GPU.
+        cfg (Config): A config whose ``launcher`` is not ``'none'``. Its model
+            wrapper is changed to use no GPU.
     """
     _read_environment(cfg.launcher)
     torch.distributed.init_process_group('gloo')
@@ -68,7 +70,7 @@ def start_gloo(cfg: Config) -> None:
 
 
 def _read_environment(launcher: str) -> None:
-    """Set what torch reads from what the launcher has set."""
+    """Set the variables that torch reads, from those of the launcher."""
     env = os.environ
     if launcher == 'slurm':
         env['RANK'] = env['SLURM_PROCID']

@@ -16,12 +16,12 @@ from poslabel_mm.engine.folder_lock import Attempt, try_lock
 from poslabel_mm.engine.unwritable import unwritable
 
 TEMPORARY = re.compile(r'\..+\.[0-9a-f]{8}\.tmp')
-# Where files cannot be locked, age tells what nobody writes any more: a day, in seconds.
+# Where files cannot be locked, a temporary file of this age is abandoned: a day, in seconds.
 ABANDONED = 86_400
-# A lost picture costs less than a wait for the disk, for each of tens of thousands.
+# A tool may write tens of thousands of them. A lost picture costs less than waiting for the disk.
 PICTURES = ('.jpg', '.jpeg', '.png', '.bmp', '.gif', '.tif', '.tiff', '.webp')
-# Folders in which this process has looked for what killed ones left. Listing a large folder at
-# each write would take longer than the write.
+# Folders in which this process has removed the temporary files of killed ones. Listing a large
+# folder at each write would take longer than the write.
 _swept: set[str] = set()
 
 
@@ -29,11 +29,11 @@ def write_atomically(data: bytes, path: str | Path) -> None:
     """Write a file so that an interrupt leaves the old one or the new one.
 
     Several processes may write one path at a time: the last one's file is
-    there in the end, and at any moment it is the whole file of one of them.
+    there in the end, and at any moment the file is complete.
 
     Args:
         data (bytes): The whole content.
-        path (str | Path): Where to. Its folder is made if it is missing.
+        path (str | Path): The file. Its folder is made if it is missing.
 
     Raises:
         UserError: If the disk is full or the folder cannot be written. A file
@@ -62,7 +62,7 @@ def write_atomically(data: bytes, path: str | Path) -> None:
 
 
 def _open_locked(folder: str, name: str) -> BinaryIO:
-    """Make a temporary file of one's own, locked while it is written."""
+    """Make a temporary file with a name of its own, locked while it is written."""
     while True:
         temporary = osp.join(folder, f'.{name}.{secrets.token_hex(4)}.tmp')
         file = open(temporary, 'xb')
@@ -127,7 +127,7 @@ class AtomicLocalBackend(LocalBackend):
         """Remove files at the end of the block, and only if it succeeds.
 
         Yields:
-            list[str]: What will be removed; the block may take paths out.
+            list[str]: The paths that will be removed; the block may delete some from the list.
         """
         self._postponed = outdated = []
         try:

@@ -1,4 +1,4 @@
-"""A folder that one run works in at a time."""
+"""Locks that let one run at a time work in a folder."""
 
 import json
 import os
@@ -21,12 +21,12 @@ except ImportError:  # Windows has no locks that die with their owner
 NAME = 'lock'
 # Folders that the process that started this one has locked, as a JSON list.
 INHERITED = 'POSLABEL_MM_LOCKED'
-# is_locked() holds a lock for a moment: one that is taken is tried again for so many seconds.
+# is_locked() holds a lock for a moment, so a lock that is taken is tried again for these seconds.
 PATIENCE = 0.5
 
 
 class Attempt(Enum):
-    """What came of an attempt to lock a file."""
+    """The result of an attempt to lock a file."""
 
     LOCKED = 'locked'
     TAKEN = 'another process has locked it'
@@ -34,7 +34,7 @@ class Attempt(Enum):
 
 
 def lock_folder(folder: str | Path) -> IO:
-    """Take a folder for this process and those that it starts.
+    """Lock a folder for this process and those that it starts.
 
     The lock is the operating system's, on a file ``lock`` in the folder: it
     ends with the last process that holds the file open, however that ends. The
@@ -44,7 +44,7 @@ def lock_folder(folder: str | Path) -> IO:
         folder (str | Path): Made if it is missing.
 
     Returns:
-        IO: The open file; closing it gives the folder back.
+        IO: The open file; closing it releases the folder.
 
     Raises:
         UserError: If another process works in it, or it cannot be written.
@@ -64,7 +64,7 @@ def lock_folder(folder: str | Path) -> IO:
         lock.write(f'process {os.getpid()} on {socket.gethostname()}')
         lock.flush()
     except OSError as error:
-        _give_back(lock)
+        _close(lock)
         raise unwritable(path, error) from error
     except UserError:
         lock.close()
@@ -81,7 +81,7 @@ def _try_patiently(lock: IO) -> Attempt:
 
 
 def _close_in_child() -> None:
-    """A loader's worker may live on for seconds when its parent is killed."""
+    """Release the locks in a loader's worker, which may outlive a killed parent by seconds."""
     for lock in list(_held):
         lock.close()
 
@@ -91,7 +91,7 @@ if hasattr(os, 'register_at_fork'):
     os.register_at_fork(after_in_child=_close_in_child)
 
 
-def _give_back(lock: IO | None) -> None:
+def _close(lock: IO | None) -> None:
     try:
         if lock is not None:
             lock.close()
@@ -124,7 +124,7 @@ def try_lock(file: IO, shared: bool = False) -> Attempt:
     Args:
         file (IO): Locked until it is closed. It must be open for writing, or for reading if the
             lock is shared: NFS refuses other locks, which reads as :attr:`Attempt.NO_LOCKS`.
-        shared (bool): Leave it to others who also share it. Defaults to False.
+        shared (bool): Take a shared lock, which several processes may hold. Defaults to False.
     """
     if fcntl is None:
         return Attempt.NO_LOCKS

@@ -1,4 +1,4 @@
-"""An epoch-based training loop that goes on where it was stopped."""
+"""An epoch-based training loop that can be resumed at any iteration."""
 
 import copy
 from collections.abc import Iterator
@@ -67,7 +67,7 @@ class ResumableTrainLoop(EpochBasedTrainLoop):
         self.runner.model.train()
         done = self.position
         for idx, data_batch in enumerate(self._batches_from(done), done):
-            self._set_position(idx + 1)  # for whom saves after the iteration
+            self._set_position(idx + 1)  # before the hooks that save after the iteration
             self.run_iter(idx, data_batch)
         self._set_position(0)
         self.runner.call_hook('after_train_epoch')
@@ -80,7 +80,7 @@ class ResumableTrainLoop(EpochBasedTrainLoop):
             and self._epoch >= self.val_begin
             and (self._epoch % self.val_interval == 0 or self._epoch == self._max_epochs)
         ):
-            # Before, for a checkpoint that is saved because of the result to have it.
+            # Before the validation, so that a checkpoint saved for its result records it.
             self.runner.message_hub.update_info(VALIDATED, self._epoch)
             self.runner.val_loop.run()
 
@@ -88,14 +88,14 @@ class ResumableTrainLoop(EpochBasedTrainLoop):
         self.runner.message_hub.update_info(POSITION, [done, len(self.dataloader)])
 
     def fit(self, checkpoint: dict) -> None:
-        """Where an epoch has another number of iterations now, count in those.
+        """Convert a checkpoint's position to the iterations that an epoch has now.
 
-        A checkpoint is changed before anything is resumed from it, so that the loop, the schedule
-        and the accumulation of gradients agree: as many epochs are complete, and the same part of
-        the one that was stopped.
+        The checkpoint is changed before anything is resumed from it, so that the loop, the
+        schedule and the accumulation of gradients agree. The number of complete epochs stays, and
+        the share of the one that was stopped.
 
         Args:
-            checkpoint (dict): A checkpoint that is being resumed from.
+            checkpoint (dict): The checkpoint that is being resumed from; changed in place.
         """
         info = checkpoint['message_hub']['runtime_info']
         done, length = info.get(POSITION, (0, 0))
@@ -106,8 +106,8 @@ class ResumableTrainLoop(EpochBasedTrainLoop):
         if done:
             self.runner.logger.warning(
                 f'an epoch has {now} iterations now and had {length} when the checkpoint was '
-                f'saved, after {done} of them: the run is resumed after {fitted} of {now}, and is '
-                'not the run that was not stopped'
+                f'saved, after {done} of them: the run is resumed after {fitted} of {now} and '
+                'differs from a run that was not stopped'
             )
         info[POSITION] = [fitted, now]
         checkpoint['meta']['iter'] = checkpoint['meta']['epoch'] * now + fitted

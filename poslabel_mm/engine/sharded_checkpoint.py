@@ -1,6 +1,5 @@
 """Folders with a file for each process, as MMEngine's ``FSDPStrategy`` saves them."""
 
-import os
 import os.path as osp
 import zipfile
 from glob import escape, glob
@@ -8,11 +7,11 @@ from glob import escape, glob
 from mmengine._strategy import SingleDeviceStrategy
 from mmengine.config import Config
 
+from poslabel_mm.engine.ranks import num_processes
 from poslabel_mm.engine.wrappers import saves_folders, strategy_type
 from poslabel_mm.errors import UserError
 from poslabel_mm.stack.checkpoint_file import check_records
 
-WORLD_SIZES = dict(pytorch='WORLD_SIZE', slurm='SLURM_NTASKS', mpi='OMPI_COMM_WORLD_SIZE')
 ONE_FILE = 'one file that holds all weights, as strategy.state_dict_cfg=full saves'
 
 
@@ -20,12 +19,12 @@ def is_read_by_strategy(path: str, cfg: Config) -> bool:
     """Whether a run reads a checkpoint in shards.
 
     Args:
-        path (str): As the user named it.
+        path (str): The path, as the user wrote it.
         cfg (Config): A config with its ``launcher``.
 
     Returns:
-        bool: False of one file for all weights. True also of what DeepSpeed and ColossalAI read,
-        which is not looked at.
+        bool: False for a file that holds all weights. True also for the checkpoints of DeepSpeed
+        and ColossalAI, which are not checked.
 
     Raises:
         UserError: If the run cannot read the checkpoint, or not with so many processes.
@@ -38,8 +37,8 @@ def is_read_by_strategy(path: str, cfg: Config) -> bool:
     if not saves_folders(cfg):
         if saved:
             raise UserError(
-                f'checkpoint {path} has the shards of {saved} processes: go on in {saved} with '
-                f'the strategy that it was saved by, or name {ONE_FILE}'
+                f'checkpoint {path} has the shards of {saved} processes: resume in {saved} with '
+                f'the strategy that saved it, or name {ONE_FILE}'
             )
         return False
     if osp.isfile(path):
@@ -47,7 +46,7 @@ def is_read_by_strategy(path: str, cfg: Config) -> bool:
             f'checkpoint {path} is one file, and this FSDPStrategy reads folders of '
             'shards: add --cfg-options strategy.state_dict_cfg=full'
         )
-    here = int(os.environ[WORLD_SIZES[cfg.launcher]])
+    here = num_processes(cfg)
     if not osp.isdir(path) or saved != here:
         held = (
             f'has the shards of {saved} processes'
@@ -55,7 +54,7 @@ def is_read_by_strategy(path: str, cfg: Config) -> bool:
             else ('has no shards' if osp.isdir(path) else 'does not exist')
         )
         raise UserError(
-            f'checkpoint {path} {held}, and this run is of {here}: '
+            f'checkpoint {path} {held}, and this run has {here} processes: '
             + (f'start {saved}, or name {ONE_FILE}' if saved else 'name another')
         )
     return True

@@ -9,7 +9,7 @@ from pathlib import Path
 from poslabel_mm.errors import UserError
 
 NO_SPACE = (errno.ENOSPC, errno.EDQUOT)
-# What has one cause wherever it is met, and what has it for a path that is named.
+# Errors that mean the same for any path, and errors that concern the path that they name.
 WRITING = (*NO_SPACE, errno.EFBIG, errno.EROFS, errno.EIO)
 NAMED = (errno.EACCES, errno.EPERM, errno.ENOTDIR, errno.EISDIR)
 
@@ -19,17 +19,17 @@ def unwritable(path: str | Path, error: OSError) -> UserError:
 
     Args:
         path (str | Path): The file or folder.
-        error (OSError): What the system said.
+        error (OSError): The system's error.
 
     Returns:
-        UserError: To be raised ``from`` the error.
+        UserError: The error to raise.
     """
     path = str(path)
     blocking = _file_on_the_way(path)
     if blocking is not None:
         cause, way_out = f'{blocking} is a file', 'choose another folder'
     elif error.errno == errno.ENOENT and not osp.isdir(osp.dirname(path) or '.'):
-        cause = 'its folder is not there'
+        cause = 'its folder does not exist'
         way_out = 'choose another folder, and leave it in place until the run has ended'
     elif error.errno in NO_SPACE:
         cause, way_out = _reason(error), 'free some space or choose another folder'
@@ -39,8 +39,7 @@ def unwritable(path: str | Path, error: OSError) -> UserError:
     else:
         cause, way_out = _reason(error), 'choose another folder, or make this one writable'
     return UserError(
-        f'could not write {path} ({cause}); files that were there before are '
-        f'untouched. To go on, {way_out}'
+        f'could not write {path} ({cause}): {way_out}. Files that were there before are unchanged'
     )
 
 
@@ -60,7 +59,7 @@ def write_error(error: BaseException | None, folder: str | Path | None) -> str |
     """One line for an error of the file system that ended a tool.
 
     Args:
-        error (BaseException, optional): What ended it.
+        error (BaseException, optional): The error.
         folder (str | Path, optional): The folder that it was writing to.
 
     Returns:
@@ -93,7 +92,7 @@ def check_writable(path: str | Path) -> None:
         path (str | Path): A file that may exist; its folder must.
 
     Raises:
-        UserError: If it is a folder, or its folder takes no new file.
+        UserError: If it is a folder, or no file can be made in its folder.
     """
     path = str(path)
     if osp.isdir(path):
@@ -112,7 +111,7 @@ def check_writable(path: str | Path) -> None:
 
 
 def make_folder(folder: str | Path) -> None:
-    """Make a folder if it is missing, and see that it takes files.
+    """Make a folder if it is missing, and check that files can be written into it.
 
     Args:
         folder (str | Path): With all folders above it.

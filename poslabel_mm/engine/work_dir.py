@@ -9,10 +9,10 @@ from poslabel_mm.engine.unwritable import make_folder, unwritable, write_error
 
 
 class WorkDir:
-    """A work dir while a tool runs, and what went wrong with it.
+    """The work dir of a running tool.
 
     While it is in use, a log in it that cannot be written ends the run:
-    logging would print a traceback for every line and go on.
+    logging would print a traceback for every line and continue.
     """
 
     def __init__(self) -> None:
@@ -21,7 +21,7 @@ class WorkDir:
         self._handle_error = logging.FileHandler.handleError
 
     def claim(self, folder: str) -> None:
-        """Take a folder for this process alone.
+        """Lock a folder for this process.
 
         Args:
             folder (str): Made if it is missing.
@@ -38,13 +38,13 @@ class WorkDir:
         """Write into a folder that another process has made and checked.
 
         Args:
-            folder (str): What errors will be said to have happened in.
+            folder (str): The folder that messages about file errors name.
         """
         self._folder = folder
         logging.FileHandler.handleError = _raise_unwritable
 
     def leave(self) -> None:
-        """Give it back to others."""
+        """Release the folder."""
         if self._lock is not None:
             self._lock.close()
         self._folder = self._lock = None
@@ -54,7 +54,7 @@ class WorkDir:
         """One line for an error of the file system.
 
         Args:
-            error (BaseException): What ended the tool.
+            error (BaseException): The error that ended the tool.
 
         Returns:
             str | None: Path, cause and way out; None if it is another error.

@@ -10,7 +10,7 @@ from torch.nn.parallel import DistributedDataParallel
 
 from poslabel_mm.errors import UserError
 
-# What MMEngine makes of 'full'.
+# MMEngine's expansion of 'full'.
 FULL = dict(
     state_dict_type='FULL_STATE_DICT',
     state_dict_config=dict(type='FullStateDictConfig', rank0_only=True),
@@ -64,8 +64,8 @@ def wrap_without_device(cfg: Config) -> None:
         saved = cfg.strategy.get('state_dict_cfg')
         for name in 'state_dict_config', 'optim_state_dict_config':
             if isinstance(saved, dict) and isinstance(saved.get(name), dict):
-                # torch takes for a copy what moving leaves in its place: it frees the weights,
-                # and saves the second moments of Adam in place of the first.
+                # Moving a tensor from the CPU to the CPU makes no copy, and torch frees it as if
+                # it were one: the weights are lost, and Adam's moments are mixed up.
                 saved[name].offload_to_cpu = False
     elif issubclass(strategy, DDPStrategy):
         cfg.strategy.model_wrapper = _on_cpu(cfg.strategy.get('model_wrapper'), cfg)
@@ -78,7 +78,7 @@ def saves_folders(cfg: Config) -> bool:
         cfg (Config): A training config.
 
     Returns:
-        bool: True of MMEngine's ``FSDPStrategy``, unless its ``state_dict_cfg`` is full.
+        bool: True for MMEngine's ``FSDPStrategy``, unless its ``state_dict_cfg`` is full.
     """
     if not issubclass(strategy_type(cfg), FSDPStrategy):
         return False
@@ -94,8 +94,8 @@ def strategy_type(cfg: Config) -> type:
         cfg (Config): Any config.
 
     Returns:
-        type: Of a FlexibleRunner's ``strategy``; MMEngine's default is DDPStrategy. ``object``
-        of a config of the Runner, which has none.
+        type: The class of a FlexibleRunner's ``strategy``, by default MMEngine's DDPStrategy;
+        ``object`` for a config of the Runner, which has none.
     """
     if 'runner_type' not in cfg:
         return object

@@ -1,6 +1,6 @@
-"""MMPretrain's tools, run in this process or in several, after checks of what they are given."""
+"""MMPretrain's tools, run in this process or in several, after checks of their arguments."""
 
 from poslabel_mm.stack.compat import check_installed
 
-# What the stack lacks is said before torch, which may be missing too, is imported.
+# Before torch is imported, which may be missing too.
 check_installed()

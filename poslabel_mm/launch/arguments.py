@@ -1,4 +1,4 @@
-"""The arguments of MMPretrain's tools: the config that is meant, and options that fit it."""
+"""The arguments of MMPretrain's tools: finding the config, and checking the options."""
 
 import argparse
 import ast
@@ -13,6 +13,7 @@ from mmengine.config import Config
 from poslabel_mm.engine.cpu import check_launcher
 from poslabel_mm.errors import UserError
 from poslabel_mm.launch.cpu_threads import share_cores
+from poslabel_mm.launch.port import choose_port
 from poslabel_mm.launch.stock_arguments import with_data_option
 from poslabel_mm.stack.config_prefix import config_path
 
@@ -43,6 +44,7 @@ def checked_arguments(stock_parse: Callable) -> Callable:
                 f'{" ".join(wrong) or error}; quote a value with brackets or '
                 'spaces: --cfg-options "key=[a,b]"'
             ) from error
+        choose_port(args.launcher)
         check_launcher(args.launcher)
         share_cores(args.launcher)
         args.config = find_config(args.config)

@@ -1,4 +1,4 @@
-"""Where in a config the part stands that could not be built, and what is wrong with it.
+"""The place in a config of the part that could not be built, and the fault in it.
 
 MMEngine's registries pass on what a part's constructor raises. The part's config is still in the
 traceback, and that of the model around it.
@@ -25,7 +25,7 @@ def build_error_line(error: BaseException) -> str | None:
         error (BaseException): What building the part raised.
 
     Returns:
-        str: The line, or None if the error is none of a config's.
+        str: The line, or None if the error is not the config's.
     """
     frames = list(_frames(error.__traceback__))
     builds = [i for i, frame in enumerate(frames) if frame.f_code is build_from_cfg.__code__]

@@ -1,4 +1,4 @@
-"""Child processes that stop when this process is told to stop."""
+"""Child processes that receive the stop signals of this process."""
 
 import os
 import signal
@@ -12,7 +12,7 @@ from poslabel_mm.launch.parent_process import followed
 
 
 class ChildProcesses:
-    """Runs commands that stop when this process is told to stop or has died.
+    """Runs commands that stop when this process receives a stop signal or has died.
 
     SIGINT and SIGTERM are passed on to every running command, which decides by itself how soon it
     ends. :meth:`run` may be called from threads.

@@ -1,10 +1,10 @@
-"""How many threads a process takes of a machine that it shares with others."""
+"""The number of threads of a process that shares a machine with others."""
 
 import os
 
 import torch
 
-# Where a launcher says how many processes it has started on this machine. Slurm lists their ranks.
+# The launchers' variables for the number of processes on this machine. Slurm lists their ranks.
 PROCESSES = dict(slurm='SLURM_GTIDS', mpi='OMPI_COMM_WORLD_LOCAL_SIZE')
 
 
@@ -12,8 +12,8 @@ def threads_per_process(processes: int, cores: int) -> int:
     """Threads for each of several processes that train on one machine.
 
     Args:
-        processes (int): How many there are.
-        cores (int): CPU cores that they share.
+        processes (int): The number of processes.
+        cores (int): The number of CPU cores that they share.
 
     Returns:
         int: 1 where a GPU computes, an equal share of the cores where none does.
@@ -31,11 +31,11 @@ def bound_cores() -> int:
 def share_cores(launcher: str) -> None:
     """Give this process its share of the machine, where its launcher has not.
 
-    Slurm and MPI leave it to the processes, of which each would take all cores. OMP_NUM_THREADS
-    goes before if the user has set it.
+    Slurm and MPI set no number of threads, so each process would take all cores. An
+    OMP_NUM_THREADS that the user has set is kept.
 
     Args:
-        launcher (str): What ``--launcher`` says.
+        launcher (str): The value of ``--launcher``.
     """
     listed = os.environ.get(PROCESSES.get(launcher, ''))
     if listed is None:
@@ -43,8 +43,8 @@ def share_cores(launcher: str) -> None:
     if 'OMP_NUM_THREADS' not in os.environ:
         processes = listed.count(',') + 1 if launcher == 'slurm' else int(listed)
         cores = os.cpu_count() or 1
-        # A process may be bound to a part of what its Slurm job has on this machine, or to
-        # nothing; a machine may have fewer cores than Slurm was told.
+        # A process may be bound to a part of its Slurm job's cores on this machine, or to
+        # none; a machine may have fewer cores than Slurm's configuration gives it.
         cores = min(cores, int(os.environ.get('SLURM_CPUS_ON_NODE', cores)))
         threads = min(threads_per_process(processes, cores), bound_cores())
         torch.set_num_threads(threads)  # torch has read the variable already

@@ -19,7 +19,7 @@ from poslabel_mm.launch.checks.classes import HEAD
 from poslabel_mm.launch.checks.dataset_files import ImageFiles, datasets_of
 from poslabel_mm.launch.checks.options import counted_classes, metrics_of, ranks_classes
 
-# Some call the images that are not trained on by one name, some by the other.
+# Datasets call their held-out images by either name.
 OTHER_NAME = {'val': 'test', 'test': 'val'}
 
 
@@ -28,7 +28,8 @@ def use_data(cfg: Config, args: argparse.Namespace, loaders: tuple[str, ...]) ->
 
     Args:
         cfg (Config): The config; nothing changes where ``--data`` is not given.
-        args (argparse.Namespace): What the command line gave.
+        args (argparse.Namespace): The arguments that
+            :func:`poslabel_mm.launch.stock_arguments.with_data_option` parsed.
         loaders (tuple[str]): Which of the config's data loaders are used.
 
     Raises:
@@ -87,7 +88,7 @@ def _check_layout(cfg: Config, loader: str, folder: str) -> None:
 
 
 def _count_classes(cfg: Config, folder: str, loaders: tuple[str, ...]) -> None:
-    """Have the model learn as many classes as there are folders to train on.
+    """Set the number of classes to the number of class folders to train on.
 
     A test takes its own folders where the training data is not there.
     """
@@ -101,7 +102,7 @@ def _count_classes(cfg: Config, folder: str, loaders: tuple[str, ...]) -> None:
         return
     if len(names) == 1:
         raise UserError(
-            f'--data {folder} holds one class alone, {names[0]}: expected two or more in '
+            f'--data {folder} holds a single class, {names[0]}: expected two or more in '
             f'{place.folder}'
         )
     keys = [HEAD, *(key for key, _ in counted_classes(cfg, LOADERS))]
@@ -118,7 +119,7 @@ def _count_classes(cfg: Config, folder: str, loaders: tuple[str, ...]) -> None:
 
 
 def _labelled_place(cfg: Config, loaders: tuple[str, ...]) -> ImageFiles | None:
-    """The first class folders that give labels; what has none is refused with the other checks."""
+    """The first class folders that give labels; other checks refuse data without any."""
     for loader in dict.fromkeys(('train_dataloader', *loaders)):
         for _, data in datasets_of(cfg, loader):
             place = ImageFiles(data)

@@ -1,4 +1,4 @@
-"""Errors of a tool as one line, and who of several processes prints it."""
+"""Errors of a tool as one line, and which of several processes prints it."""
 
 import multiprocessing
 import os
@@ -10,10 +10,10 @@ from typing import NoReturn
 import torch
 
 from poslabel_mm.engine.hooks.stop_signal_hook import stop_status
+from poslabel_mm.engine.ranks import local_rank
 from poslabel_mm.engine.work_dir import WorkDir
 from poslabel_mm.errors import UserError
 from poslabel_mm.launch.build_errors import build_error_line
-from poslabel_mm.launch.ranks import local_rank
 
 
 class Guard:

@@ -15,6 +15,7 @@ from mmengine.config import Config
 from mmengine.device import get_device
 
 from poslabel_mm.engine.cpu import start_gloo
+from poslabel_mm.engine.ranks import local_rank, rank
 from poslabel_mm.engine.unwritable import check_writable, make_folder
 from poslabel_mm.engine.work_dir import WorkDir
 from poslabel_mm.engine.wrappers import check_wrapper
@@ -30,7 +31,6 @@ from poslabel_mm.launch.checks.resume import check_resume
 from poslabel_mm.launch.checks.resume_options import resume_with_options
 from poslabel_mm.launch.checks.schedule import check_schedule
 from poslabel_mm.launch.data_option import use_data
-from poslabel_mm.launch.ranks import local_rank, rank
 
 
 def prepare_training(
@@ -48,7 +48,7 @@ def prepare_training(
         Config: What the stock tool makes its Runner from.
 
     Raises:
-        UserError: If the run cannot work as it is asked for.
+        UserError: If the run cannot work with this config and these arguments.
     """
     check_options(cfg, args)
     if cfg.get('train_dataloader') is None:
@@ -65,14 +65,14 @@ def prepare_training(
     check_auto_scale_lr(cfg)
     check_num_classes(cfg, ('train_dataloader', 'val_dataloader'))
     if local_rank() == 0:
-        # Lists every image: once on a machine is enough.
+        # It lists every image: once on a machine is enough.
         check_data(cfg, ('train_dataloader', 'val_dataloader'))
     name_classes(cfg)
     check_schedule(cfg)
     if get_device() == 'cpu':
         use_cpu_amp(cfg)
     if local_rank() == 0:
-        # Reads checkpoints and builds the model: once on a machine is enough.
+        # They read checkpoints and build the model: once on a machine is enough.
         check_model(cfg)
         check_pretrained(cfg)  # read even where it is then overwritten
         if cfg.get('resume'):
@@ -145,7 +145,7 @@ def _check_out(path: str, item: str | None) -> None:
 
 
 def _adapt_loaders(cfg: Config) -> None:
-    """Undo the stock defaults that do not suit this machine or config."""
+    """Change the stock defaults that do not suit this machine or config."""
     for name in 'train_dataloader', 'val_dataloader', 'test_dataloader':
         loader = cfg.get(name)
         if loader is None:
@@ -171,7 +171,7 @@ def _check_processes(cfg: Config) -> None:
         asked = int(os.environ.get('LOCAL_WORLD_SIZE', 1))
         if asked > torch.cuda.device_count():
             raise UserError(
-                f'{asked} processes were asked for, but this '
+                f'{asked} processes were requested, but this '
                 f'machine has {torch.cuda.device_count()} GPUs'
             )
 

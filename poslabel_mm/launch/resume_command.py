@@ -13,7 +13,7 @@ def resume_command(argv: list[str]) -> str:
     POSLABEL_MM_COMMAND, preceded by the variables that they read.
 
     Args:
-        argv (list[str]): The arguments of this process, the script first. They count where
+        argv (list[str]): The arguments of this process, the script first. They are used where
             POSLABEL_MM_COMMAND is not set.
 
     Returns:

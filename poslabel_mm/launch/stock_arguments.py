@@ -48,7 +48,7 @@ def tool_main(argv: Sequence[str], prog: str) -> None:
         return
     from poslabel_mm.launch.tools import other_tool
 
-    other_tool(list(argv))
+    other_tool(list(argv), prog)
 
 
 def _print_help(name: str, argv: Sequence[str]) -> None:

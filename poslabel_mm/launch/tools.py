@@ -18,12 +18,12 @@ from mmengine.device import get_device
 from mmengine.fileio import register_backend
 
 from poslabel_mm.engine.files import AtomicLocalBackend
+from poslabel_mm.engine.ranks import local_rank
 from poslabel_mm.errors import UserError
 from poslabel_mm.launch.arguments import checked_arguments, shipped_config
 from poslabel_mm.launch.guard import Guard, leave_interrupted
 from poslabel_mm.launch.parent_process import follow_parent, forked_children_follow
 from poslabel_mm.launch.preparation import prepare_test, prepare_training, use_cpu_amp
-from poslabel_mm.launch.ranks import local_rank
 from poslabel_mm.launch.resume_command import resume_command
 from poslabel_mm.launch.stock_tools import list_tools, load_tool, tool_path
 from poslabel_mm.stack.config_prefix import without_own_scope
@@ -59,19 +59,19 @@ def _run(name: str, prepare: Callable) -> None:
         tool.main()
 
 
-def other_tool(argv: list[str]) -> None:
+def other_tool(argv: list[str], prog: str = 'poslabel tool') -> None:
     """Run another of MMPretrain's tools on this project's configs and models.
 
     Args:
         argv (list[str]): The tool's path below MMPretrain's ``tools/``, such
             as ``analysis_tools/get_flops.py``, and its arguments. An argument
             that is the name of a shipped config becomes its path.
+        prog (str): The command that the usage line names.
     """
     with Guard(), without_own_scope():
         if not argv:
             raise UserError(
-                'usage is mmpretrain_tool.py TOOL [ARGUMENTS], with '
-                f'TOOL one of {", ".join(list_tools())}'
+                f'usage is {prog} TOOL [ARGUMENTS], with TOOL one of {", ".join(list_tools())}'
             )
         path = tool_path(argv[0])
         if osp.basename(path) == 'vis_cam.py':

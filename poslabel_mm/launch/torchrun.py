@@ -2,10 +2,10 @@
 
     python tools/torchrun.py PROCESSES SCRIPT [ARGUMENTS]
 
-Unlike torchrun it takes a free port unless PORT is set, shares the CPU cores
-out where there is no GPU, gives processes that are told to stop ten minutes to
-save (TORCH_ELASTIC_SHUTDOWN_TIMEOUT), and adds no report of its own to a line
-that a process has printed. NNODES, NODE_RANK, MASTER_ADDR and PORT are read from the
+Unlike torchrun it takes a free port unless PORT is set, divides the CPU cores
+among the processes where there is no GPU, gives them ten minutes to save after
+a stop signal (TORCH_ELASTIC_SHUTDOWN_TIMEOUT), and adds no report of its own to
+a line that a process has printed. NNODES, NODE_RANK, MASTER_ADDR and PORT are read from the
 environment, as by MMPretrain's scripts.
 """
 
@@ -20,7 +20,7 @@ from contextlib import contextmanager
 from types import FrameType
 from typing import NoReturn
 
-# First, and here: what the MM stack lacks is then said once, not by every process.
+# First, and here: a fault of the MM stack is then printed once, not by every process.
 import mmengine  # noqa: F401
 from torch.distributed import DistNetworkError, run
 from torch.distributed.elastic.multiprocessing.api import SignalException, SubprocessContext
@@ -30,8 +30,8 @@ from poslabel_mm.errors import UserError
 from poslabel_mm.launch.cpu_threads import bound_cores, threads_per_process
 from poslabel_mm.launch.parent_process import follow_parent, followed
 
-# How many seconds torchrun waits for processes that were told to stop. Saving takes longer than
-# its default of 30 where the model is large or the disk is slow.
+# The seconds that torchrun waits for processes after a stop signal. Saving takes longer than its
+# default of 30 where the model is large or the disk is slow.
 PATIENCE = 'TORCH_ELASTIC_SHUTDOWN_TIMEOUT'
 
 
@@ -66,14 +66,14 @@ def check_port(port: int) -> None:
 
 
 def killed(rank: int, signum: int) -> str:
-    """What to say of a process that a signal ended."""
-    hint = ', which a machine sends that is out of memory' * (signum == signal.SIGKILL)
+    """Describe a process that a signal ended."""
+    hint = ', the signal of a machine that is out of memory' * (signum == signal.SIGKILL)
     return f'the process of rank {rank} was killed by {signal.Signals(signum).name}{hint}'
 
 
 @contextmanager
 def warning_passed_on() -> Iterator[None]:
-    """Treat SIGUSR1, Slurm's warning, as torchrun does SIGTERM: the processes receive it too.
+    """Pass SIGUSR1, Slurm's warning, on to the processes, as torchrun does with SIGTERM.
 
     Without a handler it would end the launcher, and by that the processes.
     """
@@ -128,7 +128,7 @@ def launch(processes: int, command: list[str]) -> int:
     """Run a command in several processes, to its end.
 
     Args:
-        processes (int): How many on this machine.
+        processes (int): The number of processes on this machine.
         command (list[str]): A Python script and its arguments.
 
     Returns:
@@ -187,7 +187,7 @@ def launch(processes: int, command: list[str]) -> int:
             print(
                 f'error: the process of rank {min(late)} had not ended in time after '
                 f'{signal.Signals(error.sigval).name} and was killed; what it had not saved is '
-                f'lost (give it longer: {PATIENCE}=SECONDS, now {env[PATIENCE]})',
+                f'lost (allow it more time: {PATIENCE}=SECONDS, now {env[PATIENCE]})',
                 file=sys.stderr,
             )
         return 128 + error.sigval

@@ -7,7 +7,7 @@ from poslabel_mm.stack.fsdp_loading import mend_fsdp_loading
 from poslabel_mm.stack.safe_loading import allow_plain_values, refuse_code_in_checkpoints
 from poslabel_mm.stack.stacks import ALTERNATIVES, STACKS
 
-__all__ = ['apply', 'check_installed', 'check_stack', 'installed_versions']
+__all__ = ['apply', 'check_installed', 'check_stack', 'installed_versions', 'requirements']
 
 
 def apply() -> None:
@@ -98,5 +98,9 @@ def check_stack(installed: Mapping[str, str]) -> str:
 
 
 def _install_command(stack: str) -> str:
-    wanted = (f"'{name}{versions}'" for name, versions in STACKS[stack].items())
-    return f'pip install {" ".join(wanted)}'
+    return f'pip install {requirements(stack)}'
+
+
+def requirements(stack: str) -> str:
+    """The distributions of a stack with their versions, as arguments of pip in a shell."""
+    return ' '.join(f"'{name}{versions}'" for name, versions in STACKS[stack].items())

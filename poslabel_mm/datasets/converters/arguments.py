@@ -1,4 +1,10 @@
-"""The command line that all converters share."""
+"""The command line that all converters share.
+
+Each converter is a function ``main(argv, prog)``: ``argv`` are its arguments, by default those of
+the process, and ``prog`` is what its help calls it. The converter of a dataset of known size takes
+that ``size`` as well. An error of the user's is a :class:`UserError`, raised before anything is
+written.
+"""
 
 import argparse
 import signal
@@ -10,16 +16,28 @@ from poslabel_mm.errors import UserError
 
 
 class Parser(argparse.ArgumentParser):
-    """Of a command's arguments; a mistake in them is one line as well."""
+    """A parser whose errors are one line as well.
+
+    Args:
+        prog (str, optional): The command. Defaults to the script's name.
+        description (str): The help, printed with its own line breaks.
+    """
+
+    def __init__(self, prog: str | None, description: str) -> None:
+        super().__init__(
+            prog=prog,
+            description=description,
+            formatter_class=argparse.RawDescriptionHelpFormatter,
+        )
 
     def error(self, message: str) -> NoReturn:
         raise UserError(f'{message}; {self.prog} --help lists the options')
 
     def add_split_options(self, folder: str) -> None:
-        """Add what every conversion takes.
+        """Add the options of every :class:`~.conversion.Conversion`.
 
         Args:
-            folder (str): Where the result goes by default.
+            folder (str): The default output folder.
         """
         self.add_argument('--out', default=folder, help='default: %(default)s')
         self.add_argument('--seed', type=int, default=0, help='of the split; default: %(default)s')
@@ -32,7 +50,7 @@ class Parser(argparse.ArgumentParser):
 
 
 def run_tool(main: Callable[[], None]) -> None:
-    """Run a command; a mistake is one line and exit status 1."""
+    """Run a command. A user's error is one line and exit status 1."""
     # The tools leave Ctrl-C to the system while they import; from here on
     # there are folders to clean up.
     signal.signal(signal.SIGINT, signal.default_int_handler)

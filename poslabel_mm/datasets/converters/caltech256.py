@@ -8,7 +8,6 @@ split file data/caltech256/split.json. All 257 classes are kept, the clutter
 among them. The paper gives no split: this one follows from the seed.
 """
 
-import argparse
 import os.path as osp
 import re
 from collections.abc import Sequence
@@ -26,7 +25,7 @@ CLASS_FOLDER = re.compile(r'(\d{3})\..+')  # 001.ak47 to 257.clutter
 
 
 class Size(NamedTuple):
-    """What a whole dataset holds."""
+    """The size of the whole dataset."""
 
     classes: int = 257
     images: int = 30_607
@@ -80,36 +79,16 @@ def find_classes(source: Path, size: Size) -> Classes:
     return classes
 
 
-def parse_args(argv: Sequence[str] | None, prog: str | None) -> argparse.Namespace:
-    parser = Parser(
-        prog=prog, description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
+def main(argv: Sequence[str] | None = None, size: Size = Size(), prog: str | None = None) -> None:
+    """Run the converter; :mod:`.arguments` describes the arguments."""
+    parser = Parser(prog, __doc__)
     parser.add_argument('source', help=f'the unpacked {ARCHIVE_FOLDER}, or its parent folder')
     parser.add_split_options(CALTECH256.folder)
-    return parser.parse_args(argv)
-
-
-def main(argv: Sequence[str] | None = None, size: Size = Size(), prog: str | None = None) -> None:
-    """Run the converter.
-
-    Args:
-        argv (Sequence[str], optional): Its arguments. Defaults to the process's.
-        size (Size): What the whole dataset holds.
-        prog (str, optional): What its help calls it. Defaults to the script's name.
-
-    Raises:
-        UserError: For a mistake, before anything is written.
-    """
-    args = parse_args(argv, prog)
-    conversion = Conversion('caltech256', args.out, args.seed, args.copy)
+    args = parser.parse_args(argv)
+    conversion = Conversion('caltech256', args)
     if conversion.is_complete():
         return
     source = Path(args.source)
     if osp.isdir(source / ARCHIVE_FOLDER):
         source = source / ARCHIVE_FOLDER
-    conversion.run(
-        find_classes(source, size),
-        source,
-        num_test=num_test_of_a_fifth,
-        skip_unreadable=args.skip_unreadable,
-    )
+    conversion.run(find_classes(source, size), source, num_test_of_a_fifth)

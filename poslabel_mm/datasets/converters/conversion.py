@@ -1,13 +1,14 @@
-"""Folders of images, split into train/ and test/: made whole or not at all.
+"""Folders of images, split into train/ and test/, complete or not there at all.
 
     OUT/train/CLASS/IMAGE    links to the source's images, or copies
     OUT/test/CLASS/IMAGE
-    OUT/split.json           who is where, from which seed; what was left out
+    OUT/split.json           the side of each image, the seed, and what was left out
 
 They are built beside OUT and renamed when they are complete, so OUT is never
 half a dataset. The source is only read.
 """
 
+import argparse
 import json
 import os
 import shutil
@@ -43,24 +44,24 @@ def num_test_of_a_fifth(count: int) -> int:
 
 
 class Conversion:
-    """A dataset in the making.
+    """A dataset that is being split.
 
     Args:
         dataset (str): Its name, for the record.
-        out (str): The folder to make.
-        seed (int): Seed of the split.
-        copy (bool): Copy the images; otherwise they are links.
-        **parameters: What else another result would be made with, for the record.
+        args (argparse.Namespace): The options of
+            :meth:`~.arguments.Parser.add_split_options`.
+        **parameters: What else the result depends on, for the record.
     """
 
-    def __init__(self, dataset: str, out: str, seed: int, copy: bool, **parameters: str) -> None:
-        self.out = Path(out)
+    def __init__(self, dataset: str, args: argparse.Namespace, **parameters: str) -> None:
+        self.out = Path(args.out)
+        self.skip_unreadable = args.skip_unreadable
         self.parameters = dict(
-            dataset=dataset, version=VERSION, seed=seed, copy=copy, **parameters
+            dataset=dataset, version=VERSION, seed=args.seed, copy=args.copy, **parameters
         )
 
     def is_complete(self, classes: Classes | None = None) -> bool:
-        """Has this been done already?
+        """Whether the folder is there already, as this conversion makes it.
 
         Args:
             classes (dict, optional): The images that the source holds now. Defaults to None,
@@ -115,13 +116,7 @@ class Conversion:
             'move it away, or choose another --out'
         )
 
-    def run(
-        self,
-        classes: Classes,
-        source: Path,
-        num_test: Callable[[int], int],
-        skip_unreadable: bool = False,
-    ) -> None:
+    def run(self, classes: Classes, source: Path, num_test: Callable[[int], int]) -> None:
         """Split the images and make the folders.
 
         Args:
@@ -130,8 +125,6 @@ class Conversion:
                 relative to it.
             num_test (Callable): From the number of images of a class to the
                 number of those for testing.
-            skip_unreadable (bool): Leave out images that cannot be read,
-                after the split: the others stay where they are without them.
 
         Raises:
             UserError: For names that no file can have, images that cannot be
@@ -149,7 +142,8 @@ class Conversion:
             for image, path in images.items()
         }
         unreadable, duplicates = inspect_images(list(files.values()))
-        if not skip_unreadable:
+        # They are left out after the split, so the others are where they are without it.
+        if not self.skip_unreadable:
             refuse_unreadable(
                 unreadable, 'get the source again, or leave such images out with --skip-unreadable'
             )
@@ -216,7 +210,7 @@ class Conversion:
             for image in images
         ]
         try:
-            # What a killed run has left; it holds nothing of its own.
+            # A killed run has left it.
             if building.exists():
                 shutil.rmtree(building)
             for side in SIDES:
@@ -229,13 +223,13 @@ class Conversion:
             if fault is not None:
                 raise UserError(
                     f'{self.out} was not made, {fault}: was the '
-                    'source changed meanwhile? Run this again'
+                    'source changed meanwhile? Run the command again'
                 )
             os.rename(building, target)
         except OSError as error:
             raise UserError(
-                f'cannot write {self.out} ({error.strerror or error}): mend '
-                'that, or choose another --out'
+                f'cannot write {self.out} ({error.strerror or error}): choose another --out, or '
+                'make this one writable'
             ) from error
         finally:
             shutil.rmtree(building, ignore_errors=True)

@@ -9,19 +9,18 @@ with the split file data/mine/split.json. Then
     poslabel train vit-s_apl_folder.py --data data/mine
 
 trains on it. Which images are for testing depends on --seed and the names of
-the classes and images alone. A class of less than three images has none there.
+the classes and images alone. A class of fewer than three images has none there.
 """
 
-import argparse
 import os.path as osp
 import shlex
 from collections.abc import Sequence
 from pathlib import Path
 
-from poslabel_mm.datasets.class_folders import is_no_class
+from poslabel_mm.datasets.class_folders import IMAGE_EXTENSIONS, is_no_class
 from poslabel_mm.datasets.converters.arguments import Parser
 from poslabel_mm.datasets.converters.conversion import Classes, Conversion, num_test_of_a_fifth
-from poslabel_mm.datasets.converters.images import IMAGE_EXTENSIONS, list_folder
+from poslabel_mm.datasets.converters.images import list_folder
 from poslabel_mm.errors import UserError
 
 OUT = 'data/mine'
@@ -60,14 +59,14 @@ def find_classes(source: Path) -> tuple[Classes, list[Path]]:
         left_out += inner + [path for path in others if not path.name.startswith('.')]
     if all(num_test_of_a_fifth(len(images)) == 0 for images in classes.values()):
         raise UserError(
-            f'no class in {source} has the three images that it takes to have one of them for '
-            'testing: add some'
+            f'every class in {source} has fewer than three images, so none would be for testing: '
+            'add some'
         )
     return classes, loose + left_out
 
 
 def _check_layout(source: Path, folders: list[Path], loose: list[Path]) -> None:
-    """Refuse what is no folder of class folders."""
+    """Refuse a folder that is not one of class folders."""
     names = [path.name for path in folders]
     if 'train' in names and set(names) <= set(SPLIT_SIDES):
         quoted = shlex.quote(str(source))
@@ -81,36 +80,20 @@ def _check_layout(source: Path, folders: list[Path], loose: list[Path]) -> None:
             'the folder of its class'
         )
     if len(folders) < 2:
-        alone = f'one class folder alone, {names[0]}' if names else 'no class folders'
+        found = f'a single class folder, {names[0]}' if names else 'no class folders'
         raise UserError(
-            f'{source} holds {alone}: expected {source}/<class>/<image> for two classes or more'
+            f'{source} holds {found}: expected {source}/<class>/<image> for two classes or more'
         )
 
 
-def parse_args(argv: Sequence[str] | None, prog: str | None) -> argparse.Namespace:
-    parser = Parser(
-        prog=prog, description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
+def main(argv: Sequence[str] | None = None, prog: str | None = None) -> None:
+    """Run the converter; :mod:`.arguments` describes the arguments."""
+    parser = Parser(prog, __doc__)
     parser.add_argument('source', help='the folder of the class folders')
     parser.add_split_options(OUT)
-    return parser.parse_args(argv)
-
-
-def main(argv: Sequence[str] | None = None, prog: str | None = None) -> None:
-    """Run the converter.
-
-    Args:
-        argv (Sequence[str], optional): Its arguments. Defaults to the process's.
-        prog (str, optional): What its help calls it. Defaults to the script's name.
-
-    Raises:
-        UserError: For a mistake, before anything is written.
-    """
-    args = parse_args(argv, prog)
+    args = parser.parse_args(argv)
     source = Path(args.source)
-    conversion = Conversion(
-        'folder', args.out, args.seed, args.copy, source=osp.abspath(args.source)
-    )
+    conversion = Conversion('folder', args, source=osp.abspath(args.source))
     # Copies do not need the source any more.
     if not osp.isdir(source) and conversion.is_complete():
         return
@@ -119,6 +102,4 @@ def main(argv: Sequence[str] | None = None, prog: str | None = None) -> None:
         return
     for path in left_out:
         print(f'left out, no image in a class folder: {path.relative_to(source)}')
-    conversion.run(
-        classes, source, num_test=num_test_of_a_fifth, skip_unreadable=args.skip_unreadable
-    )
+    conversion.run(classes, source, num_test_of_a_fifth)

@@ -7,12 +7,12 @@ those that meta/train.txt and meta/val.txt list. With --read it also opens
 every image, names those that cannot be read, and identical ones.
 """
 
-import argparse
 import os.path as osp
 from collections.abc import Sequence
 from pathlib import Path, PurePosixPath
 from typing import NamedTuple
 
+from poslabel_mm.datasets.class_folders import read_lines
 from poslabel_mm.datasets.converters.arguments import Parser
 from poslabel_mm.datasets.converters.images import (
     check_names,
@@ -29,7 +29,7 @@ Images = dict[str, list[Path]]
 
 
 class Size(NamedTuple):
-    """What the whole dataset holds."""
+    """The size of the whole dataset."""
 
     classes: int = 1000
     train: int = 1_281_167
@@ -40,8 +40,8 @@ def foldered_images(folder: Path, size: Size) -> Images:
     """The images of every class folder.
 
     Raises:
-        UserError: If they are not in class folders, of other classes, or
-            their names are not UTF-8.
+        UserError: If the images are not in class folders, if the number of
+            classes differs, or if a name is not UTF-8.
     """
     folders, images, _ = list_folder(folder)
     if images and not folders:
@@ -71,16 +71,7 @@ def listed_images(path: Path, classes: list[str]) -> Images:
     """
     folder = path.parents[1] / path.stem
     images: Images = {name: [] for name in classes}
-    try:
-        with open(path, encoding='utf-8') as file:
-            lines = file.read().split('\n')
-    except (OSError, UnicodeDecodeError) as error:
-        raise UserError(
-            f'cannot read {path}: {getattr(error, "strerror", None) or error}'
-        ) from error
-    for number, line in enumerate(progress(lines, f'listing {path.stem}'), 1):
-        if not line.strip():
-            continue
+    for number, line in enumerate(progress(read_lines(path), f'listing {path.stem}'), 1):
         name, _, label = line.strip().rpartition(' ')
         if not label.isdecimal() or int(label) >= len(classes) or not name:
             raise UserError(
@@ -104,7 +95,7 @@ def check(root: Path, size: Size = Size()) -> list[Path]:
         list[Path]: All of them.
 
     Raises:
-        UserError: The first thing that is missing or too much.
+        UserError: If anything is missing or superfluous, naming the first such thing.
     """
     for side in SIDES:
         if not osp.isdir(root / side):
@@ -129,7 +120,7 @@ def check(root: Path, size: Size = Size()) -> list[Path]:
     alone = sorted(set(train) ^ set(val))
     if alone:
         side = 'train' if alone[0] in train else 'val'
-        raise UserError(f'{root} has class {alone[0]} in {side}/ alone')
+        raise UserError(f'{root} has class {alone[0]} in {side}/ only')
     for side, expected in ('train', size.train), ('val', size.val):
         empty = [name for name, images in sides[side].items() if not images]
         if empty:
@@ -150,19 +141,8 @@ def check(root: Path, size: Size = Size()) -> list[Path]:
 
 
 def main(argv: Sequence[str] | None = None, size: Size = Size(), prog: str | None = None) -> None:
-    """Run the converter.
-
-    Args:
-        argv (Sequence[str], optional): Its arguments. Defaults to the process's.
-        size (Size): What the whole dataset holds.
-        prog (str, optional): What its help calls it. Defaults to the script's name.
-
-    Raises:
-        UserError: For a mistake, before anything is written.
-    """
-    parser = Parser(
-        prog=prog, description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
+    """Run the check; :mod:`.arguments` describes the arguments."""
+    parser = Parser(prog, __doc__)
     parser.add_argument(
         '--check', metavar='FOLDER', required=True, help='the folder of train/ and val/'
     )

@@ -15,16 +15,16 @@ from PIL import Image
 from rich.console import Console
 from rich.progress import track
 
+from poslabel_mm.datasets.class_folders import IMAGE_EXTENSIONS, scanned
 from poslabel_mm.errors import UserError
 
-IMAGE_EXTENSIONS = ('.jpg', '.jpeg', '.png', '.ppm', '.bmp', '.pgm', '.tif')
 PATH = re.compile(r'[/\\]|^.:')  # of any system
 CONTROL = re.compile(r'[\x00-\x1f\x7f]')
-BATCH = 1024  # images that wait for a reader
+BATCH = 1024  # images that are queued for the readers at a time
 
 
 class Inspection(NamedTuple):
-    """What reading every image of a dataset showed.
+    """The result of reading every image of a dataset.
 
     Args:
         unreadable (dict[Path, str]): The reason for each.
@@ -36,36 +36,24 @@ class Inspection(NamedTuple):
 
 
 def list_folder(folder: Path) -> tuple[list[Path], list[Path], list[Path]]:
-    """The sub-folders, the images and what is neither, each sorted by name.
+    """The sub-folders, the images and all other files of a folder, each sorted by name.
 
     Raises:
         UserError: If there is no such folder, or it cannot be read.
     """
     folders, images, others = [], [], []
-    try:
-        with os.scandir(folder) as entries:  # which tells files from folders
-            for entry in sorted(entries, key=lambda entry: entry.name):
-                if entry.name.startswith('.'):
-                    kind = others
-                elif _leads_to_folder(entry):
-                    kind = folders
-                elif entry.name.lower().endswith(IMAGE_EXTENSIONS):
-                    kind = images
-                else:
-                    kind = others
-                kind.append(folder / entry.name)
-    except OSError as error:
-        raise UserError(f'cannot read the folder {folder}: {error.strerror}') from error
+    with scanned(folder) as entries:
+        for entry in sorted(entries, key=lambda entry: entry.name):
+            if entry.name.startswith('.'):
+                kind = others
+            elif entry.is_dir():
+                kind = folders
+            elif entry.name.lower().endswith(IMAGE_EXTENSIONS):
+                kind = images
+            else:
+                kind = others
+            kind.append(folder / entry.name)
     return folders, images, others
-
-
-def _leads_to_folder(entry: os.DirEntry) -> bool:
-    try:
-        return entry.is_dir()
-    except OSError as error:
-        raise UserError(
-            f'cannot follow the symbolic link {entry.path} ({error.strerror}): remove it'
-        ) from error
 
 
 def fault_of_name(name: str) -> str | None:

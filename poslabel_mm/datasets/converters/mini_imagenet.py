@@ -19,7 +19,6 @@ numbers in ImageNet's file names: n0153282900000005.jpg is the fifth one of
 n01532829. So a class folder must be whole: the converter of ImageNet checks it.
 """
 
-import argparse
 import csv
 import os.path as osp
 import re
@@ -27,9 +26,10 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import NamedTuple
 
+from poslabel_mm.datasets.class_folders import IMAGE_EXTENSIONS
 from poslabel_mm.datasets.converters.arguments import Parser
 from poslabel_mm.datasets.converters.conversion import Classes, Conversion
-from poslabel_mm.datasets.converters.images import IMAGE_EXTENSIONS, fault_of_name, list_folder
+from poslabel_mm.datasets.converters.images import fault_of_name, list_folder
 from poslabel_mm.datasets.sources import MINI_IMAGENET
 from poslabel_mm.errors import UserError
 
@@ -39,7 +39,7 @@ IMAGENET_NAME = re.compile(r'n\d{8}_(\d+)\.JPEG', re.IGNORECASE)
 
 
 class Size(NamedTuple):
-    """What a whole dataset holds."""
+    """The size of the whole dataset."""
 
     classes: int = 100
     train_of_a_class: int = 500
@@ -180,29 +180,14 @@ def check_counts(classes: Classes, where: str, size: Size) -> None:
             )
 
 
-def parse_args(argv: Sequence[str] | None, prog: str | None) -> argparse.Namespace:
-    parser = Parser(
-        prog=prog, description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
+def main(argv: Sequence[str] | None = None, size: Size = Size(), prog: str | None = None) -> None:
+    """Run the converter; :mod:`.arguments` describes the arguments."""
+    parser = Parser(prog, __doc__)
     parser.add_argument('source', help='ImageNet-1K, or the 100 class folders')
     parser.add_argument('--csv', metavar='FOLDER', help=f'where {", ".join(SPLIT_FILES)} are')
     parser.add_split_options(MINI_IMAGENET.folder)
-    return parser.parse_args(argv)
-
-
-def main(argv: Sequence[str] | None = None, size: Size = Size(), prog: str | None = None) -> None:
-    """Run the converter.
-
-    Args:
-        argv (Sequence[str], optional): Its arguments. Defaults to the process's.
-        size (Size): What the whole dataset holds.
-        prog (str, optional): What its help calls it. Defaults to the script's name.
-
-    Raises:
-        UserError: For a mistake, before anything is written.
-    """
-    args = parse_args(argv, prog)
-    conversion = Conversion('mini_imagenet', args.out, args.seed, args.copy)
+    args = parser.parse_args(argv)
+    conversion = Conversion('mini_imagenet', args)
     if conversion.is_complete():
         return
     source = Path(args.source)
@@ -213,9 +198,4 @@ def main(argv: Sequence[str] | None = None, size: Size = Size(), prog: str | Non
         classes = listed_images(source, Path(args.csv))
         where = f'in the split files of {args.csv}'
     check_counts(classes, where, size)
-    conversion.run(
-        classes,
-        source,
-        num_test=lambda count: size.test_of_a_class,
-        skip_unreadable=args.skip_unreadable,
-    )
+    conversion.run(classes, source, num_test=lambda count: size.test_of_a_class)

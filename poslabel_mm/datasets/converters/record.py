@@ -1,4 +1,4 @@
-"""The split file ``split.json``: which image of which class is on which side."""
+"""The split file ``split.json``: the images of each class on each side of the split."""
 
 import hashlib
 import os
@@ -21,8 +21,8 @@ def split_class(
     Args:
         names (list[str]): The images of the class.
         class_name (str): Its name.
-        seed (int): Another seed draws others.
-        num_test (int): How many.
+        seed (int): The seed of the split.
+        num_test (int): The number of test images.
 
     Returns:
         dict[str, list[str]]: ``train`` and ``test``, each sorted.
@@ -41,7 +41,7 @@ def split_class(
 
 
 def is_record(record: Any) -> bool:
-    """Does a ``split.json`` hold what a conversion writes?"""
+    """Whether the content of a ``split.json`` has the form that a conversion writes."""
     try:
         return (
             isinstance(record['dataset'], str)
@@ -60,7 +60,7 @@ def is_record(record: Any) -> bool:
 
 
 def first_fault(folder: Path, record: dict) -> str | None:
-    """The first file that is missing or that the record does not know."""
+    """The first file that is missing, or that the record does not list; None if all is right."""
     for side in SIDES:
         known = {(name, image) for name, images in record[side].items() for image in images}
         found = set()
@@ -78,7 +78,7 @@ def first_fault(folder: Path, record: dict) -> str | None:
 
 
 def first_new_image(classes: dict[str, Iterable[str]], record: dict) -> str | None:
-    """The first image of a source that a record of it does not know."""
+    """The first image of a source that its record does not list; None if it lists all."""
     known = {
         os.path.join(name, image)
         for side in SIDES
@@ -90,6 +90,7 @@ def first_new_image(classes: dict[str, Iterable[str]], record: dict) -> str | No
 
 
 def summary(out: Path, record: dict) -> str:
+    """Describe a finished split in one line."""
     counts = record['counts']
     left_out = (
         f', {len(record["unreadable"])} unreadable ones left out' if record['unreadable'] else ''

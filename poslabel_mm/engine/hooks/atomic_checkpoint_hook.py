@@ -15,21 +15,21 @@ MID_EPOCH = re.compile(r'epoch_\d+_iter_\d+\.pth')
 # In a checkpoint, if it was saved between two updates of the weights.
 GRADIENTS = 'partial_gradients'
 
-# In the message hub: what is to be removed once the checkpoint is written that
-# says so.
+# In the message hub: the files to remove once the checkpoint that lists them
+# is written.
 OUTDATED = 'outdated_ckpts'
 
 
 @HOOKS.register_module()
 class AtomicCheckpointHook(CheckpointHook):
-    """MMEngine's checkpoint hook that an interrupt cannot rob of a file.
+    """MMEngine's checkpoint hook, safe from interrupts: no file is lost or half-written.
 
     A checkpoint is written beside its place and moved there when it is
     complete, ``last_checkpoint`` likewise, and an outdated checkpoint is
     removed only when the one that replaces it is safe (MMEngine removes it
     first: with ``max_keep_ckpts=1`` an interrupt would lose everything).
 
-    It can also save in mid-epoch, for a run to go on at the next iteration
+    It can also save in mid-epoch, for a run to be resumed at the next iteration
     (:class:`~poslabel_mm.engine.resumable_train_loop.ResumableTrainLoop`).
     There is one such file, ``epoch_2_iter_150.pth`` after 150 iterations of
     the second epoch: the next checkpoint of any kind takes its place, and
@@ -38,7 +38,7 @@ class AtomicCheckpointHook(CheckpointHook):
     Args:
         mid_epoch_interval (int): Save in mid-epoch every so many iterations,
             at the next one that updates the weights if gradients are
-            accumulated. Defaults to -1: only when the run is told to stop.
+            accumulated. Defaults to -1: only when a signal stops the run.
         **kwargs: The arguments of MMEngine's ``CheckpointHook``. With an
             ``out_dir`` that is not a local folder, or with ``backend_args``,
             that storage's own guarantees hold.
@@ -48,7 +48,7 @@ class AtomicCheckpointHook(CheckpointHook):
         super().__init__(**kwargs)
         self.mid_epoch_interval = mid_epoch_interval
         self._is_due = False
-        # Iterations and the last validation that the newest checkpoint has.
+        # The iterations and the last validation of the newest checkpoint.
         self._saved: tuple[int, int | None] = (0, None)
         self._outdated_best: list[str] = []
         self._gradients: list[dict] | None = None
@@ -82,7 +82,7 @@ class AtomicCheckpointHook(CheckpointHook):
         if is_main_process():
             kept = self._best_checkpoints()
             for path in info.get(OUTDATED, ()):
-                # The run may go on in another folder than it began in.
+                # The run may be resumed in another folder than it began in.
                 if path not in kept and osp.dirname(path) == self.out_dir:
                     self._remove(path)
             if _resumed_from_the_last(runner) and self.file_backend.isdir(self.out_dir):
@@ -110,7 +110,7 @@ class AtomicCheckpointHook(CheckpointHook):
 
     @staticmethod
     def can_save(runner) -> bool:
-        """Whether :meth:`save_mid_epoch` suits the iteration that has ended.
+        """Whether :meth:`save_mid_epoch` should save after this iteration.
 
         The gradients that are accumulated before an update are as large as
         the model, in each process: they are saved only where a checkpoint
@@ -126,7 +126,7 @@ class AtomicCheckpointHook(CheckpointHook):
         return self._saved[0] == iterations > 0
 
     def save_mid_epoch(self, runner, epoch: int, iterations: int) -> None:
-        """Save what a resumed run goes on from, if that is not saved yet.
+        """Save a checkpoint in mid-epoch, unless the newest one has the same state.
 
         Args:
             runner (Runner): The runner of the training process.
@@ -231,7 +231,7 @@ class AtomicCheckpointHook(CheckpointHook):
 
 
 def _resumed_from_the_last(runner) -> bool:
-    """Whether what the run was resumed from is what it would be again."""
+    """Whether the run was resumed from the checkpoint that it would be resumed from now."""
     saved = last_saved(runner.work_dir)
     return (
         runner.iter > 0

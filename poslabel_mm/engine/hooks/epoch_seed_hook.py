@@ -21,7 +21,7 @@ def seed_worker(worker_id: int, quiet: bool = False) -> None:
     workers that start anew each epoch would repeat their augmentations.
 
     Args:
-        worker_id (int): Unused but for ``quiet``; torch's seed has it in it.
+        worker_id (int): The number of the worker, on which torch's seed depends.
         quiet (bool): Silence warnings in all workers but the first, as
             ``disable_subprocess_warning`` of MMEngine asks for.
     """
@@ -32,7 +32,7 @@ def seed_worker(worker_id: int, quiet: bool = False) -> None:
 
 @HOOKS.register_module()
 class EpochSeedHook(Hook):
-    """Randomness that depends on what it is for and on nothing before.
+    """Random numbers that depend on their purpose, and on nothing drawn before.
 
     A training step (drop path, Mixup, masks, drawn pairs) draws from (seed,
     epoch, iteration, rank), a sample's augmentation from (seed, epoch, rank,
@@ -87,7 +87,7 @@ class EpochSeedHook(Hook):
     def before_train_epoch(self, runner) -> None:
         entropy = [runner.seed, runner.epoch, get_rank()]
         if not isinstance(runner.train_loop, EpochBasedTrainLoop):
-            # Comes once in such a loop: where it goes on, draw anew.
+            # Called once in such a loop: a resumed run draws other numbers.
             entropy.append(runner.iter)
         seed_from(*entropy)
 
@@ -96,7 +96,7 @@ class EpochSeedHook(Hook):
 
     @staticmethod
     def _keep_sampler_seed(runner, loader) -> None:
-        """Shuffle on with the seed that the run began with.
+        """Keep shuffling with the seed that the run began with.
 
         The sampler is built before a checkpoint is read. Without a seed in the
         config it would shuffle with a fresh one after a resume.

@@ -9,7 +9,7 @@ from poslabel_mm.registry import HOOKS
 
 @HOOKS.register_module()
 class EqualBatchesHook(Hook):
-    """Refuses distributed training in which ranks have unequal work.
+    """Refuses distributed training in which ranks have unequal numbers of batches.
 
     The ranks average their gradients after every batch. One that has more
     batches than the others would wait for them until it is aborted. This

@@ -15,11 +15,11 @@ from poslabel_mm.errors import UserError
 from poslabel_mm.registry import HOOKS
 from poslabel_mm.stack.checkpoint_file import read
 
-# A loss scaler skips the step of a batch that overflowed in float16 and goes
-# on: only a run of them means that the weights are lost.
+# A loss scaler skips the step of a batch that overflowed in float16: only many
+# skipped steps in a row mean that the weights are lost.
 SKIPPED_STEPS = 20
 
-# By which the learning rate is divided in what is advised.
+# The learning rate is divided by this in the advice.
 LOWER = 10
 LR = 'optim_wrapper.optimizer.lr'
 
@@ -29,14 +29,14 @@ class NonFiniteLossHook(Hook):
     """Stops training at a NaN or infinite loss, before it reaches a file.
 
     It reads the numbers that MMEngine has just fetched for its log, so it
-    costs no synchronisation of its own. What is about to be saved is looked
-    at once more (weights, their average, buffers, optimizer state): gradients
-    can overflow where the loss did not.
+    costs no synchronisation of its own. Weights, their average, buffers and
+    optimizer state are checked before they are saved: gradients can overflow
+    where the loss did not.
 
     Args:
-        interval (int): In distributed training, the iterations after which
-            the processes tell each other what they saw, to stop together. They
-            also do at the end of every epoch. Defaults to 50.
+        interval (int): In distributed training, the processes compare their
+            findings after so many iterations and at the end of every epoch,
+            to stop together. Defaults to 50.
     """
 
     # After EMAHook, which exchanges weights in a checkpoint for their average,
@@ -90,7 +90,7 @@ class NonFiniteLossHook(Hook):
         if not seen:
             return
         if not is_main_process():
-            # Every process stops here; one of them says why.
+            # Every process stops here; one of them prints the reason.
             raise SystemExit(1)
         found = self._found or 'a loss became NaN or infinite on another rank'
         raise UserError(f'{found}. {self._way_out(runner)}')
@@ -100,7 +100,7 @@ class NonFiniteLossHook(Hook):
         options = [
             option
             for option in (
-                # With one already, or without gradients in float16, no cure.
+                # Of no use where it is on already, or without float16.
                 'optim_wrapper.clip_grad.max_norm=1.0' if 'clip_grad' not in cfg else '',
                 'no --amp' if 'Amp' in str(cfg.get('type')) else '',
             )
@@ -114,9 +114,9 @@ class NonFiniteLossHook(Hook):
         good = self._last_good(runner.work_dir, saved)
         if saved is not None and good is None:
             return (
-                f'No good checkpoint is left, {saved} is not finite or '
-                'cannot be read: start again in another --work-dir with a '
-                f'lower learning rate, --cfg-options {lower}{others}'
+                f'There is no checkpoint to resume from, {saved} holds NaN or '
+                'infinity or cannot be read: start again in another --work-dir '
+                f'with a lower learning rate, --cfg-options {lower}{others}'
             )
         kept = f'The last good checkpoint is {good}' if good else ('No checkpoint had been saved')
         path = '' if good == saved else good
@@ -125,7 +125,7 @@ class NonFiniteLossHook(Hook):
     def _last_good(self, work_dir: str, saved: str | None) -> str | None:
         """The newest checkpoint in which all is finite, the last one first."""
         if saved is None or '://' in saved or osp.isdir(saved):
-            # Of a storage, or sharded: was looked at when it was saved.
+            # Remote or sharded: checked when it was saved.
             return saved
         paths = glob(osp.join(escape(work_dir), '*.pth'))
         for path in [saved, *sorted(paths, key=osp.getmtime, reverse=True)]:
@@ -143,15 +143,15 @@ class NonFiniteLossHook(Hook):
 
 
 def _command(path: str | None, option: str) -> str:
-    """What to type to resume from a path with one more ``--cfg-options``."""
+    """The command that resumes from a path with one more ``--cfg-options``."""
     command = os.environ.get('POSLABEL_MM_RESUME_COMMAND', '')
     if not command.endswith(' --resume'):
-        # Of scripts whose options are others than those of train.py.
+        # That of a script whose options are not those of train.py.
         command = 'the same training command with --resume'
     if path:
         command += f' {path}'
     command = re.sub(rf' {re.escape(LR)}=\S+', '', command)
     if ' --cfg-options ' not in command:
         return f'{command} --cfg-options {option}'
-    # Of two --cfg-options the last alone would count.
+    # If --cfg-options is given twice, only the last counts.
     return command.replace(' --cfg-options ', f' --cfg-options {option} ', 1)

@@ -6,8 +6,8 @@ from torch import Tensor, nn
 from torch.distributed._shard.sharded_tensor import ShardedTensor
 from torch.distributed.fsdp._common_utils import clean_tensor_name
 
-# What a run goes on from, the weights that it trains first: of a run with an
-# average of its weights, `state_dict` has the average.
+# The state that a run is resumed from. The trained weights come first: where
+# weights are averaged, `state_dict` has the average.
 SECTIONS = ('ema_state_dict', 'state_dict', 'optimizer')
 
 
@@ -39,12 +39,12 @@ def nonfinite_entry(checkpoint: dict, constants: Mapping[str, Tensor]) -> str | 
     """Find NaN or infinity in what a checkpoint holds of a run's state.
 
     Args:
-        checkpoint (dict): Of MMEngine's layout; weights, the average of the
-            weights, buffers and optimizer state are looked at, of what is
-            sharded the part of this process.
+        checkpoint (dict): A checkpoint in MMEngine's layout. Its weights, their
+            average, buffers and optimizer state are checked; of sharded ones
+            the part of this process.
         constants (Mapping[str, Tensor]): The result of
-            :func:`constant_infinities`, which is passed over as long as it
-            is unchanged.
+            :func:`constant_infinities`. These are accepted as long as they are
+            unchanged.
 
     Returns:
         str | None: The first such entry in words; None if all is finite.
@@ -68,7 +68,7 @@ def is_same(constant: Tensor, value: Tensor) -> bool:
 
     Args:
         constant (Tensor): The buffer before training.
-        value (Tensor): What is saved of it.
+        value (Tensor): The buffer in a checkpoint.
     """
     return torch.equal(constant.cpu().to(value.dtype), value.cpu())
 

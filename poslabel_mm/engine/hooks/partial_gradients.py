@@ -20,8 +20,8 @@ def gather(runner) -> list[Gradients] | None:
     """Collect what the processes have accumulated, each from its own images.
 
     Returns:
-        list[dict[str, Tensor]] | None: By rank, on the CPU; None in other processes than the
-        main one.
+        list[dict[str, Tensor]] | None: The gradients of each rank, on the CPU; None in all
+        processes but the main one.
     """
     own = {
         name: parameter.grad.detach().cpu()
@@ -40,14 +40,14 @@ def restore(runner, gathered: list[Gradients]) -> None:
     if len(gathered) != get_world_size():
         runner.logger.warning(
             f'gradients were accumulated by {len(gathered)} processes when the checkpoint was '
-            f'saved, there are {get_world_size()} now: they are left out'
+            f'saved, and there are {get_world_size()} now: they are discarded'
         )
         return
     own = gathered[get_rank()]
     for name, parameter in _model(runner).named_parameters():
         if name in own:
             parameter.grad = own[name].to(parameter.device)
-    runner.logger.info('The accumulated gradients are those of the checkpoint: none is lost.')
+    runner.logger.info('restored the accumulated gradients of the checkpoint')
 
 
 def _model(runner) -> nn.Module:

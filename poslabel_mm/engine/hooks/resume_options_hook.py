@@ -15,7 +15,7 @@ from torch import Tensor
 from poslabel_mm.errors import UserError
 from poslabel_mm.registry import HOOKS
 
-# How far a scheduler has come; all else in its state is of the config.
+# The progress of a scheduler; all else in its state comes from the config.
 PROGRESS = {
     'last_step',
     '_global_step',
@@ -35,7 +35,7 @@ class ResumeOptionsHook(Hook):
     decay, ...) and the state of the parameter schedulers, and MMEngine resumes
     with them whatever the config says. With this hook the config counts:
 
-    - Where both agree, the run goes on as MMEngine resumes it, bit for bit.
+    - Where both agree, the run is resumed as by MMEngine, bit for bit.
     - Where an option of the optimizer differs, the config's is taken.
     - Where the schedule differs (another learning rate, a longer run, other
       schedulers, another number of iterations in an epoch), it becomes the one
@@ -95,8 +95,8 @@ class ResumeOptionsHook(Hook):
 
 
 def _parts(runner, checkpoint: dict) -> Iterator[tuple]:
-    """Of every optimizer: wrapper, schedulers, their two states, and a function that keeps
-    another state of the schedulers in the checkpoint."""
+    """For every optimizer its wrapper, its schedulers, the saved states of both, and a function
+    that stores another state of the schedulers in the checkpoint."""
     wrapper, schedulers = runner.optim_wrapper, runner.param_schedulers
     if isinstance(wrapper, OptimWrapperDict):
         states = checkpoint.setdefault('param_schedulers', {})
@@ -125,7 +125,7 @@ def _follows_validation(schedulers: list) -> bool:
 
 def _cannot_repeat() -> UserError:
     return UserError(
-        'the learning rate or its schedule is not the one of the checkpoint, and it follows the '
+        'the learning rate or its schedule differs from that of the checkpoint and depends on '
         'validation results, which a resumed run cannot repeat: resume with the optimizer and the '
         'param_scheduler that the run began with, or start a new run from its weights '
         '(load_from=FILE without --resume)'
@@ -133,7 +133,7 @@ def _cannot_repeat() -> UserError:
 
 
 def _optimizer(config: str) -> str | None:
-    """What a config's text says of the optimizer: such a schedule keeps no base value."""
+    """The optimizer in a config's text, for schedules that keep no base value."""
     for node in ast.parse(config).body:
         if isinstance(node, ast.Assign) and ast.unparse(node.targets[0]) == 'optim_wrapper':
             return next(
@@ -170,7 +170,7 @@ def _same(a: Any, b: Any) -> bool:
 
 
 def _options(wrapper: OptimWrapper) -> list[str]:
-    """What the optimizer's constructor takes: an entry of a group may be state instead."""
+    """The options of the optimizer's constructor; other entries of a group are state."""
     taken = inspect.signature(type(wrapper.optimizer)).parameters
     return [name for name in wrapper.param_groups[0] if name in taken and name != 'params']
 
@@ -187,7 +187,7 @@ def _bases(schedulers: list) -> set[str]:
 
 
 def _changes(wrapper: OptimWrapper, schedulers: list, saved: list[dict]) -> Iterator[str]:
-    """In words, and of every option once."""
+    """Describe each option that differs, once."""
     for name in _options(wrapper):
         scheduled = _is_scheduled(name, schedulers)
         key = f'initial_{name}' if scheduled else name
@@ -227,7 +227,7 @@ def _repeat(runner, wrapper: OptimWrapper, schedulers: list, meta: dict) -> int:
         alike.setdefault(repr(_only(group, scheduled)), []).append(i)
 
     def step():
-        """Counted, as MMEngine wants of an optimizer."""
+        """Counted, as MMEngine expects of an optimizer."""
 
     step._with_counter = True
     stand_in = SimpleNamespace(

@@ -15,17 +15,17 @@ from poslabel_mm.engine.resumable_train_loop import ResumableTrainLoop
 from poslabel_mm.engine.worker_signals import protect_workers
 from poslabel_mm.registry import HOOKS
 
-# SIGUSR1 is what Slurm is commonly asked to send before the time is over.
+# SIGUSR1 is commonly Slurm's warning before the time limit.
 SIGNALS = tuple(
     getattr(signal, name) for name in ('SIGTERM', 'SIGINT', 'SIGUSR1') if hasattr(signal, name)
 )
 
-# Launchers pass a signal on to processes that the terminal has told already.
+# Launchers forward a signal that the terminal has sent to the processes already.
 SAME_SIGNAL_SECONDS = 1.0
 
 
 class _Received:
-    """The first stop signal that this process was sent while it trained."""
+    """The first stop signal that this process received in training."""
 
     def __init__(self) -> None:
         self.trainings = 0
@@ -36,8 +36,8 @@ class _Received:
         self.signum: int | None = None
         self.work_dir = work_dir
         # Only the main process knows why a checkpoint could not be written.
-        self.may_tell = is_main_process()
-        # What was saved because of the signal, or why nothing was.
+        self.may_print = is_main_process()
+        # The moment that was saved because of the signal, or why none was.
         self.saved: str | None = None
         self.failure: str | None = None
         self._pid = os.getpid()
@@ -47,27 +47,27 @@ class _Received:
         if os.getpid() != self._pid:
             return  # a loader's worker, forked: the training process decides
         if self.signum is None:
-            self.hear_of(signum)
+            self.record(signum)
         elif time.monotonic() - self._time > SAME_SIGNAL_SECONDS:
             signal.signal(signum, signal.SIG_DFL)
             os.kill(os.getpid(), signum)
 
-    def hear_of(self, signum: int) -> None:
-        """Take over a signal, from the system or from another process of the run."""
+    def record(self, signum: int) -> None:
+        """Record a signal of the system or of another process of the run."""
         if self.signum is None:
             # Its own copy of what stopped another process may come a moment later.
             self._time = time.monotonic()
         self.signum = signum
 
-    def left_behind(self) -> str:
-        """What there is to resume from, in words."""
+    def summary(self) -> str:
+        """Describe the checkpoint that the run can be resumed from."""
         saved = last_saved(self.work_dir)
         if saved is None:
             left = 'no checkpoint had been saved yet'
         elif self.saved is not None:
             left = f'saved {self.saved} in {saved}'
         else:
-            left = f'the last checkpoint is {saved}, what came after it will be repeated'
+            left = f'the last checkpoint is {saved}; the iterations after it will be repeated'
         return left if self.failure is None else f'{self.failure}; {left}'
 
 
@@ -75,7 +75,7 @@ _received = _Received()
 
 
 def stop_status() -> int | None:
-    """Say, once, what a run left behind that was told to stop.
+    """Print, once, what a run that a signal stopped has saved.
 
     Returns:
         int | None: The exit status, 128 + N after signal N (143 for SIGTERM,
@@ -83,11 +83,11 @@ def stop_status() -> int | None:
     """
     if _received.signum is None:
         return None
-    if _received.work_dir is not None and _received.may_tell and _is_first_to_tell():
+    if _received.work_dir is not None and _received.may_print and _is_first_to_print():
         resume = os.environ.get('POSLABEL_MM_RESUME_COMMAND', 'the same command with --resume')
         print(
             f'stopped by {signal.Signals(_received.signum).name}: '
-            f'{_received.left_behind()}; to resume: {resume}',
+            f'{_received.summary()}; to resume: {resume}',
             file=sys.stderr,
             flush=True,
         )
@@ -95,7 +95,7 @@ def stop_status() -> int | None:
     return 128 + _received.signum
 
 
-def _is_first_to_tell() -> bool:
+def _is_first_to_print() -> bool:
     if not torch.distributed.is_initialized():
         return True
     try:
@@ -172,7 +172,7 @@ class StopSignalHook(Hook):
 
     def after_train_epoch(self, runner) -> None:
         is_over = self.is_last_train_epoch(runner) and runner.val_loop is None
-        # Other loops would not make up for the validation that follows.
+        # Resumed, other loops would skip the validation that follows.
         if self._resumes_in_mid_epoch(runner) and not is_over and self._agreed():
             self._leave(runner, runner.epoch + 1, runner.iter)
 
@@ -187,7 +187,7 @@ class StopSignalHook(Hook):
         ):
             _received.saved = _moment(runner, runner.epoch)
             # A launcher kills the others, and the main process may be among them.
-            _received.may_tell = True
+            _received.may_print = True
             self._end()
 
     def after_train(self, runner) -> None:
@@ -198,18 +198,18 @@ class StopSignalHook(Hook):
         return self._checkpoints is not None and isinstance(runner.train_loop, ResumableTrainLoop)
 
     def _agreed(self) -> bool:
-        """Whether any process was told to stop."""
+        """Whether any process received a stop signal."""
         agreed = torch.tensor(_received.signum or 0)
         all_reduce(agreed, op='max')
         if agreed:
-            _received.hear_of(int(agreed))
+            _received.record(int(agreed))
         return bool(agreed)
 
     def _leave(self, runner, epoch: int, iterations: int) -> None:
         try:
             if iterations > 0:
                 self._save(runner, epoch, iterations)
-        except Exception as error:  # it stops all the same
+        except Exception as error:  # the run stops nevertheless
             _received.failure = ' '.join(str(error).split())
         stop_status()
         # A launcher kills the others when the first process ends.
@@ -242,7 +242,7 @@ class StopSignalHook(Hook):
 
 
 def _moment(runner, epoch: int) -> str:
-    """When in training, given how many epochs are complete."""
+    """The moment in training, given the number of complete epochs."""
     position = runner.train_loop.position
     if position:
         return f'at iteration {position} of epoch {epoch + 1}'

@@ -1,17 +1,17 @@
-"""A loader that drops its last batch must have another one."""
+"""A check that a loader that drops its last batch has another one."""
 
 import copy
 
 from mmengine.config import Config
 from mmengine.registry import DATASETS
 
+from poslabel_mm.engine.ranks import num_processes
 from poslabel_mm.errors import UserError
 from poslabel_mm.launch.checks.class_names import name_classes
-from poslabel_mm.launch.ranks import num_processes
 
 
 def check_batches(cfg: Config, loader: str, sizes: dict[str, int]) -> None:
-    """Refuse a loader that drops the only batch it has.
+    """Refuse a loader that drops its only batch.
 
     Args:
         cfg (Config): A complete config.

@@ -1,4 +1,4 @@
-"""Whether a config's model can be built, found before a run touches its work dir."""
+"""A check that a config's model can be built, before a run touches its work dir."""
 
 import torch
 from mmengine.config import Config

@@ -26,14 +26,14 @@ class Labels(NamedTuple):
         where (str): The folder of the class folders, or the list of images.
         elsewhere (str): The options that move the data.
         label_of (dict[str, int]): The label of each class; empty where a
-            list does not tell.
+            list does not name the classes.
         images (dict[str, int], optional): The number of images in each class
-            folder; None of a list, or where they were not counted.
-        labels (set[int]): Those that a list holds.
-        num_names (int, optional): How many class names the config gives.
+            folder; None for a list, or where they were not counted.
+        labels (set[int]): The labels that occur in a list.
+        num_names (int, optional): The number of class names in the config.
         kind (str): The dataset's type.
-        num_built_in (int, optional): How many class names the type has of
-            its own.
+        num_built_in (int, optional): The number of class names that the type
+            itself has.
     """
 
     key: str
@@ -96,7 +96,7 @@ def check_classes(cfg: Config, datasets: list[Labels], loaders: tuple[str, ...])
                 continue
             raise UserError(
                 f'folder {osp.join(dataset.where, name)} ({dataset.key}) would be '
-                f'taken for a class and {reason}: remove it'
+                f'counted as a class but {reason}: remove it'
             )
     for dataset in datasets:
         _refuse(dataset, numbers.get(dataset.key), differences.get(dataset.key))

@@ -60,7 +60,7 @@ def _check_dataset(
     """Check one dataset.
 
     Returns:
-        tuple: Its number of images and its labels, each None where it is not known.
+        tuple: Its number of images and its labels, each None where it is unknown.
     """
     from poslabel_mm.datasets import FashionMNIST
 

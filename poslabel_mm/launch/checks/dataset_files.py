@@ -6,7 +6,7 @@ from collections.abc import Iterator
 from mmengine.config import Config
 from mmengine.registry import DATASETS
 
-EXTENSIONS = ('.jpg', '.jpeg', '.png', '.ppm', '.bmp', '.pgm', '.tif')
+from poslabel_mm.datasets.class_folders import IMAGE_EXTENSIONS
 
 
 def datasets_of(cfg: Config, loader: str) -> list[tuple[str, dict]]:
@@ -88,7 +88,8 @@ class ImageFiles:
         self.by_class = self.with_label and not self.ann_file
         self.extensions = tuple(
             text.lower()
-            for text in dataset.get('extensions') or getattr(kind, 'IMG_EXTENSIONS', EXTENSIONS)
+            for text in dataset.get('extensions')
+            or getattr(kind, 'IMG_EXTENSIONS', IMAGE_EXTENSIONS)
         )
         self.names = _given_names(dataset)
         self.built_in = kind.METAINFO.get('classes')

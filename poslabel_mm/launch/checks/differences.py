@@ -1,7 +1,7 @@
 """What differs between a checkpoint and a model.
 
-MMEngine trains and tests a model that a checkpoint fills in part: what does not fit is a line in
-the log. Here a checkpoint is loaded just as MMEngine loads it, and what does not fit is returned.
+MMEngine accepts a checkpoint that fits a model only in part, and logs the rest. Here a checkpoint
+is loaded just as MMEngine loads it, and what does not fit is returned.
 """
 
 import re
@@ -49,12 +49,13 @@ class Differences:
         return bool(self.missing or self.unexpected or self.resized)
 
     def __str__(self) -> str:
-        said = [f'it lacks {first_names(self.missing)}'] if self.missing else []
+        parts = [f'it lacks {first_names(self.missing)}'] if self.missing else []
         if self.unexpected:
-            said.append(f'it has {first_names(self.unexpected)}, for which the model has no place')
+            extra = first_names(self.unexpected)
+            parts.append(f'it has {extra}, for which the model has no place')
         if self.resized:
-            said.append(f'of another size are {first_names(self.resized)}')
-        return '; '.join(said)
+            parts.append(f'it has other sizes for {first_names(self.resized)}')
+        return '; '.join(parts)
 
 
 def compare_whole(
@@ -144,5 +145,5 @@ def _differences(
 
 
 def is_no_weight(value: Any) -> bool:
-    """Whether a value of a state dict is a table of indices or a count, and not a weight."""
+    """Whether a value of a state dict is a table of indices or a count, not a weight."""
     return isinstance(value, Tensor) and not (value.is_floating_point() or value.is_complex())

@@ -1,4 +1,4 @@
-"""Weights from which training cannot go on: those of a training that had failed."""
+"""A check that a checkpoint holds no NaN and no infinity, as a failed training leaves them."""
 
 import re
 
@@ -14,10 +14,10 @@ from poslabel_mm.launch.checks.wording import first_names
 class FiniteCheck:
     """Refuses NaN and infinity in checkpoints of one model.
 
-    Buffers that hold infinities on purpose, such as a mask of -inf, pass as
-    :class:`~poslabel_mm.engine.hooks.nonfinite_loss_hook.NonFiniteLossHook` lets them be saved:
-    those that the model has just so. Where the model has no tensor of that name and shape, a mask
-    of 0 and infinity passes.
+    Buffers that hold infinities on purpose, such as a mask of -inf, are accepted where the model
+    has the same ones, as in
+    :class:`~poslabel_mm.engine.hooks.nonfinite_loss_hook.NonFiniteLossHook`. Where the model has
+    no tensor of that name and shape, a mask of 0 and infinity is accepted.
 
     Args:
         module (nn.Module): The model, or a part of it, before it loads a checkpoint.
@@ -41,7 +41,7 @@ class FiniteCheck:
         self._check(checkpoint.path, checkpoint.weights, '')
 
     def check_averaged(self, checkpoint: Checkpoint) -> None:
-        """Check the averaged weights (EMA), which a resumed run goes on averaging.
+        """Check the averaged weights (EMA), which a resumed run continues to average.
 
         Args:
             checkpoint (Checkpoint): The checkpoint; without averaged weights nothing is checked.
@@ -64,7 +64,7 @@ class FiniteCheck:
         if wrong:
             raise UserError(
                 f'checkpoint {path} holds NaN or infinity in {first_names(wrong)}: its training '
-                'had failed; take an earlier one'
+                'has failed; use an earlier checkpoint'
             )
 
     def _is_meant(self, name: str, value: Tensor) -> bool:

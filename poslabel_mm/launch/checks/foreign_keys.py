@@ -1,11 +1,11 @@
-"""Whose names a checkpoint's weights have."""
+"""The code that wrote a checkpoint, recognised by the names of its weights."""
 
 import re
 from typing import Any
 
 from torch import Tensor
 
-# Below one of these other code keeps a model's weights; MMEngine looks below
+# Other code stores a model's weights under one of these keys; MMEngine reads
 # `state_dict` alone.
 CONTAINERS = (
     'model',
@@ -18,7 +18,7 @@ CONTAINERS = (
     'weights',
 )
 
-# What a layout is known by: patterns that all have to be there.
+# The patterns that identify a layout; all of them have to occur.
 HUGGING_FACE = (r'(\w+\.)?encoder\.layer\.\d+\.attention\.attention\.query\.',)
 TORCHVISION = (r'encoder\.layers\.encoder_layer_\d+\.',)
 MOCO = (r'(base|momentum)_encoder\.',)
@@ -29,13 +29,13 @@ SWIN = (r'layers\.\d+\.blocks\.\d+\.attn\.qkv\.',)
 
 
 def whose_keys(content: dict) -> str | None:
-    """Tell by its keys whose checkpoint this is, if not MMPretrain's.
+    """Recognise by its keys a checkpoint that is not MMPretrain's.
 
     Args:
-        content (dict): What the file holds.
+        content (dict): The content of the file.
 
     Returns:
-        str | None: An end of a sentence, or None where nothing is recognised.
+        str | None: The end of a sentence, or None where nothing is recognised.
     """
     place = next(
         (name for name in ('state_dict', *CONTAINERS) if isinstance(content.get(name), dict)), None
@@ -47,10 +47,10 @@ def whose_keys(content: dict) -> str | None:
         if isinstance(name, str)
     ]
     owner = _owner(names, place)
-    said = [f'its keys are those of {owner}'] if owner else []
+    parts = [f'its keys are those of {owner}'] if owner else []
     if place in CONTAINERS and _is_weights(weights):
-        said.append(f'its weights lie below {place!r}, where MMEngine does not look')
-    return ', and '.join(said) or None
+        parts.append(f'its weights lie below {place!r}, where MMEngine does not look')
+    return ', and '.join(parts) or None
 
 
 def _owner(names: list[str], place: str | None) -> str | None:

@@ -11,8 +11,8 @@ class Checkpoint:
     """The content of an intact checkpoint file, a dict.
 
     Args:
-        path (str): As the user named it.
-        content (dict): What the file holds. Tensors stay on the disk until they are used.
+        path (str): The path, as the user wrote it.
+        content (dict): The content of the file. Tensors stay on the disk until they are used.
     """
 
     path: str
@@ -20,7 +20,7 @@ class Checkpoint:
 
     @property
     def weights(self) -> dict:
-        """What MMEngine reads the weights from: ``state_dict``, or the whole content."""
+        """The dict that MMEngine reads the weights from: ``state_dict``, or the whole content."""
         return self.content.get('state_dict', self.content)
 
 

@@ -9,7 +9,7 @@ from poslabel_mm.errors import UserError
 
 
 def check_auto_scale_lr(cfg: Config) -> None:
-    """Check that a learning rate that is to be scaled has a batch size that it was chosen for.
+    """Check that a learning rate to be scaled has the batch size that it was chosen for.
 
     Args:
         cfg (Config): A training config.
@@ -119,7 +119,7 @@ def metrics_of(cfg: Config, loaders: tuple[str, ...]) -> Iterator[tuple[str, dic
 
 
 def ranks_classes(metric: dict) -> bool:
-    """Whether ``topk`` of a metric counts classes, and not, say, images that are retrieved.
+    """Whether ``topk`` of a metric counts classes, and not, for example, retrieved images.
 
     Args:
         metric (dict): Its config.

@@ -53,7 +53,7 @@ def check_resume(cfg: Config) -> None:
     except UserError as error:
         older = _newest_intact(cfg, damaged=path)
         way_out = f'--resume {older}' if older else 'start again in another --work-dir'
-        raise UserError(f'{error}; go on with: {way_out}') from None
+        raise UserError(f'{error}; to continue: {way_out}') from None
     _check_resumable(checkpoint, model, cfg)
 
 
@@ -73,12 +73,12 @@ def _check_resumable(checkpoint: Checkpoint, model: nn.Module, cfg: Config) -> N
     if not lacking and not (isinstance(meta, dict) and 'epoch' in meta and 'iter' in meta):
         lacking = ['meta.epoch']
     if lacking:
-        said = f'cannot be resumed: it has no {", ".join(lacking)}'
+        fault = f'cannot be resumed: it has no {", ".join(lacking)}'
         whose = whose_keys(content)
         if whose:
-            raise UserError(f'checkpoint {path} {said}; {whose}')
+            raise UserError(f'checkpoint {path} {fault}; {whose}')
         raise UserError(
-            f'checkpoint {path} {said}. To start a new run from its weights, '
+            f'checkpoint {path} {fault}. To start a new run from its weights, '
             f'use --cfg-options load_from={path} without --resume'
         )
     with with_advice('Resume with the config that it was trained with, or use another --work-dir'):

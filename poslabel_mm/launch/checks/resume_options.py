@@ -12,7 +12,7 @@ HOOK = 'poslabel_mm.ResumeOptionsHook'
 
 
 def resume_with_options(cfg: Config) -> None:
-    """Have a resumed run take optimizer options and schedule from its config.
+    """Make a resumed run take optimizer options and schedule from its config.
 
     :class:`ResumeOptionsHook` is added to a config that lacks it.
 
@@ -60,8 +60,8 @@ def _check_ends(cfg: Config) -> None:
                 changes.append(f'{key}.{name}={length - start:g}')
     if changes:
         raise UserError(
-            f'train_cfg.{option} is {length}, and was {before} in the run to be resumed, but the '
-            'learning rate is still scheduled for that: change them together, --cfg-options '
+            f'train_cfg.{option} is {length} and was {before} in the run to be resumed, and the '
+            f'learning rate is still scheduled for {before}: change them together, --cfg-options '
             f'train_cfg.{option}={length} {" ".join(changes)}'
         )
 

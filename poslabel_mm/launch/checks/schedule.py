@@ -9,12 +9,12 @@ from mmengine.config import Config
 from mmengine.registry import init_default_scope
 from mmengine.runner import Runner
 
+from poslabel_mm.engine.ranks import num_processes
 from poslabel_mm.errors import UserError
-from poslabel_mm.launch.ranks import num_processes
 
 INF = int(1e9)  # MMEngine's `end` of a scheduler without one
 
-# The share of a run that a warm-up takes, if the schedule does not tell its length.
+# The share of a warm-up in a run whose schedule does not give its length.
 WARMUP = 0.1
 
 
@@ -41,7 +41,7 @@ def check_schedule(cfg: Config) -> None:
         'type' not in one for one in schedulers
     ):
         return
-    # Asked for only where it decides: it reads the folders of the data.
+    # Computed only where it is needed: it reads the folders of the data.
     iterations = functools.cache(lambda: _iterations_per_epoch(cfg))
     for key, scheduler in zip(keys, schedulers):
         begin, end = _span(scheduler, train_cfg, iterations)

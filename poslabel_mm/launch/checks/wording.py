@@ -1,4 +1,4 @@
-"""Parts of the lines that the checks raise."""
+"""Parts of the messages that the checks raise."""
 
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -8,7 +8,7 @@ from poslabel_mm.errors import UserError
 
 @contextmanager
 def with_advice(text: str) -> Iterator[None]:
-    """A context that appends to every :class:`UserError` what to do about it."""
+    """A context that appends advice to every :class:`UserError`."""
     try:
         yield
     except UserError as error:

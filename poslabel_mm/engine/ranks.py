@@ -1,4 +1,4 @@
-"""Which of a run's processes this one is, before they have joined."""
+"""The rank of this process, and the number of processes, before they have joined."""
 
 import os
 
@@ -24,7 +24,7 @@ def local_rank() -> int:
     """This process's number among those on this machine.
 
     Raises:
-        UserError: If what the launcher has set is no number.
+        UserError: If the launcher's variable is no number.
     """
     return next((_number(name) for name in LOCAL_RANKS if name in os.environ), 0)
 
