@@ -26,9 +26,7 @@ def _child(parent: Registry, *locations: str) -> Registry:
 
 
 MODELS = _child(MMENGINE_MODELS, 'models')
-DATASETS = _child(
-    MMENGINE_DATASETS, 'datasets.decoded_images', 'datasets.digits', 'datasets.fashion_mnist'
-)
+DATASETS = _child(MMENGINE_DATASETS, 'datasets.digits', 'datasets.fashion_mnist')
 HOOKS = _child(MMENGINE_HOOKS, 'engine')
 OPTIM_WRAPPERS = _child(MMENGINE_OPTIM_WRAPPERS, 'engine')
 TRANSFORMS = _child(MMENGINE_TRANSFORMS, 'datasets.load_missing_image')

@@ -7,13 +7,12 @@
 import importlib
 
 _MODULES = {
-    'DecodedImages': 'decoded_images',
     'Digits': 'digits',
     'FashionMNIST': 'fashion_mnist',
     'LoadMissingImage': 'load_missing_image',
 }
 
-__all__ = ['DecodedImages', 'Digits', 'FashionMNIST', 'LoadMissingImage']
+__all__ = ['Digits', 'FashionMNIST', 'LoadMissingImage']
 
 
 def __getattr__(name: str):
