@@ -184,4 +184,9 @@ class PatchTokenReader:
                 'for, leave no token out, or choose another backbone'
             )
         # Class and distillation tokens come first.
-        self._patch_tokens = PatchTokens(tokens[:, -H * W :], (H, W))
+        tokens = tokens[:, -H * W :]
+        # A backbone may want some of its patches labelled alone.
+        places = getattr(self.backbone, 'labelled_places', None)
+        if places is not None:
+            tokens = tokens.gather(1, places.unsqueeze(-1).expand(-1, -1, tokens.shape[-1]))
+        self._patch_tokens = PatchTokens(tokens, (H, W), places)
