@@ -217,6 +217,9 @@ def test_python(snippet, step):
             'StopSignalHook',
             'AtomicCheckpointHook',
         }
+    elif 'import timm' in text:
+        # tests/test_plain_torch.py runs it.
+        assert (ROOT / 'examples/timm_vit.py').read_text('utf-8').endswith(f'"""\n\n{text}')
     elif 'class PositionalLabelSimCLR' in text:
         from poslabel_mm.registry import MODELS
 

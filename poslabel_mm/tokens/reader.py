@@ -81,6 +81,9 @@ class PatchTokenReader:
     Tokens that the stock classifier normalises only once they are averaged
     are normalised here, by a layer norm without parameters.
 
+    timm's and torchvision's transformers are read too, as they are, in a
+    training loop of one's own (docs/plain_torch.md).
+
     Reading happens only inside ``with reader:``, so nothing is kept alive
     in evaluation or while a checkpointed forward pass is run a second time.
     Any number of readers may read one backbone.
