@@ -84,6 +84,7 @@ PLAIN = ENCODING | dict(
 # A wrong value inside of `pos_drop` is named by its own key.
 PLAIN_KEYS = [*PLAIN, 'pos_drop.patches', 'pos_drop.images', 'pos_drop.labelled']
 SWIN = dict(pos_encoding=st.sampled_from(['cpe', 'rpb', 'none']), last_downsample=st.booleans())
+VIEW = {key: HEAD[key] for key in ('in_channels', 'hidden_channels', 'loss_weight', 'init_cfg')}
 NECK = dict(stage=st.none() | st.integers(0, 4), eps=st.floats(0, 1))
 
 
@@ -183,6 +184,17 @@ def test_encodings_of_self_supervised_encoders(options, kind):
         type=f'poslabel_mm.{algorithm.name}', backbone=backbone, pos_head=algorithm.head('apl')
     )
     trains_or_is_refused(cfg, algorithm.batch(), keys('model.backbone', ENCODING))
+
+
+@fuzz(40, options=some(VIEW))
+def test_a_head_that_compares_views(options):
+    moco = ALGORITHMS['MoCo v3']
+    head = dict(type='poslabel_mm.ViewOffsetHead', in_channels=16) | options
+    images, samples = moco.batch()
+    for sample in samples:
+        sample.set_metainfo(dict(view_boxes=np.float32([[8, 8, 4, 9], [7, 5, 6, -3]])))
+    cfg = moco.cfg() | dict(type=f'poslabel_mm.{moco.name}', pos_head=head)
+    trains_or_is_refused(cfg, (images, samples), keys('model.pos_head', VIEW))
 
 
 def swin(pos_head, **options):
