@@ -1,9 +1,12 @@
 """`pos_drop`: training without the positional encoding of drawn patches."""
 
+import shutil
+
 import pytest
 import torch
 from models import apl_head, batch, build, classifier, tiny_vit
 from selfsup_models import ALGORITHMS, rpl_head
+from tiny_run import make_config, make_images, train
 from torch.utils.checkpoint import checkpoint
 
 from poslabel_mm.errors import UserError
@@ -118,6 +121,23 @@ def test_the_seed_of_a_step_decides_the_draw():
     torch.manual_seed(102)
     assert torch.equal(dropped_places(resumed, images), draws[2])
     assert not torch.equal(draws[1], draws[2])
+
+
+def test_a_resumed_run_drops_what_it_would_have_dropped(tmp_path):
+    options = {
+        'model.backbone.type': 'poslabel_mm.PositionalVisionTransformer',
+        'model.backbone.pos_drop': dict(patches=0.5, images=0.2, labelled='dropped'),
+    }
+    cfg = make_config(tmp_path, make_images(tmp_path / 'train'), 'whole', **options)
+    losses = train(cfg)
+    resumed = tmp_path / 'resumed'
+    resumed.mkdir()
+    shutil.copy(tmp_path / 'whole/epoch_1.pth', resumed)
+    (resumed / 'last_checkpoint').write_text(str(resumed / 'epoch_1.pth'))
+    cfg.work_dir, cfg.resume = str(resumed), True
+    cfg.experiment_name += '_resumed'
+    torch.manual_seed(1)  # whatever was drawn before must not matter
+    assert train(cfg) == losses[3:]
 
 
 def test_the_heads_label_dropped_patches_alone():

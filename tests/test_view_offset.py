@@ -134,6 +134,7 @@ FLIP = dict(type='RandomFlip', prob=0.5)
         ([[crop()], [crop(type='RandomResizedCrop')]], 'transforms.1 has 0 Recorded'),
         ([[crop(), crop()]], 'transforms.0 has 2 Recorded'),
         ([[FLIP, crop()]], 'transforms.0 flips before it crops'),
+        ([[crop(), dict(type='RandomCrop', crop_size=4)]], 'transforms.0 has RandomCrop, which'),
     ],
 )
 def test_views_that_could_not_be_recorded_are_refused(views, line):

@@ -8,8 +8,12 @@ from mmpretrain.datasets.transforms import MultiView, RandomResizedCrop
 from poslabel_mm import options
 from poslabel_mm.registry import TRANSFORMS
 
-# What turns an image over, in MMCV and MMPretrain.
-FLIPS = ('RandomFlip',)
+# Of MMCV's and MMPretrain's transforms, those that move pixels and do not record how.
+MOVES = (
+    *('RandomResizedCrop', 'RandomCrop', 'CenterCrop', 'Pad'),
+    *('EfficientNetRandomCrop', 'EfficientNetCenterCrop'),
+    *('Rotate', 'Shear', 'Translate', 'AutoAugment', 'RandAugment'),
+)
 
 
 @TRANSFORMS.register_module()
@@ -52,11 +56,12 @@ class RecordedMultiView(MultiView):
 
     Args:
         *args: The stock ``MultiView``'s arguments. Every view's transforms have one
-            :class:`RecordedRandomResizedCrop`, and flips come after it.
+            :class:`RecordedRandomResizedCrop`, flips come after it, and nothing else moves pixels.
         **kwargs: The stock ``MultiView``'s arguments.
 
     Raises:
-        UserError: If a view's transforms have no such crop or several, or flip before it.
+        UserError: If a view's transforms have no such crop or several, flip before it, or move
+            pixels otherwise.
     """
 
     def __init__(self, *args, **kwargs) -> None:
@@ -73,7 +78,14 @@ class RecordedMultiView(MultiView):
                     f' has {len(crops)} RecordedRandomResizedCrop, in {names}: give every view '
                     "one, type='poslabel_mm.RecordedRandomResizedCrop', in place of its crop",
                 )
-            if any(name in FLIPS for name in names[: crops[0]]):
+            moves = [name for name in names if name in MOVES]
+            if moves:
+                raise options.OptionError(
+                    key,
+                    f' has {moves[0]}, which moves pixels out of the box that the crop records: '
+                    'leave it out, or put it before the views',
+                )
+            if 'RandomFlip' in names[: crops[0]]:
                 raise options.OptionError(
                     key, f' flips before it crops, in {names}: put the flip after the crop'
                 )
