@@ -34,9 +34,10 @@ class RotaryEmbedding(RotaryEmbeddingFast):
         # attention of a pass after passes of other images.
         self.grids = {}
 
-    def register_buffer(self, name: str, tensor: Tensor, persistent: bool = False) -> None:
-        # The stock class saves its tables, and makes new ones for another grid.
-        super().register_buffer(name, tensor, persistent=False)
+    def register_buffer(self, name: str, tensor: Tensor, persistent: bool = True) -> None:
+        # The stock tables change their shape with the grid: as buffers they would be saved, and
+        # could be neither averaged (EMA) nor broadcast (DDP).
+        vars(self)[name] = tensor
 
     def compute_position_embedding(self) -> tuple[Tensor, Tensor]:
         """Cosines and sines of the angles, each of shape (N, d)."""
@@ -63,6 +64,11 @@ class RotaryEmbedding(RotaryEmbeddingFast):
             Tensor: Of the same shape and dtype.
         """
         E = self.num_extra_tokens
+        if self.freqs_cos.device != x.device:
+            self.freqs_cos, self.freqs_sin = (
+                self.freqs_cos.to(x.device),
+                self.freqs_sin.to(x.device),
+            )
         turned = super().forward(x[:, :, E:], self.grids[x.shape[2] - E])
         return torch.cat([x[:, :, :E], turned.to(x.dtype)], dim=2)
 
