@@ -1,6 +1,7 @@
 """Where one view of an image lies in another: recorded, labelled and predicted."""
 
 import math
+import re
 
 import numpy as np
 import pytest
@@ -17,6 +18,7 @@ from torch.nn import functional as F
 
 from poslabel_mm import config_path
 from poslabel_mm.errors import UserError
+from poslabel_mm.launch.checks.views import check_views
 from poslabel_mm.models import PositionalLabelHead, ViewOffsetHead
 from poslabel_mm.models.selfsup.view_labels import ViewLabels
 from poslabel_mm.tokens import PatchTokens
@@ -348,3 +350,27 @@ def test_the_digits_configs_train_the_same_views():
     assert all(map(torch.equal, stock_images, our_images))
     assert torch.equal(ours['loss_view'], stock['loss'])
     assert ours['loss_view_offset'].isfinite()
+
+
+@pytest.mark.parametrize(
+    'options, line',
+    [
+        ({'1.type': 'MultiView'}, '1.type=MultiView does not record .*RecordedMultiView'),
+        ({'1.transforms.0.0.type': 'RandomResizedCrop'}, '1.transforms.0 has 0 RecordedRandomRes'),
+        ({'2.meta_keys': []}, "2.meta_keys has no 'view_boxes'"),
+    ],
+)
+def test_a_pipeline_that_records_no_views_is_refused_before_training(options, line):
+    cfg = Config.fromfile(config_path('mocov3-vit-tiny_view_digits.py'))
+    check_views(cfg)
+    key = 'train_dataloader.dataset.pipeline.'
+    cfg.merge_from_dict({key + name: value for name, value in options.items()})
+    with pytest.raises(UserError, match='^' + re.escape(key) + line):
+        check_views(cfg)
+    cfg.train_dataloader.dataset = dict(
+        type='RepeatDataset', times=2, dataset=cfg.train_dataloader.dataset
+    )
+    with pytest.raises(UserError, match=r'^train_dataloader\.dataset\.dataset\.pipeline\.' + line):
+        check_views(cfg)
+    cfg.model.pos_head = dict(type='poslabel_mm.PositionalLabelHead')
+    check_views(cfg)

@@ -64,11 +64,9 @@ class RotaryEmbedding(RotaryEmbeddingFast):
             Tensor: Of the same shape and dtype.
         """
         E = self.num_extra_tokens
-        if self.freqs_cos.device != x.device:
-            self.freqs_cos, self.freqs_sin = (
-                self.freqs_cos.to(x.device),
-                self.freqs_sin.to(x.device),
-            )
+        if self.freqs_cos.device != x.device:  # also where the model was built without memory
+            tables = self.compute_position_embedding()
+            self.freqs_cos, self.freqs_sin = (table.to(x.device) for table in tables)
         turned = super().forward(x[:, :, E:], self.grids[x.shape[2] - E])
         return torch.cat([x[:, :, :E], turned.to(x.dtype)], dim=2)
 
