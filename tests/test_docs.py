@@ -217,6 +217,9 @@ def test_python(snippet, step):
             'StopSignalHook',
             'AtomicCheckpointHook',
         }
+    elif 'import timm' in text:
+        # tests/test_plain_torch.py runs it.
+        assert (ROOT / 'examples/timm_vit.py').read_text('utf-8').endswith(f'"""\n\n{text}')
     elif 'class PositionalLabelSimCLR' in text:
         from poslabel_mm.registry import MODELS
 
@@ -473,6 +476,7 @@ RULES = {
     'quickstart.py': quickstart,
     'mmpretrain_tool.py': other,
     'test_backbones.py': as_it_is,
+    'timm_vit.py': as_it_is,
     'imagenet.py': converter,
     'mini_imagenet.py': converter,
     'caltech256.py': converter,

@@ -69,7 +69,22 @@ ENCODING = dict(
     pos_encoding=st.sampled_from(['learned', 'sincos', 'learned_sincos', 'none']),
     checkpoint_grid=st.sampled_from([None, (4, 4), [2, 8]]),
 )
+PLAIN = ENCODING | dict(
+    pos_encoding=st.sampled_from(['learned', 'sincos', 'learned_sincos', 'none', 'rope']),
+    pos_drop=st.none()
+    | st.fixed_dictionaries(
+        {},
+        optional=dict(
+            patches=st.floats(0, 1),
+            images=st.floats(0, 1),
+            labelled=st.sampled_from(['all', 'dropped']),
+        ),
+    ),
+)
+# A wrong value inside of `pos_drop` is named by its own key.
+PLAIN_KEYS = [*PLAIN, 'pos_drop.patches', 'pos_drop.images', 'pos_drop.labelled']
 SWIN = dict(pos_encoding=st.sampled_from(['cpe', 'rpb', 'none']), last_downsample=st.booleans())
+VIEW = {key: HEAD[key] for key in ('in_channels', 'hidden_channels', 'loss_weight', 'init_cfg')}
 NECK = dict(stage=st.none() | st.integers(0, 4), eps=st.floats(0, 1))
 
 
@@ -145,11 +160,18 @@ def test_head_and_masks_of_mae(rpl, ratio):
     )
 
 
-@fuzz(40, options=some(ENCODING), name=st.sampled_from(['', 'DeiT']))
+@fuzz(60, options=some(PLAIN), name=st.sampled_from(['', 'DeiT']))
 def test_encodings_of_a_vit(options, name):
     name = f'poslabel_mm.{name or "Positional"}VisionTransformer'
     cfg = classifier(apl_head(), backbone=tiny_vit(type=name, **options))
-    trains_or_is_refused(cfg, batch(), keys('model.backbone', ENCODING))
+    trains_or_is_refused(cfg, batch(), keys('model.backbone', PLAIN_KEYS))
+
+
+@fuzz(40, key=st.sampled_from(['patches', 'images', 'labelled', 'x']), value=anything)
+def test_a_dropped_encoding(key, value):
+    backbone = tiny_vit(type='poslabel_mm.PositionalVisionTransformer', pos_drop={key: value})
+    cfg = classifier(apl_head(), backbone=backbone)
+    trains_or_is_refused(cfg, batch(), keys('model.backbone', PLAIN_KEYS))
 
 
 @fuzz(40, options=some(ENCODING), kind=st.sampled_from(['MAE', 'MAE-HiViT', 'MoCo v3']))
@@ -162,6 +184,17 @@ def test_encodings_of_self_supervised_encoders(options, kind):
         type=f'poslabel_mm.{algorithm.name}', backbone=backbone, pos_head=algorithm.head('apl')
     )
     trains_or_is_refused(cfg, algorithm.batch(), keys('model.backbone', ENCODING))
+
+
+@fuzz(40, options=some(VIEW))
+def test_a_head_that_compares_views(options):
+    moco = ALGORITHMS['MoCo v3']
+    head = dict(type='poslabel_mm.ViewOffsetHead', in_channels=16) | options
+    images, samples = moco.batch()
+    for sample in samples:
+        sample.set_metainfo(dict(view_boxes=np.float32([[8, 8, 4, 9], [7, 5, 6, -3]])))
+    cfg = moco.cfg() | dict(type=f'poslabel_mm.{moco.name}', pos_head=head)
+    trains_or_is_refused(cfg, (images, samples), keys('model.pos_head', VIEW))
 
 
 def swin(pos_head, **options):

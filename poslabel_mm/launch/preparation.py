@@ -30,6 +30,7 @@ from poslabel_mm.launch.checks.options import check_auto_scale_lr, check_num_cla
 from poslabel_mm.launch.checks.resume import check_resume
 from poslabel_mm.launch.checks.resume_options import resume_with_options
 from poslabel_mm.launch.checks.schedule import check_schedule
+from poslabel_mm.launch.checks.views import check_views
 from poslabel_mm.launch.data_option import use_data
 
 
@@ -74,6 +75,7 @@ def prepare_training(
     if local_rank() == 0:
         # They read checkpoints and build the model: once on a machine is enough.
         check_model(cfg)
+        check_views(cfg)
         check_pretrained(cfg)  # read even where it is then overwritten
         if cfg.get('resume'):
             check_resume(cfg)

@@ -6,7 +6,7 @@ from .backbones import (
     PositionalVisionTransformer,
 )
 from .classifiers import PositionalLabelClassifier
-from .heads import PositionalLabelHead, RelativePositionalLabelHead
+from .heads import PositionalLabelHead, RelativePositionalLabelHead, ViewOffsetHead
 from .necks import PatchTokenNeck
 from .selfsup import *  # noqa: F401,F403
 from .selfsup import __all__ as _algorithms
@@ -21,4 +21,5 @@ __all__ = [
     'PositionalSwinTransformer',
     'PositionalVisionTransformer',
     'RelativePositionalLabelHead',
+    'ViewOffsetHead',
 ] + _algorithms

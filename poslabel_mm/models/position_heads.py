@@ -10,10 +10,12 @@ from poslabel_mm import options
 from poslabel_mm.errors import UserError
 from poslabel_mm.models.backbones.encoding_grid import keep_grid
 from poslabel_mm.models.heads.base_position_head import BasePositionHead
+from poslabel_mm.models.heads.view_offset_head import ViewOffsetHead
 from poslabel_mm.models.pretrained import loads_checkpoint
 from poslabel_mm.models.sharded_weights import inside_forward
 from poslabel_mm.tokens import PatchTokens
 from poslabel_mm.tokens.built import built_tokens, is_of_any_size
+from poslabel_mm.tokens.views import Views
 from poslabel_mm.tokens.wrappers import unwrapped
 
 
@@ -28,6 +30,8 @@ class PositionHeads:
         stock_loss_name (str): What the stock loss is called in the log.
             MMEngine logs the sum of all losses as ``loss``, a name that a
             stock loss of that name would take away.
+        has_views (bool): Whether an image comes in several views, which a head
+            may compare.
 
     Args:
         *args: The stock model's arguments.
@@ -42,6 +46,7 @@ class PositionHeads:
     """
 
     stock_loss_name: str
+    has_views: bool = False
 
     def __init__(self, *args, pos_head: dict | list[dict] | None, **kwargs) -> None:
         backbone = kwargs.get('backbone', args[0] if args else None)
@@ -62,6 +67,7 @@ class PositionHeads:
             pos_head = _build_head(pos_head, _KEY)
         self.pos_head = pos_head
         self._check_kinds()
+        self._check_views()
 
     def _check_kinds(self) -> None:
         """Refuse a second head whose loss is that of one before it."""
@@ -76,6 +82,17 @@ class PositionHeads:
                     'model takes one head of a kind',
                 )
             seen.add(kind)
+
+    def _check_views(self) -> None:
+        """Refuse a head that compares views where an image has one alone."""
+        for key, head in self._own_heads():
+            if _reads_views(head) and not self.has_views:
+                raise options.OptionError(
+                    key,
+                    f': {type(head).__name__} compares views of an image, and '
+                    f'{type(self).__name__} has one view alone; leave the head out, or take an '
+                    'algorithm of several views, such as PositionalLabelMoCoV3',
+                )
 
     def _check_fit(self, stage: int | None = None) -> None:
         """Refuse heads that cannot read what the backbone was built to give.
@@ -100,6 +117,8 @@ class PositionHeads:
                     f'the patch tokens of {name} have {channels} channels; '
                     f'set in_channels={channels}',
                 )
+            if _reads_views(head):
+                continue  # of any grid
             if grid not in (None, head.grid_shape) and head.on_grid_mismatch == 'error':
                 raise options.wrong(
                     f'{key}.grid_size',
@@ -110,11 +129,11 @@ class PositionHeads:
                     'of the images',
                 )
 
-    def _own_heads(self) -> Iterator[tuple[str, BasePositionHead]]:
+    def _own_heads(self) -> Iterator[tuple[str, BasePositionHead | ViewOffsetHead]]:
         """The heads of poslabel_mm, with their keys in the config."""
         several = isinstance(self.pos_head, ModuleList)
         for i, head in enumerate(_as_list(self.pos_head)):
-            if isinstance(head, BasePositionHead):
+            if isinstance(head, (BasePositionHead, ViewOffsetHead)):
                 yield f'{_KEY}.{i}' if several else _KEY, head
 
     def init_weights(self) -> None:
@@ -130,9 +149,20 @@ class PositionHeads:
         self.pos_head = pos_head
 
     def _position_losses(self, patch_tokens: PatchTokens) -> dict[str, Tensor]:
+        heads = [head for head in _as_list(self.pos_head) if not _reads_views(head)]
+        return self._losses_of(heads, patch_tokens)
+
+    def _compares_views(self) -> bool:
+        return any(map(_reads_views, _as_list(self.pos_head)))
+
+    def _view_losses(self, views: Views) -> dict[str, Tensor]:
+        heads = [head for head in _as_list(self.pos_head) if _reads_views(head)]
+        return self._losses_of(heads, views)
+
+    def _losses_of(self, heads: list[nn.Module], read: PatchTokens | Views) -> dict[str, Tensor]:
         losses = dict()
-        for head in _as_list(self.pos_head):
-            of_head = inside_forward(head, partial(head.loss, patch_tokens))
+        for head in heads:
+            of_head = inside_forward(head, partial(head.loss, read))
             for name, value in of_head.items():
                 if name in losses:
                     raise UserError(
@@ -181,6 +211,10 @@ def build_part(cfg: dict | nn.Module, key: str) -> nn.Module:
         raise options.wrong(key, cfg, 'is refused: set it to a dict with a type')
     with options.within(key):
         return MMPRETRAIN_MODELS.build(cfg)
+
+
+def _reads_views(head: nn.Module) -> bool:
+    return getattr(head, 'reads_views', False)
 
 
 def _as_list(pos_head: nn.Module | None) -> list[nn.Module]:

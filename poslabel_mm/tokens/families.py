@@ -11,6 +11,7 @@ from typing import NamedTuple
 
 from torch import nn
 
+from poslabel_mm.errors import UserError
 from poslabel_mm.options import OptionError, whole_number
 from poslabel_mm.tokens.gridless import check_has_grid
 from poslabel_mm.tokens.labels import GridShape
@@ -19,6 +20,7 @@ from poslabel_mm.tokens.sources import (
     TokenReader,
     TokenSource,
     channels_last_map,
+    channels_last_map_or_tokens,
     feature_map,
     grid_of_input_map,
     grid_of_output_map,
@@ -27,7 +29,7 @@ from poslabel_mm.tokens.sources import (
     tokens_on_grid,
     tokens_with_grid,
 )
-from poslabel_mm.tokens.wrappers import by_class
+from poslabel_mm.tokens.wrappers import by_class, library
 
 
 class Family(NamedTuple):
@@ -180,19 +182,63 @@ def _mlp_mixer_last(backbone: nn.Module) -> TokenSource:
     return TokenSource(tokens, tokens_on_grid, GridSource('patch_embed'))
 
 
+def _timm_grid(model: nn.Module, prefix: str = '') -> GridSource | GridShape | None:
+    patches = getattr(model, 'patch_embed', None)
+    if hasattr(patches, 'dynamic_feat_size'):
+        return GridSource(f'{prefix}patch_embed', timm_dynamic_grid)
+    grid = getattr(patches, 'grid_size', None)
+    return None if grid is None else tuple(grid)
+
+
 def _timm_last(backbone: nn.Module) -> TokenSource:
     model = backbone.timm_model
-    patches = getattr(model, 'patch_embed', None)
-    grid = getattr(patches, 'grid_size', None)
-    if hasattr(patches, 'dynamic_feat_size'):
-        grid = GridSource('timm_model.patch_embed', timm_dynamic_grid)
-    elif grid is not None:
-        grid = tuple(grid)
     return TokenSource(
         read=channels_last_map if getattr(model, 'output_fmt', None) == 'NHWC' else map_or_tokens,
-        grid=grid,
+        grid=_timm_grid(model, 'timm_model.'),
         num_prefix=getattr(model, 'num_prefix_tokens', 0),
     )
+
+
+# ------------------------------------------- classifiers of other libraries, which return scores
+
+
+def _timm_classifier(model: nn.Module) -> TokenSource:
+    norm = getattr(model, 'norm', None)
+    if not isinstance(norm, nn.Module):
+        raise UserError(
+            f"timm's {type(model).__name__} has no module `norm` that shows its last tokens: take "
+            'its tokens (B, n, C) yourself and hand the heads PatchTokens(tokens, (H, W))'
+        )
+    return TokenSource(
+        'norm',
+        feature_map if type(norm).__name__.endswith('2d') else channels_last_map_or_tokens,
+        _timm_grid(model),
+        # One that averages its tokens normalises the mean.
+        normalise=isinstance(norm, nn.Identity),
+        num_prefix=getattr(model, 'num_prefix_tokens', 0),
+    )
+
+
+def _torchvision_vit(_model: nn.Module) -> TokenSource:
+    grid = GridSource('conv_proj', grid_of_output_map)
+    return TokenSource('encoder.ln', tokens_on_grid, grid, num_prefix=1)
+
+
+def _torchvision_swin(_model: nn.Module) -> TokenSource:
+    return TokenSource('norm', channels_last_map)
+
+
+TORCHVISION = {
+    'VisionTransformer': Family(_torchvision_vit),
+    'SwinTransformer': Family(_torchvision_swin),
+}
+
+
+def _family(backbone: nn.Module) -> Family:
+    if (name := library(backbone)) == 'timm':
+        return Family(_timm_classifier)
+    table = TORCHVISION if name == 'torchvision' else FAMILIES
+    return by_class(backbone, table) or Family(_output)
 
 
 FAMILIES: dict[str, Family] = {
@@ -253,7 +299,7 @@ def token_source(backbone: nn.Module, stage: int | None = None) -> TokenSource:
     """
     check_has_grid(backbone)
     name = type(backbone).__name__
-    family = by_class(backbone, FAMILIES) or Family(_output)
+    family = _family(backbone)
     if stage is None:
         return family.last(backbone)
     if family.stages is None:

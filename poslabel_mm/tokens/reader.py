@@ -81,6 +81,9 @@ class PatchTokenReader:
     Tokens that the stock classifier normalises only once they are averaged
     are normalised here, by a layer norm without parameters.
 
+    timm's and torchvision's transformers are read too, as they are, in a
+    training loop of one's own (docs/plain_torch.md).
+
     Reading happens only inside ``with reader:``, so nothing is kept alive
     in evaluation or while a checkpointed forward pass is run a second time.
     Any number of readers may read one backbone.
@@ -184,4 +187,9 @@ class PatchTokenReader:
                 'for, leave no token out, or choose another backbone'
             )
         # Class and distillation tokens come first.
-        self._patch_tokens = PatchTokens(tokens[:, -H * W :], (H, W))
+        tokens = tokens[:, -H * W :]
+        # A backbone may want some of its patches labelled alone.
+        places = getattr(self.backbone, 'labelled_places', None)
+        if places is not None:
+            tokens = tokens.gather(1, places.unsqueeze(-1).expand(-1, -1, tokens.shape[-1]))
+        self._patch_tokens = PatchTokens(tokens, (H, W), places)

@@ -68,6 +68,11 @@ def map_or_tokens(value, grid_shape):
     return feature_map(value) or tokens_on_grid(value, grid_shape)
 
 
+def channels_last_map_or_tokens(value, grid_shape):
+    """A feature map (B, H, W, C) or tokens (B, n, C), for a library that has models of both."""
+    return channels_last_map(value) or tokens_on_grid(value, grid_shape)
+
+
 # --------------------------------------------------------------------------------- grid readers
 
 

@@ -27,6 +27,19 @@ def by_class(backbone: nn.Module, table: dict[str, Entry]) -> Entry | None:
     return None
 
 
+def library(backbone: nn.Module) -> str:
+    """The package that a backbone's class, or the nearest parent of note, comes from.
+
+    Args:
+        backbone (nn.Module): A backbone, not wrapped.
+
+    Returns:
+        str: 'timm', 'torchvision', or '' for any other.
+    """
+    packages = (cls.__module__.partition('.')[0] for cls in type(backbone).__mro__)
+    return next((name for name in packages if name in ('timm', 'torchvision')), '')
+
+
 def unwrapped(backbone: nn.Module) -> nn.Module:
     """The backbone inside of MMPretrain's ``LoRAModel``, or compiled.
 

@@ -10,6 +10,8 @@ from poslabel_mm.tokens.labels import GridShape
 from poslabel_mm.tokens.masked import built_grid, check_image_size
 
 POS_ENCODINGS = ('learned', 'sincos', 'learned_sincos', 'none')
+# Those that add nothing to the patch embeddings.
+NOT_ADDED = ('none', 'rope')
 
 
 def fill_sincos(pos_embed: Tensor, grid_shape: GridShape) -> None:
@@ -56,21 +58,26 @@ class PositionalEncodingChoice:
             a square.
         **kwargs: The stock backbone's arguments.
 
+    Attributes:
+        pos_encodings (tuple[str, ...]): What ``pos_encoding`` may be.
+
     Raises:
         UserError: For another ``pos_encoding``, or a ``checkpoint_grid`` that
             is none. On loading, if the grid of an encoding is not told and
             need not be a square.
     """
 
+    pos_encodings = POS_ENCODINGS
+
     def __init__(
         self, *args, pos_encoding: str, checkpoint_grid: GridShape | None = None, **kwargs
     ) -> None:
-        options.choice('pos_encoding', pos_encoding, POS_ENCODINGS)
+        options.choice('pos_encoding', pos_encoding, self.pos_encodings)
         checkpoint_grid = _as_grid(checkpoint_grid)
         super().__init__(*args, **kwargs)
         self.pos_encoding = pos_encoding
         self.checkpoint_grid = checkpoint_grid
-        if pos_encoding == 'none':
+        if pos_encoding in NOT_ADDED:
             # Zeros that are no parameter and in no checkpoint.
             zeros = torch.zeros_like(self.pos_embed.data)
             del self.pos_embed
@@ -91,7 +98,7 @@ class PositionalEncodingChoice:
             self._init_stock_weights()
             if 'sincos' in self.pos_encoding:
                 fill_sincos(self.pos_embed, built_grid(self))
-        if self.pos_encoding == 'none':
+        if self.pos_encoding in NOT_ADDED:
             self.pos_embed.zero_()
 
     def _init_stock_weights(self) -> None:
@@ -104,7 +111,7 @@ class PositionalEncodingChoice:
         return self
 
     def _load_from_state_dict(self, state_dict, prefix, *args) -> None:
-        if self.pos_encoding == 'none':
+        if self.pos_encoding in NOT_ADDED:
             state_dict.pop(prefix + 'pos_embed', None)
         super()._load_from_state_dict(state_dict, prefix, *args)
 

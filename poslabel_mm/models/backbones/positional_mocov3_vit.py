@@ -1,25 +1,29 @@
 from mmpretrain.models.selfsup import MoCoV3ViT
 from torch import nn
 
-from poslabel_mm.models.backbones.positional_encoding import PositionalEncodingChoice
+from poslabel_mm.models.backbones.plain_encoding import PlainEncodingChoice
 from poslabel_mm.registry import MODELS
 
 
 @MODELS.register_module()
-class PositionalMoCoV3ViT(PositionalEncodingChoice, MoCoV3ViT):
+class PositionalMoCoV3ViT(PlainEncodingChoice, MoCoV3ViT):
     """MoCo v3's encoder with a choice of positional encoding.
 
-    State-dict keys are the stock ones; see :class:`PositionalEncodingChoice`
-    for what is saved and loaded.
+    State-dict keys are the stock ones; see
+    :class:`~.positional_encoding.PositionalEncodingChoice` for what is saved
+    and loaded.
 
     Args:
         *args: The stock ``MoCoV3ViT``'s arguments.
         pos_encoding (str): 'sincos' (the stock one), 'learned',
-            'learned_sincos' or 'none'. Defaults to 'sincos'.
+            'learned_sincos', 'rope' or 'none'. Defaults to 'sincos'.
+        pos_drop (dict, optional): In training, leave the encoding of drawn
+            patches out: the arguments of :class:`~.encoding_drop.EncodingDrop`.
+            Defaults to None. The momentum encoder trains likewise.
         **kwargs: The stock ``MoCoV3ViT``'s arguments.
 
     Raises:
-        UserError: For another ``pos_encoding``.
+        UserError: As of :class:`~.plain_encoding.PlainEncodingChoice`.
     """
 
     def __init__(self, *args, pos_encoding: str = 'sincos', **kwargs) -> None:

@@ -1,25 +1,30 @@
 from mmpretrain.models.backbones import VisionTransformer
 
-from poslabel_mm.models.backbones.positional_encoding import PositionalEncodingChoice
+from poslabel_mm.models.backbones.plain_encoding import PlainEncodingChoice
 from poslabel_mm.registry import MODELS
 
 
 @MODELS.register_module()
-class PositionalVisionTransformer(PositionalEncodingChoice, VisionTransformer):
+class PositionalVisionTransformer(PlainEncodingChoice, VisionTransformer):
     """MMPretrain's ViT with a choice of positional encoding (Table 1).
 
-    State-dict keys are the stock ones; see :class:`PositionalEncodingChoice`
-    for what is saved and loaded.
+    State-dict keys are the stock ones; see
+    :class:`~.positional_encoding.PositionalEncodingChoice` for what is saved
+    and loaded.
 
     Args:
         *args: The stock ``VisionTransformer``'s arguments.
         pos_encoding (str): 'learned' (the stock one), 'sincos' (fixed),
             'learned_sincos' (learned from the sine-cosine one on, as MAE
-            fine-tunes) or 'none'. Defaults to 'learned'.
+            fine-tunes), 'rope' (rotary, in the attention of every layer) or
+            'none'. Defaults to 'learned'.
+        pos_drop (dict, optional): In training, leave the encoding of drawn
+            patches out: the arguments of :class:`~.encoding_drop.EncodingDrop`.
+            Defaults to None.
         **kwargs: The stock ``VisionTransformer``'s arguments.
 
     Raises:
-        UserError: For another ``pos_encoding``.
+        UserError: As of :class:`~.plain_encoding.PlainEncodingChoice`.
     """
 
     def __init__(self, *args, pos_encoding: str = 'learned', **kwargs) -> None:

@@ -69,7 +69,7 @@ class SelfSupervisedLabels(PositionHeads):
             return self._name_stock_loss(self._stock_losses(inputs, data_samples, **kwargs))
         with self._reading() as passes:
             losses = self._name_stock_loss(self._stock_losses(inputs, data_samples, **kwargs))
-        losses.update(self._mean_position_losses(passes))
+        losses.update(self._losses_of_passes(passes, data_samples))
         return losses
 
     def patch_tokens(self, *inputs) -> PatchTokens:
@@ -101,7 +101,9 @@ class SelfSupervisedLabels(PositionHeads):
     def _stock_losses(self, *args, **kwargs) -> dict[str, Tensor]:
         return super().loss(*args, **kwargs)
 
-    def _mean_position_losses(self, passes: list[PatchTokens]) -> dict[str, Tensor]:
+    def _losses_of_passes(
+        self, passes: list[PatchTokens], data_samples: list[DataSample]
+    ) -> dict[str, Tensor]:
         of_passes = [self._position_losses(tokens) for tokens in passes]
         return {
             name: sum(losses[name] for losses in of_passes) / len(of_passes)

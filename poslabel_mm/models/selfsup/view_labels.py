@@ -1,8 +1,15 @@
 from collections.abc import Iterator
 from contextlib import contextmanager
 
+import numpy as np
+import torch
+from mmpretrain.structures import DataSample
+from torch import Tensor
+
+from poslabel_mm.errors import UserError
 from poslabel_mm.models.selfsup.self_supervised_labels import SelfSupervisedLabels
 from poslabel_mm.tokens import PatchTokenReader, PatchTokens
+from poslabel_mm.tokens.views import Views
 
 
 class ViewLabels(SelfSupervisedLabels):
@@ -11,9 +18,15 @@ class ViewLabels(SelfSupervisedLabels):
     The label of a patch is its place in the view, as in classification its
     place in the augmented image. A momentum encoder, being a copy made
     before the heads are attached, is not read.
+
+    A head that compares views, as
+    :class:`~poslabel_mm.models.heads.ViewOffsetHead`, reads the tokens of all
+    views at once, and where they lie in the image: ``view_boxes`` of the data
+    samples.
     """
 
     stock_loss_name = 'loss_view'
+    has_views = True
 
     def __init__(self, *args, **kwargs) -> None:
         super().__init__(*args, **kwargs)
@@ -28,3 +41,48 @@ class ViewLabels(SelfSupervisedLabels):
 
     def read_tokens(self, inputs: tuple, outputs) -> PatchTokens:
         return self._token_reader.take()
+
+    def tokens_of_views(self, passes: list[PatchTokens], num_views: int) -> list[PatchTokens]:
+        """The tokens of every view, of the images in order.
+
+        By default the backbone runs once for every view, as in most algorithms.
+
+        Args:
+            passes (list[PatchTokens]): What every pass of the backbone showed.
+            num_views (int): V.
+
+        Returns:
+            list[PatchTokens]: V of them.
+
+        Raises:
+            UserError: If there are not as many passes as views.
+        """
+        if len(passes) != num_views:
+            raise UserError(
+                f'{type(self).__name__} runs its backbone {len(passes)} times for {num_views} '
+                'views, so that no pass is a view: have its method tokens_of_views say which '
+                'tokens are whose'
+            )
+        return passes
+
+    def _losses_of_passes(
+        self, passes: list[PatchTokens], data_samples: list[DataSample]
+    ) -> dict[str, Tensor]:
+        losses = super()._losses_of_passes(passes, data_samples)
+        if self._compares_views():
+            boxes = _view_boxes(data_samples)
+            tokens = self.tokens_of_views(passes, boxes.shape[1])
+            losses.update(self._view_losses(Views(tokens, boxes)))
+        return losses
+
+
+def _view_boxes(data_samples: list[DataSample]) -> Tensor:
+    """Where the views of every image lie in it, (B, V, 4)."""
+    boxes = [sample.get('view_boxes') for sample in data_samples]
+    if any(box is None for box in boxes):
+        raise UserError(
+            'the data do not tell where the views lie in the image: cut them with '
+            'poslabel_mm.RecordedRandomResizedCrop in poslabel_mm.RecordedMultiView, and set '
+            "meta_keys=['view_boxes'] in PackInputs"
+        )
+    return torch.from_numpy(np.stack(boxes))

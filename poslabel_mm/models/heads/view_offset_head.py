@@ -1,0 +1,122 @@
+import torch
+import torch.nn.functional as F
+from mmengine.model import BaseModule
+from torch import Tensor, nn
+
+from poslabel_mm import options
+from poslabel_mm.errors import UserError
+from poslabel_mm.models.heads.base_position_head import (
+    DEFAULT_INIT,
+    MAX_LOSS_WEIGHT,
+    MAX_WEIGHTS,
+    width_or,
+)
+from poslabel_mm.models.random_state import independent_random_state
+from poslabel_mm.registry import MODELS
+from poslabel_mm.tokens.views import Views, view_offsets
+
+
+@MODELS.register_module()
+class ViewOffsetHead(BaseModule):
+    """Says where one view of an image lies in another one's frame, and how large it is.
+
+    For self-supervised algorithms that compare views (arXiv 2605.09963). From the mean patch
+    tokens of every ordered pair of views an MLP predicts position and size of the first as the
+    second sees it (:func:`poslabel_mm.tokens.views.view_offsets`); the loss is smooth L1, the
+    mean over pairs and the four numbers.
+
+    Args:
+        in_channels (int): Channels C of a patch token.
+        hidden_channels (int, optional): Width of the MLP's hidden layer. Defaults to C.
+        loss_weight (float): What the loss is multiplied by. Defaults to 0.5.
+        init_cfg (dict | list[dict], optional): MMEngine initialisation. Defaults to a truncated
+            normal of standard deviation 0.02 with zero biases.
+
+    Attributes:
+        reads_views (bool): That ``loss`` takes :class:`~poslabel_mm.tokens.views.Views`.
+
+    Raises:
+        UserError: Naming the option that is of the wrong type or out of range.
+    """
+
+    loss_name = 'loss_view_offset'
+    reads_views = True
+
+    def __init__(
+        self,
+        in_channels: int,
+        hidden_channels: int | None = None,
+        loss_weight: float = 0.5,
+        init_cfg: dict | list[dict] | None = DEFAULT_INIT,
+    ) -> None:
+        super().__init__(options.init_cfg('init_cfg', init_cfg))
+        self.in_channels = C = options.whole_number('in_channels', in_channels)
+        hidden = width_or(C, 'hidden_channels', hidden_channels)
+        if (2 * C + 4) * hidden > MAX_WEIGHTS:
+            raise options.OptionError(
+                'in_channels' if C >= hidden else 'hidden_channels',
+                ' is too large: the head would have more than 2**30 weights',
+            )
+        self.loss_weight = options.number('loss_weight', loss_weight, 0, MAX_LOSS_WEIGHT)
+        with independent_random_state(type(self).__name__):
+            self.fc1 = nn.Linear(2 * C, hidden)
+            self.fc2 = nn.Linear(hidden, 4)
+
+    def init_weights(self) -> None:
+        if not self.is_init:
+            with independent_random_state(type(self).__name__):
+                super().init_weights()
+
+    def forward(self, means: Tensor) -> Tensor:
+        """Predict position and size of every view in every other one's frame.
+
+        Args:
+            means (Tensor): The mean patch tokens, of shape (B, V, C).
+
+        Returns:
+            Tensor: Shape (B, V, V, 4), entry [b, i, j] is view i as seen from view j.
+        """
+        V = means.shape[1]
+        first, second = means.unsqueeze(2), means.unsqueeze(1)
+        pairs = torch.cat([first.expand(-1, -1, V, -1), second.expand(-1, V, -1, -1)], dim=-1)
+        return self.fc2(F.gelu(self.fc1(pairs)))
+
+    def loss(self, views: Views) -> dict[str, Tensor]:
+        """Loss of a batch.
+
+        Args:
+            views (Views): Tokens (B, n, C) of each of V views, and their boxes.
+
+        Returns:
+            dict[str, Tensor]: ``loss_view_offset``; ``view_offset_err``, the mean distance from
+            where the view's centre is, in heights and widths of the other view; and
+            ``view_scale_err``, the mean factor, minus 1, by which its height and width are wrong,
+            in percent.
+
+        Raises:
+            UserError: If the tokens have another width than the head was built for.
+        """
+        for tokens, *_ in views.tokens:
+            if tokens.shape[-1] != self.in_channels:
+                raise UserError(
+                    f'The patch tokens have {tokens.shape[-1]} channels but {type(self).__name__} '
+                    f'was built with in_channels={self.in_channels}; set '
+                    f'in_channels={tokens.shape[-1]} in its pos_head'
+                )
+        means = torch.stack([tokens.mean(dim=1) for tokens, *_ in views.tokens], dim=1)
+        V = means.shape[1]
+        # No view is predicted from itself.
+        others = ~torch.eye(V, dtype=torch.bool, device=means.device)
+        truth = view_offsets(views.boxes.to(means.device))[:, others]  # [B, V * (V - 1), 4]
+        predicted = self(means)[:, others]
+        predicted = predicted.to(torch.promote_types(predicted.dtype, torch.float32))
+        loss = F.smooth_l1_loss(predicted, truth.to(predicted.dtype))
+        with torch.no_grad():
+            missed = (predicted - truth).abs()
+            offset_err = missed[..., :2].norm(dim=-1).mean()
+            scale_err = missed[..., 2:].mean().expm1() * 100
+        return {
+            self.loss_name: self.loss_weight * loss,
+            'view_offset_err': offset_err,
+            'view_scale_err': scale_err,
+        }
