@@ -1,4 +1,11 @@
+from .offset_regression_head import OffsetRegressionHead
+from .position_regression_head import PositionRegressionHead
 from .positional_label_head import PositionalLabelHead
 from .relative_positional_label_head import RelativePositionalLabelHead
 
-__all__ = ['PositionalLabelHead', 'RelativePositionalLabelHead']
+__all__ = [
+    'OffsetRegressionHead',
+    'PositionRegressionHead',
+    'PositionalLabelHead',
+    'RelativePositionalLabelHead',
+]

@@ -1,11 +1,9 @@
 """Which keys a query is paired with, where not all pairs are taken."""
 
-import numpy as np
 import torch
-from mmengine.dist import get_rank
 from torch import Tensor
 
-from poslabel_mm.errors import UserError
+from poslabel_mm.models.losses.random_stream import RandomStream
 
 
 def draw_keys(
@@ -49,17 +47,14 @@ def draw_keys(
 
 
 class KeyDraw:
-    """Draws keys from a random stream of its own.
-
-    The stream is made of torch's seed and the rank, so that ranks draw different keys, a run that
-    is seeded anew for each step (:class:`poslabel_mm.engine.EpochSeedHook`) draws after a resume
-    what it would have drawn, and nothing else in the run draws other numbers because of it. It
-    begins anew when the seed changes, not when the same one is set again.
-    """
+    """Draws keys from a random stream of its own, see :class:`RandomStream`."""
 
     def __init__(self) -> None:
-        self._seed: int | None = None
-        self._generator: torch.Generator | None = None
+        self._stream = RandomStream(
+            'pairs_per_token draws keys, which activation checkpointing cannot repeat: '
+            'checkpoint the backbone alone, or take all pairs (pairs_per_token=None), whose '
+            'loss keeps no activations'
+        )
 
     @torch.compiler.disable
     def __call__(
@@ -77,22 +72,7 @@ class KeyDraw:
             Tensor: Long, shape (B, n, P).
 
         Raises:
-            UserError: If called in a backward pass, as activation checkpointing does to repeat
-                the forward pass: other keys would give the gradient of another loss.
+            UserError: If called in a backward pass.
         """
-        if torch._C._current_graph_task_id() != -1:  # as torch.utils.checkpoint asks itself
-            raise UserError(
-                'pairs_per_token draws keys, which activation checkpointing cannot repeat: '
-                'checkpoint the backbone alone, or take all pairs (pairs_per_token=None), whose '
-                'loss keeps no activations'
-            )
-        seed = torch.initial_seed()
-        if self._generator is None or self._generator.device != device:
-            self._generator = torch.Generator(device)
-            self._seed = None
-        if seed != self._seed:
-            self._seed = seed
-            # Mixed, not added: a CPU generator takes 32 bits of what it is given.
-            words = np.random.SeedSequence((seed % 2**64, get_rank()))
-            self._generator.manual_seed(int(words.generate_state(1)[0]))
-        return draw_keys(batch_size, num_tokens, num_tokens, pairs_per_token, self._generator)
+        generator = self._stream.generator(device)
+        return draw_keys(batch_size, num_tokens, num_tokens, pairs_per_token, generator)

@@ -1,0 +1,51 @@
+"""Random numbers of a head's own."""
+
+import numpy as np
+import torch
+from mmengine.dist import get_rank
+
+from poslabel_mm.errors import UserError
+
+
+class RandomStream:
+    """A random stream that nothing else in a run draws from.
+
+    The stream is made of torch's seed and the rank, so that ranks draw different numbers, a run
+    that is seeded anew for each step (:class:`poslabel_mm.engine.EpochSeedHook`) draws after a
+    resume what it would have drawn, and nothing else in the run draws other numbers because of it.
+    It begins anew when the seed changes, not when the same one is set again.
+
+    Args:
+        refusal (str): What is drawn and the way out, for the error in a backward pass.
+    """
+
+    def __init__(self, refusal: str) -> None:
+        self._refusal = refusal
+        self._seed: int | None = None
+        self._generator: torch.Generator | None = None
+
+    def generator(self, device: torch.device) -> torch.Generator:
+        """The stream, where it stands.
+
+        Args:
+            device (torch.device): Where to draw.
+
+        Returns:
+            torch.Generator: Of that device.
+
+        Raises:
+            UserError: If called in a backward pass, as activation checkpointing does to repeat
+                the forward pass: other numbers would give the gradient of another loss.
+        """
+        if torch._C._current_graph_task_id() != -1:  # as torch.utils.checkpoint asks itself
+            raise UserError(self._refusal)
+        seed = torch.initial_seed()
+        if self._generator is None or self._generator.device != device:
+            self._generator = torch.Generator(device)
+            self._seed = None
+        if seed != self._seed:
+            self._seed = seed
+            # Mixed, not added: a CPU generator takes 32 bits of what it is given.
+            words = np.random.SeedSequence((seed % 2**64, get_rank()))
+            self._generator.manual_seed(int(words.generate_state(1)[0]))
+        return self._generator
