@@ -6,6 +6,7 @@ import pytest
 import torch
 import torch.nn.functional as F
 from models import apl_head, batch, build, classifier
+from selfsup_models import offset_head
 from torch import nn
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils.checkpoint import checkpoint
@@ -20,10 +21,6 @@ module = importlib.import_module('poslabel_mm.models.losses.pairwise_regression'
 
 LOSSES = dict(l1=F.l1_loss, l2=F.mse_loss, smooth_l1=F.smooth_l1_loss)
 XAVIER = dict(type='Xavier', layer='Linear')
-
-
-def offset_head(**kwargs):
-    return apl_head(**kwargs) | dict(type='poslabel_mm.OffsetRegressionHead')
 
 
 def make(channels, grid, **kwargs):

@@ -4,6 +4,7 @@ import pytest
 import torch
 import torch.nn.functional as F
 from models import apl_head, batch, build, classifier
+from selfsup_models import coord_head
 from torch import nn
 
 from poslabel_mm.errors import UserError
@@ -11,10 +12,6 @@ from poslabel_mm.models import PositionRegressionHead
 from poslabel_mm.tokens import PatchTokens
 
 pytestmark = pytest.mark.computes
-
-
-def coord_head(**kwargs):
-    return apl_head(**kwargs) | dict(type='poslabel_mm.PositionRegressionHead')
 
 
 def written_out(head, patch_tokens, criterion):
