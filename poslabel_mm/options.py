@@ -152,7 +152,7 @@ def init_cfg(key: str, value: object) -> object:
     Raises:
         OptionError: If it is anything else. What stands in the dicts is MMEngine's to judge.
     """
-    if value is None or value == {}:
+    if value is None or isinstance(value, dict) and not value:
         return value
     for cfg in value if isinstance(value, list) else [value]:
         if not isinstance(cfg, dict) or 'type' not in cfg:
