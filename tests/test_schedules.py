@@ -4,6 +4,7 @@ import math
 
 import pytest
 import torch
+from mmengine.config import Config
 from mmengine.hooks import Hook
 from mmengine.logging import MessageHub
 from mmengine.runner import Runner
@@ -11,6 +12,7 @@ from models import apl_head, batch, build, classifier, tiny_vit
 from tiny_run import make_config, make_images
 
 from poslabel_mm.errors import UserError
+from poslabel_mm.launch.checks.head_schedules import check_head_schedules
 from poslabel_mm.models import OffsetRegressionHead, PositionalLabelHead
 from poslabel_mm.models.schedules import schedule
 from poslabel_mm.tokens import PatchTokens
@@ -168,3 +170,39 @@ def test_a_plain_number_is_as_it_was():
     assert head.loss_weight == 0.3 and isinstance(head.loss_weight, float)
     at(5)
     assert head.loss_weight == 0.3
+
+
+EPOCHS = dict(by_epoch=True, max_epochs=10)
+ITERATIONS = dict(by_epoch=False, max_iters=100)
+
+
+@pytest.mark.parametrize(
+    'head, train_cfg, line',
+    [
+        (dict(loss_weight=LINEAR | dict(begin=9, epochs=20)), EPOCHS, None),
+        (dict(loss_weight=LINEAR | dict(begin=0)), ITERATIONS, None),
+        (dict(loss_weight=0.5, target=None), ITERATIONS, None),
+        (
+            dict(loss_weight=LINEAR | dict(begin=10)),
+            EPOCHS,
+            r'^model\.pos_head\.1\.loss_weight\.begin=10 is never reached: the run has 10 epochs',
+        ),
+        (
+            dict(target=dict(type='GaussianTarget', sigma=LINEAR | dict(epochs=5))),
+            ITERATIONS,
+            r'^model\.pos_head\.1\.target\.sigma\.epochs=5 counts epochs, but',
+        ),
+        (
+            dict(loss_weight=dict(type='warmup', epochs=1, then=LINEAR)),
+            ITERATIONS,
+            r'^model\.pos_head\.1\.loss_weight\.epochs=1 counts epochs, but',
+        ),
+    ],
+)
+def test_a_schedule_fits_into_the_run(head, train_cfg, line):
+    cfg = Config(dict(model=dict(pos_head=[apl_head(), head]), train_cfg=train_cfg))
+    if line is None:
+        check_head_schedules(cfg)
+    else:
+        with pytest.raises(UserError, match=line):
+            check_head_schedules(cfg)
