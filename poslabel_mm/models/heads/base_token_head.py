@@ -4,14 +4,13 @@ from torch import Tensor
 
 from poslabel_mm import options
 from poslabel_mm.models.heads.base_position_head import (
-    DEFAULT_INIT,
     BasePositionHead,
     half_channels,
     width_or,
 )
 from poslabel_mm.models.losses import TokenDraw
 from poslabel_mm.tokens import PatchTokens
-from poslabel_mm.tokens.labels import GridShape, to_grid_shape
+from poslabel_mm.tokens.labels import GridShape
 
 # One patch of a grid of 1000x1000.
 MIN_LABEL_RATIO = 1e-6
@@ -20,44 +19,22 @@ MIN_LABEL_RATIO = 1e-6
 class BaseTokenHead(BasePositionHead):
     """An MLP of a token's channels, or of half of them.
 
-    Args:
-        in_channels (int): Channels C of a patch token.
-        grid_size (int | tuple[int, int]): The patch grid (H, W).
-        channels (str): What a token shows of itself: 'first_half',
-            'second_half' or 'all'. Defaults to 'first_half'.
-        hidden_channels (int, optional): Width of the MLP's hidden layer.
-            Defaults to the number of channels read (C/2 for a half).
-        feat_channels (int, optional): Width of the MLP's second layer.
-            Defaults to half the number of channels read (C/4 for a half).
-        loss_weight (float | dict): λ in Eq. 6, or a schedule of it, see
-            :func:`poslabel_mm.models.schedules.schedule`. Defaults to 0.5.
-        init_cfg (dict | list[dict], optional): MMEngine initialisation.
-            Defaults to a truncated normal of standard deviation 0.02 with
-            zero biases.
-        on_grid_mismatch (str): For an input of another grid: 'error' or
-            'rescale'. Defaults to 'error'.
-        label_ratio (float): The part of the patches that are labelled, more
-            than 0. Training draws them anew for every image, iteration and
-            rank, from a random stream of the head's own, which activation
-            checkpointing around the head cannot repeat: that is an error. In
-            evaluation all are labelled. Defaults to 1.
-
-    Raises:
-        UserError: For half of an odd ``in_channels``, or naming the option
-            that is of the wrong type or out of range.
+    The arguments are those of :class:`PositionalLabelHead`, ``num_outputs`` the
+    width of the output layer.
     """
 
     def __init__(
         self,
         in_channels: int,
         grid_size: int | GridShape,
-        channels: str = 'first_half',
-        hidden_channels: int | None = None,
-        feat_channels: int | None = None,
-        loss_weight: float | dict = 0.5,
-        init_cfg: dict | list[dict] | None = DEFAULT_INIT,
-        on_grid_mismatch: str = 'error',
-        label_ratio: float = 1,
+        channels: str,
+        hidden_channels: int | None,
+        feat_channels: int | None,
+        num_outputs: int,
+        loss_weight: float | dict,
+        init_cfg: dict | list[dict] | None,
+        on_grid_mismatch: str,
+        label_ratio: float,
     ) -> None:
         read = half_channels(in_channels, channels, 'channels')
         width = read.stop - read.start
@@ -68,7 +45,7 @@ class BaseTokenHead(BasePositionHead):
                 width,
                 width_or(width, 'hidden_channels', hidden_channels),
                 width_or(max(width // 2, 1), 'feat_channels', feat_channels),
-                self.num_outputs(to_grid_shape(grid_size)),
+                num_outputs,
             ),
             loss_weight=loss_weight,
             init_cfg=init_cfg,
@@ -76,11 +53,6 @@ class BaseTokenHead(BasePositionHead):
         )
         self.channels = read
         self._draw = TokenDraw(options.number('label_ratio', label_ratio, MIN_LABEL_RATIO, 1))
-
-    @staticmethod
-    def num_outputs(grid_shape: GridShape) -> int:
-        """The width of the output layer for a patch grid (H, W)."""
-        raise NotImplementedError
 
     def forward(self, tokens: Tensor) -> Tensor:
         """The MLP's output for every token.

@@ -2,6 +2,7 @@ import torch
 from torch import Tensor
 
 from poslabel_mm import options
+from poslabel_mm.models.heads.base_position_head import DEFAULT_INIT
 from poslabel_mm.models.heads.base_token_head import BaseTokenHead
 from poslabel_mm.models.losses import REGRESSION_LOSSES
 from poslabel_mm.registry import MODELS
@@ -20,12 +21,29 @@ class PositionRegressionHead(BaseTokenHead):
     Guidance (arXiv 2607.00580).
 
     Args:
-        *args: :class:`BaseTokenHead`'s arguments. With
-            ``on_grid_mismatch='rescale'`` the coordinates of another grid are
-            those of its own patches' centres.
+        in_channels (int): Channels C of a patch token.
+        grid_size (int | tuple[int, int]): The patch grid (H, W).
+        channels (str): What a token shows of itself: 'first_half',
+            'second_half' or 'all'. Defaults to 'first_half'.
+        hidden_channels (int, optional): Width of the MLP's hidden layer.
+            Defaults to the number of channels read (C/2 for a half).
+        feat_channels (int, optional): Width of the MLP's second layer.
+            Defaults to half the number of channels read (C/4 for a half).
+        loss_weight (float | dict): λ in Eq. 6, or a schedule of it, see
+            :func:`poslabel_mm.models.schedules.schedule`. Defaults to 0.5.
+        init_cfg (dict | list[dict], optional): MMEngine initialisation.
+            Defaults to a truncated normal of standard deviation 0.02 with
+            zero biases.
+        on_grid_mismatch (str): For an input of another grid: 'error', or
+            'rescale' to take the coordinates of its own patches' centres.
+            Defaults to 'error'.
+        label_ratio (float): The part of the patches that are labelled, more
+            than 0. Training draws them anew for every image, iteration and
+            rank, from a random stream of the head's own, which activation
+            checkpointing around the head cannot repeat: that is an error. In
+            evaluation all are labelled. Defaults to 1.
         loss (str): 'l2' (squared), 'l1' or 'smooth_l1', as torch's, a mean
             over tokens and both coordinates. Defaults to 'l2'.
-        **kwargs: :class:`BaseTokenHead`'s arguments.
 
     Raises:
         UserError: For half of an odd ``in_channels``, or naming the option
@@ -35,13 +53,32 @@ class PositionRegressionHead(BaseTokenHead):
     loss_name = 'loss_coord'
     output_name = 'regressor'
 
-    def __init__(self, *args, loss: str = 'l2', **kwargs) -> None:
-        super().__init__(*args, **kwargs)
+    def __init__(
+        self,
+        in_channels: int,
+        grid_size: int | GridShape,
+        channels: str = 'first_half',
+        hidden_channels: int | None = None,
+        feat_channels: int | None = None,
+        loss_weight: float | dict = 0.5,
+        init_cfg: dict | list[dict] | None = DEFAULT_INIT,
+        on_grid_mismatch: str = 'error',
+        label_ratio: float = 1,
+        loss: str = 'l2',
+    ) -> None:
+        super().__init__(
+            in_channels,
+            grid_size,
+            channels,
+            hidden_channels,
+            feat_channels,
+            num_outputs=2,
+            loss_weight=loss_weight,
+            init_cfg=init_cfg,
+            on_grid_mismatch=on_grid_mismatch,
+            label_ratio=label_ratio,
+        )
         self._criterion = REGRESSION_LOSSES[options.choice('loss', loss, list(REGRESSION_LOSSES))]
-
-    @staticmethod
-    def num_outputs(grid_shape: GridShape) -> int:
-        return 2
 
     def rescaled(self, patch_tokens: PatchTokens) -> PatchTokens:
         """The tokens as they are: a patch's centre has coordinates in every grid."""

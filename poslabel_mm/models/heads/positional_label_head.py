@@ -2,11 +2,12 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from poslabel_mm.models.heads.base_position_head import DEFAULT_INIT
 from poslabel_mm.models.heads.base_token_head import BaseTokenHead
 from poslabel_mm.models.losses import gaussian_target
 from poslabel_mm.registry import MODELS
 from poslabel_mm.tokens import PatchTokens, PlacePredictions
-from poslabel_mm.tokens.labels import GridShape, absolute_labels, num_absolute
+from poslabel_mm.tokens.labels import GridShape, absolute_labels, num_absolute, to_grid_shape
 from poslabel_mm.tokens.predictions import rows_and_columns
 
 
@@ -18,14 +19,32 @@ class PositionalLabelHead(BaseTokenHead):
     (Eq. 4), mean cross-entropy over the tokens (Eq. 5) times λ (Eq. 6).
 
     Args:
-        *args: :class:`BaseTokenHead`'s arguments. The labels are the N = H·W
-            positions of its ``grid_size``, row by row; p_i is
-            ``feat_channels`` wide.
+        in_channels (int): Channels C of a patch token.
+        grid_size (int | tuple[int, int]): The patch grid (H, W); the labels
+            are its N = H·W positions, row by row.
+        channels (str): What a token shows of itself: 'first_half',
+            'second_half' or 'all'. Defaults to 'first_half'.
+        hidden_channels (int, optional): Width of the MLP's hidden layer.
+            Defaults to the number of channels read (C/2 for a half).
+        feat_channels (int, optional): Width of p_i. Defaults to half the
+            number of channels read (C/4 for a half).
+        loss_weight (float | dict): λ in Eq. 6, or a schedule of it, see
+            :func:`poslabel_mm.models.schedules.schedule`. Defaults to 0.5.
+        init_cfg (dict | list[dict], optional): MMEngine initialisation.
+            Defaults to a truncated normal of standard deviation 0.02 with
+            zero biases.
+        on_grid_mismatch (str): For an input of another grid: 'error', or
+            'rescale' to label each patch with the place of this head's grid
+            that its centre falls into. Defaults to 'error'.
+        label_ratio (float): The part of the patches that are labelled, more
+            than 0. Training draws them anew for every image, iteration and
+            rank, from a random stream of the head's own, which activation
+            checkpointing around the head cannot repeat: that is an error. In
+            evaluation all are labelled. Defaults to 1.
         target (dict, optional): Soft labels, such as
             ``dict(type='GaussianTarget', sigma=1.0)``, see
             :class:`poslabel_mm.models.losses.GaussianTarget`. Defaults to
             None, the place of the patch alone.
-        **kwargs: :class:`BaseTokenHead`'s arguments.
 
     Raises:
         UserError: For half of an odd ``in_channels``, or naming the option
@@ -33,10 +52,32 @@ class PositionalLabelHead(BaseTokenHead):
     """
 
     loss_name = 'loss_apl'
-    num_outputs = staticmethod(num_absolute)
 
-    def __init__(self, *args, target: dict | None = None, **kwargs) -> None:
-        super().__init__(*args, **kwargs)
+    def __init__(
+        self,
+        in_channels: int,
+        grid_size: int | GridShape,
+        channels: str = 'first_half',
+        hidden_channels: int | None = None,
+        feat_channels: int | None = None,
+        loss_weight: float | dict = 0.5,
+        init_cfg: dict | list[dict] | None = DEFAULT_INIT,
+        on_grid_mismatch: str = 'error',
+        label_ratio: float = 1,
+        target: dict | None = None,
+    ) -> None:
+        super().__init__(
+            in_channels,
+            grid_size,
+            channels,
+            hidden_channels,
+            feat_channels,
+            num_outputs=num_absolute(to_grid_shape(grid_size)),
+            loss_weight=loss_weight,
+            init_cfg=init_cfg,
+            on_grid_mismatch=on_grid_mismatch,
+            label_ratio=label_ratio,
+        )
         self._target = gaussian_target.target('target', target)
 
     def loss(self, patch_tokens: PatchTokens) -> dict[str, Tensor]:

@@ -89,11 +89,11 @@ def pairwise_regression(
             distance = missed.norm(dim=-1).sum()
         return loss, right, distance
 
-    totals = [
-        checkpoint(of_chunk, *chunk, use_reentrant=False, preserve_rng_state=False)
-        for chunk in _chunks(query, key, query_place, key_place, mlp, key_index, pairs_per_chunk)
-    ]
-    loss, right, distance = (torch.stack(values).sum() for values in zip(*totals))
+    # Running sums: small tensors that all stay would each keep a chunk's freed memory in pieces.
+    loss = right = distance = 0
+    for chunk in _chunks(query, key, query_place, key_place, mlp, key_index, pairs_per_chunk):
+        of_pairs = checkpoint(of_chunk, *chunk, use_reentrant=False, preserve_rng_state=False)
+        loss, right, distance = loss + of_pairs[0], right + of_pairs[1], distance + of_pairs[2]
     count = query_place[..., 0].numel() * (key if key_index is None else key_index[0]).size(1)
     return loss / (2 * count), right.to(loss.dtype) / count, distance / count
 
@@ -114,12 +114,16 @@ def pairwise_outputs(
         Tensor: Shape (B, N, M, 2), without gradient.
     """
     places = query.new_zeros(query.shape[:2]), key.new_zeros(key.shape[:2])  # not read
-    rows = []
+    outputs, done = None, 0
     with torch.no_grad():
         for chunk in _chunks(query, key, *places, mlp, None, pairs_per_chunk):
             query_part, key_part, weight, bias, *_ = chunk
-            rows.append(_outputs(query_part, key_part, weight, bias, None).flatten(0, 1))
-    return torch.cat(rows).unflatten(0, query.shape[:2])
+            rows = _outputs(query_part, key_part, weight, bias, None).flatten(0, 1)
+            if outputs is None:
+                outputs = rows.new_empty(places[0].numel(), *rows.shape[1:])
+            outputs[done : done + len(rows)] = rows
+            done += len(rows)
+    return outputs.unflatten(0, query.shape[:2])
 
 
 def _outputs(query_part, key_part, weight, bias, keys) -> Tensor:
