@@ -1,5 +1,7 @@
 """Random numbers of a head's own."""
 
+import zlib
+
 import numpy as np
 import torch
 from mmengine.dist import get_rank
@@ -17,10 +19,12 @@ class RandomStream:
 
     Args:
         refusal (str): What is drawn and the way out, for the error in a backward pass.
+        name (str, optional): Who draws. Other names give other streams.
     """
 
-    def __init__(self, refusal: str) -> None:
+    def __init__(self, refusal: str, name: str | None = None) -> None:
         self._refusal = refusal
+        self._words = () if name is None else (zlib.crc32(name.encode()),)
         self._seed: int | None = None
         self._generator: torch.Generator | None = None
 
@@ -46,6 +50,6 @@ class RandomStream:
         if seed != self._seed:
             self._seed = seed
             # Mixed, not added: a CPU generator takes 32 bits of what it is given.
-            words = np.random.SeedSequence((seed % 2**64, get_rank()))
+            words = np.random.SeedSequence((seed % 2**64, get_rank(), *self._words))
             self._generator.manual_seed(int(words.generate_state(1)[0]))
         return self._generator

@@ -22,7 +22,8 @@ class TokenDraw:
         self.ratio = ratio
         self._stream = RandomStream(
             'label_ratio draws patches, which activation checkpointing cannot repeat: checkpoint '
-            'the backbone alone, or label all patches (label_ratio=1)'
+            'the backbone alone, or label all patches (label_ratio=1)',
+            name='labelled tokens',
         )
 
     def __call__(self, patch_tokens: PatchTokens) -> PatchTokens:
