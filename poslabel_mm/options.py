@@ -5,8 +5,9 @@ Each check returns the option's value and refuses any other with an
 took the option says where in the config it stands, with :func:`within`.
 """
 
+import inspect
 import reprlib
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 
 from poslabel_mm.errors import UserError
@@ -151,7 +152,7 @@ def init_cfg(key: str, value: object) -> object:
     Raises:
         OptionError: If it is anything else. What stands in the dicts is MMEngine's to judge.
     """
-    if value is None or value == {}:
+    if value is None or isinstance(value, dict) and not value:
         return value
     for cfg in value if isinstance(value, list) else [value]:
         if not isinstance(cfg, dict) or 'type' not in cfg:
@@ -161,3 +162,33 @@ def init_cfg(key: str, value: object) -> object:
                 'is refused: set it to None, a dict with a type, or a list of such dicts',
             )
     return value
+
+
+def part(key: str, value: object, kinds: Mapping[str, Callable]) -> object:
+    """What a dict with a type describes.
+
+    Args:
+        key (str): The option's name.
+        value (dict): A dict with a type; the rest of it are the type's arguments.
+        kinds (Mapping[str, Callable]): What makes each type.
+
+    Returns:
+        object: What the type's maker returns.
+
+    Raises:
+        OptionError: If it is no dict, or of a type, or with an argument, that is not known or
+            missing, and as the maker does; the key then has the argument's name.
+    """
+    if not isinstance(value, dict) or 'type' not in value:
+        raise wrong(key, value, 'is refused: set it to a dict with a type')
+    arguments = dict(value)
+    with within(key):
+        make = kinds[choice('type', arguments.pop('type'), list(kinds))]
+        known = inspect.signature(make).parameters
+        for name in arguments:
+            if name not in known:
+                raise OptionError(str(name), f' is unknown; choose from {list(known)}')
+        for name, parameter in known.items():
+            if name not in arguments and parameter.default is parameter.empty:
+                raise OptionError(name, ' is missing')
+        return make(**arguments)

@@ -14,8 +14,21 @@ def rpl_head(**kwargs):
     return apl_head(**kwargs) | dict(type='poslabel_mm.RelativePositionalLabelHead')
 
 
+def coord_head(**kwargs):
+    return apl_head(**kwargs) | dict(type='poslabel_mm.PositionRegressionHead')
+
+
+def offset_head(**kwargs):
+    return apl_head(**kwargs) | dict(type='poslabel_mm.OffsetRegressionHead')
+
+
 # Named by what they call their loss and accuracy: loss_apl, apl_acc.
-HEADS = {'apl': apl_head, 'rpl': rpl_head}
+HEADS = {
+    'apl': apl_head,
+    'rpl': rpl_head,
+    'coord': coord_head,
+    'offset': offset_head,
+}
 
 ARCH = dict(embed_dims=16, num_layers=2, num_heads=2, feedforward_channels=32)
 VIT = dict(arch=ARCH, img_size=16, patch_size=4)

@@ -45,12 +45,31 @@ HEADS = {
     for short, name in dict(APL='PositionalLabelHead', RPL='RelativePositionalLabelHead').items()
     if OURS.get(name)
 }
+# They read what those of the table read.
+FURTHER_HEADS = dict(COORD='PositionRegressionHead', OFFSET='OffsetRegressionHead')
 
 needs_timm = pytest.mark.skipif(importlib.util.find_spec('timm') is None, reason='needs timm')
 with_every_backbone = pytest.mark.parametrize(
     'name', [pytest.param(name, marks=needs_timm if name in TIMM else ()) for name in CASES]
 )
 with_every_head = pytest.mark.parametrize('head', HEADS)
+
+
+def with_heads_and_backbones(test):
+    """The table's heads on every backbone, the further ones on a ViT and a Swin."""
+    parametrize = pytest.mark.parametrize(
+        'name, head',
+        [
+            pytest.param(name, head, marks=needs_timm if name in TIMM else ())
+            for name in CASES
+            for head in (
+                [*HEADS, *FURTHER_HEADS]
+                if name in ('VisionTransformer', 'SwinTransformer')
+                else HEADS
+            )
+        ],
+    )
+    return parametrize(test)
 
 
 def case(name):
@@ -84,7 +103,7 @@ def labelled(name, head='APL', training=True, seed=0, **kwargs):
     cfg = case(name)
     pos_head = (
         dict(
-            type=f'poslabel_mm.{HEADS[head]}',
+            type=f'poslabel_mm.{(HEADS | FURTHER_HEADS)[head]}',
             in_channels=cfg['channels'],
             grid_size=kwargs.pop('grid_size', None) or grid_of(name),
         )
@@ -252,8 +271,7 @@ def test_tokens_that_do_not_tell_it_are_found_out(name, head, breaking, monkeypa
     assert readable(name, head) < READABLE
 
 
-@with_every_head
-@with_every_backbone
+@with_heads_and_backbones
 def test_the_position_loss_trains_the_backbone(name, head):
     """All of it: its gradient goes back to the image, and is the slope.
 
@@ -382,8 +400,7 @@ def test_the_sizes_that_a_backbone_takes(name):
             build(cfg | sides)(images)
 
 
-@with_every_head
-@with_every_backbone
+@with_heads_and_backbones
 def test_outputs_and_keys_are_the_stock_classifiers(name, head):
     a = stock(name, training=False)
     b = labelled(name, head, training=False, seed=3)
@@ -410,8 +427,7 @@ def test_outputs_and_keys_are_the_stock_classifiers(name, head):
             assert torch.equal(x.pred_score, y.pred_score)
 
 
-@with_every_head
-@with_every_backbone
+@with_heads_and_backbones
 def test_weight_zero_is_the_stock_training_step(name, head):
     results = []
     for model in (stock(name), labelled(name, head, loss_weight=0.0)):

@@ -10,6 +10,7 @@ from glob import glob
 
 import pytest
 import torch
+from selfsup_models import HEADS
 from tiny_run import make_config, make_images, train, weights, write_config
 
 from poslabel_mm.errors import UserError
@@ -36,7 +37,7 @@ def test_two_processes_equal_one_with_twice_the_batch(tmp_path):
     # All pairs: ranks draw different ones, as the next test shows.
     options = {
         'optim_wrapper.optimizer': dict(type='SGD', lr=0.1, momentum=0.9),
-        'model.pos_head.1.pairs_per_token': None,
+        'model.pos_head': [HEADS[kind]() for kind in HEADS],
     }
     one = make_config(tmp_path, data, 'one', **options)
     losses = train(one)
@@ -97,7 +98,14 @@ def test_processes_draw_different_pairs_and_the_same_ones_again(tmp_path):
 @pytest.mark.slow
 @pytest.mark.skipif(torch.cuda.is_available(), reason='is for CPU machines')
 def test_sharded_training_is_that_of_one_model(tmp_path):
-    # Wraps each position head, and in the relative one its classifier by itself.
+    # Wraps position heads, of the relative one the classifier by itself and of the offset head the
+    # two linears that its loss multiplies.
+    pos_head = [
+        HEADS['apl'](),
+        HEADS['rpl'](),
+        HEADS['coord'](),
+        HEADS['offset'](hidden_channels=16),
+    ]
     policy = dict(
         type='torch.distributed.fsdp.wrap.size_based_auto_wrap_policy', min_num_params=150
     )
@@ -117,7 +125,7 @@ def test_sharded_training_is_that_of_one_model(tmp_path):
             tmp_path,
             data,
             name,
-            **{'model.pos_head.1.pairs_per_token': None, 'train_cfg.max_epochs': epochs},
+            **{'model.pos_head': pos_head, 'train_cfg.max_epochs': epochs},
         )
         cfg.runner_type, cfg.strategy, cfg.log_level = 'FlexibleRunner', strategy, 'INFO'
         commands.append(str(tmp_path / f'{name} {epochs}.py'))

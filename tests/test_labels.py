@@ -6,6 +6,7 @@ from poslabel_mm.tokens.labels import (
     absolute_labels,
     num_absolute,
     num_relative,
+    patch_centres,
     relative_codes,
     relative_labels,
     to_grid_shape,
@@ -90,3 +91,18 @@ def test_grid_size_is_one_side_or_two(grid, shape):
 def test_what_is_no_grid_is_refused(grid):
     with pytest.raises(UserError, match='patch grid'):
         to_grid_shape(grid)
+
+
+def test_centres_lie_between_the_sides_of_the_image():
+    assert patch_centres((2, 4))[:5].tolist() == [
+        [-0.5, -0.75],
+        [-0.5, -0.25],
+        [-0.5, 0.25],
+        [-0.5, 0.75],
+        [0.5, -0.75],
+    ]
+    indices = torch.tensor([[5], [0]])
+    assert patch_centres((2, 3), indices, dtype=torch.float64).tolist() == [
+        [[0.5, 5 / 3 - 1]],
+        [[-0.5, 1 / 3 - 1]],
+    ]

@@ -211,6 +211,23 @@ VARIANTS = {
         'train_dataloader.batch_size': 3,
         'train_dataloader.drop_last': True,
     },
+    'schedules, drawn labels and pairs': {
+        'model.pos_head': [
+            selfsup_models.apl_head(
+                loss_weight=dict(
+                    type='warmup', epochs=1.5, then=dict(type='cosine', start=1, end=0)
+                ),
+                target=dict(
+                    type='GaussianTarget', sigma=dict(type='linear', start=1, end=0, epochs=2)
+                ),
+                label_ratio=0.5,
+            ),
+            selfsup_models.coord_head(label_ratio=0.25),
+            selfsup_models.offset_head(
+                pairs_per_token=3, loss_weight=dict(type='linear', start=0, end=1, begin=0.5)
+            ),
+        ],
+    },
 }
 
 

@@ -93,14 +93,16 @@ def logged_value(entry: dict[str, float], key: str, run: Run) -> float | None:
 
     ``loss_cls`` is what a stock classifier logs as ``loss``; ``position_loss``
     is ``loss_apl`` or ``loss_rpl`` before it is weighted, so that the values of
-    different weights compare.
+    different weights compare; a weight that follows a schedule has none.
     """
     if key == 'loss_cls':
         return entry.get(key, entry.get('loss'))
     if key == 'position_loss':
         weight = run.cfg.model.pos_head.get('loss_weight', 0.5)
         value = next((entry[name] for name in POSITION_LOSSES if name in entry), None)
-        return None if value is None or not weight else value / weight
+        if value is None or not weight or isinstance(weight, dict):
+            return None
+        return value / weight
     return entry.get(key)
 
 

@@ -25,6 +25,7 @@ from poslabel_mm.launch.checks.build import check_model
 from poslabel_mm.launch.checks.checkpoint import check_load_from, check_weights
 from poslabel_mm.launch.checks.class_names import name_classes
 from poslabel_mm.launch.checks.data import check_data
+from poslabel_mm.launch.checks.head_schedules import check_head_schedules
 from poslabel_mm.launch.checks.init_cfg import check_pretrained
 from poslabel_mm.launch.checks.options import check_auto_scale_lr, check_num_classes
 from poslabel_mm.launch.checks.resume import check_resume
@@ -70,6 +71,7 @@ def prepare_training(
         check_data(cfg, ('train_dataloader', 'val_dataloader'))
     name_classes(cfg)
     check_schedule(cfg)
+    check_head_schedules(cfg)
     if get_device() == 'cpu':
         use_cpu_amp(cfg)
     if local_rank() == 0:

@@ -6,13 +6,21 @@ from .backbones import (
     PositionalVisionTransformer,
 )
 from .classifiers import PositionalLabelClassifier
-from .heads import PositionalLabelHead, RelativePositionalLabelHead, ViewOffsetHead
+from .heads import (
+    OffsetRegressionHead,
+    PositionalLabelHead,
+    PositionRegressionHead,
+    RelativePositionalLabelHead,
+    ViewOffsetHead,
+)
 from .necks import PatchTokenNeck
 from .selfsup import *  # noqa: F401,F403
 from .selfsup import __all__ as _algorithms
 
 __all__ = [
+    'OffsetRegressionHead',
     'PatchTokenNeck',
+    'PositionRegressionHead',
     'PositionalLabelClassifier',
     'PositionalLabelHead',
     'PositionalMAEHiViT',

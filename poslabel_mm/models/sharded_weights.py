@@ -1,4 +1,5 @@
 from collections.abc import Callable
+from types import SimpleNamespace
 from typing import Any
 
 from torch import nn
@@ -32,3 +33,15 @@ def inside_forward(module: nn.Module, function: Callable[[], Any]) -> Any:
 
     wrapped.forward = call
     return module()
+
+
+def whole_linear(linear: nn.Linear) -> nn.Linear | SimpleNamespace:
+    """A linear, or what stands in for one that FSDP has sharded on its own."""
+    if not isinstance(linear, FullyShardedDataParallel):
+        return linear
+
+    def copies():
+        return linear.weight.clone(), None if linear.bias is None else linear.bias.clone()
+
+    weight, bias = inside_forward(linear, copies)
+    return SimpleNamespace(weight=weight, bias=bias)

@@ -104,6 +104,36 @@ def relative_codes(
     return code + centre, -code
 
 
+def patch_centres(
+    grid_shape: GridShape,
+    indices: Tensor | None = None,
+    device: str | torch.device | None = None,
+    dtype: torch.dtype = torch.float32,
+) -> Tensor:
+    """Where the patches' centres lie in the image, from −1 to 1 along each side.
+
+    Row (2·row + 1) / H − 1, and the same for columns.
+
+    Args:
+        grid_shape (tuple[int, int]): The patch grid (H, W).
+        indices (Tensor, optional): Which patches are present, int64 of shape
+            (B, n) with values in [0, N). Defaults to None, all N in order.
+        device (torch.device | str, optional): Where to make the result.
+            Defaults to the device of ``indices``, or torch's default.
+        dtype (torch.dtype): Of the result. Defaults to float32.
+
+    Returns:
+        Tensor: Row and column, of shape (N, 2), or (B, n, 2) with indices.
+    """
+    H, W = grid_shape
+    place = absolute_labels(grid_shape, indices, device)
+    row = place.div(W, rounding_mode='floor')
+    return torch.stack(
+        [(2 * at + 1).to(dtype) / side - 1 for at, side in ((row, H), (place - row * W, W))],
+        dim=-1,
+    )
+
+
 def rescaled_positions(
     grid_shape: GridShape,
     target_shape: GridShape,

@@ -1,5 +1,13 @@
+from .offset_regression_head import OffsetRegressionHead
+from .position_regression_head import PositionRegressionHead
 from .positional_label_head import PositionalLabelHead
 from .relative_positional_label_head import RelativePositionalLabelHead
 from .view_offset_head import ViewOffsetHead
 
-__all__ = ['PositionalLabelHead', 'RelativePositionalLabelHead', 'ViewOffsetHead']
+__all__ = [
+    'OffsetRegressionHead',
+    'PositionRegressionHead',
+    'PositionalLabelHead',
+    'RelativePositionalLabelHead',
+    'ViewOffsetHead',
+]

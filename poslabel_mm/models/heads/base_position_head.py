@@ -1,11 +1,13 @@
-"""What the absolute and the relative head share."""
+"""What all position heads share."""
 
+import torch.nn.functional as F
 from mmengine.model import BaseModule
-from torch import nn
+from torch import Tensor, nn
 
 from poslabel_mm import options
 from poslabel_mm.errors import UserError
 from poslabel_mm.models.random_state import independent_random_state
+from poslabel_mm.models.schedules import schedule
 from poslabel_mm.tokens import PatchTokens
 from poslabel_mm.tokens.labels import GridShape, rescaled_positions
 
@@ -67,25 +69,28 @@ def width_or(default: int, argument: str, width: int | None) -> int:
 
 
 class BasePositionHead(BaseModule):
-    """Two linear layers with a GELU between them, and a linear classifier.
+    """Two linear layers with a GELU between them, and a linear output layer.
 
-    There is no activation between the second linear and the classifier, as in
-    the released code of the paper.
+    There is no activation between the second linear and the output layer, as
+    in the released code of the paper.
 
     Args:
         in_channels (int): Channels of a token.
         grid_size (int | tuple[int, int]): The patch grid (H, W) whose
-            positions are the classes.
+            positions are predicted.
         mlp_channels (tuple[int, int, int, int]): Widths from the MLP's input
-            to the number of classes, checked already.
-        loss_weight (float): λ in Eq. 6.
+            to its output, checked already.
+        loss_weight (float | dict): λ in Eq. 6, or a schedule of it, see
+            :func:`poslabel_mm.models.schedules.schedule`.
         init_cfg (dict | list[dict], optional): MMEngine initialisation.
         on_grid_mismatch (str): What to do with an input of another grid:
             'error' refuses it; 'rescale' gives every patch the place of this
-            head's grid that its centre falls into. Defaults to 'error'.
+            head's grid that its centre falls into (see ``rescaled``). Defaults
+            to 'error'.
 
     Attributes:
         loss_name (str): What ``loss`` calls its loss.
+        output_name (str): What the output layer is called.
 
     Raises:
         UserError: Naming the option that is of the wrong type or out of
@@ -93,13 +98,14 @@ class BasePositionHead(BaseModule):
     """
 
     loss_name: str = 'loss'
+    output_name: str = 'classifier'
 
     def __init__(
         self,
         in_channels: int,
         grid_size: int | GridShape,
         mlp_channels: tuple[int, int, int, int],
-        loss_weight: float,
+        loss_weight: float | dict,
         init_cfg: dict | list[dict] | None,
         on_grid_mismatch: str = 'error',
     ) -> None:
@@ -109,18 +115,27 @@ class BasePositionHead(BaseModule):
         )
         self.in_channels = options.whole_number('in_channels', in_channels)
         self.grid_shape = options.patch_grid('grid_size', grid_size)
-        self.loss_weight = options.number('loss_weight', loss_weight, 0, MAX_LOSS_WEIGHT)
+        self._loss_weight = schedule('loss_weight', loss_weight, 0, MAX_LOSS_WEIGHT)
         _check_size(mlp_channels)
-        mlp_in, hidden, feat, num_classes = mlp_channels
+        mlp_in, hidden, feat, num_outputs = mlp_channels
         with independent_random_state(type(self).__name__):
             self.fc1 = nn.Linear(mlp_in, hidden)
             self.fc2 = nn.Linear(hidden, feat)
-            self.classifier = nn.Linear(feat, num_classes)
+            self.add_module(self.output_name, nn.Linear(feat, num_outputs))
+
+    @property
+    def loss_weight(self) -> float:
+        """λ in Eq. 6, at the present iteration where it follows a schedule."""
+        return self._loss_weight()
 
     def init_weights(self) -> None:
         if not self.is_init:
             with independent_random_state(type(self).__name__):
                 super().init_weights()
+
+    def mlp(self, x: Tensor) -> Tensor:
+        """From the MLP's input (..., D) to its output."""
+        return getattr(self, self.output_name)(self.fc2(F.gelu(self.fc1(x))))
 
     def check(self, patch_tokens: PatchTokens) -> PatchTokens:
         """Refuse tokens of a width or a grid that this head was not built for.
@@ -130,8 +145,8 @@ class BasePositionHead(BaseModule):
                 their indices if not all are present.
 
         Returns:
-            PatchTokens: The same, in this head's grid: with 'rescale' the
-            indices are places of it.
+            PatchTokens: The same; those of another grid as ``rescaled`` has
+            them.
 
         Raises:
             UserError: Naming both sides and the argument to change.
@@ -158,15 +173,29 @@ class BasePositionHead(BaseModule):
                 'in its pos_head, feed images of the size it was built for, '
                 "or set on_grid_mismatch='rescale' there"
             )
-        places = rescaled_positions((H, W), self.grid_shape, indices, tokens.device)
+        return self.rescaled(patch_tokens)
+
+    def rescaled(self, patch_tokens: PatchTokens) -> PatchTokens:
+        """Tokens of another grid in this head's: the indices are places of it.
+
+        Args:
+            patch_tokens (PatchTokens): Tokens (B, n, C), their grid, and
+                their indices if not all are present.
+
+        Returns:
+            PatchTokens: The same tokens, each with the place that its centre
+            falls into.
+        """
+        tokens, grid_shape, indices = patch_tokens
+        places = rescaled_positions(grid_shape, self.grid_shape, indices, tokens.device)
         return PatchTokens(tokens, self.grid_shape, places.expand(tokens.shape[:2]))
 
 
 def _check_size(mlp_channels: tuple[int, int, int, int]) -> None:
-    mlp_in, hidden, feat, num_classes = mlp_channels
-    if mlp_in * hidden + hidden * feat + feat * num_classes > MAX_WEIGHTS:
+    mlp_in, hidden, feat, num_outputs = mlp_channels
+    if mlp_in * hidden + hidden * feat + feat * num_outputs > MAX_WEIGHTS:
         widths = dict(
-            in_channels=mlp_in, hidden_channels=hidden, feat_channels=feat, grid_size=num_classes
+            in_channels=mlp_in, hidden_channels=hidden, feat_channels=feat, grid_size=num_outputs
         )
         raise options.OptionError(
             max(widths, key=widths.get),

@@ -2,12 +2,9 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from poslabel_mm.models.heads.base_position_head import (
-    DEFAULT_INIT,
-    BasePositionHead,
-    half_channels,
-    width_or,
-)
+from poslabel_mm.models.heads.base_position_head import DEFAULT_INIT
+from poslabel_mm.models.heads.base_token_head import BaseTokenHead
+from poslabel_mm.models.losses import gaussian_target
 from poslabel_mm.registry import MODELS
 from poslabel_mm.tokens import PatchTokens, PlacePredictions
 from poslabel_mm.tokens.labels import GridShape, absolute_labels, num_absolute, to_grid_shape
@@ -15,7 +12,7 @@ from poslabel_mm.tokens.predictions import rows_and_columns
 
 
 @MODELS.register_module()
-class PositionalLabelHead(BasePositionHead):
+class PositionalLabelHead(BaseTokenHead):
     """Absolute positional label: every token says where it sits (Sec. 3.1).
 
     p_i = MLP(½z_i) (Eq. 3), softmax over the N positions of the patch grid
@@ -31,13 +28,23 @@ class PositionalLabelHead(BasePositionHead):
             Defaults to the number of channels read (C/2 for a half).
         feat_channels (int, optional): Width of p_i. Defaults to half the
             number of channels read (C/4 for a half).
-        loss_weight (float): λ in Eq. 6. Defaults to 0.5.
+        loss_weight (float | dict): λ in Eq. 6, or a schedule of it, see
+            :func:`poslabel_mm.models.schedules.schedule`. Defaults to 0.5.
         init_cfg (dict | list[dict], optional): MMEngine initialisation.
             Defaults to a truncated normal of standard deviation 0.02 with
             zero biases.
         on_grid_mismatch (str): For an input of another grid: 'error', or
             'rescale' to label each patch with the place of this head's grid
             that its centre falls into. Defaults to 'error'.
+        label_ratio (float): The part of the patches that are labelled, more
+            than 0. Training draws them anew for every image, iteration and
+            rank, from a random stream of the head's own, which activation
+            checkpointing around the head cannot repeat: that is an error. In
+            evaluation all are labelled. Defaults to 1.
+        target (dict, optional): Soft labels, such as
+            ``dict(type='GaussianTarget', sigma=1.0)``, see
+            :class:`poslabel_mm.models.losses.GaussianTarget`. Defaults to
+            None, the place of the patch alone.
 
     Raises:
         UserError: For half of an odd ``in_channels``, or naming the option
@@ -53,38 +60,25 @@ class PositionalLabelHead(BasePositionHead):
         channels: str = 'first_half',
         hidden_channels: int | None = None,
         feat_channels: int | None = None,
-        loss_weight: float = 0.5,
+        loss_weight: float | dict = 0.5,
         init_cfg: dict | list[dict] | None = DEFAULT_INIT,
         on_grid_mismatch: str = 'error',
-    ):
-        read = half_channels(in_channels, channels, 'channels')
-        width = read.stop - read.start
+        label_ratio: float = 1,
+        target: dict | None = None,
+    ) -> None:
         super().__init__(
             in_channels,
             grid_size,
-            mlp_channels=(
-                width,
-                width_or(width, 'hidden_channels', hidden_channels),
-                width_or(max(width // 2, 1), 'feat_channels', feat_channels),
-                num_absolute(to_grid_shape(grid_size)),
-            ),
+            channels,
+            hidden_channels,
+            feat_channels,
+            num_outputs=num_absolute(to_grid_shape(grid_size)),
             loss_weight=loss_weight,
             init_cfg=init_cfg,
             on_grid_mismatch=on_grid_mismatch,
+            label_ratio=label_ratio,
         )
-        self.channels = read
-
-    def forward(self, tokens: Tensor) -> Tensor:
-        """Score every position for every token.
-
-        Args:
-            tokens (Tensor): Patch tokens of shape (B, n, C).
-
-        Returns:
-            Tensor: Logits of shape (B, n, N).
-        """
-        x = F.gelu(self.fc1(tokens[..., self.channels]))
-        return self.classifier(self.fc2(x))
+        self._target = gaussian_target.target('target', target)
 
     def loss(self, patch_tokens: PatchTokens) -> dict[str, Tensor]:
         """Position loss of a batch (Eq. 5 and 6).
@@ -95,20 +89,29 @@ class PositionalLabelHead(BasePositionHead):
 
         Returns:
             dict[str, Tensor]: ``loss_apl``, λ times the mean cross-entropy,
-            and ``apl_acc``, the percentage of tokens put in their place.
+            and ``apl_acc``, the percentage of tokens put in their place, both
+            of the tokens that are labelled.
 
         Raises:
             UserError: If the tokens have another width than the head was
                 built for, or another grid and ``on_grid_mismatch='error'``.
         """
-        tokens, grid_shape, indices = self.check(patch_tokens)
+        tokens, grid_shape, indices = self.labelled(patch_tokens)
         logits = self(tokens)
         labels = absolute_labels(grid_shape, indices, tokens.device)
         labels = labels.expand(logits.shape[:-1])
-        loss = F.cross_entropy(logits.flatten(0, 1), labels.flatten())
+        loss = F.cross_entropy(logits.flatten(0, 1), self._targets(labels, logits, grid_shape))
         with torch.no_grad():
             acc = (logits.argmax(-1) == labels).float().mean() * 100
         return dict(loss_apl=self.loss_weight * loss, apl_acc=acc)
+
+    def _targets(self, labels: Tensor, logits: Tensor, grid_shape: GridShape) -> Tensor:
+        """What the cross-entropy takes: labels (B·n,), or probabilities (B·n, N)."""
+        labels = labels.flatten()
+        if self._target is None:
+            return labels
+        dtype = torch.promote_types(logits.dtype, torch.float32)
+        return self._target(labels, grid_shape, dtype)
 
     @torch.no_grad()
     def predict(self, patch_tokens: PatchTokens) -> PlacePredictions:

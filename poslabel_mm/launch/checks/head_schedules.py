@@ -1,0 +1,49 @@
+"""Checks that the schedules of the position heads fit into the run."""
+
+from collections.abc import Iterator
+
+from mmengine.config import Config
+
+from poslabel_mm.errors import UserError
+from poslabel_mm.models.schedules import SCHEDULES
+
+
+def check_head_schedules(cfg: Config) -> None:
+    """Check that schedules which count epochs are in a run that does, and begin before it ends.
+
+    Args:
+        cfg (Config): A training config.
+
+    Raises:
+        UserError: With the key of the option to change.
+    """
+    train_cfg = cfg.get('train_cfg') or {}
+    max_epochs = train_cfg.get('max_epochs')
+    for key, schedule in _schedules((cfg.get('model') or {}).get('pos_head'), 'model.pos_head'):
+        if max_epochs is None and 'max_iters' in train_cfg:
+            for name in 'begin', 'epochs':
+                if schedule.get(name):
+                    raise UserError(
+                        f'{key}.{name}={schedule[name]} counts epochs, but the training loop '
+                        'counts iterations: leave it out, for a schedule over the whole run, or '
+                        'set train_cfg.by_epoch=True and max_epochs'
+                    )
+        begin = schedule.get('begin')
+        if all(isinstance(value, (int, float)) for value in (begin, max_epochs)):
+            if begin >= max_epochs:
+                raise UserError(
+                    f'{key}.begin={begin} is never reached: the run has {max_epochs} epochs '
+                    '(train_cfg.max_epochs)'
+                )
+
+
+def _schedules(node: object, key: str) -> Iterator[tuple[str, dict]]:
+    if isinstance(node, dict):
+        kind = node.get('type')
+        if isinstance(kind, str) and kind in SCHEDULES:
+            yield key, node
+        children = node.items()
+    else:
+        children = enumerate(node) if isinstance(node, (list, tuple)) else ()
+    for name, child in children:
+        yield from _schedules(child, f'{key}.{name}')

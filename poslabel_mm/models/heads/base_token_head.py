@@ -1,0 +1,83 @@
+"""What the heads share that tell of every token where it sits."""
+
+from torch import Tensor
+
+from poslabel_mm import options
+from poslabel_mm.models.heads.base_position_head import (
+    BasePositionHead,
+    half_channels,
+    width_or,
+)
+from poslabel_mm.models.losses import TokenDraw
+from poslabel_mm.tokens import PatchTokens
+from poslabel_mm.tokens.labels import GridShape
+
+# One patch of a grid of 1000x1000.
+MIN_LABEL_RATIO = 1e-6
+
+
+class BaseTokenHead(BasePositionHead):
+    """An MLP of a token's channels, or of half of them.
+
+    The arguments are those of :class:`PositionalLabelHead`, ``num_outputs`` the
+    width of the output layer.
+    """
+
+    def __init__(
+        self,
+        in_channels: int,
+        grid_size: int | GridShape,
+        channels: str,
+        hidden_channels: int | None,
+        feat_channels: int | None,
+        num_outputs: int,
+        loss_weight: float | dict,
+        init_cfg: dict | list[dict] | None,
+        on_grid_mismatch: str,
+        label_ratio: float,
+    ) -> None:
+        read = half_channels(in_channels, channels, 'channels')
+        width = read.stop - read.start
+        super().__init__(
+            in_channels,
+            grid_size,
+            mlp_channels=(
+                width,
+                width_or(width, 'hidden_channels', hidden_channels),
+                width_or(max(width // 2, 1), 'feat_channels', feat_channels),
+                num_outputs,
+            ),
+            loss_weight=loss_weight,
+            init_cfg=init_cfg,
+            on_grid_mismatch=on_grid_mismatch,
+        )
+        self.channels = read
+        self._draw = TokenDraw(options.number('label_ratio', label_ratio, MIN_LABEL_RATIO, 1))
+
+    def forward(self, tokens: Tensor) -> Tensor:
+        """The MLP's output for every token.
+
+        Args:
+            tokens (Tensor): Patch tokens of shape (B, n, C).
+
+        Returns:
+            Tensor: Shape (B, n, outputs).
+        """
+        return self.mlp(tokens[..., self.channels])
+
+    def labelled(self, patch_tokens: PatchTokens) -> PatchTokens:
+        """The tokens that the loss is computed of, checked.
+
+        Args:
+            patch_tokens (PatchTokens): Tokens (B, n, C), their grid, and
+                their indices if not all are present.
+
+        Returns:
+            PatchTokens: Those that are labelled.
+
+        Raises:
+            UserError: If the tokens have another width than the head was
+                built for, or another grid and ``on_grid_mismatch='error'``.
+        """
+        checked = self.check(patch_tokens)
+        return self._draw(checked) if self.training else checked

@@ -1,0 +1,168 @@
+"""What an MLP regresses for every ordered pair of tokens, without ever holding all pairs.
+
+Shape letters: B images, N queries, M keys, P keys that a query is paired with (M, or fewer when
+drawn), H outputs of the first linear. In a chunk: b images, n queries of each.
+
+The first linear of a pair is the sum of a query's part and a key's part, which are computed for
+the tokens; the linears after the GELU are one, of two outputs. What is left for a pair is a sum, a
+GELU and two dot products of H numbers: chunk by chunk, and once more in the backward pass in place
+of keeping them (:func:`torch.utils.checkpoint.checkpoint`).
+"""
+
+from collections.abc import Callable, Iterator
+from typing import NamedTuple
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+from torch.utils.checkpoint import checkpoint
+
+from poslabel_mm.models.sharded_weights import whole_linear
+
+# Bytes that one chunk of pairs may take: a CPU's last-level cache, or enough to fill a GPU.
+CHUNK_BYTES = {'cpu': 16 << 20, 'cuda': 512 << 20}
+# The sum, its GELU, and the gradients of both.
+WIDTHS_OF_PAIR = 4
+
+
+class PairMLP(NamedTuple):
+    """The layers of a pair's MLP: ``regressor(fc2(gelu(fc1(pair))))``."""
+
+    fc1: nn.Linear
+    fc2: nn.Linear
+    regressor: nn.Linear
+
+
+@torch.compiler.disable
+def pairwise_regression(
+    query: Tensor,
+    key: Tensor,
+    query_place: Tensor,
+    key_place: Tensor,
+    unit: Tensor,
+    mlp: PairMLP,
+    criterion: Callable[..., Tensor],
+    key_index: Tensor | None = None,
+    pairs_per_chunk: int | None = None,
+) -> tuple[Tensor, Tensor, Tensor]:
+    """The loss of offsets between queries and keys, regressed from their concatenation.
+
+    Equal, in value and gradients, to::
+
+        pairs = torch.cat([query[:, :, None].expand(B, N, M, -1),
+                           key[:, None].expand(B, N, M, -1)], dim=-1)
+        offset = query_place[:, :, None] - key_place[:, None]
+        loss = criterion(mlp.regressor(mlp.fc2(F.gelu(mlp.fc1(pairs)))), offset / unit)
+
+    in the memory of a chunk of pairs.
+
+    Args:
+        query (Tensor): Shape (B, N, Dq).
+        key (Tensor): Shape (B, M, Dk).
+        query_place (Tensor): int64 (B, N, 2), rows and columns.
+        key_place (Tensor): int64 (B, M, 2).
+        unit (Tensor): Shape (2,), what an offset of 1 is in rows and in columns.
+        mlp (PairMLP): Dq + Dk channels to 2.
+        criterion (Callable): As ``F.l1_loss``, with ``reduction='sum'``.
+        key_index (Tensor, optional): Long (B, N, P), the keys each query is paired with. None
+            pairs it with all M.
+        pairs_per_chunk (int, optional): At most so many pairs are held at a time, or those of one
+            query. Defaults to what fits ``CHUNK_BYTES``.
+
+    Returns:
+        tuple[Tensor, Tensor, Tensor]: The loss, a mean over pairs and both coordinates; the
+            fraction of pairs (0 to 1) whose row and column offsets are both right when rounded;
+            the mean distance from the right offset, in patches. The last two have no gradient.
+    """
+
+    def of_chunk(query_part, key_part, weight, bias, query_place, key_place, keys):
+        output = _outputs(query_part, key_part, weight, bias, keys)
+        output = output.to(torch.promote_types(output.dtype, torch.float32))
+        if keys is None:
+            offset = query_place.unsqueeze(2) - key_place.unsqueeze(1)  # [b, n, M, 2]
+        else:
+            offset = query_place.unsqueeze(2) - _of_keys(key_place, keys)
+        loss = criterion(output, offset / unit.to(output), reduction='sum')
+        with torch.no_grad():
+            missed = output * unit - offset
+            right = (missed.abs() <= 0.5).all(dim=-1).sum()
+            distance = missed.norm(dim=-1).sum()
+        return loss, right, distance
+
+    # Running sums: small tensors that all stay would each keep a chunk's freed memory in pieces.
+    loss = right = distance = 0
+    for chunk in _chunks(query, key, query_place, key_place, mlp, key_index, pairs_per_chunk):
+        of_pairs = checkpoint(of_chunk, *chunk, use_reentrant=False, preserve_rng_state=False)
+        loss, right, distance = loss + of_pairs[0], right + of_pairs[1], distance + of_pairs[2]
+    count = query_place[..., 0].numel() * (key if key_index is None else key_index[0]).size(1)
+    return loss / (2 * count), right.to(loss.dtype) / count, distance / count
+
+
+@torch.compiler.disable
+def pairwise_outputs(
+    query: Tensor, key: Tensor, mlp: PairMLP, pairs_per_chunk: int | None = None
+) -> Tensor:
+    """The two outputs of every pair, in little more memory than theirs.
+
+    Args:
+        query (Tensor): Shape (B, N, Dq).
+        key (Tensor): Shape (B, M, Dk).
+        mlp (PairMLP): Dq + Dk channels to 2.
+        pairs_per_chunk (int, optional): As of :func:`pairwise_regression`.
+
+    Returns:
+        Tensor: Shape (B, N, M, 2), without gradient.
+    """
+    places = query.new_zeros(query.shape[:2]), key.new_zeros(key.shape[:2])  # not read
+    outputs, done = None, 0
+    with torch.no_grad():
+        for chunk in _chunks(query, key, *places, mlp, None, pairs_per_chunk):
+            query_part, key_part, weight, bias, *_ = chunk
+            rows = _outputs(query_part, key_part, weight, bias, None).flatten(0, 1)
+            if outputs is None:
+                outputs = rows.new_empty(places[0].numel(), *rows.shape[1:])
+            outputs[done : done + len(rows)] = rows
+            done += len(rows)
+    return outputs.unflatten(0, query.shape[:2])
+
+
+def _outputs(query_part, key_part, weight, bias, keys) -> Tensor:
+    """The outputs (b, n, P, 2) of the pairs of a chunk."""
+    of_key = key_part.unsqueeze(1) if keys is None else _of_keys(key_part, keys)
+    return F.linear(F.gelu(query_part.unsqueeze(2) + of_key), weight, bias)
+
+
+def _of_keys(values: Tensor, keys: Tensor) -> Tensor:
+    """Of values (b, M, D) those of the drawn keys (b, n, P): (b, n, P, D)."""
+    chosen = keys.flatten(1).unsqueeze(-1).expand(-1, -1, values.size(-1))
+    return values.gather(1, chosen).unflatten(1, keys.shape[1:])
+
+
+def _chunks(
+    query, key, query_place, key_place, mlp, key_index, pairs_per_chunk
+) -> Iterator[tuple[Tensor | None, ...]]:
+    """Parts, output layer, places and drawn keys: whole images, or some queries of one image."""
+    fc1, fc2, regressor = map(whole_linear, mlp)
+    query_weight, key_weight = fc1.weight.split([query.size(-1), key.size(-1)], dim=1)
+    query_part = F.linear(query, query_weight)  # [B, N, H]
+    key_part = F.linear(key, key_weight, fc1.bias)  # [B, M, H]
+    with torch.autocast(query.device.type, enabled=False):
+        weight = regressor.weight @ fc2.weight  # [2, H]
+        bias = torch.addmv(regressor.bias, regressor.weight, fc2.bias)
+
+    B, N, H = query_part.shape
+    P = (key if key_index is None else key_index[0]).size(1)
+    if pairs_per_chunk is None:
+        limit = CHUNK_BYTES.get(query.device.type, CHUNK_BYTES['cuda'])
+        pairs_per_chunk = limit // (WIDTHS_OF_PAIR * H * query_part.dtype.itemsize)
+    images = max(1, min(B, pairs_per_chunk // (N * P)))
+    queries = max(1, min(N, pairs_per_chunk // P))
+
+    def split(tensor, size, dim, length):
+        return [None] * -(-length // size) if tensor is None else tensor.split(size, dim)
+
+    # Split once, for the gradients to be put together once.
+    of_images = (query_part, query_place, key_index, key_part, key_place)
+    for *of_queries, key_part, key_place in zip(*(split(t, images, 0, B) for t in of_images)):
+        for part, place, keys in zip(*(split(t, queries, 1, N) for t in of_queries)):
+            yield part, key_part, weight, bias, place, key_place, keys
