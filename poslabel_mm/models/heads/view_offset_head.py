@@ -12,6 +12,7 @@ from poslabel_mm.models.heads.base_position_head import (
     width_or,
 )
 from poslabel_mm.models.random_state import independent_random_state
+from poslabel_mm.models.schedules import schedule
 from poslabel_mm.registry import MODELS
 from poslabel_mm.tokens.views import Views, view_offsets
 
@@ -28,7 +29,8 @@ class ViewOffsetHead(BaseModule):
     Args:
         in_channels (int): Channels C of a patch token.
         hidden_channels (int, optional): Width of the MLP's hidden layer. Defaults to C.
-        loss_weight (float): What the loss is multiplied by. Defaults to 0.5.
+        loss_weight (float | dict): What the loss is multiplied by, or a schedule of it, see
+            :func:`poslabel_mm.models.schedules.schedule`. Defaults to 0.5.
         init_cfg (dict | list[dict], optional): MMEngine initialisation. Defaults to a truncated
             normal of standard deviation 0.02 with zero biases.
 
@@ -46,7 +48,7 @@ class ViewOffsetHead(BaseModule):
         self,
         in_channels: int,
         hidden_channels: int | None = None,
-        loss_weight: float = 0.5,
+        loss_weight: float | dict = 0.5,
         init_cfg: dict | list[dict] | None = DEFAULT_INIT,
     ) -> None:
         super().__init__(options.init_cfg('init_cfg', init_cfg))
@@ -57,10 +59,15 @@ class ViewOffsetHead(BaseModule):
                 'in_channels' if C >= hidden else 'hidden_channels',
                 ' is too large: the head would have more than 2**30 weights',
             )
-        self.loss_weight = options.number('loss_weight', loss_weight, 0, MAX_LOSS_WEIGHT)
+        self._loss_weight = schedule('loss_weight', loss_weight, 0, MAX_LOSS_WEIGHT)
         with independent_random_state(type(self).__name__):
             self.fc1 = nn.Linear(2 * C, hidden)
             self.fc2 = nn.Linear(hidden, 4)
+
+    @property
+    def loss_weight(self) -> float:
+        """What the loss is multiplied by, at the present iteration."""
+        return self._loss_weight()
 
     def init_weights(self) -> None:
         if not self.is_init:
