@@ -269,7 +269,7 @@ def test_training_without_validation_is_refused(tmp_path, data):
         runner.train()
 
 
-def test_views_of_an_image_count_alike(tmp_path, data, caplog):
+def test_views_of_an_image_count_alike(tmp_path, data, capsys):
     cfg = config(tmp_path, data, **HOOK, log_level='INFO')
     cfg.model = ConfigDict(type='AverageClsScoreTTA', module=cfg.model)
     plain = cfg.test_dataloader.dataset.pipeline
@@ -282,7 +282,9 @@ def test_views_of_an_image_count_alike(tmp_path, data, caplog):
     runner = Runner.from_cfg(cfg)
     model = runner.model.module
     figures = runner.test()
-    assert 'Position metrics are means over the 2 views of an image.' in caplog.text
+    assert 'Position metrics are means over the 2 views of an image.' in ''.join(
+        capsys.readouterr()
+    )
     right = 0
     for batch in runner.test_dataloader:
         for view in zip(batch['inputs'], batch['data_samples']):
@@ -302,6 +304,7 @@ def test_validation_reads_past_the_neck_of_the_heads(tmp_path, data):
             predict = head.predict
             head.predict = lambda tokens, predict=predict: seen.append(tokens) or predict(tokens)
     runner.val()
+    assert seen
     for tokens in seen:
         torch.testing.assert_close(tokens.tokens.mean(-1), torch.zeros(tokens.tokens.shape[:2]))
 

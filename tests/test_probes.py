@@ -3,7 +3,6 @@
 import json
 import random
 from pathlib import Path
-from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -16,6 +15,7 @@ from mmengine.logging import MessageHub
 from mmengine.runner import Runner
 from mmpretrain.registry import DATASETS
 from mmpretrain.registry import HOOKS as MMPRETRAIN_HOOKS
+from mmpretrain.registry import MODELS as MMPRETRAIN_MODELS
 from models import build, classifier, tiny_vit
 from selfsup_models import ALGORITHMS, mae
 from sklearn.linear_model import Ridge, RidgeClassifier
@@ -32,7 +32,7 @@ from poslabel_mm.evaluation.frozen import frozen
 from poslabel_mm.evaluation.frozen_features import extract, extract_labelled
 from poslabel_mm.evaluation.knn import knn_predict
 from poslabel_mm.evaluation.linear_readout import LinearReadout
-from poslabel_mm.evaluation.position_probe import _readers, _tokens, shuffled_patches
+from poslabel_mm.evaluation.position_probe import _tokens, layer_readers, shuffled_patches
 from poslabel_mm.evaluation.probe_images import probe_images
 from poslabel_mm.evaluation.rankme import rankme
 
@@ -151,7 +151,7 @@ def check_reading(model, images):
         features = image_features(model, images)
         assert features.shape[0] == len(images) and features.dim() == 2
         assert torch.equal(features, image_features(model, images))  # nothing is masked
-        with _readers(model) as readers:
+        with layer_readers(model) as readers:
             tokens = _tokens(model, readers, images)
     assert hooks_and_names(model) == before
     for patch_tokens in tokens.values():
@@ -227,6 +227,9 @@ def images_cfg(validation=True, **train):
 
 
 NORMALISE = dict(type='ClsDataPreprocessor', mean=[127.0] * 3, std=[60.0] * 3)
+
+
+NORMALISE_ALONE = MMPRETRAIN_MODELS.build(NORMALISE)
 
 
 def noise_classifier(**backbone):
@@ -354,6 +357,17 @@ def test_images_without_a_class_are_refused_by_name_where_one_is_needed():
             UserError, match='images of NoiseImages have no class each, .* dataset='
         ):
             hook.measure(model, cfg)
+
+
+def test_it_is_refused_before_training(tmp_path):
+    unlabelled = noise(labelled=False)
+    for kind in 'KNNProbeHook', 'LinearProbeHook':
+        cfg = make_config(tmp_path, make_images(tmp_path / kind), kind)
+        cfg.default_hooks.probe = dict(type=f'poslabel_mm.{kind}', dataset=unlabelled)
+        runner = Runner.from_cfg(cfg)
+        with pytest.raises(UserError, match='images of NoiseImages have no class each'):
+            runner.train()
+        assert runner.iter == 0
 
 
 def test_nothing_to_fit_on_is_refused():
@@ -490,6 +504,10 @@ def test_a_frozen_model_goes_back_into_the_modes_of_its_parts():
 def test_what_has_no_features_is_refused():
     probe = PositionProbeHook()
     model = torch.nn.Linear(2, 2)
-    model.data_preprocessor = SimpleNamespace()
+    model.data_preprocessor = NORMALISE_ALONE
     with pytest.raises(UserError, match='Linear has no backbone'):
         probe.measure(model, images_cfg())
+    with pytest.raises(UserError, match='Linear has no backbone'):
+        probe.check(model, *probe_images(images_cfg(), 10))
+    with pytest.raises(UserError, match='Linear has no backbone'):
+        RankMeHook().measure(model, images_cfg())

@@ -4,6 +4,7 @@ Shape letters: M images, C channels.
 """
 
 from collections.abc import Callable, Iterator
+from functools import partial
 
 import torch
 from mmengine.dist import all_gather_object
@@ -61,16 +62,29 @@ def extract_labelled(model: nn.Module, images: ProbeImages) -> tuple[Tensor, Ten
         UserError: If an image has no class, or several.
     """
 
-    def label(sample) -> int:
-        label = sample.get('gt_label') if sample is not None else None
-        if label is None or label.numel() != 1:
-            raise UserError(
-                f'the images of {images.name} have no class each, which this probe needs: give it '
-                'others, dataset=... and held_out=...'
-            )
-        return int(label)
+    return _extract(model, images, partial(_class_of, images))
 
-    return _extract(model, images, label)
+
+def check_classes(images: ProbeImages) -> None:
+    """Refuse images that have no class each, by the first of them.
+
+    Args:
+        images (ProbeImages): The images.
+
+    Raises:
+        UserError: If it has no class, or several.
+    """
+    _class_of(images, images.first()['data_samples'])
+
+
+def _class_of(images: ProbeImages, sample) -> int:
+    label = None if sample is None else sample.get('gt_label')
+    if label is None or label.numel() != 1:
+        raise UserError(
+            f'the images of {images.name} have no class each, which this probe needs: give it '
+            'others, dataset=... and held_out=...'
+        )
+    return int(label)
 
 
 def _extract(model: nn.Module, images: ProbeImages, label: Callable) -> tuple[Tensor, Tensor]:

@@ -44,7 +44,7 @@ def position_r2(
     Raises:
         UserError: If the model shows no patch tokens.
     """
-    with _readers(inner_model(model)) as readers:
+    with layer_readers(inner_model(model)) as readers:
         of_fitted = _read(model, readers, fitted, ridge)
         # Other images have other random orders: their numbers go on.
         of_held_out = _read(model, readers, held_out, ridge, first_number=len(fitted))
@@ -57,7 +57,19 @@ def position_r2(
 
 
 @contextmanager
-def _readers(model: nn.Module) -> Iterator[dict[str, PatchTokenReader]]:
+def layer_readers(model: nn.Module) -> Iterator[dict[str, PatchTokenReader]]:
+    """Readers of every layer's patch tokens, for as long as the context lasts.
+
+    Args:
+        model (nn.Module): A model with a ``backbone``, not wrapped.
+
+    Yields:
+        dict[str, PatchTokenReader]: ``layer0`` and so on, and ``last``, the last tokens. Of a
+        backbone whose layers cannot be read, ``last`` alone.
+
+    Raises:
+        UserError: If there is no backbone, or it has no patch grid.
+    """
     if not isinstance(getattr(model, 'backbone', None), nn.Module):
         raise UserError(f'{type(model).__name__} has no backbone to read patch tokens from')
     with ExitStack() as opened:

@@ -37,6 +37,10 @@ class ProbeImages:
         """Number of images, of all processes."""
         return len(self._indices)
 
+    def first(self) -> dict:
+        """The first image's sample."""
+        return self._dataset[self._indices[0]]
+
     def batches(self) -> Iterator[tuple[dict, Tensor]]:
         """This process's share of the images.
 

@@ -2,7 +2,7 @@ from torch import nn
 
 from poslabel_mm import options
 from poslabel_mm.engine.hooks.probe_hook import ProbeHook
-from poslabel_mm.evaluation.frozen_features import extract_labelled
+from poslabel_mm.evaluation.frozen_features import check_classes, extract_labelled
 from poslabel_mm.evaluation.knn import knn_predict
 from poslabel_mm.evaluation.probe_images import ProbeImages
 from poslabel_mm.registry import HOOKS
@@ -27,6 +27,10 @@ class KNNProbeHook(ProbeHook):
         super().__init__(**kwargs)
         self.k = options.whole_number('k', k)
         self.temperature = options.number('temperature', temperature, 1e-3, 1e3)
+
+    def check(self, model: nn.Module, fitted: ProbeImages, held_out: ProbeImages) -> None:
+        check_classes(fitted)
+        check_classes(held_out)
 
     def probe(
         self, model: nn.Module, fitted: ProbeImages, held_out: ProbeImages

@@ -3,7 +3,7 @@ from torch import nn
 
 from poslabel_mm import options
 from poslabel_mm.engine.hooks.probe_hook import ProbeHook
-from poslabel_mm.evaluation.frozen_features import extract_labelled
+from poslabel_mm.evaluation.frozen_features import check_classes, extract_labelled
 from poslabel_mm.evaluation.linear_readout import LinearReadout
 from poslabel_mm.evaluation.probe_images import ProbeImages
 from poslabel_mm.registry import HOOKS
@@ -27,6 +27,10 @@ class LinearProbeHook(ProbeHook):
     def __init__(self, ridge: float = 1e-2, **kwargs) -> None:
         super().__init__(**kwargs)
         self.ridge = options.number('ridge', ridge, 1e-9, 1e9)
+
+    def check(self, model: nn.Module, fitted: ProbeImages, held_out: ProbeImages) -> None:
+        check_classes(fitted)
+        check_classes(held_out)
 
     def probe(
         self, model: nn.Module, fitted: ProbeImages, held_out: ProbeImages

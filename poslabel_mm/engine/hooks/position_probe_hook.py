@@ -2,7 +2,8 @@ from torch import nn
 
 from poslabel_mm import options
 from poslabel_mm.engine.hooks.probe_hook import ProbeHook
-from poslabel_mm.evaluation.position_probe import position_r2
+from poslabel_mm.evaluation.frozen import inner_model
+from poslabel_mm.evaluation.position_probe import layer_readers, position_r2
 from poslabel_mm.evaluation.probe_images import ProbeImages
 from poslabel_mm.registry import HOOKS
 
@@ -27,6 +28,10 @@ class PositionProbeHook(ProbeHook):
     def __init__(self, ridge: float = 1e-6, **kwargs) -> None:
         super().__init__(**kwargs)
         self.ridge = options.number('ridge', ridge, 1e-9, 1e9)
+
+    def check(self, model: nn.Module, fitted: ProbeImages, held_out: ProbeImages) -> None:
+        with layer_readers(inner_model(model)):
+            pass
 
     def probe(
         self, model: nn.Module, fitted: ProbeImages, held_out: ProbeImages

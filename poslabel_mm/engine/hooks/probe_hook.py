@@ -70,6 +70,18 @@ class ProbeHook(Hook):
             dict[str, float]: Figures by their names in the log.
         """
 
+    def check(self, model: nn.Module, fitted: ProbeImages, held_out: ProbeImages) -> None:
+        """Refuse, before training, what :meth:`probe` would refuse after an epoch.
+
+        Args:
+            model (nn.Module): As of :meth:`probe`.
+            fitted (ProbeImages): As of :meth:`probe`.
+            held_out (ProbeImages): As of :meth:`probe`.
+
+        Raises:
+            UserError: If the model or the images cannot be probed.
+        """
+
     def measure(self, model: nn.Module, cfg: Config) -> dict[str, float]:
         """Measure a model on the images of a config.
 
@@ -81,11 +93,18 @@ class ProbeHook(Hook):
             dict[str, float]: Figures by their names in the log, the same in every process.
         """
         with frozen(model):
-            if self._images is None:
-                self._images = probe_images(cfg, self.num_images, **self._data)
-            figures = [self.probe(model, *self._images)]
+            figures = [self.probe(model, *self._found_images(cfg))]
             broadcast_object_list(figures)
         return figures[0]
+
+    def _found_images(self, cfg: Config) -> tuple[ProbeImages, ProbeImages]:
+        if self._images is None:
+            self._images = probe_images(cfg, self.num_images, **self._data)
+        return self._images
+
+    def before_train(self, runner) -> None:
+        with frozen(runner.model):
+            self.check(runner.model, *self._found_images(runner.cfg))
 
     def after_val_epoch(self, runner, metrics: dict | None = None) -> None:
         # Not the property: it would build the loop of a run that only validates.
