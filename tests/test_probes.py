@@ -197,16 +197,20 @@ def test_layers_of_stock_backbones(name):
 
 @DATASETS.register_module(force=True)
 class NoiseImages(BaseDataset):
-    """Random images of two classes, the second ones brighter."""
+    """Random images of two classes, the second ones brighter; `sky` is how bright the top is."""
 
-    def __init__(self, length=40, seed=0, labelled=True, **kwargs):
-        self.length, self.seed, self.labelled = length, seed, labelled
+    def __init__(self, length=40, seed=0, labelled=True, sky=0, **kwargs):
+        self.length, self.seed, self.labelled, self.sky = length, seed, labelled, sky
         super().__init__(**kwargs)
 
     def load_data_list(self):
         rng = np.random.default_rng(self.seed)
+        light = np.linspace(self.sky, 0, 16)[:, None, None]
         return [
-            dict(img=rng.integers(0, 200, (16, 16, 3)).astype(np.uint8) + 50 * (i % 2))
+            dict(
+                img=(rng.integers(0, 200 - self.sky, (16, 16, 3)) + light).astype(np.uint8)
+                + 50 * (i % 2)
+            )
             | (dict(gt_label=i % 2) if self.labelled else {})
             for i in range(self.length)
         ]
@@ -292,6 +296,16 @@ def test_a_planted_encoding_is_found_and_none_where_there_is_none(planted):
             assert value > 0.8, name
         else:
             assert abs(value) < 0.05, name
+
+
+def test_position_that_the_content_tells_is_gone_where_patches_are_shuffled():
+    model = noise_classifier(type='poslabel_mm.PositionalVisionTransformer', pos_encoding='none')
+    cfg = Config(dict(train_dataloader=dict(dataset=noise(length=200, sky=150))))
+    figures = PositionProbeHook().measure(model, cfg)
+    for layer in 'layer0', 'layer1', 'last':
+        assert figures[f'position_probe/{layer}'] > 0.2
+        assert abs(figures[f'position_probe/{layer}_shuffled']) < 0.05
+    assert abs(figures['position_probe/permuted']) < 0.05
 
 
 # ------------------------------------------------------------------------------- which images

@@ -13,7 +13,7 @@ from poslabel_mm.errors import UserError
 from poslabel_mm.evaluation.features import whole_image_outputs
 from poslabel_mm.evaluation.frozen import computed, inner_model
 from poslabel_mm.evaluation.frozen_features import preprocessed
-from poslabel_mm.evaluation.position_readout import PositionReadout, permutations
+from poslabel_mm.evaluation.position_readout import SHUFFLE, PositionReadout, permutations
 from poslabel_mm.evaluation.probe_images import ProbeImages
 from poslabel_mm.tokens import PatchTokenReader, PatchTokens
 from poslabel_mm.tokens.families import num_stages
@@ -134,7 +134,7 @@ def shuffled_patches(images: Tensor, grid_shape: GridShape, image_numbers: Tenso
     B, C, height, width = images.shape
     cells = images.view(B, C, H, height // H, W, width // W).permute(0, 2, 4, 1, 3, 5)
     cells = cells.flatten(1, 2)  # [B, N, C, height/H, width/W]
-    order = permutations(image_numbers, H * W).to(images.device)
+    order = permutations(SHUFFLE, image_numbers, H * W).to(images.device)
     cells = torch.stack([of_image[places] for of_image, places in zip(cells, order)])
     cells = cells.unflatten(1, (H, W)).permute(0, 3, 1, 4, 2, 5)
     return cells.reshape(images.shape)

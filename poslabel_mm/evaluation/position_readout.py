@@ -11,11 +11,16 @@ from poslabel_mm.tokens import PatchTokens
 from poslabel_mm.tokens.labels import absolute_labels
 from poslabel_mm.tokens.predictions import rows_and_columns
 
+# What a random order is for. If patches were shuffled as coordinates are permuted, the permuted
+# ones would be those that the content comes from.
+CONTROL, SHUFFLE = 0, 1
 
-def permutations(image_numbers: Tensor, length: int) -> Tensor:
+
+def permutations(purpose: int, image_numbers: Tensor, length: int) -> Tensor:
     """A random order for each image, the same one whenever it is asked for.
 
     Args:
+        purpose (int): ``CONTROL`` or ``SHUFFLE``: orders of the two are independent.
         image_numbers (Tensor): int64 (B,).
         length (int): How many there are to put in order.
 
@@ -24,7 +29,7 @@ def permutations(image_numbers: Tensor, length: int) -> Tensor:
     """
     orders = []
     for number in image_numbers.tolist():
-        generator = torch.Generator().manual_seed(number)
+        generator = torch.Generator().manual_seed(2 * number + purpose)
         orders.append(torch.randperm(length, generator=generator))
     return torch.stack(orders) if orders else torch.empty(0, length, dtype=torch.int64)
 
@@ -54,7 +59,7 @@ class PositionReadout:
         """
         tokens, grid_shape, indices = patch_tokens
         places = absolute_labels(grid_shape, indices, tokens.device).expand(tokens.shape[:2])
-        order = permutations(image_numbers, tokens.shape[1]).to(tokens.device)
+        order = permutations(CONTROL, image_numbers, tokens.shape[1]).to(tokens.device)
         coordinates = torch.cat(
             [
                 rows_and_columns(places, grid_shape),
