@@ -35,6 +35,7 @@ from poslabel_mm.evaluation.linear_readout import LinearReadout
 from poslabel_mm.evaluation.position_probe import _tokens, layer_readers, shuffled_patches
 from poslabel_mm.evaluation.probe_images import probe_images
 from poslabel_mm.evaluation.rankme import rankme
+from poslabel_mm.launch import probe as command
 
 pytestmark = pytest.mark.computes
 
@@ -525,3 +526,60 @@ def test_what_has_no_features_is_refused():
         probe.check(model, *probe_images(images_cfg(), 10))
     with pytest.raises(UserError, match='Linear has no backbone'):
         RankMeHook().measure(model, images_cfg())
+
+
+# ------------------------------------------------------------------------------ the command
+
+
+@pytest.fixture
+def saved(tmp_path):
+    """A config, with a probe of its own settings, and a checkpoint of it."""
+    cfg = make_config(tmp_path, make_images(tmp_path / 'images'), 'run')
+    cfg.default_hooks.knn = dict(type='poslabel_mm.KNNProbeHook', k=1, priority='LOW')
+    cfg.dump(tmp_path / 'config.py')
+    model = Runner.from_cfg(cfg).model
+    torch.save(dict(state_dict=model.state_dict()), tmp_path / 'weights.pth')
+    return str(tmp_path / 'config.py'), str(tmp_path / 'weights.pth'), model, cfg
+
+
+def test_the_command_measures_a_checkpoint(saved, tmp_path, capsys):
+    config, checkpoint, model, cfg = saved
+    out = tmp_path / 'figures.json'
+    assert command.main([config, checkpoint, '--out', str(out)]) == 0
+    figures = json.loads(out.read_text())
+    printed = dict(line.split() for line in capsys.readouterr().out.splitlines())
+    assert printed == {name: f'{value:.4f}' for name, value in figures.items()}
+    expected = KNNProbeHook(k=1).measure(model, cfg) | PositionProbeHook().measure(model, cfg)
+    assert {name: figures[name] for name in expected} == pytest.approx(expected, abs=1e-6)
+    assert {'linear/top1', 'rankme'} == set(figures) - set(expected)
+
+
+def test_the_command_takes_some_probes_and_options(saved, capsys):
+    config, checkpoint, *_ = saved
+    words = [config, checkpoint, '--probes', 'knn', '--cfg-options', 'default_hooks.knn.k=0']
+    with pytest.raises(SystemExit) as left:
+        command.main(words)
+    assert left.value.code == 1
+    assert capsys.readouterr().err == 'error: k=0 is refused: set it to a whole number from 1 on\n'
+
+
+@pytest.mark.parametrize(
+    'change, said',
+    [
+        (['nothing.pth'], 'checkpoint nothing.pth does not exist'),
+        (['--cfg-options', 'model.backbone.arch.num_layers=3'], 'Is it the right config?'),
+        (['--cfg-options', 'test_dataloader.dataset.data_root=none'], 'folder none'),
+        (['--out', 'none/figures.json'], 'folder of --out none/figures.json does not exist'),
+    ],
+)
+def test_the_command_refuses_in_one_line(saved, capsys, change, said):
+    config, checkpoint, *_ = saved
+    words = [config, *change] if change[0].endswith('.pth') else [config, checkpoint, *change]
+    try:
+        command.main([*words, '--probes', 'rankme'] if '--out' in words else words)
+    except UserError as error:
+        line = str(error)
+    except SystemExit as left:
+        assert left.code == 1
+        line = capsys.readouterr().err
+    assert said in line and line.strip().count('\n') == 0
