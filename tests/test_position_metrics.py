@@ -15,6 +15,7 @@ from sklearn.linear_model import Ridge
 from sklearn.metrics import r2_score
 from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import StandardScaler
+from test_distributed import FORKS
 from tiny_run import make_config, make_images
 
 from poslabel_mm.errors import UserError
@@ -369,3 +370,44 @@ def test_two_processes_report_what_one_does(tmp_path, data):
     for rank in range(2):
         figures = json.loads((tmp_path / f'figures_{rank}.json').read_text())
         assert len(figures) > 12 and figures == pytest.approx(expected, abs=1e-4)
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(torch.cuda.is_available(), reason='is for CPU machines')
+def test_sharded_training_reports_what_ddp_does(tmp_path, data):
+    policy = dict(
+        type='torch.distributed.fsdp.wrap.size_based_auto_wrap_policy', min_num_params=150
+    )
+    strategies = dict(
+        ddp=dict(type='DDPStrategy'),
+        fsdp=dict(
+            type='FSDPStrategy',
+            state_dict_cfg='full',
+            model_wrapper=dict(auto_wrap_policy=policy),
+        ),
+    )
+    probes = {
+        f'default_hooks.{kind}': dict(type=f'poslabel_mm.{kind}', num_images=9)
+        for kind in ('KNNProbeHook', 'LinearProbeHook', 'PositionProbeHook', 'RankMeHook')
+    }
+    for name, strategy in strategies.items():
+        cfg = config(tmp_path, data, name, **HOOK, **probes, **{'train_cfg.max_epochs': 1})
+        cfg.runner_type, cfg.strategy = 'FlexibleRunner', strategy
+        cfg.dump(tmp_path / f'{name}.py')
+    done = subprocess.run(
+        [sys.executable, '-c', FORKS, *(str(tmp_path / f'{name}.py') for name in strategies)],
+        env={**os.environ, 'PYTHONPATH': ROOT},
+        cwd=tmp_path,
+        capture_output=True,
+        text=True,
+    )
+    assert done.returncode == 0, done.stderr
+    ddp, fsdp = (
+        json.loads(
+            next((tmp_path / name).glob('*/vis_data/scalars.json')).read_text().splitlines()[-1]
+        )
+        for name in strategies
+    )
+    assert {'position/apl_top1', 'knn/top1', 'position_probe/layer1', 'rankme'} <= set(ddp)
+    for key in set(ddp) - {'time', 'data_time'}:
+        assert fsdp[key] == pytest.approx(ddp[key], abs=1e-4), key

@@ -104,6 +104,7 @@ def test_knn_by_hand():
     labels = torch.tensor([0, 1, 1])
     assert knn_predict(queries, bank, labels, 3, temperature=0.07).tolist() == [0]
     assert knn_predict(queries, bank, labels, 3, temperature=100).tolist() == [1]
+    assert knn_predict(queries, bank, labels, 3, temperature=1e-3).tolist() == [0]
 
 
 def test_rankme_is_the_number_of_equal_directions():
@@ -113,6 +114,7 @@ def test_rankme_is_the_number_of_equal_directions():
     # p = (3/4, 1/4)
     uneven = torch.tensor([[3.0, 0.0], [0.0, 1.0]])
     assert rankme(uneven) == pytest.approx(4 / 3**0.75, abs=1e-3)
+    assert np.isnan(rankme(uneven / 0))
 
 
 def test_patches_are_shuffled_within_their_image():

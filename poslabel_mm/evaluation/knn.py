@@ -33,6 +33,8 @@ def knn_predict(
     for chunk in queries.float().split(CHUNK):
         similarity, nearest = (F.normalize(chunk, dim=1) @ bank.T).topk(min(k, len(bank)), dim=1)
         votes = similarity.new_zeros(len(chunk), num_classes)
-        votes.scatter_add_(1, bank_labels[nearest], (similarity / temperature).exp())
+        # Relative to the nearest one's vote, so that none overflows.
+        weights = ((similarity - similarity[:, :1]) / temperature).exp()
+        votes.scatter_add_(1, bank_labels[nearest], weights)
         predicted.append(votes.argmax(1))
     return torch.cat(predicted)

@@ -11,8 +11,10 @@ def rankme(features: Tensor) -> float:
         features (Tensor): Of shape (M, C), not centred. M should be several times C.
 
     Returns:
-        float: From 1 to min(M, C).
+        float: From 1 to min(M, C); NaN of features that are not finite.
     """
+    if not features.isfinite().all():
+        return float('nan')
     values = torch.linalg.svdvals(features.double())
     p = values / values.sum() + 1e-7
     return (-(p * p.log()).sum()).exp().item()

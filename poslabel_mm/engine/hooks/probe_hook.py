@@ -22,8 +22,9 @@ class ProbeHook(Hook):
     images.
 
     Args:
-        interval (int): The epochs after which to measure; the last one counts in any event.
-            Without validation, a training by iterations is measured at its end. Defaults to 1.
+        interval (int): The epochs after which to measure, of validations those that fall on them;
+            the last epoch counts in any event. A training by iterations is measured at every
+            validation, or at its end. Defaults to 1.
         num_images (int, optional): At most so many images to fit on, and as many to score on,
             evenly spaced over their datasets. Defaults to None, the probe's own number.
         dataset (dict, optional): The dataset to fit on. Defaults to the config's training dataset,
