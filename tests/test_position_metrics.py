@@ -68,7 +68,7 @@ def test_places_of_regressed_coordinates_by_hand():
 
 
 def test_places_go_by_the_probabilities():
-    probabilities = torch.eye(4)[[[1, 0]]]
+    probabilities = torch.eye(4)[torch.tensor([[1, 0]])]
     predictions = PlacePredictions(
         (2, 2), torch.tensor([[1, 3]]), torch.tensor([[[0.0, 1.0], [0.0, 0.0]]]), probabilities
     )
@@ -233,6 +233,26 @@ def test_validation_reports_what_the_heads_predict_and_changes_nothing(tmp_path,
     assert runner.val() == pytest.approx(figures)
     stock = Runner.from_cfg(config(tmp_path, data, 'stock'))
     assert stock.val() == {'accuracy/top1': figures['accuracy/top1']}
+
+
+def test_validation_reports_offsets_by_their_head(tmp_path, data):
+    runner = Runner.from_cfg(config(tmp_path, data, **HOOK))
+
+    def predict(patch_tokens):
+        places = torch.arange(16).expand(patch_tokens.tokens.shape[:2])
+        predictions = OffsetPredictions((4, 4), places, torch.zeros(len(places), 16, 16, 2))
+        offsets = predictions.true_offsets().float()
+        return predictions._replace(offsets=offsets * torch.tensor([1.0, 0.0]))
+
+    runner.model.pos_head[1].predict = predict
+    figures = runner.val()
+    # 4 of the 16 offsets between two columns are 0.
+    assert [figures[f'position/rpl_{name}'] for name in ('pairs', 'rows', 'columns')] == [
+        25,
+        100,
+        25,
+    ]
+    assert set(figures) >= PLACES
 
 
 def test_a_stock_model_has_the_readout_alone(tmp_path, data):
