@@ -68,6 +68,10 @@ SUBCOMMANDS = {
         'bring a dataset into the layout that the configs read',
         'poslabel_mm.datasets.command:main',
     ),
+    'probe': Subcommand(
+        'what the frozen features of a checkpoint tell: k-NN, linear, position, rank',
+        'poslabel_mm.launch.probe:main',
+    ),
     'list': Subcommand('the shipped configs', 'poslabel_mm.cli_configs:list_main'),
     'config': Subcommand(
         'the path of a shipped config, or a copy of it to edit',

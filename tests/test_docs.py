@@ -34,8 +34,14 @@ from poslabel_mm.experiments import command as reproduce_module
 from poslabel_mm.experiments import quickstart as quickstart_module
 from poslabel_mm.experiments.manifest import load_paper
 from poslabel_mm.experiments.selection import select
+from poslabel_mm.launch import probe as probe_module
 from poslabel_mm.launch import tools as launch
-from poslabel_mm.launch.arguments import check_options, checked_arguments, shipped_config
+from poslabel_mm.launch.arguments import (
+    check_options,
+    checked_arguments,
+    find_config,
+    shipped_config,
+)
 from poslabel_mm.launch.checks.options import check_auto_scale_lr, check_num_classes
 from poslabel_mm.launch.stock_tools import tool_path
 from poslabel_mm.registry import MODELS
@@ -226,6 +232,10 @@ def test_python(snippet, step):
     elif 'import timm' in text:
         # tests/test_plain_torch.py runs it.
         assert (ROOT / 'examples/timm_vit.py').read_text('utf-8').endswith(f'"""\n\n{text}')
+    elif names(text) == {'default_hooks'}:
+        runner, _ = step(f'{FIRST}\n{text}')
+        named = re.findall(r"'poslabel_mm\.(\w+)'", text)
+        assert named and {type(hook).__name__ for hook in runner.hooks} >= set(named)
     elif 'class PositionalLabelSimCLR' in text:
         exec(text, {'__name__': __name__})
         try:
@@ -394,6 +404,9 @@ def check_subcommand(name: str, *arguments: str) -> None:
     }
     if name in scripts:
         check_python(f'tools/{scripts[name]}.py', *arguments)
+    elif name == 'probe':
+        args = probe_module.parse_args(arguments, 'poslabel probe')
+        assert Path(find_config(args.config)).stem == Path(args.checkpoint).parent.name
     elif name == 'convert':
         check_python('-m', 'poslabel_mm', name, *arguments)
     elif name != 'doctor':

@@ -283,6 +283,19 @@ FAMILIES: dict[str, Family] = {
 }
 
 
+def num_stages(backbone: nn.Module) -> int:
+    """How many stages of a backbone can be read (in a plain transformer, layers).
+
+    Args:
+        backbone (nn.Module): The backbone, not wrapped.
+
+    Returns:
+        int: 0 where the last tokens alone can be read.
+    """
+    family = by_class(backbone, FAMILIES)
+    return 0 if family is None or family.stages is None else family.num_stages(backbone)
+
+
 def token_source(backbone: nn.Module, stage: int | None = None) -> TokenSource:
     """Where to read the patch tokens of a backbone, and in which form they are.
 

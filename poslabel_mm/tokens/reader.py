@@ -111,9 +111,12 @@ class PatchTokenReader:
         self._next = None
         # Bound methods of this object, not closures: a deep copy of the model
         # (EMA) must end up with a reader of its own.
+        self._handles = []
         if isinstance(source.grid, GridSource):
-            backbone.get_submodule(source.grid.module).register_forward_hook(self._on_grid)
-        backbone.get_submodule(source.tokens).register_forward_hook(self._on_tokens)
+            grid_module = backbone.get_submodule(source.grid.module)
+            self._handles.append(grid_module.register_forward_hook(self._on_grid))
+        token_module = backbone.get_submodule(source.tokens)
+        self._handles.append(token_module.register_forward_hook(self._on_tokens))
         if not source.tokens and hasattr(backbone, '_format_output'):
             # Another reader's, if there is one: it reads after this one.
             self._next = vars(backbone).get('_format_output')
@@ -129,6 +132,15 @@ class PatchTokenReader:
 
     def __exit__(self, *exc_info) -> None:
         self._reading = False
+
+    def close(self) -> None:
+        """Leave the backbone as it was. Of several readers the last one made is closed first."""
+        for handle in self._handles:
+            handle.remove()
+        if not self.source.tokens and hasattr(self.backbone, '_format_output'):
+            del self.backbone._format_output
+            if self._next is not None:
+                self.backbone._format_output = self._next
 
     def take(self) -> PatchTokens:
         """Hand over the tokens of the last forward pass inside ``with reader:``.

@@ -7,7 +7,11 @@ from torch import nn
 Entry = TypeVar('Entry')
 
 # What runs a backbone as it is, and the attribute that has it.
-WRAPPERS = {'LoRAModel': 'module', 'OptimizedModule': '_orig_mod'}
+WRAPPERS = {
+    'LoRAModel': 'module',
+    'OptimizedModule': '_orig_mod',
+    'FullyShardedDataParallel': 'module',
+}
 
 
 def by_class(backbone: nn.Module, table: dict[str, Entry]) -> Entry | None:
@@ -41,7 +45,7 @@ def library(backbone: nn.Module) -> str:
 
 
 def unwrapped(backbone: nn.Module) -> nn.Module:
-    """The backbone inside of MMPretrain's ``LoRAModel``, or compiled.
+    """The backbone inside of MMPretrain's ``LoRAModel``, compiled or sharded.
 
     Args:
         backbone (nn.Module): A backbone, wrapped or not.
