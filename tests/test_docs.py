@@ -141,7 +141,15 @@ def shallow(cfg: Config) -> str:
     """A config's child with one block a stage, and two images a batch."""
     model = {}
     arch, kind = cfg.model.backbone.get('arch'), cfg.model.backbone.type
-    if arch in ('b', 'base'):
+    if arch == 'mocov3-small':
+        model['backbone'] = dict(
+            arch=dict(
+                _delete_=True, embed_dims=384, num_layers=1, num_heads=12, feedforward_channels=16
+            )
+        )
+        model['neck'] = dict(hid_channels=16)
+        model['head'] = dict(predictor=dict(hid_channels=16))
+    elif arch in ('b', 'base'):
         model['backbone'] = dict(
             arch=dict(
                 _delete_=True,

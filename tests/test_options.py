@@ -101,7 +101,8 @@ def test_a_part_built_alone_names_the_key_alone(make, line):
         (classifier(apl_head(loss_weight=-1)), r'^model\.pos_head\.loss_weight=-1 '),
         (
             classifier(apl_head(), pos_neck=dict(type='poslabel_mm.PatchTokenNeck', stage=2)),
-            r'^model\.pos_neck\.stage=2: VisionTransformer has no stage 2; choose from 0 to 1$',
+            r'^model\.pos_neck\.stage=2 is refused: VisionTransformer has no such stage; '
+            r'choose from 0 to 1$',
         ),
         (
             classifier(

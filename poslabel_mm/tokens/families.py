@@ -12,7 +12,7 @@ from typing import NamedTuple
 from torch import nn
 
 from poslabel_mm.errors import UserError
-from poslabel_mm.options import OptionError, whole_number
+from poslabel_mm.options import whole_number, wrong
 from poslabel_mm.tokens.gridless import check_has_grid
 from poslabel_mm.tokens.labels import GridShape
 from poslabel_mm.tokens.sources import (
@@ -317,15 +317,15 @@ def token_source(backbone: nn.Module, stage: int | None = None) -> TokenSource:
         return family.last(backbone)
     if family.stages is None:
         readable = [key for key, value in FAMILIES.items() if value.stages]
-        raise OptionError(
+        raise wrong(
             'stage',
-            f'={stage}: the stages of {name} cannot be read; leave '
-            'out pos_neck.stage for its last tokens, or choose one of '
-            f'{", ".join(readable)}',
+            stage,
+            f'is refused: the stages of {name} cannot be read; leave out pos_neck.stage for its '
+            f'last tokens, or choose one of {", ".join(readable)}',
         )
     count = family.num_stages(backbone)
     if whole_number('stage', stage, least=0) >= count:
-        raise OptionError(
-            'stage', f'={stage}: {name} has no stage {stage}; choose from 0 to {count - 1}'
+        raise wrong(
+            'stage', stage, f'is refused: {name} has no such stage; choose from 0 to {count - 1}'
         )
     return family.stages(backbone, stage)
