@@ -31,6 +31,7 @@ from poslabel_mm.launch.checks.resume_options import resume_with_options
 from poslabel_mm.launch.checks.schedule import check_schedule
 from poslabel_mm.launch.data_option import use_data
 from poslabel_mm.launch.ranks import local_rank, rank
+from poslabel_mm.launch.vis_backends import keep_local_backend, make_room_for_backends
 
 
 def prepare_training(
@@ -50,6 +51,7 @@ def prepare_training(
     Raises:
         UserError: If the run cannot work as it is asked for.
     """
+    make_room_for_backends(cfg, args.cfg_options)
     check_options(cfg, args)
     if cfg.get('train_dataloader') is None:
         raise UserError(f'{args.config} is no training config: it has no train_dataloader')
@@ -60,6 +62,7 @@ def prepare_training(
     if args.auto_scale_lr and cfg.get('auto_scale_lr') is None:
         cfg.auto_scale_lr = {}  # for the stock tool to enable it
     cfg = stock_merge(cfg, args)
+    keep_local_backend(cfg, args.cfg_options)
     check_wrapper(cfg)
     _adapt_loaders(cfg)
     check_auto_scale_lr(cfg)
@@ -103,6 +106,7 @@ def prepare_test(
 
     Arguments, return value and errors are those of :func:`prepare_training`.
     """
+    make_room_for_backends(cfg, args.cfg_options)
     check_options(cfg, args)
     if args.out is not None:
         _check_out(args.out, args.out_item)
@@ -110,6 +114,7 @@ def prepare_test(
         raise UserError(f'{args.config} cannot be tested: it has no test_dataloader')
     use_data(cfg, args, ('test_dataloader',))
     cfg = stock_merge(cfg, args)
+    keep_local_backend(cfg, args.cfg_options)
     check_wrapper(cfg)
     _adapt_loaders(cfg)
     if local_rank() == 0:
