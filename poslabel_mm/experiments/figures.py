@@ -16,7 +16,7 @@ from poslabel_mm.experiments.run import Run
 from poslabel_mm.experiments.selection import Selection
 
 WIDTH = 6.4  # of an image, in inches
-TITLE_SIZE = 10
+TITLE_SIZE, DPI = 10, 150
 POSITION_LOSSES = ('loss_apl', 'loss_rpl')
 Y_TITLES = {
     'accuracy/top1': 'top-1 accuracy (%)',
@@ -142,7 +142,7 @@ def _png(selection: Selection, figure: Figure, found: Sequence[Point]) -> bytes:
             'the figures need matplotlib: install the extra '
             'poslabel_mm[tools], or matplotlib itself'
         ) from None
-    canvas = Canvas(figsize=(WIDTH, 4.4), layout='constrained')
+    canvas = Canvas(figsize=(WIDTH, 4.4), dpi=DPI, layout='constrained')
     axes = canvas.subplots()
     names = _names(selection)
     bands = []
@@ -179,7 +179,7 @@ def _png(selection: Selection, figure: Figure, found: Sequence[Point]) -> bytes:
         canvas.suptitle(text, fontsize='x-small', color='firebrick', wrap=True)
     axes.legend(frameon=False)
     image = io.BytesIO()
-    canvas.savefig(image, format='png', dpi=150)
+    canvas.savefig(image, format='png', dpi=DPI)
     return image.getvalue()
 
 

@@ -36,7 +36,8 @@ def validations(folder: Path) -> list[dict[str, float]]:
     for log in _scalars(folder):
         for line in log.read_text().splitlines():
             entry = _json(line)
-            if entry is not None and 'epoch' not in entry and 'step' in entry:
+            # Training records have the iteration too.
+            if entry is not None and 'step' in entry and 'iter' not in entry:
                 found[entry['step']] = entry
     return [entry for _, entry in sorted(found.items())]
 

@@ -175,7 +175,8 @@ def read_curves(run: Path) -> dict[str, dict[int, float]]:
         key: {epoch: sum(found) / len(found) for epoch, found in sorted(epochs.items())}
         for key, epochs in values.items()
     }
-    for entry in logs.validations(run):
+    # Of a run without epochs the steps are iterations.
+    for entry in logs.validations(run) if curves else ():
         for key, value in entry.items():
             if key not in NO_METRIC and _is_finite(value):
                 curves.setdefault(key, {})[int(entry['step'])] = value

@@ -31,7 +31,11 @@ from poslabel_mm.launch.checks.resume_options import resume_with_options
 from poslabel_mm.launch.checks.schedule import check_schedule
 from poslabel_mm.launch.data_option import use_data
 from poslabel_mm.launch.ranks import local_rank, rank
-from poslabel_mm.launch.vis_backends import keep_local_backend, make_room_for_backends
+from poslabel_mm.launch.vis_backends import (
+    check_backends,
+    keep_local_backend,
+    make_room_for_backends,
+)
 
 
 def prepare_training(
@@ -63,6 +67,7 @@ def prepare_training(
         cfg.auto_scale_lr = {}  # for the stock tool to enable it
     cfg = stock_merge(cfg, args)
     keep_local_backend(cfg, args.cfg_options)
+    check_backends(cfg)
     check_wrapper(cfg)
     _adapt_loaders(cfg)
     check_auto_scale_lr(cfg)
@@ -115,6 +120,7 @@ def prepare_test(
     use_data(cfg, args, ('test_dataloader',))
     cfg = stock_merge(cfg, args)
     keep_local_backend(cfg, args.cfg_options)
+    check_backends(cfg)
     check_wrapper(cfg)
     _adapt_loaders(cfg)
     if local_rank() == 0:

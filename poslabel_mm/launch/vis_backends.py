@@ -3,6 +3,7 @@
 The local backend writes the logs that ``poslabel plot``, ``reproduce`` and the quickstart read.
 """
 
+import importlib.util
 import re
 from typing import Any
 
@@ -13,6 +14,38 @@ from poslabel_mm.errors import UserError
 KEY = 'visualizer.vis_backends'
 OPTION = re.compile(r'visualizer\.vis_backends(\..*)?')
 OF_ONE = re.compile(r'visualizer\.vis_backends\.(\d+)\.')
+
+
+# What MMEngine's backends import once they are used, which is when a run has made its folder.
+NEEDED = {
+    'TensorboardVisBackend': 'tensorboard',
+    'WandbVisBackend': 'wandb',
+    'MLflowVisBackend': 'mlflow',
+    'ClearMLVisBackend': 'clearml',
+    'NeptuneVisBackend': 'neptune',
+    'DVCLiveVisBackend': 'dvclive',
+    'AimVisBackend': 'aim',
+}
+
+
+def check_backends(cfg: Config) -> None:
+    """Refuse backends whose package is not installed.
+
+    Args:
+        cfg (Config): A complete config.
+
+    Raises:
+        UserError: With the backend and the command that installs it.
+    """
+    backends = (cfg.get('visualizer') or {}).get('vis_backends') or ()
+    for backend in [backends] if isinstance(backends, dict) else backends:
+        kind = _kind(backend)
+        package = NEEDED.get(kind)
+        if package is not None and importlib.util.find_spec(package) is None:
+            raise UserError(
+                f'{kind} needs {package}, which is not installed: pip install {package}, or '
+                f'leave it out of {KEY}'
+            )
 
 
 def make_room_for_backends(cfg: Config, options: dict[str, Any] | None) -> None:
@@ -53,11 +86,12 @@ def keep_local_backend(cfg: Config, options: dict[str, Any] | None) -> None:
             f'{KEY} must be a list of backends: add one with --cfg-options '
             f'{KEY}.1.type=TensorboardVisBackend'
         )
-    if not any(_is_local(backend) for backend in backends):
+    if not any(_kind(backend) == 'LocalVisBackend' for backend in backends):
         backends = [dict(type='LocalVisBackend'), *backends]
     cfg.visualizer.vis_backends = list(backends)
 
 
-def _is_local(backend: dict[str, Any]) -> bool:
-    kind = backend['type']
-    return getattr(kind, '__name__', str(kind)).rpartition('.')[2] == 'LocalVisBackend'
+def _kind(backend: Any) -> str:
+    """The name of a backend's type, without its scope."""
+    kind = backend.get('type') if isinstance(backend, dict) else type(backend)
+    return getattr(kind, '__name__', str(kind)).rpartition('.')[2]

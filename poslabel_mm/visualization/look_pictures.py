@@ -18,6 +18,7 @@ from poslabel_mm.engine.unwritable import make_folder
 from poslabel_mm.errors import UserError
 from poslabel_mm.launch.arguments import check_options, find_config
 from poslabel_mm.launch.guard import Guard
+from poslabel_mm.launch.vis_backends import check_backends, make_room_for_backends
 from poslabel_mm.stack.config_prefix import without_own_scope
 from poslabel_mm.stack.image_errors import name_unreadable_images
 from poslabel_mm.tokens import PlacePredictions
@@ -41,6 +42,7 @@ def look(args: argparse.Namespace) -> None:
     with Guard(), without_own_scope():
         name_unreadable_images()
         cfg = _config(args.config, args)
+        check_backends(cfg)
         images = find_images(cfg, args.images)
         models = [LookedModel(cfg, args.checkpoint, _model_name(args.checkpoint))]
         if args.against:
@@ -59,6 +61,7 @@ def _config(name: str, args: argparse.Namespace) -> Config:
             raise UserError(f'--cfg-options takes KEY=VALUE pairs, got {" ".join(wrong)}')
         parsed = argparse.Namespace(config=name, cfg_options=None)
         DictAction(['--cfg-options'], 'cfg_options')(None, parsed, args.cfg_options)
+        make_room_for_backends(cfg, parsed.cfg_options)
         check_options(cfg, parsed)
         cfg.merge_from_dict(parsed.cfg_options)
     return cfg
@@ -76,7 +79,7 @@ def _possible(asked: Sequence[str] | None, models: Sequence[LookedModel]) -> lis
         of_heads = [name for name in asked if name != 'features']
         if len(lacking) == len(models) and of_heads:
             raise UserError(
-                f'{lacking[0]}, which {" and ".join(of_heads)} are drawn of: its features can be '
+                f'{lacking[0]}, which --what {" ".join(of_heads)} needs: its features can be '
                 'shown, with --what features'
             )
         return list(asked)
