@@ -209,3 +209,32 @@ def test_the_picture_of_features_shows_them():
         assert near(pixel(picture, -0.5, 1, pixels), [0xE6, 0x9F, 0])
     (text,) = figure.axes[6].texts
     assert ' '.join(text.get_text().split()) == 'ResNet has no class token'
+
+
+# ------------------------------------------------------------------------------------ quickstart
+
+
+def test_the_quickstarts_picture_goes_from_wrong_to_right(tmp_path):
+    images = np.full((2, 24, 24), 60, dtype=np.uint8)
+    right = np.arange(16)
+    snapshots = [
+        position_map.Snapshot(1, np.stack([np.roll(right, 4)] * 2), 0.0),
+        position_map.Snapshot(9, np.stack([right] * 2), 100.0),
+    ]
+    curves = [
+        position_map.Curves('no labels', np.array([[3.0, 2.0], [2.5, 1.5]]), np.empty((0, 2))),
+        position_map.Curves('labels', np.array([[3.0, 1.0]]), np.array([[10.0, 90.0]])),
+    ]
+    position_map.draw_training(images, (4, 4), snapshots, curves, tmp_path / 'picture.png')
+    pixels = np.asarray(Image.open(tmp_path / 'picture.png').convert('RGB')).astype(int)
+    height, width, _ = pixels.shape
+    # The panels: below the titles, above the legend.
+    panels = pixels[int(0.12 * height) : int(0.58 * height)]
+
+    def share(half, colour):
+        return (np.abs(half - colour).max(-1) < 25).mean()
+
+    blue, orange = [0, 0x72, 0xB2], [0xE6, 0x9F, 0]
+    first, last = panels[:, : width // 2], panels[:, width // 2 :]
+    assert share(first, orange) > 0.005 and share(first, blue) == 0
+    assert share(last, blue) > 0.005 and share(last, orange) == 0

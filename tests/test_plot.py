@@ -80,7 +80,7 @@ def test_the_command_writes_the_picture(runs, monkeypatch, capsys):
     monkeypatch.chdir(runs)
     monkeypatch.setattr(sys, 'argv', ['poslabel'])
     for name, head in ('a.png', b'\x89PNG'), ('new/b.svg', b'<?xml'), ('c.pdf', b'%PDF'):
-        assert cli.main(['plot', 'apl', 'none', '--out', name]) == 0
+        assert cli.main(['plot', 'apl', 'none', '--keys', 'loss', '--out', name]) == 0
         assert capsys.readouterr().out == f'{name}\n'
         assert Path(name).read_bytes().startswith(head)
 

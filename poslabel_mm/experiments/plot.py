@@ -54,7 +54,7 @@ def main(argv: Sequence[str], prog: str = 'poslabel plot') -> int:
     Raises:
         UserError: If a folder has no log, a key is not in it, or FILE cannot be written.
     """
-    args = _parser(prog).parse_args(argv)
+    args = parse_args(argv, prog)
     if args.out.suffix.lower() not in KINDS:
         raise UserError(f'--out {args.out} must end in {" or ".join(KINDS)}')
     experiments = read_experiments(args.work_dirs)
@@ -67,7 +67,8 @@ def main(argv: Sequence[str], prog: str = 'poslabel plot') -> int:
     return 0
 
 
-def _parser(prog: str) -> argparse.ArgumentParser:
+def parse_args(argv: Sequence[str], prog: str) -> argparse.Namespace:
+    """Parse the command's arguments."""
     parser = argparse.ArgumentParser(
         prog=prog, description=DESCRIPTION, formatter_class=argparse.RawDescriptionHelpFormatter
     )
@@ -82,7 +83,7 @@ def _parser(prog: str) -> argparse.ArgumentParser:
         help='what to draw, by its name in the log, such as loss_cls apl_acc accuracy/top1 '
         '(default: all losses, accuracies and validation metrics)',
     )
-    return parser
+    return parser.parse_args(argv)
 
 
 # --------------------------------------------------------------------------------- what is logged

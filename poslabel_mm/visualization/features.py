@@ -168,13 +168,9 @@ def draw_features(
             set_title(panels[2], 'no attention of a class token')
         else:
             percent = 100 * row.attention.reshape(H, W)
-            show_values(
-                panels[2], percent, 0, float(percent.max()), 'attention of the class token, %'
-            )
+            show_values(panels[2], percent, 0, float(percent.max()), 'class token attention, %')
         values = row.similarity.reshape(H, W)
-        show_values(
-            panels[3], values, min(0.0, float(values.min())), 1, 'cosine similarity to that patch'
-        )
+        show_values(panels[3], values, min(0.0, float(values.min())), 1, 'cosine similarity to it')
         for panel in panels[0], panels[3]:
             frame_patches(panel, np.array([place]), W)
     return figure
