@@ -233,3 +233,13 @@ def test_published_loader_accepts_both_directions():
     stock, ours = build(classifier()), build(classifier(apl_head()), seed=5)
     load_state_dict(ours, stock.state_dict(), strict=False)
     assert torch.equal(ours.head.fc.weight, stock.head.fc.weight)
+
+
+def test_what_every_head_predicts_is_named_as_its_loss():
+    model = build(classifier([apl_head(channels='all')]), training=False)
+    patch_tokens = model.patch_tokens(batch()[0])
+    predictions = model.predict_positions(patch_tokens)
+    assert list(predictions) == ['apl']
+    expected = model.pos_head[0].predict(patch_tokens)
+    assert predictions['apl'].probabilities.equal(expected.probabilities)
+    assert predictions['apl'].true_places.equal(torch.arange(16).expand(2, 16))

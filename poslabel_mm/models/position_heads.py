@@ -12,7 +12,7 @@ from poslabel_mm.models.backbones.encoding_grid import keep_grid
 from poslabel_mm.models.heads.base_position_head import BasePositionHead
 from poslabel_mm.models.pretrained import loads_checkpoint
 from poslabel_mm.models.sharded_weights import inside_forward
-from poslabel_mm.tokens import PatchTokens
+from poslabel_mm.tokens import OffsetPredictions, PatchTokens, PlacePredictions
 from poslabel_mm.tokens.built import built_tokens, is_of_any_size
 from poslabel_mm.tokens.wrappers import unwrapped
 
@@ -128,6 +128,32 @@ class PositionHeads:
             head.init_weights()
         super().init_weights()
         self.pos_head = pos_head
+
+    def predict_positions(
+        self, patch_tokens: PatchTokens
+    ) -> dict[str, PlacePredictions | OffsetPredictions]:
+        """What every position head predicts (``predict`` is the stock model's own).
+
+        Args:
+            patch_tokens (PatchTokens): Tokens (B, n, C), their grid, and
+                their indices if not all are present.
+
+        Returns:
+            dict[str, PlacePredictions | OffsetPredictions]: By what the head's
+            loss is called in the log, without 'loss_': 'apl' for ``loss_apl``.
+            Heads that have no ``predict`` are left out.
+
+        Raises:
+            UserError: If the tokens have another width or grid than a head was
+                built for.
+        """
+        return {
+            head.loss_name.removeprefix('loss_'): inside_forward(
+                head, partial(head.predict, patch_tokens)
+            )
+            for head in _as_list(self.pos_head)
+            if hasattr(head, 'predict')
+        }
 
     def _position_losses(self, patch_tokens: PatchTokens) -> dict[str, Tensor]:
         losses = dict()
