@@ -9,12 +9,15 @@ import numpy as np
 import pytest
 import torch
 from mmengine.config import Config
+from mmengine.model import ModuleList
 from mmpretrain.registry import MODELS
 from PIL import Image
 from tiny_run import RUNTIME, make_images
 
 from poslabel_mm import UserError, cli
-from poslabel_mm.visualization import jigsaw, look, look_pictures, position_map
+from poslabel_mm.tokens import OffsetPredictions
+from poslabel_mm.tokens.predictions import rows_and_columns
+from poslabel_mm.visualization import jigsaw, look, look_model, look_pictures, position_map
 from poslabel_mm.visualization.look_images import find_images, spread
 
 pytestmark = pytest.mark.computes
@@ -214,6 +217,47 @@ def test_a_checkpoint_without_heads_shows_its_features(planted, capsys, drawn, t
     assert not Path('new').exists()
 
 
+class Offsets(torch.nn.Module):
+    """A relative head that sees how every two patches lie, wherever they are shown."""
+
+    loss_name = 'loss_offsets'
+
+    def loss(self, patch_tokens):
+        return {}
+
+    def predict(self, patch_tokens):
+        true_places = patch_tokens.tokens[..., :16].argmax(-1)
+        here = rows_and_columns(true_places, (4, 4)).float()
+        slots = torch.arange(16).expand(len(here), -1)
+        return OffsetPredictions((4, 4), slots, here.unsqueeze(2) - here.unsqueeze(1))
+
+
+def test_offsets_become_places(planted, capsys, monkeypatch, drawn):
+    build = look_model.build_model
+
+    def with_two_heads(cfg):
+        model = build(cfg)
+        model.pos_head = ModuleList([model.pos_head, Offsets()])
+        return model
+
+    config, checkpoint = planted
+    content = torch.load(checkpoint, weights_only=True)
+    content['state_dict'] = {
+        key.replace('pos_head.', 'pos_head.0.'): value
+        for key, value in content['state_dict'].items()
+    }
+    torch.save(content, 'two.pth')
+    monkeypatch.setattr(look_model, 'build_model', with_two_heads)
+    status, out, _ = call(
+        capsys, config, 'two.pth', 'test', '--out', 'o', '--pictures', 1, '--encoding', 'shuffled'
+    )
+    assert status == 0
+    for head in 'apl', 'offsets':
+        assert f'places of {head}: 100.0 % right, 0.00 patches off on average (12 images)' in out
+        assert any(line.startswith(f'jigsaw of {head}: 100.0 %') for line in out)
+    assert [row.label for row in drawn['map'][0]] == ['apl', 'offsets']
+
+
 def test_a_stock_config_shows_its_features(planted, capsys, drawn):
     config, checkpoint = planted
     cfg = Config.fromfile(config)
@@ -229,6 +273,13 @@ def test_a_stock_config_shows_its_features(planted, capsys, drawn):
     assert err[0].startswith('note: the model of stock.pth has no position head: ')
     (row,) = drawn['features'][0]
     assert row.attention.shape == (16,) and row.colours.shape == (16, 3)
+
+
+def test_heads_that_predict_nothing_show_features(planted, capsys, monkeypatch):
+    monkeypatch.delattr('poslabel_mm.models.heads.PositionalLabelHead.predict')
+    status, out, err = call(capsys, *planted, 'test', '--out', 'o', '--pictures', 1)
+    assert status == 0 and out == ['o/test-0_features.png']
+    assert err[0].startswith('note: no position head in checkpoint ')
 
 
 def test_the_chosen_patch(planted, capsys, drawn):

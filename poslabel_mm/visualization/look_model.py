@@ -86,6 +86,10 @@ class LookedModel:
             return (
                 f'the position heads in checkpoint {self.checkpoint} are not those of the config'
             )
+        pos_head = self.model.pos_head
+        several = pos_head if isinstance(pos_head, nn.ModuleList) else [pos_head]
+        if not any(hasattr(head, 'predict') for head in several):
+            return f'no position head in checkpoint {self.checkpoint} predicts places'
         return None
 
     @property
