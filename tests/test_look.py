@@ -12,6 +12,7 @@ from mmengine.config import Config
 from mmengine.model import ModuleList
 from mmpretrain.registry import MODELS
 from PIL import Image
+from selfsup_models import ALGORITHMS
 from tiny_run import RUNTIME, make_images
 
 from poslabel_mm import UserError, cli
@@ -378,6 +379,29 @@ def test_mae_shows_all_patches(tmp_path, monkeypatch, capsys, drawn, name):
     assert 'has no val_dataloader: name train or image files' in fails(
         capsys, name, 'mae.pth', 'val', '--out', 'o'
     )
+
+
+@pytest.mark.parametrize('name', ['MAE-HiViT', 'SimMIM', 'MoCo v3', 'BEiT'])
+def test_other_self_supervised_models_show_all_patches(tmp_path, name):
+    algorithm = ALGORITHMS[name]
+    model = algorithm.cfg() | dict(
+        type=f'poslabel_mm.{algorithm.name}', pos_head=algorithm.head('apl')
+    )
+    model.pop('target_generator', None)
+    preprocessor = dict(type='SelfSupDataPreprocessor', mean=[127.0] * 3, std=[60.0] * 3)
+    cfg = Config(dict(default_scope='mmpretrain', model=model, data_preprocessor=preprocessor))
+    built = MODELS.build(cfg.model)
+    built.init_weights()
+    looked = look_model.LookedModel(cfg, save_checkpoint(built, tmp_path / 'a.pth'), 'a')
+    side = 128 if name == 'SimMIM' else 16
+    images = torch.randint(0, 256, (2, 3, side, side), dtype=torch.uint8)
+    tokens = looked.tokens(images)
+    H, W = tokens.grid_shape
+    assert tokens.tokens.shape == (2, H * W, algorithm.channels) and tokens.indices is None
+    if (H, W) == algorithm.grid:
+        predicted = looked.predictions(images)['apl']
+        assert predicted.true_places.tolist() == [list(range(H * W))] * 2
+    assert looked.class_texts(images) is None
 
 
 def test_a_backbone_without_class_token_says_so(tmp_path, data, monkeypatch, capsys, drawn):
