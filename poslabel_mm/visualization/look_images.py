@@ -12,10 +12,11 @@ from mmengine.dataset import Compose
 from mmengine.registry import DATASETS, init_default_scope
 from torch import Tensor
 
+from poslabel_mm.datasets.converters.images import IMAGE_EXTENSIONS
 from poslabel_mm.errors import UserError
 from poslabel_mm.launch.checks.class_names import name_classes
 from poslabel_mm.launch.checks.data import check_data
-from poslabel_mm.launch.checks.dataset_files import EXTENSIONS, datasets_of
+from poslabel_mm.launch.checks.dataset_files import datasets_of
 from poslabel_mm.visualization.look import SPLITS
 
 
@@ -89,10 +90,10 @@ def _files_in(folder: str) -> list[str]:
         osp.join(above, name)
         for above, _, names in os.walk(folder)
         for name in names
-        if name.lower().endswith(EXTENSIONS)
+        if name.lower().endswith(IMAGE_EXTENSIONS)
     )
     if not files:
-        raise UserError(f'folder {folder} has no image ({", ".join(EXTENSIONS)})')
+        raise UserError(f'folder {folder} has no image ({", ".join(IMAGE_EXTENSIONS)})')
     return files
 
 
