@@ -60,6 +60,14 @@ SUBCOMMANDS = {
         'a chain of two configs: pre-training, fine-tuning, test',
         'poslabel_mm.experiments.chain:main',
     ),
+    'look': Subcommand(
+        'pictures of what a saved model knows: jigsaw, map of places, features',
+        'poslabel_mm.visualization.look:main',
+    ),
+    'plot': Subcommand(
+        'losses, accuracies and position metrics of several runs, from their logs',
+        'poslabel_mm.experiments.plot:main',
+    ),
     'reproduce': Subcommand(
         "run the rows of the paper's tables, or of a study of your own",
         'poslabel_mm.experiments.command:main',

@@ -9,6 +9,7 @@ A snippet or a command that no rule here takes makes a test fail.
 import ast
 import functools
 import importlib.util
+import inspect
 import os
 import re
 import shlex
@@ -22,6 +23,7 @@ import numpy as np
 import pytest
 import torch
 from mmengine.config import Config
+from mmengine.registry import VISBACKENDS
 from mmengine.runner import Runner
 from PIL import Image
 
@@ -31,6 +33,7 @@ from poslabel_mm.benchmark.steps import load
 from poslabel_mm.engine.cpu import SET
 from poslabel_mm.experiments import chain as chain_module
 from poslabel_mm.experiments import command as reproduce_module
+from poslabel_mm.experiments import plot as plot_module
 from poslabel_mm.experiments import quickstart as quickstart_module
 from poslabel_mm.experiments.manifest import load_paper
 from poslabel_mm.experiments.selection import select
@@ -44,7 +47,9 @@ from poslabel_mm.launch.arguments import (
 )
 from poslabel_mm.launch.checks.options import check_auto_scale_lr, check_num_classes
 from poslabel_mm.launch.stock_tools import tool_path
+from poslabel_mm.launch.vis_backends import make_room_for_backends
 from poslabel_mm.registry import MODELS
+from poslabel_mm.visualization import look as look_module
 
 ROOT = Path(__file__).resolve().parents[1]
 PAGES = [ROOT / 'README.md', *sorted((ROOT / 'docs').glob('*.md'))]
@@ -244,6 +249,15 @@ def test_python(snippet, step):
         runner, _ = step(f'{FIRST}\n{text}')
         named = re.findall(r"'poslabel_mm\.(\w+)'", text)
         assert named and {type(hook).__name__ for hook in runner.hooks} >= set(named)
+    elif names(text) == {'visualizer'}:
+        # One line or another; each backend takes what it is given.
+        for node in ast.parse(text).body:
+            line = ast.get_source_segment(text, node)
+            Path('my_config.py').write_text(f'{FIRST}\n{line}')
+            local, other = Config.fromfile('my_config.py').visualizer.vis_backends
+            assert local.type == 'LocalVisBackend'
+            backend = VISBACKENDS.get(other.pop('type'))
+            inspect.signature(backend).bind(save_dir='vis_data', **other)
     elif 'class PositionalLabelSimCLR' in text:
         exec(text, {'__name__': __name__})
         try:
@@ -417,6 +431,12 @@ def check_subcommand(name: str, *arguments: str) -> None:
         assert Path(find_config(args.config)).stem == Path(args.checkpoint).parent.name
     elif name == 'convert':
         check_python('-m', 'poslabel_mm', name, *arguments)
+    elif name == 'look':
+        args = look_module.parse_args(arguments, name)
+        for config in filter(None, (args.config, args.against_config)):
+            Config.fromfile(find_config(config))
+    elif name == 'plot':
+        plot_module.parse_args(arguments, name)
     elif name != 'doctor':
         assert cli.main([name, *arguments]) == 0
 
@@ -434,6 +454,7 @@ def stock(path: Path, *_: str) -> None:
     module = tool(Path(tool_path(path.name)))
     args = checked_arguments(module.parse_args)()
     cfg = Config.fromfile(args.config)
+    make_room_for_backends(cfg, args.cfg_options)
     check_options(cfg, args)
     cfg = module.merge_args(cfg, args)
     if path.name == 'train.py':

@@ -278,3 +278,21 @@ def test_gradient_accumulation_equals_one_large_batch():
         (head.loss(PatchTokens(part, (2, 3)))['loss_rpl'] / 2).backward()
     for parameter, grad in zip(head.parameters(), expected):
         torch.testing.assert_close(parameter.grad, grad, rtol=1e-10, atol=1e-12)
+
+
+@pytest.mark.parametrize('masked', [False, True])
+def test_predicted_offsets_are_those_of_the_best_labels(masked):
+    head = RelativePositionalLabelHead(in_channels=EMBED_DIMS, grid_size=(3, 5))
+    indices = torch.stack([torch.randperm(15)[:6] for _ in range(2)]) if masked else None
+    patch_tokens = PatchTokens(
+        100 * torch.randn(2, 6 if masked else 15, EMBED_DIMS), (3, 5), indices
+    )
+    predicted = head.predict(patch_tokens)
+    best = head(patch_tokens.tokens).softmax(-1).max(-1)
+    row, col = best.indices // 9 - 2, best.indices % 9 - 4
+    assert torch.equal(predicted.offsets, torch.stack([row, col], -1).float())
+    torch.testing.assert_close(predicted.probabilities, best.values)
+    # In the same code the labels of the truth are its offsets.
+    labels = relative_labels((3, 5), indices).expand(best.indices.shape)
+    true = torch.stack([labels // 9 - 2, labels % 9 - 4], -1)
+    assert torch.equal(predicted.true_offsets(), true)

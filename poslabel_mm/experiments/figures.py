@@ -3,7 +3,6 @@
 import csv
 import io
 import math
-import textwrap
 from collections.abc import Sequence
 from pathlib import Path
 from statistics import mean, stdev
@@ -16,7 +15,8 @@ from poslabel_mm.experiments.results import title
 from poslabel_mm.experiments.run import Run
 from poslabel_mm.experiments.selection import Selection
 
-TITLE_WIDTH = 52  # characters, of an image of 6.4 inches
+WIDTH = 6.4  # of an image, in inches
+TITLE_SIZE, DPI = 10, 150
 POSITION_LOSSES = ('loss_apl', 'loss_rpl')
 Y_TITLES = {
     'accuracy/top1': 'top-1 accuracy (%)',
@@ -137,52 +137,52 @@ def draw(selection: Selection, figure: Figure, asked: Sequence[int]) -> tuple[Pa
 def _png(selection: Selection, figure: Figure, found: Sequence[Point]) -> bytes:
     try:
         from matplotlib.figure import Figure as Canvas
-        from matplotlib.ticker import MaxNLocator
+
+        from poslabel_mm.visualization.curves import Band, count_epochs, draw_bands
+        from poslabel_mm.visualization.sheet import wrapped
     except ImportError:
         raise UserError(
             'the figures need matplotlib: install the extra '
             'poslabel_mm[tools], or matplotlib itself'
         ) from None
-    canvas = Canvas(figsize=(6.4, 4.4), layout='constrained')
+    canvas = Canvas(figsize=(WIDTH, 4.4), dpi=DPI, layout='constrained')
     axes = canvas.subplots()
     names = _curve_names(selection)
+    bands = []
     for config in figure.configs:
         at: dict[float, list[float]] = {}
         for point in found:
             if point.config == config:
                 at.setdefault(point.x, []).append(point.y)
-        if not at:
-            continue
         x = sorted(at)
         y = [mean(at[value]) for value in x]
         error = [stdev(at[value]) if len(at[value]) > 1 else 0.0 for value in x]
-        marker = 'o' if figure.kind == 'sweep' or len(x) < 10 else None
-        (line,) = axes.plot(x, y, marker=marker, label=names.get(config, Path(config).stem))
-        axes.fill_between(
-            x,
-            [a - b for a, b in zip(y, error)],
-            [a + b for a, b in zip(y, error)],
-            color=line.get_color(),
-            alpha=0.2,
-            linewidth=0,
+        bands.append(
+            Band(
+                names.get(config, Path(config).stem),
+                x,
+                y,
+                [a - b for a, b in zip(y, error)],
+                [a + b for a, b in zip(y, error)],
+            )
         )
-    axes.set_xlabel(figure.x)
+    few = max(len(band.x) for band in bands) < 10
+    draw_bands(axes, bands, marker='o' if figure.kind == 'sweep' or few else None)
     axes.set_ylabel(Y_TITLES.get(figure.y, figure.y))
     if figure.kind == 'sweep':
         axes.set_xticks(figure.values)
     else:
-        axes.xaxis.set_major_locator(MaxNLocator(integer=True, min_n_ticks=1))
-        axes.set_xlim(left=min(0.5, min(point.x for point in found)))
+        count_epochs(axes, min(0.5, min(point.x for point in found)))
+    axes.set_xlabel(figure.x)
     axes.ticklabel_format(axis='y', useOffset=False)
     heading = f'Figure {figure.id}: {figure.title} ({_seed_count(found)})'
-    axes.set_title(textwrap.fill(heading, TITLE_WIDTH), fontsize='medium')
+    axes.set_title(wrapped(heading, WIDTH - 1, TITLE_SIZE), fontsize=TITLE_SIZE)
     if selection.scale.data or selection.data or selection.options:
         text = title(selection).replace('`', '')
         canvas.suptitle(text, fontsize='x-small', color='firebrick', wrap=True)
-    axes.grid(alpha=0.3)
-    axes.legend()
+    axes.legend(frameon=False)
     image = io.BytesIO()
-    canvas.savefig(image, format='png', dpi=150)
+    canvas.savefig(image, format='png', dpi=DPI)
     return image.getvalue()
 
 

@@ -27,6 +27,21 @@ def entries(folder: Path) -> list[dict[str, float]]:
     return [entry for _, entry in sorted(found.items())]
 
 
+def validations(folder: Path) -> list[dict[str, float]]:
+    """Validation records, a dict an epoch with the epoch as ``step``.
+
+    A resumed run repeats validations: the later record of an epoch counts.
+    """
+    found = {}
+    for log in _scalars(folder):
+        for line in log.read_text().splitlines():
+            entry = _json(line)
+            # Training records have the iteration too.
+            if entry is not None and 'step' in entry and 'iter' not in entry:
+                found[entry['step']] = entry
+    return [entry for _, entry in sorted(found.items())]
+
+
 def last_entry(folder: Path) -> dict[str, float]:
     """The newest training record; empty without one. Reads the end of the log alone."""
     for log in reversed(_scalars(folder)):
@@ -69,8 +84,12 @@ def _scalars(folder: Path) -> list[Path]:
 
 
 def _parsed(line: str) -> dict[str, float] | None:
+    entry = _json(line)
+    return entry if entry is not None and 'epoch' in entry else None
+
+
+def _json(line: str) -> dict[str, float] | None:
     try:
-        entry = json.loads(line)
+        return json.loads(line)
     except ValueError:
         return None  # being written
-    return entry if 'epoch' in entry else None

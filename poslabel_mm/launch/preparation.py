@@ -33,6 +33,11 @@ from poslabel_mm.launch.checks.resume_options import resume_with_options
 from poslabel_mm.launch.checks.schedule import check_schedule
 from poslabel_mm.launch.checks.views import check_views
 from poslabel_mm.launch.data_option import use_data
+from poslabel_mm.launch.vis_backends import (
+    check_backends,
+    keep_local_backend,
+    make_room_for_backends,
+)
 
 
 def prepare_training(
@@ -52,6 +57,7 @@ def prepare_training(
     Raises:
         UserError: If the run cannot work with this config and these arguments.
     """
+    make_room_for_backends(cfg, args.cfg_options)
     check_options(cfg, args)
     if cfg.get('train_dataloader') is None:
         raise UserError(f'{args.config} is no training config: it has no train_dataloader')
@@ -62,6 +68,8 @@ def prepare_training(
     if args.auto_scale_lr and cfg.get('auto_scale_lr') is None:
         cfg.auto_scale_lr = {}  # for the stock tool to enable it
     cfg = stock_merge(cfg, args)
+    keep_local_backend(cfg, args.cfg_options)
+    check_backends(cfg)
     check_wrapper(cfg)
     _adapt_loaders(cfg)
     check_auto_scale_lr(cfg)
@@ -107,6 +115,7 @@ def prepare_test(
 
     Arguments, return value and errors are those of :func:`prepare_training`.
     """
+    make_room_for_backends(cfg, args.cfg_options)
     check_options(cfg, args)
     if args.out is not None:
         _check_out(args.out, args.out_item)
@@ -114,6 +123,8 @@ def prepare_test(
         raise UserError(f'{args.config} cannot be tested: it has no test_dataloader')
     use_data(cfg, args, ('test_dataloader',))
     cfg = stock_merge(cfg, args)
+    keep_local_backend(cfg, args.cfg_options)
+    check_backends(cfg)
     check_wrapper(cfg)
     _adapt_loaders(cfg)
     if local_rank() == 0:

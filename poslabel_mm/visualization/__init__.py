@@ -1,1 +1,1 @@
-"""Pictures of what was learned. Arrays in, matplotlib figures out."""
+"""Pictures of what was learned. Arrays in, matplotlib figures out; `look*.py` is the command."""

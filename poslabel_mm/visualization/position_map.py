@@ -1,8 +1,9 @@
-"""Predicted positions of an image's patches, as arrows from the true ones.
+"""Predicted positions of an image's patches: as arrows from the true ones, and as a map.
 
 Shape letters: K images shown, N patches, (H, W) their grid.
 """
 
+from collections.abc import Sequence
 from io import BytesIO
 from pathlib import Path
 from typing import NamedTuple
@@ -15,15 +16,17 @@ from matplotlib.lines import Line2D
 from PIL import Image
 
 from poslabel_mm.visualization.curves import BLUE, ORANGE, draw_curves
+from poslabel_mm.visualization.sheet import (
+    LARGE_SIDE,
+    STYLE,
+    make_sheet,
+    set_title,
+    show_image,
+    show_values,
+)
 
-STYLE = {
-    'font.size': 11,
-    'axes.spines.top': False,
-    'axes.spines.right': False,
-    'axes.titlesize': 12,
-    'axes.titleweight': 'bold',
-    'axes.titlelocation': 'left',
-}
+# On grids with more patches arrows hide the image.
+MOST_ARROWS = 100
 
 
 class Snapshot(NamedTuple):
@@ -159,20 +162,17 @@ def draw_positions(
 
     Args:
         axes (Axes): Where to draw.
-        image (np.ndarray): Grey image, (height, width), 0 to 255.
+        image (np.ndarray): 0 to 255, grey (height, width), shown as dark ink on white, or RGB
+            (height, width, 3).
         predicted (np.ndarray): int positions in the flattened grid, (N, ).
         grid_shape (tuple[int, int]): The patch grid (H, W).
     """
     H, W = grid_shape
-    # In units of patches, with patch (0, 0) centred at the origin.
-    axes.imshow(
-        image,
-        cmap='gray_r',
-        vmin=0,
-        vmax=2 * 255,
-        extent=(-0.5, W - 0.5, H - 0.5, -0.5),
-        interpolation='nearest',
-    )
+    # Half as strong as it is, for the arrows to be seen.
+    faint = 255 - image // 2 if image.ndim == 2 else 128 + image // 2
+    if image.ndim == 2:
+        faint = np.repeat(faint[..., None], 3, axis=-1)
+    show_image(axes, faint, grid_shape)
     for edge in range(1, W):
         axes.axvline(edge - 0.5, color='white', lw=0.8)
     for edge in range(1, H):
@@ -200,3 +200,147 @@ def draw_positions(
     axes.set(xticks=[], yticks=[], xlim=(-0.5, W - 0.5), ylim=(H - 0.5, -0.5))
     for spine in axes.spines.values():
         spine.set(visible=True, color='#BBBBBB')
+
+
+# ---------------------------------------------------------------------------------------- the map
+
+
+def place_colours(grid_shape: tuple[int, int]) -> np.ndarray:
+    """A colour for every place of a grid.
+
+    The hue turns with the direction from the centre and gets stronger with the distance; columns
+    go from blue to yellow and rows from light to dark, so that the colour-blind can follow them.
+
+    Args:
+        grid_shape (tuple[int, int]): The patch grid (H, W).
+
+    Returns:
+        np.ndarray: uint8 (H, W, 3), RGB.
+    """
+    H, W = grid_shape
+    y, x = np.meshgrid(np.linspace(-1, 1, H), np.linspace(-1, 1, W), indexing='ij')
+    # A plane through Ottosson's Oklab: lightness, green to red, blue to yellow.
+    lab = np.stack([0.7 - 0.2 * y, 0.11 * y, 0.11 * x], axis=-1)
+    from_lab = [
+        [1, 0.3963377774, 0.2158037573],
+        [1, -0.1055613458, -0.0638541728],
+        [1, -0.0894841775, -1.2914855480],
+    ]
+    from_cones = [
+        [4.0767416621, -3.3077115913, 0.2309699292],
+        [-1.2684380046, 2.6097574011, -0.3413193965],
+        [-0.0041960863, -0.7034186147, 1.7076147010],
+    ]
+    linear = (lab @ np.transpose(from_lab)) ** 3 @ np.transpose(from_cones)
+    linear = linear.clip(0, 1)
+    srgb = np.where(linear < 0.0031308, 12.92 * linear, 1.055 * linear ** (1 / 2.4) - 0.055)
+    return (255 * srgb).round().astype(np.uint8)
+
+
+class MapRow(NamedTuple):
+    """What one head predicts for one image, a row of the picture.
+
+    Attributes:
+        label (str): The model, and its head where it has several.
+        predicted (np.ndarray): int (N, ), the predicted place of every patch, in the order of
+            their true places.
+        errors (np.ndarray): (N, ), how far the prediction is off, in patches.
+    """
+
+    label: str
+    predicted: np.ndarray
+    errors: np.ndarray
+
+
+def draw_map(
+    name: str, image: np.ndarray, rows: Sequence[MapRow], grid_shape: tuple[int, int]
+) -> Figure:
+    """Draw where the patches of an image are predicted to be, and how far off that is.
+
+    Args:
+        name (str): The image's.
+        image (np.ndarray): uint8 (height, width, 3), RGB.
+        rows (Sequence[MapRow]): One a model and head.
+        grid_shape (tuple[int, int]): The patch grid (H, W).
+
+    Returns:
+        Figure: The picture.
+    """
+    H, W = grid_shape
+    colours = place_colours(grid_shape)
+    farthest = max(1.0, *(float(row.errors.max()) for row in rows))
+    figure, axes = make_sheet(
+        f'Predicted places of the patches of {name}',
+        [row.label for row in rows],
+        bars=[False, False, False, True],
+    )
+    for row, panels in zip(rows, axes):
+        right = int((row.predicted == np.arange(H * W)).sum())
+        if H * W <= MOST_ARROWS:
+            draw_positions(panels[0], image, row.predicted, grid_shape)
+            set_title(panels[0], f'{right} of {H * W} right; arrows: from true to predicted')
+        else:
+            show_image(panels[0], image, grid_shape)
+            set_title(panels[0], f'{right} of {H * W} right')
+        show_image(panels[1], colours, grid_shape)
+        set_title(panels[1], 'true places')
+        show_image(panels[2], colours.reshape(-1, 3)[row.predicted].reshape(H, W, 3), grid_shape)
+        set_title(panels[2], 'predicted places, in the colours of the true ones')
+        show_values(
+            panels[3],
+            row.errors.reshape(H, W),
+            0,
+            farthest,
+            f'error in patches, {row.errors.mean():.2f} on average',
+        )
+    return figure
+
+
+class CellErrors(NamedTuple):
+    """The errors of one head by the true place, a row of the picture.
+
+    Attributes:
+        label (str): The model, and its head where it has several.
+        distance (np.ndarray): (H, W), the mean error in patches.
+        right (np.ndarray): (H, W), the share of patches whose place is predicted, from 0 to 1.
+    """
+
+    label: str
+    distance: np.ndarray
+    right: np.ndarray
+
+
+def draw_cell_errors(images: int, rows: Sequence[CellErrors]) -> Figure:
+    """Draw where in the grid positions are known, and where not.
+
+    Args:
+        images (int): How many the errors are averaged over.
+        rows (Sequence[CellErrors]): One a model and head.
+
+    Returns:
+        Figure: The picture.
+    """
+    figure, axes = make_sheet(
+        f'Errors by the true place, over {images:,} image{"s" * (images > 1)}',
+        [row.label for row in rows],
+        bars=[True, True],
+        side=LARGE_SIDE,
+    )
+    farthest = max(1.0, *(float(row.distance.max()) for row in rows))
+    for row, (left, right) in zip(rows, axes):
+        show_values(
+            left,
+            row.distance,
+            0,
+            farthest,
+            f'error in patches, {row.distance.mean():.2f} on average',
+        )
+        show_values(
+            right,
+            100 * row.right,
+            0,
+            100,
+            f'right places in %, {100 * row.right.mean():.1f} on average',
+            decimals=0,
+        )
+    return figure

@@ -11,8 +11,15 @@ from poslabel_mm.models.heads.base_position_head import (
 )
 from poslabel_mm.models.losses import KeyDraw, pairwise_cross_entropy
 from poslabel_mm.registry import MODELS
-from poslabel_mm.tokens import PatchTokens
-from poslabel_mm.tokens.labels import GridShape, num_relative, relative_codes, to_grid_shape
+from poslabel_mm.tokens import OffsetPredictions, PatchTokens
+from poslabel_mm.tokens.labels import (
+    GridShape,
+    absolute_labels,
+    num_relative,
+    relative_codes,
+    to_grid_shape,
+)
+from poslabel_mm.tokens.predictions import rows_and_columns
 
 
 @MODELS.register_module()
@@ -142,3 +149,42 @@ class RelativePositionalLabelHead(BasePositionHead):
             key_index,
         )
         return dict(loss_rpl=self.loss_weight * loss, rpl_acc=acc * 100)
+
+    @torch.no_grad()
+    def predict(self, patch_tokens: PatchTokens) -> OffsetPredictions:
+        """Predict how every ordered pair of tokens lies.
+
+        Works through the pairs of one token at a time: no tensor of the
+        logits of all pairs is made.
+
+        Args:
+            patch_tokens (PatchTokens): Tokens (B, n, C), their grid, and
+                their indices if not all are present.
+
+        Returns:
+            OffsetPredictions: The most probable offset of each pair, and how
+            probable it is.
+
+        Raises:
+            UserError: As ``loss`` does.
+        """
+        tokens, grid_shape, indices = self.check(patch_tokens)
+        B, n, _ = tokens.shape
+        key = tokens[..., self.key_channels]
+        labels, probabilities = [], []
+        for i in range(n):
+            query = tokens[:, i : i + 1, self.query_channels].expand(B, n, -1)
+            logits = self.classifier(self.fc2(F.gelu(self.fc1(torch.cat([query, key], dim=-1)))))
+            best = logits.float().softmax(dim=-1).max(dim=-1)
+            labels.append(best.indices)
+            probabilities.append(best.values)
+        H, W = grid_shape
+        centre = torch.tensor([H - 1, W - 1], device=tokens.device)
+        offsets = rows_and_columns(torch.stack(labels, dim=1), (2 * H - 1, 2 * W - 1)) - centre
+        truth = absolute_labels(grid_shape, indices, tokens.device)
+        return OffsetPredictions(
+            grid_shape,
+            truth.expand(B, n),
+            offsets.float(),
+            torch.stack(probabilities, dim=1),
+        )
