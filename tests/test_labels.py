@@ -4,10 +4,14 @@ import torch
 from poslabel_mm.errors import UserError
 from poslabel_mm.tokens.labels import (
     absolute_labels,
+    axial_codes,
+    axial_offsets,
     num_absolute,
+    num_axial,
     num_relative,
     relative_codes,
     relative_labels,
+    relative_offsets,
     to_grid_shape,
 )
 
@@ -90,3 +94,23 @@ def test_grid_size_is_one_side_or_two(grid, shape):
 def test_what_is_no_grid_is_refused(grid):
     with pytest.raises(UserError, match='patch grid'):
         to_grid_shape(grid)
+
+
+@pytest.mark.parametrize('grid', GRIDS)
+@pytest.mark.parametrize('with_indices', [False, True])
+def test_axial_codes_add_up_to_both_offsets(grid, with_indices):
+    H, W = grid
+    indices = torch.randint(H * W, (2, 3)) if with_indices else None
+    query, key = axial_codes(grid, indices)
+    labels = query.unsqueeze(-2) + key.unsqueeze(-3)
+    assert labels.dtype == torch.int64
+    assert (labels >= 0).all() and (labels < torch.tensor(num_axial(grid))).all()
+    offsets = axial_offsets(labels, grid)
+    assert torch.equal(offsets, relative_offsets(relative_labels(grid, indices), grid))
+    places = indices if with_indices else torch.arange(H * W)
+    for place, offset in zip((places // W, places % W), offsets.unbind(-1)):
+        assert torch.equal(offset, place[..., :, None] - place[..., None, :])
+
+
+def test_numbers_of_axial_classes():
+    assert num_axial((14, 14)) == (27, 27) and num_axial((1, 40)) == (1, 79)

@@ -6,12 +6,13 @@ from .backbones import (
     PositionalVisionTransformer,
 )
 from .classifiers import PositionalLabelClassifier
-from .heads import PositionalLabelHead, RelativePositionalLabelHead
+from .heads import AxialRelativeLabelHead, PositionalLabelHead, RelativePositionalLabelHead
 from .necks import PatchTokenNeck
 from .selfsup import *  # noqa: F401,F403
 from .selfsup import __all__ as _algorithms
 
 __all__ = [
+    'AxialRelativeLabelHead',
     'PatchTokenNeck',
     'PositionalLabelClassifier',
     'PositionalLabelHead',
