@@ -21,10 +21,13 @@ ARCHS = {
     'b': VIT,
     'deit-base': VIT,
 }
+HEADS = dict(
+    apl='PositionalLabelHead', rpl='RelativePositionalLabelHead', axial='AxialRelativeLabelHead'
+)
 # Other data and flips, and MAE, leave the model or its tokens as they are.
 LABELLED = sorted(
     path.stem
-    for label in ('apl', 'rpl')
+    for label in HEADS
     for path in CONFIGS.glob(f'*_{label}[-_]*in1k.py')
     if 'mae' not in path.stem and 'flip' not in path.stem
 )
@@ -56,9 +59,8 @@ def test_heads_fit_the_tokens(name):
     assert grid_shape == (head.grid_size, head.grid_size)
     assert grid_shape == (size // 16, size // 16)
     assert tokens.shape == (1, head.grid_size**2, head.in_channels)
-    assert head.type == 'poslabel_mm.' + (
-        'RelativePositionalLabelHead' if '_rpl' in name else 'PositionalLabelHead'
-    )
+    label = next(label for label in HEADS if f'_{label}' in name)
+    assert head.type == f'poslabel_mm.{HEADS[label]}'
     assert out.shape[1] == model.head.in_channels
 
 
