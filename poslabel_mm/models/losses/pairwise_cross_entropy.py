@@ -107,19 +107,17 @@ def pairwise_cross_entropy(
             ``jacrev`` and ``vmap`` work.
     """
     pair_linear, *linears = map(whole, [pair_linear, *linears])
-    if not linears:
-        raise ValueError('linears is empty: its last linear gives the logits')
-    sizes = tuple(group_sizes or (linears[-1].out_features,))
-    check_shapes(query, key, pair_linear, linears, sizes)
+    check_shapes(query, key, pair_linear, linears, group_sizes)
     _check_pairs(query, key, query_code, key_code, key_index, group_sizes)
     if group_sizes is None:
+        group_sizes = (linears[-1].out_features,)
         query_code, key_code = query_code.unsqueeze(-1), key_code.unsqueeze(-1)
     return _apply(
         linears,
         _Options(
             dtype=dtype_of_products(query, key, [pair_linear, *linears]),
             with_grad=torch.is_grad_enabled(),
-            group_sizes=sizes,
+            group_sizes=tuple(group_sizes),
             pairs_per_chunk=pairs_per_chunk,
         ),
         query_code,

@@ -46,7 +46,7 @@ def check_shapes(
     key: Tensor,
     pair_linear: nn.Linear,
     linears: Sequence[nn.Linear],
-    group_sizes: Sequence[int],
+    group_sizes: Sequence[int] | None,
 ) -> None:
     """Refuse tokens and linears that do not go together.
 
@@ -71,7 +71,7 @@ def check_shapes(
             f'but a query has {Dq} and a key {Dk}'
         )
     logits = linears[-1].out_features
-    if sum(group_sizes) != logits or min(group_sizes) < 1:
+    if group_sizes is not None and (sum(group_sizes) != logits or min(group_sizes, default=0) < 1):
         raise ValueError(
             f'group_sizes={tuple(group_sizes)} for {logits} logits: expected positive numbers '
             f'with a sum of {logits}'
