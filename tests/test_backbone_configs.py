@@ -26,6 +26,7 @@ HEADS = dict(
     rpl='RelativePositionalLabelHead',
     coord='PositionRegressionHead',
     offset='OffsetRegressionHead',
+    axial='AxialRelativeLabelHead',
 )
 # Other data and flips, and MAE, leave the model or its tokens as they are.
 LABELLED = sorted(

@@ -6,8 +6,12 @@ from pathlib import Path
 import pytest
 import torch
 
-from poslabel_mm.benchmark import command, pairs
+from poslabel_mm.benchmark import command, forms, pairs
+from poslabel_mm.benchmark.steps import load, training_step
 from poslabel_mm.benchmark.table import markdown, steps_table
+from poslabel_mm.models import RelativePositionalLabelHead
+from poslabel_mm.tokens import PatchTokens
+from poslabel_mm.tokens.labels import relative_codes
 
 ROOT = Path(__file__).resolve().parents[1]
 
@@ -19,7 +23,7 @@ def run(*arguments):
 def test_the_readmes_tables_are_those_of_the_csvs():
     readme = (ROOT / 'README.md').read_text()
     tables = re.findall(r'<!-- (\S+\.csv) -->\n(.*?)\n<!-- end -->', readme, re.S)
-    assert len(tables) == 3
+    assert len(tables) == 6
     for path, table in tables:
         assert table == markdown([ROOT / path]), f'{path}: make the table anew'
 
@@ -98,6 +102,8 @@ def test_pairs_compares_every_form(monkeypatch, tmp_path, capsys):
         2,
         '--forms',
         'exact',
+        'axial',
+        'torch',
         'written_out',
         'products',
         '--device',
@@ -105,8 +111,54 @@ def test_pairs_compares_every_form(monkeypatch, tmp_path, capsys):
         '--out',
         out,
     )
-    rows = markdown([out]).splitlines()
-    assert [row.split(' | ')[2] for row in rows[2:5]] == ['exact', 'written out', 'products']
+    rows = [row.split(' | ')[2] for row in markdown([out]).splitlines() if '3×3' in row]
+    expected = ['exact', 'axial', 'torch', 'written out', 'products']
+    if not hasattr(torch.nn.functional, 'linear_cross_entropy'):
+        expected.remove('torch')
+        assert 'has no linear_cross_entropy: form torch is left out' in capsys.readouterr().out
+    assert rows == expected
+
+
+def test_a_torch_without_its_own_form_says_so(monkeypatch, tmp_path, capsys):
+    monkeypatch.delattr(torch.nn.functional, 'linear_cross_entropy', raising=False)
+    out = tmp_path / 'pairs.csv'
+    where = '--grids', 2, '--batch-sizes', 1, '--rounds', 1, '--device', 'cpu', '--out', out
+    run('pairs', '--forms', 'torch', 'products', *where)
+    lines = capsys.readouterr().out.splitlines()
+    assert lines[0].endswith('has no linear_cross_entropy: form torch is left out')
+    assert [row.split(' | ')[2] for row in markdown([out]).splitlines()[2:3]] == ['products']
+
+
+@pytest.mark.skipif(
+    not hasattr(torch.nn.functional, 'linear_cross_entropy'), reason='needs torch 2.13'
+)
+def test_torchs_form_is_the_same_loss():
+    torch.manual_seed(0)
+    head = RelativePositionalLabelHead(8, 3).double()
+    tokens = torch.randn(2, 9, 8, dtype=torch.float64, requires_grad=True)
+    (loss,) = forms.torch_form(
+        tokens[..., :4],
+        tokens[..., 4:],
+        *relative_codes((3, 3)),
+        head.fc1,
+        [head.fc2, head.classifier],
+    )
+    expected = head.loss(PatchTokens(tokens, (3, 3)))['loss_rpl'] / head.loss_weight
+    torch.testing.assert_close(loss, expected)
+    torch.testing.assert_close(*(torch.autograd.grad(x, tokens) for x in (loss, expected)))
+
+
+def test_forms_that_would_not_fit_are_left_out():
+    assert forms.gigabytes('exact', 24, 100) == forms.gigabytes('axial', 24, 100) == 0
+    assert forms.gigabytes('torch', 14, 1) == pytest.approx(38416 * 384 * 4e-9)
+    assert forms.gigabytes('written_out', 14, 1) == pytest.approx(38416 * 729 * 4e-9)
+
+
+@pytest.mark.parametrize('label', ['', 'apl_', 'rpl_', 'axial_'])
+def test_the_small_models_of_the_benchmark_train_a_step(label):
+    args = command.parse_args(['step', 'a.py', 'b.py', '--device', 'cpu'])
+    step = training_step(load(str(ROOT / f'benchmarks/vit-96_{label}32px.py')), args)
+    assert step()['loss'].isfinite()
 
 
 @pytest.mark.parametrize('device, chosen', [('cuda', []), ('cuda:1', ['cuda:1'])])

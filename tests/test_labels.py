@@ -4,11 +4,15 @@ import torch
 from poslabel_mm.errors import UserError
 from poslabel_mm.tokens.labels import (
     absolute_labels,
+    axial_codes,
+    axial_offsets,
     num_absolute,
+    num_axial,
     num_relative,
     patch_centres,
     relative_codes,
     relative_labels,
+    relative_offsets,
     to_grid_shape,
 )
 
@@ -106,3 +110,23 @@ def test_centres_lie_between_the_sides_of_the_image():
         [[0.5, 5 / 3 - 1]],
         [[-0.5, 1 / 3 - 1]],
     ]
+
+
+@pytest.mark.parametrize('grid', GRIDS)
+@pytest.mark.parametrize('with_indices', [False, True])
+def test_axial_codes_add_up_to_both_offsets(grid, with_indices):
+    H, W = grid
+    indices = torch.randint(H * W, (2, 3)) if with_indices else None
+    query, key = axial_codes(grid, indices)
+    labels = query.unsqueeze(-2) + key.unsqueeze(-3)
+    assert labels.dtype == torch.int64
+    assert (labels >= 0).all() and (labels < torch.tensor(num_axial(grid))).all()
+    offsets = axial_offsets(labels, grid)
+    assert torch.equal(offsets, relative_offsets(relative_labels(grid, indices), grid))
+    places = indices if with_indices else torch.arange(H * W)
+    for place, offset in zip((places // W, places % W), offsets.unbind(-1)):
+        assert torch.equal(offset, place[..., :, None] - place[..., None, :])
+
+
+def test_numbers_of_axial_classes():
+    assert num_axial((14, 14)) == (27, 27) and num_axial((1, 40)) == (1, 79)

@@ -164,9 +164,12 @@ def keys(path, options):
     return {f'{path}.{option}' for option in options}
 
 
-@fuzz(150, apl=some(APL), rpl=some(RPL))
-def test_heads_of_a_classifier(apl, rpl):
-    cfg = classifier([apl_head(**apl), rpl_head(**rpl)])
+RELATIVE = st.sampled_from(['RelativePositionalLabelHead', 'AxialRelativeLabelHead'])
+
+
+@fuzz(150, apl=some(APL), rpl=some(RPL), name=RELATIVE)
+def test_heads_of_a_classifier(apl, rpl, name):
+    cfg = classifier([apl_head(**apl), rpl_head(**rpl) | dict(type=f'poslabel_mm.{name}')])
     trains_or_is_refused(
         cfg, batch(), keys('model.pos_head.0', APL) | keys('model.pos_head.1', RPL)
     )

@@ -1,7 +1,6 @@
 """The chunked pairwise cross-entropy equals the written-out form, in every gradient."""
 
 import copy
-import sys
 
 import pytest
 import torch
@@ -10,8 +9,8 @@ from torch import nn
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils.checkpoint import checkpoint
 
-from poslabel_mm.models.losses import draw_keys, pairwise_cross_entropy
-from poslabel_mm.tokens.labels import num_relative, relative_codes
+from poslabel_mm.models.losses import draw_keys, pairwise_cross_entropy, pairwise_logits
+from poslabel_mm.tokens.labels import axial_codes, num_axial, num_relative, relative_codes
 
 pytestmark = pytest.mark.computes
 
@@ -30,10 +29,12 @@ class Problem(nn.Module):
         num_keys=None,
         dtype=torch.float64,
         bias=True,
+        axial=False,
     ):
         super().__init__()
         torch.manual_seed(0)
-        classes = num_relative(grid)
+        classes = sum(num_axial(grid)) if axial else num_relative(grid)
+        self.groups = dict(group_sizes=num_axial(grid)) if axial else {}
         self.fc1 = nn.Linear(2 * channels, hidden, bias=bias)
         self.fc2 = nn.Linear(hidden, feat, bias=bias)
         self.classifier = nn.Linear(feat, classes, bias=bias)
@@ -41,16 +42,20 @@ class Problem(nn.Module):
         visible = None
         if num_visible is not None:
             visible = torch.stack([torch.randperm(N)[:num_visible] for _ in range(batch)])
-        query_code, key_code = relative_codes(grid, visible)
-        self.codes = query_code, key_code[..., :num_keys]
+        query_code, key_code = (axial_codes if axial else relative_codes)(grid, visible)
+        if num_keys is not None:
+            key_code = key_code[:num_keys]
+        self.codes = query_code, key_code
         self.query, self.key = (
-            nn.Parameter(torch.randn(batch, code.size(-1), channels)) for code in self.codes
+            nn.Parameter(torch.randn(batch, code.size(0 if visible is None else 1), channels))
+            for code in self.codes
         )
         self.to(dtype)
 
     def forward(self, loss=pairwise_cross_entropy, **kwargs):
         codes = [code.to(self.query.device) for code in self.codes]
-        return loss(self.query, self.key, *codes, self.fc1, [self.fc2, self.classifier], **kwargs)
+        linears = [self.fc2, self.classifier]
+        return loss(self.query, self.key, *codes, self.fc1, linears, **self.groups, **kwargs)
 
     def results(self, loss=pairwise_cross_entropy, autocast=None, **kwargs):
         """Loss, accuracy, gradients by name; backward outside of autocast, as torch advises."""
@@ -113,6 +118,11 @@ class Recorder(TorchDispatchMode):
         dict(feat=2),
         dict(hidden=5, feat=9),
         dict(bias=False),
+        dict(axial=True),
+        dict(axial=True, grid=(1, 7)),
+        dict(axial=True, grid=(7, 1), num_visible=4),
+        dict(axial=True, hidden=5, feat=9, num_keys=4),
+        dict(axial=True, grid=(8, 9), batch=1, bias=False),
     ],
 )
 # 450 pairs are two images of 15 x 15: five of them leave a last chunk of one.
@@ -147,7 +157,9 @@ def test_any_number_of_linears(num_linears):
     assert_same(results[1], results[0], **EXACT)
 
 
-@pytest.mark.parametrize('kwargs', [dict(), dict(num_visible=5)])
+@pytest.mark.parametrize(
+    'kwargs', [dict(), dict(num_visible=5), dict(axial=True), dict(axial=True, num_visible=5)]
+)
 @pytest.mark.parametrize('pairs', [None, 1, 2, 11, 30])
 @on_every_device
 def test_drawn_keys_equal_the_written_out_form(kwargs, pairs, device):
@@ -161,8 +173,9 @@ def test_drawn_keys_equal_the_written_out_form(kwargs, pairs, device):
     )
 
 
-def test_gradcheck():
-    problem = Problem(grid=(2, 3), channels=3, hidden=4, feat=4)
+@pytest.mark.parametrize('axial', [False, True])
+def test_gradcheck(axial):
+    problem = Problem(grid=(2, 3), channels=3, hidden=4, feat=4, axial=axial)
     names, tensors = zip(*problem.named_parameters())
 
     def loss(*tensors):
@@ -184,19 +197,20 @@ def test_gradcheck():
         ('query', 'key', 'fc1', 'classifier'),
     ],
 )
-def test_frozen_parts_get_no_gradient_and_change_no_other(frozen):
-    problem = Problem()
+@pytest.mark.parametrize('axial', [False, True])
+def test_frozen_parts_get_no_gradient_and_change_no_other(frozen, axial):
+    problem = Problem(axial=axial)
     for name in frozen:
         getattr(problem, name).requires_grad_(False)
     assert_same(problem.results(), problem.results(written_out), **EXACT)
 
 
 @pytest.mark.parametrize('drawn', [False, True])
-def test_memory_grows_neither_with_the_batch_nor_with_the_grid(drawn, monkeypatch):
-    module = sys.modules[pairwise_cross_entropy.__module__]
-    monkeypatch.setitem(module.CHUNK_BYTES, 'cpu', 20_000)
+@pytest.mark.parametrize('axial', [False, True])
+def test_memory_grows_neither_with_the_batch_nor_with_the_grid(drawn, axial, monkeypatch):
+    monkeypatch.setitem(pairwise_logits.CHUNK_BYTES, 'cpu', 20_000)
     for batch, side in (1, 4), (8, 4), (2, 8):
-        problem = Problem(grid=(side, side), batch=batch, dtype=torch.float32)
+        problem = Problem(grid=(side, side), batch=batch, dtype=torch.float32, axial=axial)
         N = side * side
         index = draw_keys(batch, N, N, 3, torch.Generator()) if drawn else None
         with Recorder() as recorder:
@@ -256,15 +270,17 @@ def test_scaled_and_accumulated_gradients():
     assert_same({k: p.grad for k, p in problem.named_parameters()}, expected, **EXACT)
 
 
-def test_large_logits_stay_finite():
-    problem = Problem(dtype=torch.float32)
+@pytest.mark.parametrize('axial', [False, True])
+def test_large_logits_stay_finite(axial):
+    problem = Problem(dtype=torch.float32, axial=axial)
     with torch.no_grad():
         problem.classifier.weight *= 1e4
     assert_same(problem.results(), problem.results(written_out), rtol=1e-4, atol=1e-4)
 
 
 @pytest.mark.parametrize('dtype', [torch.float32, torch.float64])
-def test_improbable_classes_give_no_denormal_numbers(dtype):
+@pytest.mark.parametrize('axial', [False, True])
+def test_improbable_classes_give_no_denormal_numbers(dtype, axial):
     """A CPU multiplies those tens of times more slowly."""
 
     class Products(TorchDispatchMode):
@@ -278,7 +294,7 @@ def test_improbable_classes_give_no_denormal_numbers(dtype):
                     self.number += 1
             return func(*args, **(kwargs or {}))
 
-    problem = Problem(grid=(5, 5), dtype=dtype)
+    problem = Problem(grid=(5, 5), dtype=dtype, axial=axial)
     with torch.no_grad():
         problem.classifier.weight *= 200 if dtype == torch.float32 else 2000
     expected = problem.results(written_out)
@@ -308,9 +324,14 @@ def relative_error(got, expected):
 @pytest.mark.parametrize('dtype', [torch.bfloat16, torch.float16])
 @pytest.mark.parametrize('drawn', [False, True])
 @pytest.mark.parametrize('size', [1, 0.01])
+@pytest.mark.parametrize('axial', [False, True])
 @on_every_device
-def test_autocast_is_as_close_to_float64_as_the_written_out_form(dtype, drawn, size, device):
-    problem = Problem(grid=(6, 7), channels=16, hidden=16, feat=16, dtype=torch.float32)
+def test_autocast_is_as_close_to_float64_as_the_written_out_form(
+    dtype, drawn, size, axial, device
+):
+    problem = Problem(
+        grid=(6, 7), channels=16, hidden=16, feat=16, dtype=torch.float32, axial=axial
+    )
     with torch.no_grad():
         for tensor in problem.query, problem.key, problem.fc1.bias:
             tensor *= size
@@ -346,10 +367,9 @@ def test_autocast_log_sum_exp_is_float32():
 def test_autocast_leaves_the_fold_alone():
     problem = Problem(dtype=torch.float32)
     linears = [problem.fc2, problem.classifier]
-    module = sys.modules[pairwise_cross_entropy.__module__]
-    expected = module._fold(linears)
+    expected = pairwise_logits.fold(linears, 1)
     with torch.autocast('cpu', torch.bfloat16):
-        for got, value in zip(module._fold(linears), expected):
+        for got, value in zip(pairwise_logits.fold(linears, 1), expected):
             torch.testing.assert_close(got, value, rtol=0, atol=0)
 
 
@@ -428,7 +448,7 @@ def mean_loss(problem, function):
             self.problem = problem
 
         def forward(self, query, key):
-            return function(query, key, *arguments)[0]
+            return function(query, key, *arguments, **problem.groups)[0]
 
     loss = Loss()
 
@@ -455,8 +475,9 @@ TRANSFORMS = dict(
 
 
 @pytest.mark.parametrize('transform', TRANSFORMS)
-def test_torch_func(transform):
-    problem = Problem()
+@pytest.mark.parametrize('axial', [False, True])
+def test_torch_func(transform, axial):
+    problem = Problem(axial=axial)
     query = torch.stack([problem.query, 2 * problem.query, problem.query + 1]).detach()
     key = torch.stack([problem.key, problem.key - 1, problem.key / 2]).detach()
     got, expected = (
@@ -583,6 +604,19 @@ def test_a_key_image_too_many_is_named():
             *problem.codes,
             problem.fc1,
             [problem.fc2, problem.classifier],
+        )
+
+
+def test_bad_groups_are_named():
+    problem = Problem(axial=True)  # 5 and 9 classes
+    arguments = problem.fc1, [problem.fc2, problem.classifier]
+    with pytest.raises(ValueError, match=r'group_sizes=\(5, 8\) for 14 logits'):
+        pairwise_cross_entropy(
+            problem.query, problem.key, *problem.codes, *arguments, group_sizes=(5, 8)
+        )
+    with pytest.raises(ValueError, match=r'query_code of shape \(15,\) .* expected \(15, 2\)'):
+        pairwise_cross_entropy(
+            problem.query, problem.key, *relative_codes((3, 5)), *arguments, group_sizes=(5, 9)
         )
 
 

@@ -115,6 +115,10 @@ def test_every_leaf_is_in_the_manifest_or_said_not_to_be():
         'vit-b_apl_384px_in1k.py',
         'vit-b_rpl_384px_in1k.py',
         'swin-b_apl-stage3_in1k.py',
+        # Labels that the paper does not have.
+        'vit-b_axial_in1k.py',
+        'mae-vit-b_axial_in1k.py',
+        'vit-b_axial_from-mae_in1k.py',
         # Of other objectives than the paper's.
         'vit-b_coord_in1k.py',
         'vit-b_nope_coord_in1k.py',

@@ -23,12 +23,18 @@ PAIRS = {
     'mae-vit-b_in1k.py': 'vit-b_from-mae_in1k.py',
     'mae-vit-b_apl_in1k.py': 'vit-b_apl_from-mae_in1k.py',
     'mae-vit-b_rpl_in1k.py': 'vit-b_rpl_from-mae_in1k.py',
+    'mae-vit-b_axial_in1k.py': 'vit-b_axial_from-mae_in1k.py',
     'mae-vit-tiny_digits.py': 'vit-tiny_from-mae_digits.py',
     'mae-vit-tiny_apl_digits.py': 'vit-tiny_apl_from-mae_digits.py',
     'mae-vit-tiny_rpl_digits.py': 'vit-tiny_rpl_from-mae_digits.py',
+    'mae-vit-tiny_axial_digits.py': 'vit-tiny_axial_from-mae_digits.py',
 }
 every_pair = pytest.mark.parametrize('pretraining, finetuning', PAIRS.items())
-LABELS = dict(apl='poslabel_mm.PositionalLabelHead', rpl='poslabel_mm.RelativePositionalLabelHead')
+LABELS = dict(
+    apl='poslabel_mm.PositionalLabelHead',
+    rpl='poslabel_mm.RelativePositionalLabelHead',
+    axial='poslabel_mm.AxialRelativeLabelHead',
+)
 
 
 def load(name):

@@ -75,7 +75,7 @@ def parse_args(argv: Sequence[str] | None = None, prog: str | None = None) -> ar
         '--max-gb',
         type=float,
         default=3.0,
-        help='leave a form out where its logits alone are larger (default 3)',
+        help='leave a form out where its logits or hidden layer alone are larger (default 3)',
     )
     memory = commands.add_parser(
         'memory', parents=[shared], help='peak MiB of one form, in this process'

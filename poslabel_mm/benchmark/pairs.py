@@ -3,7 +3,9 @@
 import argparse
 import statistics
 
-from poslabel_mm.benchmark.forms import FORMS, pair_loss
+import torch
+
+from poslabel_mm.benchmark.forms import FORMS, gigabytes, pair_loss
 from poslabel_mm.benchmark.memory import peak_of_a_process
 from poslabel_mm.benchmark.timing import machine, take_turns, write
 
@@ -11,15 +13,13 @@ __all__ = ['FORMS', 'time_pairs']
 
 
 def time_pairs(args: argparse.Namespace) -> None:
+    known = [*args.forms]
+    if 'torch' in known and not hasattr(torch.nn.functional, 'linear_cross_entropy'):
+        print(f'torch {torch.__version__} has no linear_cross_entropy: form torch is left out')
+        known.remove('torch')
     for grid in args.grids:
         for batch_size in args.batch_sizes:
-            num_classes = (2 * grid - 1) ** 2
-            logits_gb = batch_size * grid**4 * num_classes * 4 / 1e9
-            forms = [
-                form
-                for form in args.forms
-                if form not in ('written_out', 'token_loop') or logits_gb <= args.max_gb
-            ]
+            forms = [form for form in known if gigabytes(form, grid, batch_size) <= args.max_gb]
             calls = {form: pair_loss(form, grid, batch_size, args) for form in forms}
             rounds = take_turns(calls, args)
             for form in forms:

@@ -34,9 +34,9 @@ def median(rows: list[dict], name: str, digits: int) -> str:
 
 def conditions(rows: list[dict]) -> str:
     row = rows[0]
+    threads = f'{row["threads"]} thread' + 's' * (row['threads'] != '1')
     return (
-        f'{row["device"]}, {row["threads"]} threads, {row["dtype"]}, torch {row["torch"]}; '
-        'medians of the rounds'
+        f'{row["device"]}, {threads}, {row["dtype"]}, torch {row["torch"]}; medians of the rounds'
     )
 
 

@@ -7,6 +7,7 @@ from .backbones import (
 )
 from .classifiers import PositionalLabelClassifier
 from .heads import (
+    AxialRelativeLabelHead,
     OffsetRegressionHead,
     PositionalLabelHead,
     PositionRegressionHead,
@@ -18,6 +19,7 @@ from .selfsup import *  # noqa: F401,F403
 from .selfsup import __all__ as _algorithms
 
 __all__ = [
+    'AxialRelativeLabelHead',
     'OffsetRegressionHead',
     'PatchTokenNeck',
     'PositionRegressionHead',

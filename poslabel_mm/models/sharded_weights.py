@@ -44,4 +44,6 @@ def whole_linear(linear: nn.Linear) -> nn.Linear | SimpleNamespace:
         return linear.weight.clone(), None if linear.bias is None else linear.bias.clone()
 
     weight, bias = inside_forward(linear, copies)
-    return SimpleNamespace(weight=weight, bias=bias)
+    return SimpleNamespace(
+        weight=weight, bias=bias, in_features=linear.in_features, out_features=linear.out_features
+    )

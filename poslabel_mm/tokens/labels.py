@@ -34,6 +34,12 @@ def num_relative(grid_shape: GridShape) -> int:
     return (2 * H - 1) * (2 * W - 1)
 
 
+def num_axial(grid_shape: GridShape) -> tuple[int, int]:
+    """Number of row offsets and of column offsets, 2H−1 and 2W−1 (27, 27 at 14×14)."""
+    H, W = grid_shape
+    return 2 * H - 1, 2 * W - 1
+
+
 def absolute_labels(
     grid_shape: GridShape, indices: Tensor | None = None, device: str | torch.device | None = None
 ) -> Tensor:
@@ -52,6 +58,21 @@ def absolute_labels(
     if indices is None:
         return torch.arange(num_absolute(grid_shape), device=device)
     return indices.to(device=device or indices.device, dtype=torch.int64)
+
+
+def rows_and_columns(places: Tensor, grid_shape: GridShape) -> Tensor:
+    """Row and column of flattened places, in patches.
+
+    Args:
+        places (Tensor): int64 of any shape, values in [0, N).
+        grid_shape (tuple[int, int]): The patch grid (H, W).
+
+    Returns:
+        Tensor: int64, with a last dimension of 2 added: row, column.
+    """
+    W = grid_shape[1]
+    row = places.div(W, rounding_mode='floor')
+    return torch.stack([row, places - row * W], dim=-1)
 
 
 def relative_labels(
@@ -132,6 +153,57 @@ def patch_centres(
         [(2 * at + 1).to(dtype) / side - 1 for at, side in ((row, H), (place - row * W, W))],
         dim=-1,
     )
+
+
+def axial_codes(
+    grid_shape: GridShape, indices: Tensor | None = None, device: str | torch.device | None = None
+) -> tuple[Tensor, Tensor]:
+    """What each patch of a pair adds to the row and the column offset of the pair.
+
+    The relative label as two, row_i − row_j + H − 1 and col_i − col_j + W − 1, each of which is
+    query_i + key_j.
+
+    Args:
+        grid_shape (tuple[int, int]): The patch grid (H, W).
+        indices (Tensor, optional): Which patches are present, int64 of shape
+            (B, n) with values in [0, N). Defaults to None, all N in order.
+        device (torch.device | str, optional): Where to make the codes.
+            Defaults to the device of ``indices``, or torch's default.
+
+    Returns:
+        tuple[Tensor, Tensor]: int64 query and key codes, each of shape (N, 2),
+        or (B, n, 2) with indices: of the row and of the column.
+    """
+    H, W = grid_shape
+    place = rows_and_columns(absolute_labels(grid_shape, indices, device), grid_shape)
+    return torch.stack([place[..., 0] + (H - 1), place[..., 1] + (W - 1)], dim=-1), -place
+
+
+def relative_offsets(labels: Tensor, grid_shape: GridShape) -> Tensor:
+    """Row and column offsets that relative labels stand for.
+
+    Args:
+        labels (Tensor): int64 of any shape, values in [0, (2H−1)(2W−1)).
+        grid_shape (tuple[int, int]): The patch grid (H, W).
+
+    Returns:
+        Tensor: int64, with a last dimension of 2 added: row_i − row_j, col_i − col_j.
+    """
+    return axial_offsets(rows_and_columns(labels, num_axial(grid_shape)), grid_shape)
+
+
+def axial_offsets(labels: Tensor, grid_shape: GridShape) -> Tensor:
+    """Row and column offsets that axial labels stand for.
+
+    Args:
+        labels (Tensor): int64 of shape (..., 2), of the row and of the column.
+        grid_shape (tuple[int, int]): The patch grid (H, W).
+
+    Returns:
+        Tensor: int64 of the same shape: row_i − row_j, col_i − col_j.
+    """
+    H, W = grid_shape
+    return labels - labels.new_tensor([H - 1, W - 1])
 
 
 def rescaled_positions(

@@ -9,22 +9,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from poslabel_mm.tokens.labels import GridShape
-
-
-def rows_and_columns(places: Tensor, grid_shape: GridShape) -> Tensor:
-    """Row and column of flattened places, in patches.
-
-    Args:
-        places (Tensor): int64 of any shape, values in [0, N).
-        grid_shape (tuple[int, int]): The patch grid (H, W).
-
-    Returns:
-        Tensor: int64, with a last dimension of 2 added: row, column.
-    """
-    W = grid_shape[1]
-    row = places.div(W, rounding_mode='floor')
-    return torch.stack([row, places - row * W], dim=-1)
+from poslabel_mm.tokens.labels import GridShape, rows_and_columns
 
 
 class PlacePredictions(NamedTuple):

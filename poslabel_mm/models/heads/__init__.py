@@ -1,3 +1,4 @@
+from .axial_relative_label_head import AxialRelativeLabelHead
 from .offset_regression_head import OffsetRegressionHead
 from .position_regression_head import PositionRegressionHead
 from .positional_label_head import PositionalLabelHead
@@ -5,6 +6,7 @@ from .relative_positional_label_head import RelativePositionalLabelHead
 from .view_offset_head import ViewOffsetHead
 
 __all__ = [
+    'AxialRelativeLabelHead',
     'OffsetRegressionHead',
     'PositionRegressionHead',
     'PositionalLabelHead',

@@ -9,7 +9,7 @@ from poslabel_mm.models.heads.base_position_head import (
     half_channels,
     width_or,
 )
-from poslabel_mm.models.losses import KeyDraw, pairwise_cross_entropy
+from poslabel_mm.models.losses import KeyDraw, pairwise_cross_entropy, pairwise_predictions
 from poslabel_mm.registry import MODELS
 from poslabel_mm.tokens import OffsetPredictions, PatchTokens
 from poslabel_mm.tokens.labels import (
@@ -17,9 +17,9 @@ from poslabel_mm.tokens.labels import (
     absolute_labels,
     num_relative,
     relative_codes,
+    relative_offsets,
     to_grid_shape,
 )
-from poslabel_mm.tokens.predictions import rows_and_columns
 
 
 @MODELS.register_module()
@@ -64,6 +64,24 @@ class RelativePositionalLabelHead(BasePositionHead):
 
     loss_name = 'loss_rpl'
 
+    @staticmethod
+    def group_sizes(grid_shape: GridShape) -> tuple[int, ...]:
+        """Number of classes of each softmax of a pair (one here), in the order of the logits."""
+        return (num_relative(grid_shape),)
+
+    @staticmethod
+    def codes(
+        grid_shape: GridShape, indices: Tensor | None, device: torch.device
+    ) -> tuple[Tensor, Tensor]:
+        """What query and key add to the label of a pair, int64 of shape (N, G) or (B, n, G)."""
+        query, key = relative_codes(grid_shape, indices, device)
+        return query.unsqueeze(-1), key.unsqueeze(-1)
+
+    @staticmethod
+    def offsets(labels: Tensor, grid_shape: GridShape) -> Tensor:
+        """Row and column offset (..., 2) that the labels (..., G) of a pair stand for."""
+        return relative_offsets(labels.squeeze(-1), grid_shape)
+
     def __init__(
         self,
         in_channels: int,
@@ -90,7 +108,7 @@ class RelativePositionalLabelHead(BasePositionHead):
                 width,
                 hidden,
                 width_or(hidden, 'feat_channels', feat_channels),
-                num_relative(to_grid_shape(grid_size)),
+                sum(self.group_sizes(to_grid_shape(grid_size))),
             ),
             loss_weight=loss_weight,
             init_cfg=init_cfg,
@@ -143,48 +161,43 @@ class RelativePositionalLabelHead(BasePositionHead):
         loss, acc = pairwise_cross_entropy(
             tokens[..., self.query_channels],
             tokens[..., self.key_channels],
-            *relative_codes(grid_shape, indices, tokens.device),
+            *self.codes(grid_shape, indices, tokens.device),
             self.fc1,
             (self.fc2, self.classifier),
             key_index,
+            group_sizes=self.group_sizes(grid_shape),
         )
         return dict(loss_rpl=self.loss_weight * loss, rpl_acc=acc * 100)
 
     @torch.no_grad()
     def predict(self, patch_tokens: PatchTokens) -> OffsetPredictions:
-        """Predict how every ordered pair of tokens lies.
+        """Predict the offset of every ordered pair of tokens, whatever ``pairs_per_token``.
 
-        Works through the pairs of one token at a time: no tensor of the
-        logits of all pairs is made.
+        The logits are looked at chunk by chunk: memory is bounded as that of the loss is.
 
         Args:
             patch_tokens (PatchTokens): Tokens (B, n, C), their grid, and
                 their indices if not all are present.
 
         Returns:
-            OffsetPredictions: The most probable offset of each pair, and how
+            OffsetPredictions: The most probable offset of every pair, and how
             probable it is.
 
         Raises:
             UserError: As ``loss`` does.
         """
         tokens, grid_shape, indices = self.check(patch_tokens)
-        B, n, _ = tokens.shape
-        key = tokens[..., self.key_channels]
-        labels, probabilities = [], []
-        for i in range(n):
-            query = tokens[:, i : i + 1, self.query_channels].expand(B, n, -1)
-            logits = self.classifier(self.fc2(F.gelu(self.fc1(torch.cat([query, key], dim=-1)))))
-            best = logits.float().softmax(dim=-1).max(dim=-1)
-            labels.append(best.indices)
-            probabilities.append(best.values)
-        H, W = grid_shape
-        centre = torch.tensor([H - 1, W - 1], device=tokens.device)
-        offsets = rows_and_columns(torch.stack(labels, dim=1), (2 * H - 1, 2 * W - 1)) - centre
-        truth = absolute_labels(grid_shape, indices, tokens.device)
+        labels, probabilities = pairwise_predictions(
+            tokens[..., self.query_channels],
+            tokens[..., self.key_channels],
+            self.fc1,
+            (self.fc2, self.classifier),
+            self.group_sizes(grid_shape),
+        )
+        places = absolute_labels(grid_shape, indices, tokens.device)
         return OffsetPredictions(
             grid_shape,
-            truth.expand(B, n),
-            offsets.float(),
-            torch.stack(probabilities, dim=1),
+            places.expand(tokens.shape[:2]),
+            self.offsets(labels, grid_shape).float(),
+            probabilities,
         )

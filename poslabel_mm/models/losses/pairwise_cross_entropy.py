@@ -1,20 +1,19 @@
 """Cross-entropy over all ordered pairs of tokens, without ever holding all pairs.
 
-Shape letters: B images, N queries, M keys, P keys that a query is paired with (M, or fewer when
-drawn), Dq and Dk channels of a query and of a key, H outputs of the first linear, C classes. In a
-chunk: b images, n queries of each, p keys of a query, R = b·n·p pairs. A chunk is several whole
-images, several queries of an image with all their keys, or, where the pairs of one query are more
-than a chunk may hold, some of the keys of one query.
+The shape letters are those of :mod:`poslabel_mm.models.losses.pairwise_logits`: B images, N
+queries, M keys, H outputs of the first linear, C classes in G groups; in a chunk b images, n
+queries of each, p keys of a query, R = b·n·p pairs.
 
 The flow, all of it in the forward pass; the backward pass only scales the gradients:
 
-1. ``_fold``: two linears in a row become one where that saves work.
+1. ``fold``: two linears in a row become one where that saves work.
 2. ``_loss_and_grads``: the first linear of a pair is the sum of a query's part [b, N, H] and a
    key's part [b, M, H], which are computed for the tokens.
-3. ``_pairs_of_chunk``, ``_gather_``: the label of every pair, [b, n, p], and the sum of its
-   parts, [R, H].
-4. ``_forward_``: the GELU and the other linears, [R, H] to logits [R, C].
-5. ``_cross_entropy_``: the loss, and its gradient in place of the logits [R, C].
+3. ``_pairs_of_chunk``, ``gather_``: the label of every pair in every group, [G, b, n, p], and the
+   sum of its parts, [R, H].
+4. ``forward_``: the GELU and the other linears, [R, H] to logits [R, C].
+5. ``_cross_entropy_``: the loss, with a softmax for each group, and its gradient in place of the
+   logits [R, C].
 6. ``_backward_linears_``, ``_backward_pairs_``: back to [R, H], every gradient in place of its
    output. Those of the linears are summed over all pairs, those of the parts over the pairs of a
    token: [b, N, H] and [b, M, H].
@@ -26,20 +25,25 @@ Steps 3 to 6 run for every chunk of pairs, 2 and 7 for every b images, step 1 on
 import itertools
 import math
 from collections.abc import Sequence
-from types import SimpleNamespace
+from dataclasses import dataclass
 
 import torch
 from torch import Tensor, nn
-from torch.distributed.fsdp import FullyShardedDataParallel
 from torch.nn import functional as F
 
-from poslabel_mm.models.sharded_weights import inside_forward
+from poslabel_mm.models.losses.pairwise_logits import (
+    bias_of,
+    check_shapes,
+    dtype_of_products,
+    fold,
+    forward_,
+    gather_,
+    groups_of,
+    lay_out,
+    slices,
+)
+from poslabel_mm.models.sharded_weights import whole_linear
 
-# Bytes that one chunk of pairs may take: a CPU's last-level cache, or enough to fill a GPU.
-CHUNK_BYTES = {'cpu': 16 << 20, 'cuda': 512 << 20}
-# Classes are padded to this multiple: their number is always odd, which leaves the rows of the
-# logits unaligned, and matrix units handle that poorly, in half precision above all.
-CLASS_MULTIPLE = 16
 # Least probability, as a power of a dtype's smallest normal number: 1e-27 in float32, which times
 # a small weight is a normal number still.
 FLOOR_EXPONENT = 0.7
@@ -54,6 +58,7 @@ def pairwise_cross_entropy(
     linears: Sequence[nn.Linear],
     key_index: Tensor | None = None,
     pairs_per_chunk: int | None = None,
+    group_sizes: Sequence[int] | None = None,
 ) -> tuple[Tensor, Tensor]:
     """Mean cross-entropy of an MLP over every query concatenated with every key (Eqs. 7 to 9).
 
@@ -67,8 +72,10 @@ def pairwise_cross_entropy(
 
     but the first linear is applied to tokens instead of pairs, consecutive ``linears`` are
     multiplied into one where that saves work, and both loss and gradients are computed chunk by
-    chunk in the forward pass. Under autocast the matrix products take the autocast dtype;
-    log-sum-exp and all sums over pairs are float32.
+    chunk in the forward pass. With ``group_sizes`` the logits are those of several
+    classifications, one after another, each with a softmax and codes of its own, and the loss is
+    the sum of theirs. Under autocast the matrix products take the autocast dtype; log-sum-exp and
+    all sums over pairs are float32.
 
     Args:
         query (Tensor): Shape (B, N, Dq).
@@ -77,8 +84,8 @@ def pairwise_cross_entropy(
             pair (i, j) is ``query_code[i] + key_code[j]``, see
             :func:`poslabel_mm.tokens.labels.relative_codes`; it must lie in [0, C), which is not
             looked at, as that would have a GPU wait: outside of it the loss is infinite or torch
-            fails.
-        key_code (Tensor): Long, shape (M,) or (B, M).
+            fails. With ``group_sizes``: shape (N, G) or (B, N, G), a code for each group.
+        key_code (Tensor): Long, shape (M,) or (B, M); with ``group_sizes`` (M, G) or (B, M, G).
         pair_linear (nn.Linear): Dq + Dk to H, before the GELU.
         linears (Sequence[nn.Linear]): What follows the GELU, applied in turn; the last gives the C
             logits.
@@ -86,138 +93,85 @@ def pairwise_cross_entropy(
             pairs it with all M.
         pairs_per_chunk (int, optional): At most so many pairs are held at a time. Defaults to
             what fits ``CHUNK_BYTES``.
+        group_sizes (Sequence[int], optional): How many of the logits, in their order, each of G
+            groups has. Defaults to None, one group of all.
 
     Returns:
         tuple[Tensor, Tensor]: The loss, and the fraction of pairs (0 to 1, no gradient) for which
-            no class scores above the label: the accuracy, but for ties, which count as correct.
+            no class of any group scores above its label: the accuracy, but for ties, which count
+            as correct.
 
     Raises:
         ValueError: If there is no pair, or shapes or dtypes do not agree.
         RuntimeError: On differentiating twice, or in forward mode. ``torch.func.grad``, ``vjp``,
             ``jacrev`` and ``vmap`` work.
     """
-    pair_linear, *linears = map(_whole, [pair_linear, *linears])
-    _check_shapes(query, key, query_code, key_code, pair_linear, linears, key_index)
-    dtype = _dtype_of_products(query, key, [pair_linear, *linears])
+    pair_linear, *linears = map(whole_linear, [pair_linear, *linears])
+    check_shapes(query, key, pair_linear, linears, group_sizes)
+    _check_pairs(query, key, query_code, key_code, key_index, group_sizes)
+    if group_sizes is None:
+        group_sizes = (linears[-1].out_features,)
+        query_code, key_code = query_code.unsqueeze(-1), key_code.unsqueeze(-1)
     return _apply(
         linears,
-        dtype,
-        torch.is_grad_enabled(),
+        _Options(
+            dtype=dtype_of_products(query, key, [pair_linear, *linears]),
+            with_grad=torch.is_grad_enabled(),
+            group_sizes=tuple(group_sizes),
+            pairs_per_chunk=pairs_per_chunk,
+        ),
         query_code,
         key_code,
         key_index,
-        pairs_per_chunk,
         query,
         key,
         pair_linear.weight,
-        _bias(pair_linear),
+        bias_of(pair_linear),
     )
 
 
-def _whole(linear: nn.Linear) -> nn.Linear | SimpleNamespace:
-    """A linear, or what stands in for one that FSDP has sharded on its own."""
-    if not isinstance(linear, FullyShardedDataParallel):
-        return linear
+@dataclass(frozen=True)
+class _Options:
+    """What is the same for all samples of ``torch.func.vmap``."""
 
-    def copies():
-        return linear.weight.clone(), None if linear.bias is None else linear.bias.clone()
-
-    weight, bias = inside_forward(linear, copies)
-    return SimpleNamespace(
-        weight=weight, bias=bias, in_features=linear.in_features, out_features=linear.out_features
-    )
+    dtype: torch.dtype
+    with_grad: bool
+    group_sizes: tuple[int, ...]
+    pairs_per_chunk: int | None
 
 
-def _check_shapes(query, key, query_code, key_code, pair_linear, linears, key_index):
-    for name, tokens in (('query', query), ('key', key)):
-        if tokens.dim() != 3:
-            raise ValueError(
-                f'{name} of shape {tuple(tokens.shape)}: expected (images, tokens, channels)'
-            )
-    if not linears:
-        raise ValueError('linears is empty: its last linear gives the logits')
-    (B, N, Dq), (key_B, M, Dk) = query.shape, key.shape
-    if key_B != B:
-        raise ValueError(f'queries of {B} images and keys of {key_B}')
-    if 0 in (B, N, M) or key_index is not None and 0 in key_index.shape:
-        raise ValueError(f'no pairs: queries {tuple(query.shape)}, keys {tuple(key.shape)}')
-    if pair_linear.in_features != Dq + Dk:
-        raise ValueError(
-            f'the first linear takes {pair_linear.in_features} channels, '
-            f'but a query has {Dq} and a key {Dk}'
-        )
+def _check_pairs(query, key, query_code, key_code, key_index, group_sizes):
+    (B, N, _), M = query.shape, key.size(1)
+    G = () if group_sizes is None else (len(group_sizes),)
     for name, code, length in (('query', query_code, N), ('key', key_code, M)):
-        if code.shape not in ((length,), (B, length)):
+        if code.shape not in ((length, *G), (B, length, *G)):
             raise ValueError(
                 f'{name}_code of shape {tuple(code.shape)} for {B} images: '
-                f'expected {(length,)} or {(B, length)}'
+                f'expected {(length, *G)} or {(B, length, *G)}'
             )
     if key_index is not None and key_index.shape[:2] != (B, N):
         raise ValueError(
             f'key_index of shape {tuple(key_index.shape)} for {N} queries of {B} images'
         )
-
-
-def _dtype_of_products(query, key, linears):
-    tokens = {query.dtype, key.dtype}
-    weights = {linear.weight.dtype for linear in linears}
-    device = query.device.type
-    # As in torch's own layers, autocast leaves float64 alone.
-    if (
-        torch.is_autocast_enabled(device)
-        and len(weights) == 1
-        and (torch.float64 not in tokens | weights)
-    ):
-        return torch.get_autocast_dtype(device)
-    if len(tokens | weights) > 1:
-        names = [', '.join(sorted(map(str, dtypes))) for dtypes in (tokens, weights)]
-        raise ValueError(
-            f'tokens are {names[0]} and linears {names[1]}: convert them to one '
-            'dtype, or use torch.autocast (with no float64 among them)'
-        )
-    return query.dtype
-
-
-def _bias(linear: nn.Linear) -> Tensor:
-    return linear.weight.new_zeros(linear.out_features) if linear.bias is None else linear.bias
-
-
-def _fold(linears: Sequence[nn.Linear]) -> list[Tensor]:
-    """Weight and bias of each linear; two in a row become one where a pair then costs less.
-
-    Ordinary autograd differentiates that product, once a step. The last one is padded by classes
-    of next to no probability, whose weights are 0 and whose gradients go nowhere.
-    """
-    folded = []
-    with torch.autocast(linears[0].weight.device.type, enabled=False):
-        for linear in linears:
-            weight, bias = linear.weight, _bias(linear)
-            if folded:
-                (C, d), H = weight.shape, folded[-2].size(1)
-                if H * C <= d * (H + C):
-                    first_bias, first_weight = folded.pop(), folded.pop()
-                    weight, bias = weight @ first_weight, torch.addmv(bias, weight, first_bias)
-            folded += [weight, bias]
-    padding = -bias.size(0) % CLASS_MULTIPLE
-    folded[-2:] = F.pad(weight, (0, 0, 0, padding)), F.pad(bias, (0, padding), value=float('-inf'))
-    return folded
+    if key_index is not None and key_index.size(2) == 0:
+        raise ValueError(f'no pairs: key_index of shape {tuple(key_index.shape)}')
 
 
 @torch.compiler.disable
-def _apply(linears, *args):
+def _apply(linears, options, *tensors):
     # Left out of a compiled graph: tracing would unroll the loop over chunks, and have the fold's
     # backward pass run under autocast.
-    *options, query, key, weight, bias = args
-    return _differentiable(options, [query, key, weight, bias, *_fold(linears)])[:2]
+    return _differentiable(options, *tensors, *fold(linears, len(options.group_sizes)))[:2]
 
 
-def _differentiable(options, tensors, needed=None):
+def _differentiable(options, query_code, key_code, key_index, *tensors, needed=None):
     """Apply the function, with the gradients of those tensors that autograd asks for, or more."""
-    _, with_grad, *_ = options
-    needs_grad = [with_grad and tensor.requires_grad for tensor in tensors]
+    needs_grad = [options.with_grad and tensor.requires_grad for tensor in tensors]
     if needed is not None:
         needs_grad = [a or b for a, b in zip(needs_grad, needed)]
-    return _PairwiseCrossEntropy.apply(needs_grad, *options, *tensors)
+    return _PairwiseCrossEntropy.apply(
+        needs_grad, options, query_code, key_code, key_index, *tensors
+    )
 
 
 class _PairwiseCrossEntropy(torch.autograd.Function):
@@ -227,16 +181,14 @@ class _PairwiseCrossEntropy(torch.autograd.Function):
     """
 
     @staticmethod
-    def forward(
-        needs_grad, dtype, with_grad, query_code, key_code, key_index, pairs_per_chunk, *tensors
-    ):
+    def forward(needs_grad, options, query_code, key_code, key_index, *tensors):
         with torch.autocast(tensors[0].device.type, enabled=False):
             loss, accuracy, grads = _loss_and_grads(
+                options,
                 query_code,
                 key_code,
                 key_index,
-                pairs_per_chunk,
-                *[tensor.to(dtype) for tensor in tensors],
+                *[tensor.to(options.dtype) for tensor in tensors],
                 need_pairs=any(needs_grad[:4]),
                 need_linears=any(needs_grad[4:]),
             )
@@ -248,7 +200,7 @@ class _PairwiseCrossEntropy(torch.autograd.Function):
 
     @staticmethod
     def setup_context(ctx, inputs, output):
-        needs_grad, tensors = inputs[0], inputs[7:]
+        needs_grad, tensors = inputs[0], inputs[5:]
         _, accuracy, *grads = output
         ctx.dtypes = [tensor.dtype for tensor in tensors]
         ctx.save_for_backward(*[grad if needs else None for grad, needs in zip(grads, needs_grad)])
@@ -266,7 +218,7 @@ class _PairwiseCrossEntropy(torch.autograd.Function):
             None if grad is None or grad_loss is None else (grad * grad_loss).to(dtype)
             for grad, dtype in zip(ctx.saved_tensors, ctx.dtypes)
         ]
-        return None, None, None, None, None, None, None, *grads
+        return None, None, None, None, None, *grads
 
     @staticmethod
     def jvp(ctx, *tangents):
@@ -286,16 +238,16 @@ class _PairwiseCrossEntropy(torch.autograd.Function):
         results = []
         for i in range(info.batch_size):
             chosen = [select(*pair, i) for pair in zip(args, in_dims)]
-            results.append(_differentiable(chosen[:6], chosen[6:], needs_grad))
+            results.append(_differentiable(*chosen, needed=needs_grad))
         outputs = [None if values[0] is None else torch.stack(values) for values in zip(*results)]
         return tuple(outputs), tuple(None if value is None else 0 for value in outputs)
 
 
 def _loss_and_grads(
+    options,
     query_code,
     key_code,
     key_index,
-    pairs_per_chunk,
     query,
     key,
     pair_weight,
@@ -310,7 +262,8 @@ def _loss_and_grads(
     """
     (B, N, Dq), (_, M, Dk), H = query.shape, key.shape, pair_weight.size(0)
     P = M if key_index is None else key_index.size(2)
-    query_code, key_code = query_code.expand(B, N), key_code.expand(B, M)
+    G = len(options.group_sizes)
+    query_code, key_code = query_code.expand(B, N, G), key_code.expand(B, M, G)
     query_weight, key_weight = pair_weight.split([Dq, Dk], dim=1)
     weights, biases = linears[::2], linears[1::2]
 
@@ -321,23 +274,23 @@ def _loss_and_grads(
     d_linears = _zeros_like(linears, sum_dtype) if need_linears else [None] * len(linears)
 
     widths = [H, H, *map(len, biases)]  # of a pair: before the GELU, after it, of each linear
-    (b, n, p), buffers = _lay_out(query, P, widths, sum_dtype, pairs_per_chunk)
+    (b, n, p), buffers = lay_out(query, P, widths, sum_dtype, G, options.pairs_per_chunk)
 
-    for image in _slices(B, b):
+    for image in slices(B, b):
         query_part = query[image] @ query_weight.t()  # [b, N, H]
         key_part = F.linear(key[image], key_weight, pair_bias)  # [b, M, H]
         d_query_part, d_key_part = _zeros_like((query_part, key_part), sum_dtype)
-        for row, column in itertools.product(_slices(N, n), _slices(P, p)):
+        for row, column in itertools.product(slices(N, n), slices(P, p)):
             target, chosen = _pairs_of_chunk(query_code, key_code, key_index, image, row, column)
             # Drawn keys may be any of an image's.
             keys = column if chosen is None else slice(None)
-            hidden, *outputs = [buffer[: target.numel()] for buffer in buffers]
+            hidden, *outputs = [buffer[: target[0].numel()] for buffer in buffers]
             logits, outputs = outputs[-1], outputs[: len(weights) + 1]
 
-            _gather_(hidden, query_part[:, row], key_part[:, keys], chosen)  # [R, H]
-            _forward_(hidden, outputs, logits, weights, biases)  # [R, C]
+            gather_(hidden, query_part[:, row], key_part[:, keys], chosen)  # [R, H]
+            forward_(hidden, outputs, logits, weights, biases)  # [R, C]
             chunk_loss, chunk_correct, grad = _cross_entropy_(
-                logits, target.reshape(-1, 1), need_pairs or need_linears
+                logits, target, options.group_sizes, need_pairs or need_linears
             )
             loss += chunk_loss
             correct += chunk_correct
@@ -365,104 +318,46 @@ def _zeros_like(tensors: Sequence[Tensor], dtype: torch.dtype) -> list[Tensor]:
     return [torch.zeros_like(tensor, dtype=dtype) for tensor in tensors]
 
 
-def _lay_out(
-    query: Tensor,
-    P: int,
-    widths: Sequence[int],
-    sum_dtype: torch.dtype,
-    pairs_per_chunk: int | None,
-) -> tuple[tuple[int, int, int], list[Tensor]]:
-    """Shape (b, n, p) of a chunk, and buffers (R, width) that every chunk overwrites.
-
-    The softmax has one of its own where the sums are of another dtype than the outputs.
-    """
-    layout = [(width, query.dtype) for width in widths]
-    if query.dtype != sum_dtype:
-        layout.append((widths[-1], sum_dtype))
-    if not pairs_per_chunk:
-        bytes_of_pair = sum(width * dtype.itemsize for width, dtype in layout)
-        pairs_per_chunk = _default_pairs(query.device.type, bytes_of_pair)
-    B, N, _ = query.shape
-    shape = _chunk_shape(B, N, P, pairs_per_chunk)
-    R = math.prod(shape)
-    return shape, [query.new_empty(R, width, dtype=dtype) for width, dtype in layout]
-
-
-def _default_pairs(device_type: str, bytes_of_pair: int) -> int:
-    return CHUNK_BYTES.get(device_type, CHUNK_BYTES['cuda']) // bytes_of_pair
-
-
-def _chunk_shape(B: int, N: int, P: int, pairs: int) -> tuple[int, int, int]:
-    """Images, queries of an image and keys of a query in a chunk of at most so many pairs."""
-    columns = max(1, min(P, pairs))
-    rows = max(1, min(N, pairs // P))
-    images = max(1, min(B, pairs // (N * P)))
-    return images, rows, columns
-
-
-def _slices(length: int, step: int) -> list[slice]:
-    return [slice(start, min(start + step, length)) for start in range(0, length, step)]
-
-
 def _pairs_of_chunk(query_code, key_code, key_index, image, row, column):
-    """Step 3: labels (b, n, p) of a chunk's pairs and, where keys are drawn, the keys (R,).
+    """Step 3: labels (G, b, n, p) of a chunk's pairs and, where keys are drawn, the keys (R,).
 
     A drawn key's number is its place among the keys of all images of the chunk, in order.
     """
-    query_code, key_code = query_code[image, row, None], key_code[image, None]
+    query_code, key_code = query_code[image, row], key_code[image]  # [b, n, G], [b, M, G]
+    query_code, key_code = query_code.movedim(2, 0), key_code.movedim(2, 0)
     if key_index is None:
-        return query_code + key_code[:, :, column], None
+        return query_code[..., None] + key_code[:, :, None, column], None
     chosen = key_index[image, row, column]  # [b, n, p]
-    target = (query_code + key_code).gather(2, chosen)
     first_key = key_code.size(2) * torch.arange(len(chosen), device=chosen.device)  # [b]
-    return target, (chosen + first_key[:, None, None]).flatten()
+    chosen = chosen + first_key[:, None, None]
+    return query_code[..., None] + key_code.flatten(1)[:, chosen], chosen.flatten()
 
 
-def _gather_(hidden: Tensor, query_part: Tensor, key_part: Tensor, chosen: Tensor | None) -> None:
-    """Step 3: into ``hidden`` (R, H) the sum of both parts of every pair.
+def _cross_entropy_(logits: Tensor, targets: Tensor, group_sizes: Sequence[int], with_grad: bool):
+    """Step 5: summed loss, number correct, (softmax - one-hot) in place of ``logits`` (R, C).
 
     Args:
-        hidden (Tensor): The result.
-        query_part (Tensor): Shape (b, n, H).
-        key_part (Tensor): Shape (b, p, H), or (b, M, H) where keys are drawn.
-        chosen (Tensor, optional): Long (R,), the drawn keys.
+        logits (Tensor): Is overwritten.
+        targets (Tensor): Long (G, b, n, p), the label of each pair in each group.
+        group_sizes (Sequence[int]): Classes of each group.
+        with_grad (bool): Whether the gradient is wanted.
     """
-    b, n, H = query_part.shape
-    pairs = hidden.view(b, n, -1, H)  # [b, n, p, H]
-    if chosen is None:
-        torch.add(query_part[:, :, None], key_part[:, None], out=pairs)
-    else:
-        torch.index_select(key_part.flatten(0, 1), 0, chosen, out=hidden)
-        pairs.add_(query_part[:, :, None])
-
-
-def _forward_(hidden, outputs, logits, weights, biases) -> None:
-    """Step 4: into ``outputs`` the GELU of ``hidden`` (R, H) and each linear, (R, C) at last.
-
-    ``logits`` is the last output itself, or a copy of it in the dtype of the sums.
-    """
-    torch.ops.aten.gelu.out(hidden, out=outputs[0])  # [R, H]
-    for x, weight, bias, out in zip(outputs, weights, biases, outputs[1:]):
-        torch.addmm(bias, x, weight.t(), out=out)
-    if logits is not outputs[-1]:
-        logits.copy_(outputs[-1])  # [R, C]
-
-
-def _cross_entropy_(logits: Tensor, target: Tensor, with_grad: bool):
-    """Step 5: summed loss, number correct, (softmax - one-hot) in place of ``logits`` (R, C)."""
-    top = logits.amax(1, keepdim=True)  # several times cheaper than argmax on a CPU
-    target_logit = logits.gather(1, target)
-    correct = (target_logit == top).sum()
-    logits.sub_(top)
-    if logits.device.type == 'cpu':
-        # A CPU takes tens of times as long over products of denormal numbers, which is what a
-        # confident head's improbable classes give. What is added is lost in rounding.
-        logits.clamp_(min=FLOOR_EXPONENT * math.log(torch.finfo(logits.dtype).tiny))
-    normaliser = logits.exp_().sum(1, keepdim=True)
-    loss = (normaliser.log() + top - target_logit).sum()
-    if not with_grad:
-        return loss, correct, None
-    return loss, correct, logits.div_(normaliser).scatter_add_(1, target, torch.full_like(top, -1))
+    loss, correct = 0, True
+    groups = groups_of(logits, group_sizes)  # [classes of the group, R] each
+    for group, target in zip(groups, targets.reshape(len(groups), 1, -1)):  # [1, R]
+        top = group.amax(0, keepdim=True)  # several times cheaper than argmax on a CPU
+        target_logit = group.gather(0, target)
+        correct = (target_logit == top) & correct
+        group.sub_(top)
+        if logits.device.type == 'cpu':
+            # A CPU takes tens of times as long over products of denormal numbers, which is what a
+            # confident head's improbable classes give. What is added is lost in rounding.
+            group.clamp_(min=FLOOR_EXPONENT * math.log(torch.finfo(logits.dtype).tiny))
+        normaliser = group.exp_().sum(0, keepdim=True)
+        loss = loss + (normaliser.log() + top - target_logit).sum()
+        if with_grad:
+            group.div_(normaliser).scatter_add_(0, target, torch.full_like(top, -1))
+    return loss, correct.sum(), logits if with_grad else None
 
 
 def _backward_linears_(grad, outputs, weights, d_linears, need_pairs, need_linears) -> Tensor:

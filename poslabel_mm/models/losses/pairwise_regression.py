@@ -17,10 +17,9 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
+from poslabel_mm.models.losses.pairwise_logits import CHUNK_BYTES
 from poslabel_mm.models.sharded_weights import whole_linear
 
-# Bytes that one chunk of pairs may take: a CPU's last-level cache, or enough to fill a GPU.
-CHUNK_BYTES = {'cpu': 16 << 20, 'cuda': 512 << 20}
 # The sum, its GELU, and the gradients of both.
 WIDTHS_OF_PAIR = 4
 
