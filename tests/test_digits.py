@@ -93,7 +93,7 @@ def test_wrong_arguments_are_one_line(arguments, named):
     assert '\n' not in str(error.value)
 
 
-def test_without_scikit_learn_the_line_names_the_extra(monkeypatch):
+def test_without_scikit_learn_the_line_says_how_to_get_it(monkeypatch):
     monkeypatch.setitem(sys.modules, 'sklearn.datasets', None)
-    with pytest.raises(UserError, match=r'poslabel_mm\[tools\]'):
+    with pytest.raises(UserError, match='pip install scikit-learn'):
         Digits()
