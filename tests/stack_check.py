@@ -71,12 +71,12 @@ def tool(name, *args, folder):
     )
 
 
-def fork_tool(name, *args, folder):
+def fork_tool(name, *args, folder, **env):
     """The same in a fork of this process, which has imported the stack: 5 s less."""
     command = [str(ROOT / 'tools' / name), *map(str, args)]
     with tempfile.TemporaryFile('w+') as stdout, tempfile.TemporaryFile('w+') as stderr:
         process = multiprocessing.get_context('fork').Process(
-            target=_run_here, args=(command, folder, stdout.fileno(), stderr.fileno())
+            target=_run_here, args=(command, folder, env, stdout.fileno(), stderr.fileno())
         )
         process.start()
         process.join()
@@ -85,12 +85,15 @@ def fork_tool(name, *args, folder):
         return subprocess.CompletedProcess(command, process.exitcode, stdout.read(), stderr.read())
 
 
-def _run_here(command, folder, stdout, stderr):
+def _run_here(command, folder, env, stdout, stderr):
+    os.environ.update(env)
     os.dup2(stdout, 1)
     os.dup2(stderr, 2)
     sys.stdout, sys.stderr = os.fdopen(1, 'w'), os.fdopen(2, 'w')  # pytest has its own
     os.chdir(folder)
-    sys.argv, sys.path[0] = command, str(ROOT / 'tools')
+    # As Python itself does with PYTHONPATH.
+    paths = [path for path in env.get('PYTHONPATH', '').split(os.pathsep) if path]
+    sys.argv, sys.path[:1] = command, [str(ROOT / 'tools'), *paths]
     runpy.run_path(command[0], run_name='__main__')
 
 

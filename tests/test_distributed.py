@@ -10,6 +10,7 @@ from glob import glob
 
 import pytest
 import torch
+from forked import free_port, run_ranks, train_as_rank
 from selfsup_models import HEADS
 from tiny_run import make_config, make_images, train, weights, write_config
 
@@ -30,7 +31,7 @@ def _run(*command, **env):
 
 
 @pytest.mark.skipif(torch.cuda.is_available(), reason='is for CPU machines')
-def test_two_processes_equal_one_with_twice_the_batch(tmp_path):
+def test_two_processes_equal_one_with_twice_the_batch(tmp_path, monkeypatch):
     data = make_images(tmp_path / 'the images')
     # 12 images are 3 batches of 4, or of 2 times 2. No Adam: it divides the
     # rounding errors of a gradient that is 0 (of the keys' bias) by their size.
@@ -50,8 +51,8 @@ def test_two_processes_equal_one_with_twice_the_batch(tmp_path):
     (tmp_path / 'mean_loss_hook.py').write_text(MEAN_LOSS_HOOK)
     config = tmp_path / 'two processes.py'
     two.dump(config)
-    run = _run(LAUNCHER, config, 2, PYTHONPATH=str(tmp_path))
-    assert run.returncode == 0, run.stderr
+    monkeypatch.syspath_prepend(tmp_path)
+    assert run_ranks(train_as_rank, free_port(), config) == [0, 0]
     averaged = json.loads((tmp_path / 'losses.json').read_text())
     assert averaged == pytest.approx(losses, abs=1e-5)
     expected = weights(tmp_path / 'one' / 'epoch_3.pth')
@@ -63,7 +64,7 @@ def test_two_processes_equal_one_with_twice_the_batch(tmp_path):
 
 
 @pytest.mark.skipif(torch.cuda.is_available(), reason='is for CPU machines')
-def test_processes_draw_different_pairs_and_the_same_ones_again(tmp_path):
+def test_processes_draw_different_pairs_and_the_same_ones_again(tmp_path, monkeypatch):
     data = make_images(tmp_path / 'images')
     (tmp_path / 'draws_hook.py').write_text(DRAWS_HOOK)
     draws, trained = [], []
@@ -75,16 +76,9 @@ def test_processes_draw_different_pairs_and_the_same_ones_again(tmp_path):
         cfg.custom_hooks.append(dict(type='DrawsHook', path=str(path)))
         cfg.custom_imports = dict(imports=['draws_hook'])
         cfg.dump(tmp_path / f'{name}.py')
-    # Forks of one process, for six would import the stack.
-    run = _run(
-        sys.executable,
-        '-c',
-        FORKS,
-        tmp_path / 'first.py',
-        tmp_path / 'again.py',
-        PYTHONPATH=os.pathsep.join([str(tmp_path), ROOT]),
-    )
-    assert run.returncode == 0, run.stderr
+    monkeypatch.syspath_prepend(tmp_path)
+    for name in 'first', 'again':
+        assert run_ranks(train_as_rank, free_port(), tmp_path / f'{name}.py') == [0, 0]
     for name in 'first', 'again':
         draws.append(json.loads((tmp_path / f'{name}.json').read_text()))
         trained.append(weights(tmp_path / name / 'epoch_2.pth'))

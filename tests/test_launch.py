@@ -13,6 +13,7 @@ from mmengine.config import Config
 from mmengine.runner import Runner
 from mmpretrain import get_model
 from PIL import Image
+from stack_check import fork_tool
 from tiny_run import RANDOM, make_config, make_images, train, weights, write_config
 
 from poslabel_mm.engine import CPUAmpOptimWrapper
@@ -394,10 +395,8 @@ train_cfg.update(max_epochs=1)
     )
     (tmp_path / 'killer.py').write_text(KILLER)
     argv = [config, '--work-dir', str(tmp_path / 'run'), '--resume']
-    killed = subprocess.run(
-        [sys.executable, osp.join(ROOT, 'tools', 'train.py'), *argv],
-        env={**os.environ, 'PYTHONPATH': str(tmp_path), 'OMP_NUM_THREADS': '1'},
-    )
+    env = dict(PYTHONPATH=str(tmp_path), LOCAL_RANK='0')
+    killed = fork_tool('train.py', *argv, folder=tmp_path, **env)
     assert killed.returncode == -signal.SIGKILL
     monkeypatch.syspath_prepend(tmp_path)
     _call(monkeypatch, launch.train, *argv)

@@ -17,6 +17,7 @@ import numpy as np
 import pytest
 import selfsup_models
 import torch
+from forked import join_by_file, run_ranks
 from mmengine.fileio import LocalBackend
 from mmengine.hooks import Hook
 from mmengine.logging import HistoryBuffer
@@ -370,11 +371,8 @@ def test_what_was_seen_is_not_loaded(tmp_path, data, monkeypatch):
 # ------------------------------------------------------------- two processes
 
 
-def _two_processes(tmp_path, data, rank):
-    os.environ['LOCAL_RANK'] = str(rank)
-    torch.distributed.init_process_group(
-        'gloo', init_method=f'file://{tmp_path}/store', rank=rank, world_size=2
-    )
+def _two_processes(rank, tmp_path, data):
+    join_by_file(rank, tmp_path / 'store')
 
     def distributed(name):
         # Three batches an epoch for each: epochs end between two updates.
@@ -429,17 +427,7 @@ def _in_process(target, *args):
 
 @pytest.mark.skipif(torch.cuda.is_available(), reason='is for CPU machines')
 def test_two_processes_stopped_and_resumed(tmp_path, data):
-    processes = [
-        multiprocessing.get_context('fork').Process(
-            target=_in_process, args=(_two_processes, tmp_path, data, rank)
-        )
-        for rank in range(2)
-    ]
-    for process in processes:
-        process.start()
-    for process in processes:
-        process.join()
-    assert [process.exitcode for process in processes] == [0, 0]
+    assert run_ranks(_two_processes, tmp_path, data) == [0, 0]
 
 
 # ------------------------------------------------------------------ the stop

@@ -5,11 +5,13 @@ import os
 import os.path as osp
 import subprocess
 import sys
+from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
-from mmengine.config import ConfigDict
+from forked import join_by_file, run_ranks
+from mmengine.config import Config, ConfigDict
 from mmengine.runner import Runner
 from sklearn.linear_model import Ridge
 from sklearn.metrics import r2_score
@@ -333,35 +335,10 @@ def test_validation_reads_past_the_neck_of_the_heads(tmp_path, data):
 # ------------------------------------------------------------------------- two processes
 
 
-TWO = """
-import json, os, socket, sys
-import multiprocessing
-from mmengine.config import Config
-from mmengine.registry import DefaultScope
-from mmengine.runner import Runner
-from poslabel_mm.engine.cpu import start_gloo
-import mmpretrain.models, mmpretrain.datasets
-
-def test(rank, config, out, port):
-    os.environ.update(RANK=str(rank), LOCAL_RANK=str(rank), WORLD_SIZE='2', LOCAL_WORLD_SIZE='2',
-                      MASTER_ADDR='127.0.0.1', MASTER_PORT=str(port))
-    cfg = Config.fromfile(config)
-    cfg.launcher = 'pytorch'
-    start_gloo(cfg)
-    figures = Runner.from_cfg(cfg).test()
-    json.dump(figures, open(f'{out}_{rank}.json', 'w'))
-
-with socket.socket() as probe:
-    probe.bind(('127.0.0.1', 0))
-    port = probe.getsockname()[1]
-context = multiprocessing.get_context('fork')
-processes = [context.Process(target=test, args=(rank, *sys.argv[1:], port)) for rank in range(2)]
-for process in processes:
-    process.start()
-for process in processes:
-    process.join()
-    assert process.exitcode == 0
-"""
+def _test_as_rank(rank, config, store, out):
+    join_by_file(rank, store)
+    figures = Runner.from_cfg(Config.fromfile(config)).test()
+    Path(f'{out}_{rank}.json').write_text(json.dumps(figures))
 
 
 @pytest.mark.skipif(torch.cuda.is_available(), reason='is for CPU machines')
@@ -379,14 +356,8 @@ def test_two_processes_report_what_one_does(tmp_path, data):
     torch.save(dict(state_dict=runner.model.state_dict()), checkpoint)
     cfg.load_from, cfg.work_dir = str(checkpoint), str(tmp_path / 'two')
     cfg.dump(tmp_path / 'two.py')
-    done = subprocess.run(
-        [sys.executable, '-c', TWO, str(tmp_path / 'two.py'), str(tmp_path / 'figures')],
-        env={**os.environ, 'PYTHONPATH': ROOT},
-        cwd=tmp_path,
-        capture_output=True,
-        text=True,
-    )
-    assert done.returncode == 0, done.stderr
+    files = tmp_path / 'two.py', tmp_path / 'store', tmp_path / 'figures'
+    assert run_ranks(_test_as_rank, *files) == [0, 0]
     for rank in range(2):
         figures = json.loads((tmp_path / f'figures_{rank}.json').read_text())
         assert len(figures) > 12 and figures == pytest.approx(expected, abs=1e-4)

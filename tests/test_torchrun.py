@@ -10,6 +10,7 @@ from pathlib import Path
 
 import pytest
 import torch
+from forked import free_port, run_ranks, train_as_rank
 from test_parent_process import ends
 from tiny_run import make_images, write_config
 
@@ -226,9 +227,10 @@ train_dataloader.update(sampler=dict(type='DefaultSampler', shuffle=True, round_
 train_dataloader['dataset'].update(indices=9)
 """,
     )
-    process = run(TOOLS / 'dist_train.sh', config, 2, '--work-dir', tmp_path / 'run')
-    err = process.communicate()[1]
-    assert process.returncode == 1, err
+    options = '--work-dir', tmp_path / 'run'
+    statuses = run_ranks(train_as_rank, free_port(), config, *options, stderr=tmp_path / 'err')
+    err = (tmp_path / 'err').read_text()
+    assert statuses == [1, 1], err
     (line,) = (line for line in err.splitlines() if line.startswith('error: '))
     assert line.startswith('error: the processes have 2, 1 batches an epoch')
     assert 'Traceback' not in err
