@@ -38,7 +38,7 @@ def run(args: argparse.Namespace) -> int:
         for name, value in (finetuning.state().metrics or {}).items():
             print_line(f'{name}: {value:.2f}' if isinstance(value, float) else f'{name}: {value}')
 
-    return run_all(runs, Launcher(TOOLS, args.gpus, shares_batch=False), at_the_end=print_metrics)
+    return run_all(runs, Launcher(TOOLS, args.gpus), at_the_end=print_metrics)
 
 
 def chain_of(
@@ -63,8 +63,15 @@ def chain_of(
     pretraining, finetuning = (
         osp.abspath(name) if osp.isfile(name) else name for name in (pretraining, finetuning)
     )
-    first = Run(pretraining, seed, tuple(pretraining_options), work_dir)
-    second = Run(finetuning, seed, tuple(finetuning_options), work_dir, pretraining=first)
+    first = Run(pretraining, seed, tuple(pretraining_options), work_dir, shares_batch=False)
+    second = Run(
+        finetuning,
+        seed,
+        tuple(finetuning_options),
+        work_dir,
+        pretraining=first,
+        shares_batch=False,
+    )
     if first.label == second.label:
         raise UserError(f'the two configs are both named {first.label}: rename one')
     if second.cfg.get('test_dataloader') is None:

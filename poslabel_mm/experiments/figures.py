@@ -11,6 +11,7 @@ from typing import NamedTuple
 
 from poslabel_mm.engine.files import write_atomically
 from poslabel_mm.errors import UserError
+from poslabel_mm.experiments.folder_check import difference_of
 from poslabel_mm.experiments.manifest import Figure
 from poslabel_mm.experiments.results import title
 from poslabel_mm.experiments.run import Run
@@ -35,13 +36,16 @@ class Point(NamedTuple):
 
 
 def measured_points(selection: Selection, figure: Figure, seeds: Sequence[int]) -> list[Point]:
-    """What has been measured for a figure; runs that lack are left out.
+    """Read the measured values of a figure.
 
-    Of a sweep only runs that have ended count.
+    Runs that are missing or were made with other settings are left out, and of a sweep those that
+    have not ended.
     """
     found = []
     for seed in seeds:
         for config, x, run in selection.figure_runs(figure, seed):
+            if difference_of(run):
+                continue
             if figure.kind == 'curves':
                 found += [
                     Point(config, seed, epoch, y)

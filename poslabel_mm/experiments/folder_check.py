@@ -14,6 +14,9 @@ from poslabel_mm.errors import UserError
 from poslabel_mm.experiments import logs
 from poslabel_mm.experiments.settings import EXPERIMENT, comparable_settings, first_difference
 
+# Records of earlier versions lack these settings.
+ADDED = {'batch', 'images'}
+
 if TYPE_CHECKING:
     from poslabel_mm.experiments.run import Run
 
@@ -30,18 +33,38 @@ def check_folder(run: 'Run') -> None:
     if run.record() is not None and not run.is_saved() and run.metrics() is None:
         return  # it ended before there was anything to go on from
     way_out = 'move it away, or choose another --work-dir'
-    record = run.record()
-    if record is not None:
-        difference = first_difference(comparable_settings(record['settings']), run.settings())
-    elif run.dumped.is_file():
-        difference = _difference_from_dumped(run)
-    elif any(p.name not in (NAME, 'config') for p in run.folder.iterdir()):
-        raise UserError(f'{run.folder} holds files of another origin: {way_out}')
-    else:
+    if run.record() is None and not run.dumped.is_file():
+        if any(p.name not in (NAME, 'config') for p in run.folder.iterdir()):
+            raise UserError(f'{run.folder} holds files of another origin: {way_out}')
         return
+    difference = difference_of(run)
     if difference:
         raise UserError(f'{run.folder} was made with other settings, {difference}: {way_out}')
     _check_order(run, way_out)
+
+
+def difference_of(run: 'Run') -> str:
+    """Say how the settings that a folder's training was made with differ from the run's.
+
+    Returns:
+        str: The first difference. Empty without one, and without a training.
+    """
+    record = run.record()
+    if record is not None:
+        found, expected = comparable_settings(record['settings']), run.settings()
+        for key in ADDED - set(found):
+            expected.pop(key, None)
+        difference = first_difference(found, expected)
+    elif run.dumped.is_file():
+        difference = _difference_from_dumped(run)
+    else:
+        return ''
+    if difference or run.total_batch is None or 'batch' in (record or {}).get('settings', ()):
+        return difference
+    before = run.batch_so_far()
+    if before in (None, run.total_batch):
+        return ''
+    return f'batch={before} and not {run.total_batch}'
 
 
 def check_checkpoint(run: 'Run') -> None:

@@ -38,15 +38,12 @@ class Launcher(NamedTuple):
         partition (str): Of Slurm; empty to start them on this machine.
         batch_per_gpu (int, optional): Images at a time; gradients are
             accumulated up to the recipe's batch. Defaults to all of a GPU's share.
-        shares_batch (bool): Whether the recipe's batch of a shipped config is shared out over the
-            GPUs. Otherwise each process takes the config's own. Defaults to True.
     """
 
     tools: Path
     gpus: int = 1
     partition: str = ''
     batch_per_gpu: int | None = None
-    shares_batch: bool = True
 
     def train(self, run: Run) -> Command:
         """Start or resume a run.
@@ -92,29 +89,28 @@ class Launcher(NamedTuple):
         return self._python('test.py', config, checkpoint, *options)
 
     def _split(self, run: Run) -> list[str]:
-        """The recipe's batch over these GPUs, where they are not the recipe's."""
-        if run.recipe_batch is None or not self.shares_batch:
-            # The config itself says how many images a process takes at a time.
-            return [f'{BATCH}={self.batch_per_gpu}'] if self.batch_per_gpu else []
-        own, steps = run.cfg.train_dataloader.batch_size, run.accumulation
-        whole = run.recipe_batch
+        """The options that share the config's batch out over these GPUs."""
+        whole = run.total_batch
+        if whole is None:
+            return []
+        own, own_steps = run.cfg.train_dataloader.batch_size, run.accumulation
         asked = [o for o in run.options if o.partition('=')[0] in (BATCH, ACCUMULATION)]
-        if asked and (self.batch_per_gpu or own * steps * self.gpus != whole):
+        if asked and (self.batch_per_gpu or own * own_steps * self.gpus != whole):
             raise UserError(
                 f'--cfg-options {" ".join(asked)} with --gpus {self.gpus} is a batch of '
-                f'{own * steps * self.gpus} images, and that of {run.config} is {whole}: '
+                f'{own * own_steps * self.gpus} images, and that of {run.config} is {whole}: '
                 'give --batch-per-gpu N in their place'
             )
         batch = self.batch_per_gpu
         if asked:
             batch = own
         elif batch is None:
-            if whole % self.gpus:
+            if whole % (own_steps * self.gpus):
                 raise UserError(
                     f'the batch of {run.config}, {whole} images, cannot be shared '
                     f'by --gpus {self.gpus}: take a divisor'
                 )
-            batch = whole // self.gpus
+            batch = whole // (own_steps * self.gpus)
         if whole % (batch * self.gpus):
             raise UserError(
                 f'the batch of {run.config}, {whole} images, is no multiple of '
@@ -129,7 +125,7 @@ class Launcher(NamedTuple):
                 '--batch-per-gpu times --gpus'
             )
         options = [f'{BATCH}={batch}'] if batch != own else []
-        return options + ([f'{ACCUMULATION}={steps}'] if steps > 1 and not asked else [])
+        return options + ([f'{ACCUMULATION}={steps}'] if steps != own_steps else [])
 
     def _slurm(self, script: str, job: str, *arguments: str) -> Command:
         env = dict(GPUS=str(self.gpus))

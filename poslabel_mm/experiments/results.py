@@ -8,6 +8,7 @@ from pathlib import Path
 from statistics import mean, stdev
 
 from poslabel_mm.engine.files import write_atomically
+from poslabel_mm.experiments.folder_check import difference_of
 from poslabel_mm.experiments.manifest import Row, Table
 from poslabel_mm.experiments.run import Run
 from poslabel_mm.experiments.selection import Selection
@@ -84,11 +85,12 @@ def title(selection: Selection) -> str:
 
 
 def measure(selection: Selection, row: Row, seeds: Sequence[int]) -> dict[int, dict[str, float]]:
-    """Read the metrics of a row at every seed that has been tested."""
+    """Read the metrics of a row at every seed that has been tested with the row's settings."""
     found = {}
     for seed in seeds:
-        metrics = selection.row_run(row, seed).state().metrics
-        if metrics is not None:
+        run = selection.row_run(row, seed)
+        metrics = run.state().metrics
+        if metrics is not None and not difference_of(run):
             found[seed] = metrics
     return found
 

@@ -10,7 +10,7 @@ from typing import Any, NamedTuple, TextIO
 
 from mmengine.config import Config
 
-from poslabel_mm.datasets.class_folders import class_names
+from poslabel_mm.datasets.class_folders import class_names, images_by_class
 from poslabel_mm.engine.files import write_atomically
 from poslabel_mm.engine.folder_lock import is_locked, lock_folder
 from poslabel_mm.engine.hooks.last_saved import last_saved
@@ -18,10 +18,12 @@ from poslabel_mm.experiments import logs
 from poslabel_mm.experiments.folder_check import check_folder
 from poslabel_mm.experiments.scale import Scale
 from poslabel_mm.experiments.settings import (
+    accumulation_of,
     comparable_settings,
     concerns_missing_loader,
     configured,
     find_config,
+    images_a_step,
     plain_config,
     versions,
 )
@@ -72,6 +74,8 @@ class Run:
         sweep (str): ``KEY=VALUE`` of a figure's sweep, or empty.
         pretraining (Run, optional): Whose last checkpoint it starts from.
         data (str, optional): The folder of images in place of its own data, as ``--data``.
+        shares_batch (bool): Whether the processes share the config's batch. Otherwise each process
+            takes all of it. Defaults to True.
     """
 
     config: str
@@ -82,6 +86,7 @@ class Run:
     sweep: str = ''
     pretraining: 'Run | None' = None
     data: str | None = None
+    shares_batch: bool = True
 
     @property
     def folder(self) -> Path:
@@ -143,27 +148,38 @@ class Run:
         return _configured(self)
 
     @property
-    def recipe_batch(self) -> int | None:
-        """Images an optimizer step of a shipped config, on all GPUs together.
+    def total_batch(self) -> int | None:
+        """The number of images of an optimizer step, on all GPUs together.
 
-        None for a user's own config, whose batch is what a process takes at a time.
+        It is the config's ``auto_scale_lr.base_batch_size``, or else what the config makes of it
+        in a single process. None where the processes do not share the batch.
         """
-        if osp.dirname(self.config):
+        if not self.shares_batch:
             return None
         plain = plain_config(self.config, self.scale)
-        own = plain.train_dataloader.batch_size
-        return (plain.get('auto_scale_lr') or {}).get('base_batch_size', own)
+        given = (plain.get('auto_scale_lr') or {}).get('base_batch_size')
+        return given or images_a_step(plain)
 
     @property
     def accumulation(self) -> int:
         """Iterations an optimizer step, by the config and its options."""
-        return self.cfg.optim_wrapper.get('accumulative_counts', 1)
+        return accumulation_of(self.cfg)
 
     def accumulation_so_far(self) -> int | None:
         """Iterations an optimizer step of the training to be resumed; None if there is none."""
         if self.is_trained or not self.is_saved() or not self.dumped.is_file():
             return None
-        return Config.fromfile(self.dumped).optim_wrapper.get('accumulative_counts', 1)
+        return accumulation_of(Config.fromfile(self.dumped))
+
+    def batch_so_far(self) -> int | None:
+        """The number of images of an optimizer step in the training that the folder holds.
+
+        None if neither its config nor its log tells.
+        """
+        processes = logs.device(self.folder).get('processes')
+        if processes is None or not self.dumped.is_file():
+            return None
+        return images_a_step(Config.fromfile(self.dumped)) * int(processes)
 
     @property
     def dumped(self) -> Path:
@@ -220,10 +236,13 @@ class Run:
         return State(epoch, epochs, metrics, is_locked(self.folder))
 
     def settings(self) -> dict[str, Any]:
-        """What makes the run what it is, as it comes back from JSON."""
+        """The settings and the data that the run's result depends on, as JSON returns them."""
         settings = comparable_settings(self.cfg.to_dict())
+        if self.total_batch is not None:
+            settings['batch'] = self.total_batch
         if self.data is not None:
             settings['classes'] = class_names(osp.join(self.data, 'train'))
+            settings['images'] = images_by_class(self.data)
         return settings
 
     def record(self) -> dict | None:

@@ -96,6 +96,16 @@ def configured(name: str, scale: Scale, options: list[str], data: str | None = N
     return cfg
 
 
+def accumulation_of(cfg: Config) -> int:
+    """Iterations of an optimizer step."""
+    return cfg.optim_wrapper.get('accumulative_counts', 1)
+
+
+def images_a_step(cfg: Config) -> int:
+    """The number of images of an optimizer step in each process."""
+    return cfg.train_dataloader.batch_size * accumulation_of(cfg)
+
+
 def concerns_missing_loader(option: str, cfg: Config) -> bool:
     """Whether an option of the machine concerns a loader that a config lacks."""
     first, _, key = option.partition('=')[0].partition('.')
