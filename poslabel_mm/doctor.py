@@ -3,7 +3,6 @@
 The checks that do not import torch come first.
 """
 
-import argparse
 import importlib.metadata
 import importlib.util
 import os
@@ -15,8 +14,15 @@ from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
+from .arguments import Parser
 from .datasets.sources import SOURCES
-from .stack.compat import check_installed, check_stack, installed_versions, requirements
+from .stack.compat import (
+    StackError,
+    check_installed,
+    check_stack,
+    installed_versions,
+    requirements,
+)
 from .version import __version__
 
 #: Distributions that some tools or models need, and what they are needed for.
@@ -54,7 +60,7 @@ def find_stack() -> Iterator[Finding]:
     names = ', '.join(f'{name} {version}' for name, version in versions.items() if 'mm' in name)
     try:
         check_installed()
-    except ImportError as error:
+    except StackError as error:
         problem, _, mend = str(error).rpartition(': ')
         yield Finding(problem, mend.replace(', then ', ' && '), is_error=True)
         return
@@ -185,12 +191,11 @@ CHECKS: tuple[Callable[[], Iterator[Finding]], ...] = (
 
 def main(argv: Sequence[str], prog: str = 'poslabel doctor') -> int:
     """Print the report; returns 1 if poslabel_mm cannot work in this environment."""
-    parser = argparse.ArgumentParser(
-        prog=prog,
-        description='What is installed, what is wrong with it, and the command that '
-        'mends it. Ends with status 1 if poslabel_mm cannot work in this environment.',
-    )
-    parser.parse_args(argv)
+    Parser(
+        prog,
+        'What is installed, what is wrong with it, and the command that mends it.\n'
+        'Ends with status 1 if poslabel_mm cannot work in this environment.',
+    ).parse_args(argv)
     print(
         f'poslabel_mm {__version__}, Python {platform.python_version()}, {sys.executable}',
         flush=True,

@@ -213,16 +213,78 @@ def test_a_copied_config_is_the_same(capsys, tmp_path, name):
         cli_configs.copy_config(Path(config_path(name)), tmp_path / 'file')
 
 
-def test_output_into_a_closed_pipe_has_no_traceback():
+@pytest.mark.parametrize(
+    'words, status', [('list', 141), ('config vit-b_in1k', 141), ('list --help', 0)]
+)
+def test_output_into_a_closed_pipe_has_no_traceback(words, status):
+    """The reader is gone before the first line, and Python keeps the lines to the end."""
+    reader, writer = os.pipe()
+    os.close(reader)
     done = subprocess.run(
-        f'{sys.executable} -m poslabel_mm list | head -n 1; exit ${{PIPESTATUS[0]}}',
-        shell=True,
-        executable='/bin/bash',
+        [sys.executable, '-m', 'poslabel_mm', *words.split()],
         cwd=ROOT,
-        capture_output=True,
+        env={key: value for key, value in os.environ.items() if key != 'PYTHONUNBUFFERED'},
+        stdout=writer,
+        stderr=subprocess.PIPE,
         text=True,
     )
-    assert done.stderr == '' and done.returncode in (0, 141)
+    os.close(writer)
+    assert (done.returncode, done.stderr) == (status, '')
+
+
+def test_an_error_into_a_closed_pipe_is_kept():
+    """What was printed before it is lost, the error and its status are not."""
+    script = (
+        'from poslabel_mm import UserError, cli\n'
+        'def call():\n'
+        "    print('some text')\n"
+        "    raise UserError('no  such thing\\n   here')\n"
+        'raise SystemExit(cli._guarded(call))\n'
+    )
+    reader, writer = os.pipe()
+    os.close(reader)
+    done = subprocess.run(
+        [sys.executable, '-c', script],
+        cwd=ROOT,
+        env={key: value for key, value in os.environ.items() if key != 'PYTHONUNBUFFERED'},
+        stdout=writer,
+        stderr=subprocess.PIPE,
+        text=True,
+    )
+    os.close(writer)
+    assert (done.returncode, done.stderr) == (1, 'error: no  such thing here\n')
+
+
+@pytest.mark.parametrize('name', ['list', 'config', 'doctor', 'convert', 'reproduce', None])
+def test_a_wrong_option_is_one_line(capsys, name):
+    words = [name] if name else []
+    status, out, err = call(capsys, *words, '--wrong')
+    assert (status, out) == (1, '') and len(err.splitlines()) == 1
+    assert err.startswith('error: ')
+    if name not in ('config', 'convert', 'reproduce'):
+        assert 'unrecognized arguments: --wrong' in err and '--help lists the options' in err
+
+
+@pytest.mark.parametrize(
+    'error, line',
+    [
+        (compat.StackError('two stacks: pip install one'), 'two stacks: pip install one'),
+        (ModuleNotFoundError('No module', name='PIL'), 'pillow is missing: pip install pillow'),
+        (ImportError('cannot import name'), None),
+        (ImportError('a fault of the code', name='poslabel_mm.models'), None),
+        (ModuleNotFoundError('No module', name='some_module'), None),
+    ],
+)
+def test_only_what_is_not_installed_is_one_line(capsys, monkeypatch, error, line):
+    def fail(*arguments):
+        raise error
+
+    monkeypatch.setattr(cli, '_call', fail)
+    if line is None:
+        with pytest.raises(ImportError):
+            call(capsys, 'list')
+    else:
+        assert call(capsys, 'list') == (1, '', f'error: {line}\n')
 
 
 def test_an_error_gives_the_signals_back(capsys):

@@ -28,6 +28,7 @@ from poslabel_mm.experiments.settings import comparable_settings, first_differen
 from poslabel_mm.experiments.tiny import tiny_config
 from poslabel_mm.launch.child_processes import ChildProcesses
 from poslabel_mm.models import PositionalLabelHead, RelativePositionalLabelHead
+from poslabel_mm.typed_command import python_as_typed
 
 ROOT = Path(__file__).resolve().parents[1]
 PAPER = load_paper()
@@ -217,7 +218,7 @@ def shown(out):
 def test_dry_run_prints_the_commands_and_makes_nothing(call, capsys, tmp_path, monkeypatch):
     from poslabel_mm.experiments import launcher
 
-    monkeypatch.setattr(launcher, '_python', lambda: 'python')
+    monkeypatch.setattr(launcher, 'python_as_typed', lambda: 'python')
     monkeypatch.chdir(ROOT)
     folder = tmp_path / 'runs'
     arguments = ('--row', '7/mae-rpl', '--work-dir', folder, '--dry-run')
@@ -827,7 +828,7 @@ def test_stopping_says_how_to_go_on(call, capsys):
     call.children.run = stopped
     assert call('--row', '1/pe', '--row', '1/pe-apl', *TINY, '--jobs', 1) == 143
     err = capsys.readouterr().err
-    assert 'To resume: python tools/reproduce.py --row 1/pe --row 1/pe-apl' in err
+    assert f'To resume: {python_as_typed()} tools/reproduce.py --row 1/pe --row 1/pe-apl' in err
     assert 'error' not in err
     call.children.told, call.children.run = None, run
     assert call('--row', '1/pe', '--row', '1/pe-apl', *TINY) == 0

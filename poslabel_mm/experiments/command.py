@@ -16,8 +16,9 @@ import argparse
 from collections.abc import Sequence
 from pathlib import Path
 
+from poslabel_mm.arguments import Parser
 from poslabel_mm.errors import UserError
-from poslabel_mm.experiments.arguments import Parser, add_gpus, add_seeds, whole_number
+from poslabel_mm.experiments.arguments import add_gpus, add_seeds, whole_number
 from poslabel_mm.experiments.manifest import list_manifests, shipped_name
 from poslabel_mm.experiments.scale import DATA
 

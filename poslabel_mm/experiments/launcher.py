@@ -3,14 +3,13 @@
 import os
 import os.path as osp
 import shlex
-import shutil
-import sys
 from pathlib import Path
 from typing import NamedTuple
 
 from poslabel_mm.errors import UserError
 from poslabel_mm.experiments.run import Run
 from poslabel_mm.stack.config_prefix import ROOT
+from poslabel_mm.typed_command import python_as_typed
 
 # Beside the configs, in a checkout and in a wheel.
 TOOLS = ROOT.parent / 'tools'
@@ -136,24 +135,12 @@ class Launcher(NamedTuple):
         return self._script(script, self.partition, job, *arguments, **env)
 
     def _script(self, name: str, *arguments: str, **env: str) -> Command:
-        python = _python()
+        python = python_as_typed()
         path = {} if python == 'python' else dict(PYTHON=python)
         return Command(path | env, [_shortest_path(self.tools / name), *arguments])
 
     def _python(self, name: str, *arguments: str) -> Command:
-        return Command({}, [_python(), _shortest_path(self.tools / name), *arguments])
-
-
-def _python() -> str:
-    """This Python, as one would type it from here."""
-    typed = shutil.which('python')
-    return (
-        'python'
-        if typed
-        and osp.samefile(typed, sys.executable)
-        and (osp.dirname(typed) == osp.dirname(sys.executable))
-        else sys.executable
-    )
+        return Command({}, [python_as_typed(), _shortest_path(self.tools / name), *arguments])
 
 
 def _shortest_path(path: Path) -> str:

@@ -2,7 +2,6 @@
 
 import os
 import os.path as osp
-import shlex
 import signal
 import sys
 import time
@@ -20,6 +19,7 @@ from poslabel_mm.experiments.progress import Display
 from poslabel_mm.experiments.run import Run
 from poslabel_mm.launch.child_processes import ChildProcesses
 from poslabel_mm.launch.cpu_threads import bound_cores
+from poslabel_mm.typed_command import shell_line, typed_words
 
 POLL_SECONDS = 0.5
 LINE_SECONDS = 60
@@ -217,14 +217,5 @@ def last_line(path: Path) -> str:
 
 
 def typed_command() -> str:
-    """The command that this process was started with, as one would type it again.
-
-    Scripts that start this process say what the user typed in the variable
-    POSLABEL_MM_COMMAND.
-    """
-    typed = os.environ.get('POSLABEL_MM_COMMAND')
-    if typed:
-        return typed.strip()
-    if sys.argv[0].endswith('.py'):
-        return shlex.join(['python', *sys.argv])
-    return shlex.join([osp.basename(sys.argv[0]), *sys.argv[1:]])
+    """The command that this process was started with, as a line for a shell."""
+    return shell_line(typed_words(sys.argv))
