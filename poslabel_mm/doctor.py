@@ -16,15 +16,11 @@ from typing import NamedTuple
 
 from .arguments import Parser
 from .datasets.sources import SOURCES
-from .stack.compat import (
-    StackError,
-    check_installed,
-    check_stack,
-    installed_versions,
-    requirements,
-)
+from .stack.compat import StackError, check_installed, installed_versions
 from .version import __version__
 
+#: What the distributions of the MM stack hold.
+PARTS = ('mmpretrain', 'mmengine', 'mmcv')
 #: Distributions that some tools or models need, and what they are needed for.
 OPTIONAL = {
     'matplotlib': 'figures',
@@ -32,6 +28,8 @@ OPTIONAL = {
     'grad-cam': "MMPretrain's vis_cam",
     'timm': 'NesT',
 }
+#: Where PyTorch's own instructions take builds without CUDA from.
+CPU_INDEX = 'https://download.pytorch.org/whl/cpu'
 EXTRAS = {'timm': 'nest'}
 
 
@@ -83,7 +81,14 @@ def find_torch() -> Iterator[Finding]:
         try:
             versions[name] = importlib.metadata.version(name)
         except importlib.metadata.PackageNotFoundError:
-            yield Finding(f'{name} is missing', f'pip install {name}', is_error=True)
+            pass
+    is_cpu = any(version.endswith('+cpu') for version in versions.values())
+    for name in (name for name in ('torch', 'torchvision') if name not in versions):
+        # With the version of the other one pip chooses the one that goes with it.
+        kept = [f'{other}=={version.partition("+")[0]}' for other, version in versions.items()]
+        index = ' --index-url ' + CPU_INDEX if is_cpu else ''
+        mend = f'pip install {" ".join([name, *kept])}{index}'
+        yield Finding(f'{name} is missing', mend, is_error=True)
     if len(versions) < 2:
         return
     builds = {name: _cuda_of(name) for name in versions}
@@ -97,8 +102,22 @@ def find_torch() -> Iterator[Finding]:
         yield Finding(
             'this torchvision was built for CUDA and this torch for the CPU: the compiled '
             'operators of torchvision.ops do not load; poslabel_mm does not need them',
-            'pip install --force-reinstall torch torchvision',
+            _reinstall('torchvision', versions['torchvision'], 'cpu'),
         )
+
+
+def _reinstall(name: str, version: str, build: str = '') -> str:
+    """The command that installs a distribution of PyTorch again and touches no other.
+
+    Args:
+        name (str): ``'torch'`` or ``'torchvision'``.
+        version (str): The installed version, which is kept.
+        build (str): ``'cpu'`` for the index of builds without CUDA. By default, as the version
+            says after its ``+``.
+    """
+    version, _, own_build = version.partition('+')
+    index = f' --index-url {CPU_INDEX}' if 'cpu' in (build, own_build) else ''
+    return f'pip install --force-reinstall --no-deps {name}=={version}{index}'
 
 
 def _cuda_of(package: str) -> str:
@@ -140,7 +159,7 @@ def find_devices() -> Iterator[Finding]:
     except Exception as error:
         yield Finding(
             f'torch cannot be imported: {" ".join(str(error).split())}',
-            'pip install --force-reinstall torch',
+            _torch_again(),
             is_error=True,
         )
         return
@@ -161,6 +180,13 @@ def find_devices() -> Iterator[Finding]:
         )
 
 
+def _torch_again() -> str:
+    try:
+        return _reinstall('torch', importlib.metadata.version('torch'))
+    except importlib.metadata.PackageNotFoundError:
+        return 'pip install torch'
+
+
 def find_imports() -> Iterator[Finding]:
     """Whether the stack can be imported, with what poslabel_mm mends in it."""
     try:
@@ -170,13 +196,22 @@ def find_imports() -> Iterator[Finding]:
     except Exception as error:
         yield Finding(
             f'the stack cannot be imported: {" ".join(str(error).split())}',
-            f'pip install --force-reinstall {requirements(check_stack(installed_versions()))}',
+            _stack_again(error),
             is_error=True,
         )
         return
     yield Finding(
         f'mmpretrain {mmpretrain.__version__} and the models of poslabel_mm can be imported'
     )
+
+
+def _stack_again(error: Exception) -> str:
+    """The command for a stack that cannot be imported. It keeps the installed versions."""
+    pins = [f'{name}=={v}' for name, v in installed_versions().items() if 'mm' in name]
+    is_part = str(getattr(error, 'name', None)).partition('.')[0] in PARTS
+    if isinstance(error, ModuleNotFoundError) and not is_part:
+        return f'pip install {" ".join(pins)}'  # which installs what they lack
+    return f'pip install --force-reinstall --no-deps {" ".join(pins)}'
 
 
 CHECKS: tuple[Callable[[], Iterator[Finding]], ...] = (

@@ -356,10 +356,51 @@ def test_the_cuda_version_is_read_without_an_import(tmp_path, monkeypatch, line,
     assert doctor._cuda_of('somevision') == expected
 
 
-def test_doctor_names_a_torchvision_of_another_build(monkeypatch):
+@pytest.mark.parametrize(
+    'installed, mends',
+    [
+        ({}, ['pip install torch', 'pip install torchvision']),
+        ({'torch': '2.13.0'}, ['pip install torchvision torch==2.13.0']),
+        ({'torchvision': '0.28.0'}, ['pip install torch torchvision==0.28.0']),
+        (
+            {'torch': '2.13.0+cpu'},
+            ['pip install torchvision torch==2.13.0 --index-url ' + doctor.CPU_INDEX],
+        ),
+    ],
+)
+def test_doctor_without_torch_keeps_the_rest(environment, installed, mends):
+    environment.update(installed)
+    assert sorted(finding.mend for finding in errors(doctor.find_torch)) == mends
+
+
+@pytest.mark.parametrize(
+    'version, mend',
+    [
+        ('2.13.0', 'pip install --force-reinstall --no-deps torch==2.13.0'),
+        (
+            '2.13.0+cpu',
+            'pip install --force-reinstall --no-deps torch==2.13.0 --index-url '
+            + doctor.CPU_INDEX,
+        ),
+        (None, 'pip install torch'),
+    ],
+)
+def test_doctor_of_a_torch_that_cannot_be_imported(environment, monkeypatch, version, mend):
+    environment.update({'torch': version} if version else {})
+    monkeypatch.setitem(sys.modules, 'torch', None)
+    (finding,) = errors(doctor.find_devices)
+    assert finding.mend == mend
+
+
+def test_doctor_names_a_torchvision_of_another_build(environment, monkeypatch):
+    environment.update(torch='2.13.0+cpu', torchvision='0.28.0')
     monkeypatch.setattr(doctor, '_cuda_of', {'torch': '', 'torchvision': '13.0'}.get)
     findings = list(doctor.find_torch())
-    assert 'was built for CUDA' in findings[1].text and findings[1].mend.startswith('pip install ')
+    assert 'was built for CUDA' in findings[1].text
+    assert findings[1].mend == (
+        'pip install --force-reinstall --no-deps torchvision==0.28.0 '
+        '--index-url https://download.pytorch.org/whl/cpu'
+    )
     assert not findings[1].is_error  # poslabel_mm does without its operators
 
 
@@ -391,8 +432,11 @@ def test_doctor_of_a_gpu_that_torch_does_not_see(monkeypatch, is_hidden):
 def test_doctor_of_a_stack_that_cannot_be_imported(monkeypatch):
     monkeypatch.setitem(sys.modules, 'mmpretrain', None)
     (finding,) = errors(doctor.find_imports)
-    assert finding.mend.startswith('pip install --force-reinstall ')
-    assert 'mmpretrain>=' in finding.mend
+    pins = [f'{k}=={v}' for k, v in compat.installed_versions().items() if 'mm' in k]
+    assert finding.mend == 'pip install --force-reinstall --no-deps ' + ' '.join(pins)
+    # What the stack requires and does not find is installed beside it.
+    error = ModuleNotFoundError('No module', name='einops.layers')
+    assert doctor._stack_again(error) == 'pip install ' + ' '.join(pins)
 
 
 # ------------------------------------------------------------ light imports

@@ -627,6 +627,22 @@ def test_what_has_no_rows_cannot_be_run(call, study):
         call('--manifest', study, '--row', '1')
 
 
+@pytest.mark.parametrize(
+    'heads, found', [('None', 'no position head'), ("[dict(type='A'), dict(type='B')]", '2 pos')]
+)
+def test_a_figure_of_a_loss_that_no_run_will_log_is_refused(call, study, heads, found):
+    mine = study.parent / 'mine.py'
+    mine.write_text(f"_base_ = 'poslabel_mm::vit-s_folder.py'\nmodel = dict(pos_head={heads})")
+    text = STUDY.replace('[vit-s_folder.py]', '[vit-s_apl_folder.py, mine.py]')
+    study.write_text(text.replace('y: loss_cls', 'y: position_loss'))
+    arguments = ('--manifest', study, '--data', study.parent / 'photos', '--figure', 'loss')
+    with pytest.raises(UserError, match=f'figure loss: .*mine.py has {found}.*: leave'):
+        call(*arguments)
+    assert call.children.commands == [] and not Path('work_dirs').exists()
+    study.write_text(text.replace('y: loss_cls', 'y: loss_apl'))
+    assert call(*arguments, '--dry-run') == 0
+
+
 def test_a_study_is_run_on_images_of_ones_own(call, capsys, study):
     arguments = ('--manifest', study, '--table', 'depth')
     photos = study.parent / 'photos'

@@ -9,13 +9,16 @@ from pathlib import Path
 from statistics import mean, stdev
 from typing import NamedTuple
 
+from mmengine.config import Config
+
 from poslabel_mm.engine.files import write_atomically
 from poslabel_mm.errors import UserError
 from poslabel_mm.experiments.folder_check import difference_of
 from poslabel_mm.experiments.manifest import Figure
 from poslabel_mm.experiments.results import title
 from poslabel_mm.experiments.run import Run
-from poslabel_mm.experiments.selection import Selection
+from poslabel_mm.experiments.selection import DEFAULTS, Selection
+from poslabel_mm.experiments.settings import plain_config
 
 TITLE_WIDTH = 52  # characters, of an image of 6.4 inches
 POSITION_LOSSES = ('loss_apl', 'loss_rpl')
@@ -24,6 +27,30 @@ Y_TITLES = {
     'loss_cls': 'classification loss',
     'position_loss': 'position loss, end of training',
 }
+
+
+def check_figures(selection: Selection) -> None:
+    """Refuse a figure whose values its runs will not log.
+
+    Raises:
+        UserError: If ``y`` is ``position_loss`` and a config has no position head, or several.
+    """
+    for figure in selection.figures:
+        for config in figure.configs if figure.y == 'position_loss' else ():
+            heads = position_heads(plain_config(config, selection.scale))
+            if len(heads) != 1:
+                found = f'{len(heads)} position heads' if heads else 'no position head'
+                raise UserError(
+                    f'figure {figure.id}: position_loss is that of a single position head, and '
+                    f'{config} has {found}: leave the config out, or draw another y, such as '
+                    'loss_apl'
+                )
+
+
+def position_heads(cfg: Config) -> list[dict]:
+    """The position heads of a config's model."""
+    heads = cfg.model.get('pos_head') or []
+    return [heads] if isinstance(heads, dict) else list(heads)
 
 
 class Point(NamedTuple):
@@ -97,14 +124,18 @@ def logged_value(entry: dict[str, float], key: str, run: Run) -> float | None:
 
     ``loss_cls`` is what a stock classifier logs as ``loss``; ``position_loss``
     is ``loss_apl`` or ``loss_rpl`` before it is weighted, so that the values of
-    different weights compare.
+    different weights compare; a weight that follows a schedule has none.
     """
     if key == 'loss_cls':
         return entry.get(key, entry.get('loss'))
     if key == 'position_loss':
-        weight = run.cfg.model.pos_head.get('loss_weight', 0.5)
+        default = DEFAULTS['model.pos_head.loss_weight']
+        (head,) = position_heads(run.cfg)
+        weight = head.get('loss_weight', default)
         value = next((entry[name] for name in POSITION_LOSSES if name in entry), None)
-        return None if value is None or not weight else value / weight
+        if value is None or not weight or isinstance(weight, dict):
+            return None
+        return value / weight
     return entry.get(key)
 
 

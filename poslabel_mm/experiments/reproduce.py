@@ -10,7 +10,7 @@ from poslabel_mm import UserError, config_path
 from poslabel_mm.experiments import results
 from poslabel_mm.experiments.checks import data_check, problems_of
 from poslabel_mm.experiments.console import print_line
-from poslabel_mm.experiments.figures import draw
+from poslabel_mm.experiments.figures import check_figures, draw
 from poslabel_mm.experiments.folder_check import difference_of
 from poslabel_mm.experiments.launcher import TOOLS, Launcher
 from poslabel_mm.experiments.listing import print_list
@@ -114,6 +114,7 @@ def run(args: argparse.Namespace) -> int:
         return 0
     if data and not args.data and not osp.isdir(data):
         raise UserError(f'manifest {args.manifest}: its data {data} is no folder')
+    check_figures(selection)
     launcher = Launcher(TOOLS, args.gpus, args.partition or '', args.batch_per_gpu)
     runs = selection.runs(args.seeds)
     if not runs:
