@@ -9,7 +9,6 @@ import importlib
 import os
 import os.path as osp
 import shlex
-import shutil
 import signal
 import sys
 from collections.abc import Callable, Iterator, Sequence
@@ -20,7 +19,7 @@ from .arguments import Parser
 from .errors import UserError
 from .stack import compat
 from .stack.config_prefix import list_configs
-from .typed_command import VARIABLE, program_as_typed, python_as_typed
+from .typed_command import VARIABLE, poslabel_as_typed, program_as_typed, python_as_typed
 from .version import __version__
 
 CLOSED_PIPE = 141  # 128 + SIGPIPE
@@ -215,9 +214,9 @@ def _typed_words(name: str, arguments: list[str]) -> list[str]:
         return [script]
     if osp.basename(script) != '__main__.py' and typed == [name, *arguments]:
         return [program_as_typed(osp.basename(script), script), name]
-    installed = shutil.which('poslabel', path=osp.dirname(sys.executable))
+    installed = poslabel_as_typed()
     if typed != [name, *arguments] and installed:
-        return [program_as_typed('poslabel', installed), name]
+        return [installed, name]
     return [python_as_typed(), '-m', 'poslabel_mm', name]
 
 

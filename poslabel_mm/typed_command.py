@@ -35,6 +35,12 @@ def python_as_typed() -> str:
     return program_as_typed('python', sys.executable)
 
 
+def poslabel_as_typed() -> str | None:
+    """The command ``poslabel`` of this environment as a shell takes it; None without one."""
+    path = shutil.which('poslabel', path=osp.dirname(sys.executable))
+    return path and program_as_typed('poslabel', path)
+
+
 def typed_words(argv: list[str]) -> list[str]:
     """The running command, word by word, preceded by the variables that its scripts read.
 

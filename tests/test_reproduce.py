@@ -625,6 +625,11 @@ def test_what_has_no_rows_cannot_be_run(call, study):
         call('--manifest', study, '--table', 3)
     with pytest.raises(UserError, match='does not say of which table: .* such as depth/1, or'):
         call('--manifest', study, '--row', '1')
+    study.write_text('title: A study\ntables: []\n')
+    with pytest.raises(UserError, match='--row 1: the manifest has no tables with rows'):
+        call('--manifest', study, '--row', '1')
+    with pytest.raises(UserError, match='has no figure of runs 1; there are none'):
+        call('--manifest', study, '--figure', '1')
 
 
 @pytest.mark.parametrize(
@@ -683,6 +688,12 @@ def test_a_study_is_run_on_images_of_ones_own(call, capsys, study):
     os.rename(photos, study.parent / 'gone')
     with pytest.raises(UserError, match='my.yml: its data .*/photos is no folder'):
         call(*arguments)
+    with pytest.raises(UserError, match='^--data .*/nowhere is no folder'):
+        call(*arguments, '--data', 'nowhere')
+    _configured.cache_clear()  # as in another process
+    capsys.readouterr()
+    assert call(*arguments, '--list') == 0
+    assert capsys.readouterr().out.count('tested') == 2
     assert call(*arguments, '--data', study.parent / 'gone', '--dry-run') == 0
 
 

@@ -1,5 +1,6 @@
 """Whether what lies in a run's folder is that run's own, and how it is removed."""
 
+import os.path as osp
 import shutil
 from collections.abc import Iterable
 from contextlib import ExitStack
@@ -47,8 +48,11 @@ def difference_of(run: 'Run') -> str:
     """Say how the settings that a folder's training was made with differ from the run's.
 
     Returns:
-        str: The first difference. Empty without one, and without a training.
+        str: The first difference. Empty without one, without a training, and where the images are
+        not there that the settings depend on.
     """
+    if run.data is not None and not osp.isdir(run.data):
+        return ''
     record = run.record()
     if record is not None:
         found, expected = comparable_settings(record['settings']), run.settings()

@@ -168,7 +168,7 @@ def _find(items: tuple[Any, ...], id: Any, kind: str, where: str) -> Any:
     for item in items:
         if item.id == str(id):
             return item
-    known = ', '.join(str(item.id) for item in items)
+    known = ', '.join(str(item.id) for item in items) or 'none'
     raise UserError(f'{where} has no {kind} {id}; there are {known}')
 
 

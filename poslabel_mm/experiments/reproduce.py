@@ -112,8 +112,9 @@ def run(args: argparse.Namespace) -> int:
     if args.list:
         print_list(selection, selection.seeds(args.seeds))
         return 0
-    if data and not args.data and not osp.isdir(data):
-        raise UserError(f'manifest {args.manifest}: its data {data} is no folder')
+    if data and not osp.isdir(data):
+        of = '--data' if args.data else f'manifest {args.manifest}: its data'
+        raise UserError(f'{of} {osp.abspath(data)} is no folder')
     check_figures(selection)
     launcher = Launcher(TOOLS, args.gpus, args.partition or '', args.batch_per_gpu)
     runs = selection.runs(args.seeds)

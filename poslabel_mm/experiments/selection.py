@@ -147,9 +147,9 @@ def select(
             table_id, _, row_id = text.rpartition('/')
             paper.table(table_id).row(row_id)  # one of them is not there
         else:
-            example = next(
-                (name for name in named if name.endswith(f'/{text}')), next(iter(named))
-            )
+            if not named:
+                raise UserError(f'--row {text}: the manifest has no tables with rows')
+            example = next((name for name in named if name.endswith(f'/{text}')), min(named))
             raise UserError(
                 f'--row {text} does not say of which table: write TABLE/ROW, '
                 f'such as {example}, or give one --table'

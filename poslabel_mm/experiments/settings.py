@@ -70,7 +70,8 @@ def configured(name: str, scale: Scale, options: list[str], data: str | None = N
         name (str): Name or path of the config.
         scale (Scale): The size that it is run at.
         options (list[str]): ``KEY=VALUE``, as for ``--cfg-options``.
-        data (str, optional): The folder of images to use in place of its own.
+        data (str, optional): The folder of images to use in place of its own. The config keeps
+            its own where the folder is not there.
 
     Raises:
         UserError: If the options or the folder do not fit the config.
@@ -79,8 +80,9 @@ def configured(name: str, scale: Scale, options: list[str], data: str | None = N
     if wrong:
         raise UserError(f'options of {name} are KEY=VALUE pairs, got {" ".join(wrong)}')
     cfg = copy.deepcopy(plain_config(name, scale))
-    # As the tools do it: before the options are merged.
-    use_data(cfg, argparse.Namespace(config=name, data=data), LOADERS)
+    # The list of what is done needs no images.
+    if data is not None and osp.isdir(data):
+        use_data(cfg, name, data, LOADERS)  # before the options are merged, as in the tools
     parsed = argparse.Namespace(options=None)
     try:
         DictAction(['--options'], 'options')(None, parsed, options)
