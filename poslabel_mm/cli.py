@@ -40,10 +40,10 @@ NEEDED = {
 
 
 class Subcommand(NamedTuple):
-    """What ``poslabel --help`` says of a subcommand, and where it is.
+    """A subcommand: its line in ``poslabel --help``, and its function.
 
     Attributes:
-        help (str): One line.
+        help (str): The line.
         function (str): ``module:function``.
     """
 
@@ -140,7 +140,7 @@ def _as_typed(name: str, arguments: list[str]) -> Iterator[None]:
 
 
 def run_script(function: str) -> int:
-    """Run what a script of ``tools/`` is for that is no subcommand.
+    """Run a script of ``tools/`` that is no subcommand.
 
     Args:
         function (str): ``module:function``; it gets the process's arguments.
@@ -158,7 +158,7 @@ def _call(function: str, arguments: Sequence[str]) -> int:
 
 
 def _guarded(call: Callable[[], int]) -> int:
-    """The exit status of a call. A user's error is one line, and a closed pipe is none."""
+    """Return the exit status of a call. Print a user's error in one line."""
     # Until there is something to be stopped, Ctrl-C needs no traceback.
     previous = signal.signal(signal.SIGINT, lambda *_: os._exit(130))
     try:
@@ -179,7 +179,7 @@ def _guarded(call: Callable[[], int]) -> int:
 
 
 def _flushed() -> bool:
-    """Whether standard output takes what is left. `| head` reads no more, which is no error."""
+    """Write what is left of standard output; False if its reader has ended, as in `| head`."""
     try:
         sys.stdout.flush()
     except BrokenPipeError:
@@ -190,7 +190,7 @@ def _flushed() -> bool:
 
 
 def _missing(error: ImportError) -> str | None:
-    """What the environment lacks, in one line; None if the error is no such thing."""
+    """Say in one line what the environment lacks; None for an error of another kind."""
     if isinstance(error, compat.StackError):
         return str(error)
     if not isinstance(error, ModuleNotFoundError) or error.name not in NEEDED:
@@ -204,7 +204,7 @@ def _missing(error: ImportError) -> str | None:
 
 
 def _typed_words(name: str, arguments: list[str]) -> list[str]:
-    """How the subcommand was typed: by the console script, ``python -m`` or a script, its path.
+    """The words that the subcommand was typed with, or the path of a script alone.
 
     Python code that calls :func:`main` with arguments of its own has typed nothing: then it is
     the command that does the same.
@@ -221,7 +221,7 @@ def _typed_words(name: str, arguments: list[str]) -> list[str]:
 
 
 def _parse(argv: Sequence[str]) -> Subcommand | None:
-    """The subcommand; None if help or version was printed."""
+    """Find the subcommand; None if help or version was printed."""
     parser = Parser(
         'poslabel',
         'Positional labels for vision transformers: a plugin for MMPretrain.',

@@ -53,7 +53,7 @@ class Finding(NamedTuple):
 
 
 def find_stack() -> Iterator[Finding]:
-    """The MM stack: missing, doubled or out of range, and what goes with it."""
+    """Find out whether the MM stack is missing, doubled or out of range."""
     versions = installed_versions()
     names = ', '.join(f'{name} {version}' for name, version in versions.items() if 'mm' in name)
     try:
@@ -75,7 +75,7 @@ def _has_operators() -> bool:
 
 
 def find_torch() -> Iterator[Finding]:
-    """torch and torchvision, and whether they were built for each other."""
+    """Find torch and torchvision, and whether they were built for each other."""
     versions = {}
     for name in 'torch', 'torchvision':
         try:
@@ -133,7 +133,7 @@ def _cuda_of(package: str) -> str:
 
 
 def find_optional() -> Iterator[Finding]:
-    """What some tools or models need beside the stack."""
+    """Find the distributions that some tools or models need beside the stack."""
     for name, use in OPTIONAL.items():
         try:
             yield Finding(f'{name} {importlib.metadata.version(name)}: {use}')
@@ -143,7 +143,7 @@ def find_optional() -> Iterator[Finding]:
 
 
 def find_data() -> Iterator[Finding]:
-    """Data folders that the configs read, below the current folder."""
+    """Find the folders of images that the configs read, below the current folder."""
     for source in SOURCES:
         if osp.isdir(source.folder):
             yield Finding(f'{source.title} in {source.folder}')
@@ -153,7 +153,7 @@ def find_data() -> Iterator[Finding]:
 
 
 def find_devices() -> Iterator[Finding]:
-    """GPUs, as torch sees them. Takes seconds."""
+    """Find the GPUs that torch sees. It takes seconds."""
     try:
         import torch
     except Exception as error:
@@ -188,7 +188,7 @@ def _torch_again() -> str:
 
 
 def find_imports() -> Iterator[Finding]:
-    """Whether the stack can be imported, with what poslabel_mm mends in it."""
+    """Find out whether the stack can be imported, with what poslabel_mm mends in it."""
     try:
         import mmpretrain
 

@@ -49,13 +49,16 @@ def chain_of(
     pretraining_options: Sequence[str] = (),
     finetuning_options: Sequence[str] = (),
 ) -> Run:
-    """The fine-tuning of a chain; its pre-training is its ``pretraining``.
+    """Make the runs of a chain.
 
     Args:
         pretraining, finetuning (str): Names or paths of the configs.
-        seed (int): Of both runs.
+        seed (int): The seed of both runs.
         work_dir (Path): The folder of both runs.
         pretraining_options, finetuning_options (Sequence[str]): ``KEY=VALUE`` of each config.
+
+    Returns:
+        Run: The fine-tuning, whose ``pretraining`` is the other run.
 
     Raises:
         UserError: If a config cannot be read, options do not fit it, or the encoders differ.

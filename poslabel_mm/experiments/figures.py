@@ -86,7 +86,7 @@ def measured_points(selection: Selection, figure: Figure, seeds: Sequence[int]) 
 
 
 def with_common_seeds(found: Sequence[Point], asked: Sequence[int]) -> list[Point]:
-    """The points of the seeds that every place of every curve has.
+    """Keep the points of the seeds that every place of every curve has.
 
     A table may have more seeds of one place than a figure has of the others;
     means over other seeds here and there would bend the curves. Without a
@@ -220,7 +220,7 @@ def _png(selection: Selection, figure: Figure, found: Sequence[Point]) -> bytes:
 
 
 def _curve_names(selection: Selection) -> dict[str, str]:
-    """What the paper's tables call a config, the first one that has it."""
+    """The name of each config: that of the first row of the tables that has it."""
     names: dict[str, str] = {}
     for _, row in selection.rows:
         names.setdefault(row.pretrain or row.config, row.name)
@@ -228,7 +228,7 @@ def _curve_names(selection: Selection) -> dict[str, str]:
 
 
 def _seed_count(found: Sequence[Point]) -> str:
-    """Over how many seeds the means are, at every place of the curves."""
+    """The number of seeds that the points of the curves are means of, as text."""
     at: dict[tuple[str, float], int] = {}
     for point in found:
         at[point.config, point.x] = at.get((point.config, point.x), 0) + 1

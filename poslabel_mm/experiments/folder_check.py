@@ -1,4 +1,4 @@
-"""Whether what lies in a run's folder is that run's own, and how it is removed."""
+"""Checks that a run's folder holds files of that run alone, and their removal."""
 
 import os.path as osp
 import shutil
@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 
 
 def check_folder(run: 'Run') -> None:
-    """Make sure that what the folder holds is of this very run.
+    """Refuse a folder that holds files of another run.
 
     Raises:
         UserError: If other settings made it, or its test or its
@@ -72,7 +72,7 @@ def difference_of(run: 'Run') -> str:
 
 
 def check_checkpoint(run: 'Run') -> None:
-    """Make sure that the checkpoint that is needed next is still there.
+    """Refuse to go on without the checkpoint that is needed next.
 
     Raises:
         UserError: If a run has ended and its last checkpoint is gone.
@@ -86,7 +86,7 @@ def check_checkpoint(run: 'Run') -> None:
 
 
 def clear_folders(runs: Iterable['Run']) -> None:
-    """Remove what runs have left, but for the files that lock their folders.
+    """Remove the files of runs, but for those that lock their folders.
 
     Raises:
         UserError: If a folder holds files of another origin, or another process is at work in
@@ -142,7 +142,7 @@ def _check_order(run: 'Run', way_out: str) -> None:
 
 
 def _difference_from_dumped(run: 'Run') -> str:
-    """Of a run that was started by hand, with the commands of a dry run."""
+    """Compare the config that a run left which was started by hand, as by a dry run's commands."""
     dumped = Config.fromfile(run.dumped).to_dict()
     expected = {k: v for k, v in run.settings().items() if k in EXPERIMENT}
     # Models add their own defaults to what they were given.

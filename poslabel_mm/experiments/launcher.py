@@ -18,7 +18,7 @@ ACCUMULATION = 'optim_wrapper.accumulative_counts'
 
 
 class Command(NamedTuple):
-    """What is run, and what is printed of it."""
+    """A command with the variables that it is run with. As text it is a line for a shell."""
 
     env: dict[str, str]
     words: list[str]
@@ -29,12 +29,12 @@ class Command(NamedTuple):
 
 
 class Launcher(NamedTuple):
-    """How processes are started.
+    """Starts the processes of a training or a test, on this machine or through Slurm.
 
     Attributes:
         tools (Path): The folder of ``train.py`` and its scripts.
         gpus (int): Processes, one a GPU; on the CPU where there is none.
-        partition (str): Of Slurm; empty to start them on this machine.
+        partition (str): The partition of Slurm; empty to start them on this machine.
         batch_per_gpu (int, optional): Images at a time; gradients are
             accumulated up to the recipe's batch. Defaults to all of a GPU's share.
     """
@@ -45,10 +45,10 @@ class Launcher(NamedTuple):
     batch_per_gpu: int | None = None
 
     def train(self, run: Run) -> Command:
-        """Start or resume a run.
+        """The command that starts or resumes a run.
 
         Raises:
-            UserError: If its batch cannot be shared out as it is to be.
+            UserError: If its batch cannot be shared out over the processes.
         """
         options = ['--resume', *_data(run), '--cfg-options', *self._split(run), *run.all_options]
         config, folder = str(run.config_path), _shortest_path(run.folder)
@@ -60,7 +60,7 @@ class Launcher(NamedTuple):
         return self._python('train.py', config, *options)
 
     def test(self, run: Run) -> Command:
-        """Test the last checkpoint of a run; metrics in percent, as JSON."""
+        """The command that tests the last checkpoint of a run and writes its metrics as JSON."""
         options = [
             '--out',
             _shortest_path(run.metrics_path),

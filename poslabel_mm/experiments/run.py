@@ -1,4 +1,4 @@
-"""One training run in a folder of its own, and what has been done of it."""
+"""One training run in a folder of its own, and how far it has come."""
 
 import functools
 import json
@@ -21,8 +21,8 @@ from poslabel_mm.experiments.settings import (
     accumulation_of,
     comparable_settings,
     concerns_missing_loader,
+    config_file,
     configured,
-    find_config,
     images_a_step,
     plain_config,
     versions,
@@ -34,13 +34,13 @@ PREFIX = 'backbone.'  # of the encoder's weights, in a pre-training's checkpoint
 
 
 class State(NamedTuple):
-    """What has been done of a run.
+    """How far a run has come.
 
     Attributes:
-        epoch (int): The last one that is complete in what was saved.
-        epochs (int): As many as there will be; 0 if nothing was saved.
-        metrics (dict[str, float], optional): Of the test of the last epoch.
-        is_running (bool): Somebody is at work in its folder.
+        epoch (int): The last epoch that is complete in its checkpoints.
+        epochs (int): The number of all epochs; 0 without a checkpoint.
+        metrics (dict[str, float], optional): The test of the last epoch.
+        is_running (bool): Whether a process is at work in its folder.
     """
 
     epoch: int
@@ -66,13 +66,13 @@ class Run:
 
     Attributes:
         config (str): Name of a shipped config, or the path of another.
-        seed (int): Of the weights, the order and the augmentation.
-        options (tuple[str, ...]): ``KEY=VALUE``, what sets the run apart from
-            others of its config and seed.
+        seed (int): The seed of weights, order of images and augmentation.
+        options (tuple[str, ...]): Options ``KEY=VALUE`` that set the run apart from others of its
+            config and seed.
         parent (Path): The folder of all runs of this scale.
         scale (Scale): The size.
         sweep (str): ``KEY=VALUE`` of a figure's sweep, or empty.
-        pretraining (Run, optional): Whose last checkpoint it starts from.
+        pretraining (Run, optional): The run whose last checkpoint it starts from.
         data (str, optional): The folder of images in place of its own data, as ``--data``.
         shares_batch (bool): Whether the processes share the config's batch. Otherwise each process
             takes all of it. Defaults to True.
@@ -95,7 +95,7 @@ class Run:
 
     @property
     def label(self) -> str:
-        """The config, and what is swept."""
+        """The name of the config and, in a sweep, of the option and its value."""
         key, _, value = self.sweep.partition('=')
         name = Path(self.config).stem
         return f'{name}_{key.rpartition(".")[2]}={value}' if value else name
@@ -106,7 +106,7 @@ class Run:
 
     @property
     def own_options(self) -> list[str]:
-        """``KEY=VALUE`` of the experiment: without what a pre-training hands on."""
+        """The options ``KEY=VALUE`` of the experiment, without those that hand weights on."""
         options = [f'randomness.seed={self.seed}']
         options += [self.sweep] if self.sweep else []
         plain = plain_config(self.config, self.scale)
@@ -114,7 +114,7 @@ class Run:
 
     @property
     def all_options(self) -> list[str]:
-        """``KEY=VALUE`` for ``--cfg-options``, in training and test."""
+        """The options ``KEY=VALUE`` of ``--cfg-options`` in training and test."""
         seed, *others = self.own_options
         if self.pretraining is None:
             return [seed, *others]
@@ -126,14 +126,14 @@ class Run:
 
     @property
     def config_path(self) -> Path:
-        """What is trained: the shipped config, or its tiny form to be written."""
+        """The path of the config that is trained, which for a tiny form is still to be written."""
         if self.scale.data is None:
-            return Path(osp.relpath(find_config(self.config)))
+            return Path(osp.relpath(config_file(self.config)))
         return self.folder / 'config' / self.dumped.name
 
     @property
     def config_text(self) -> str | None:
-        """Of the tiny form; None at the paper's size."""
+        """The text of the tiny form's config; None at the config's own size."""
         if self.scale.data is None:
             return None
         return tiny_config(self.config, *self.scale)
@@ -162,11 +162,14 @@ class Run:
 
     @property
     def accumulation(self) -> int:
-        """Iterations an optimizer step, by the config and its options."""
+        """The number of iterations of an optimizer step, by the config and its options."""
         return accumulation_of(self.cfg)
 
     def accumulation_so_far(self) -> int | None:
-        """Iterations an optimizer step of the training to be resumed; None if there is none."""
+        """The number of iterations of an optimizer step in the training that would be resumed.
+
+        None if there is none to resume.
+        """
         if self.is_trained or not self.is_saved() or not self.dumped.is_file():
             return None
         return accumulation_of(Config.fromfile(self.dumped))
@@ -188,7 +191,7 @@ class Run:
 
     @property
     def checkpoint(self) -> Path:
-        """Of the last epoch."""
+        """The path of the last epoch's checkpoint."""
         return self.folder / f'epoch_{self.cfg.train_cfg.max_epochs}.pth'
 
     @property
@@ -197,7 +200,7 @@ class Run:
 
     @property
     def is_tested(self) -> bool:
-        """Whether it is a run that a test belongs to."""
+        """Whether the run includes a test."""
         return self.cfg.get('test_dataloader') is not None
 
     @property
@@ -222,14 +225,14 @@ class Run:
         return int(number[1]) - bool(number[2])
 
     def metrics(self) -> dict[str, float] | None:
-        """The result of the test, if there is one."""
+        """The result of the test; None without one."""
         try:
             return json.loads(self.metrics_path.read_text())
         except (OSError, ValueError):
             return None  # not there, or cut off
 
     def state(self) -> State:
-        """Read it from the folder; nothing is changed."""
+        """Read from the folder how far the run has come."""
         epoch = self.last_epoch()
         epochs = self.cfg.train_cfg.max_epochs if self.is_saved() else 0
         metrics = self.metrics() if epoch and epoch == epochs else None
@@ -246,23 +249,23 @@ class Run:
         return settings
 
     def record(self) -> dict | None:
-        """What :meth:`claim` wrote down of the run."""
+        """The settings and versions that :meth:`claim` recorded; None without a record."""
         try:
             return json.loads((self.folder / 'run.json').read_text())
         except (OSError, ValueError):
             return None
 
     def started(self) -> list[str]:
-        """When trainings began in the folder."""
+        """The times at which trainings began in the folder, as text, in order."""
         return logs.started(self.folder)
 
     # ----------------------------------------------------------------- working
 
     def claim(self) -> TextIO:
-        """Take the folder for oneself, and write down what it is for.
+        """Lock the folder, and record the run's settings and versions in it.
 
         Returns:
-            TextIO: The lock, to be passed on to who works there.
+            TextIO: The lock, to be passed on to the processes that work there.
 
         Raises:
             UserError: If another process is at work in it, or it cannot be
@@ -280,11 +283,11 @@ class Run:
     # -------------------------------------------------------------- afterwards
 
     def entries(self) -> list[dict[str, float]]:
-        """What was logged in training, a record an iteration."""
+        """The training log, a record for each iteration."""
         return logs.entries(self.folder)
 
     def machine(self) -> dict[str, str]:
-        """Versions and device of the training, as far as run and logs tell."""
+        """Versions and device of the training, as far as its record and its logs name them."""
         return dict((self.record() or {}).get('versions', {})) | logs.device(self.folder)
 
 

@@ -1,4 +1,4 @@
-"""What makes a run the run that it is, and how two of them differ."""
+"""The settings of a run, and how those of two runs differ."""
 
 import argparse
 import copy
@@ -46,8 +46,8 @@ SCOPE = '_scope_'
 AMP = ('AmpOptimWrapper', 'mmengine.AmpOptimWrapper', 'poslabel_mm.CPUAmpOptimWrapper')
 
 
-def find_config(name: str) -> str:
-    """Path of a config: a path with a folder is the user's own, a bare name is a shipped config's.
+def config_file(name: str) -> str:
+    """The path of a run's config: of the user's where it names a folder, else of a shipped one.
 
     Raises:
         UserError: If there is neither.
@@ -57,14 +57,14 @@ def find_config(name: str) -> str:
 
 @functools.cache
 def plain_config(name: str, scale: Scale) -> Config:
-    """A config without options, at the size that it is run at. Not to be changed."""
+    """The config without options, at the size that it is run at. Not to be changed."""
     if scale.data is None:
-        return Config.fromfile(find_config(name))
+        return Config.fromfile(config_file(name))
     return Config.fromstring(tiny_config(name, *scale), '.py')
 
 
 def configured(name: str, scale: Scale, options: list[str], data: str | None = None) -> Config:
-    """A config with options.
+    """Read a config and merge options into it.
 
     Args:
         name (str): Name or path of the config.
@@ -99,7 +99,7 @@ def configured(name: str, scale: Scale, options: list[str], data: str | None = N
 
 
 def accumulation_of(cfg: Config) -> int:
-    """Iterations of an optimizer step."""
+    """The number of iterations of an optimizer step."""
     return cfg.optim_wrapper.get('accumulative_counts', 1)
 
 
@@ -135,7 +135,7 @@ def versions(*distributions: str) -> dict[str, str]:
 
 
 def comparable_settings(value: Any) -> Any:
-    """Settings as they come back from JSON, without what belongs to the machine."""
+    """Convert settings to what JSON returns, without those of the machine."""
     if isinstance(value, dict):
         return {
             str(k): comparable_settings(v)
