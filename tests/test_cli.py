@@ -165,6 +165,12 @@ def test_light_commands_import_neither_torch_nor_the_stack():
         "            assert cli.main([name, '--help']) == 0\n"
         '        except SystemExit as left:\n'
         '            assert left.code == 0\n'
+        'from poslabel_mm.benchmark import command\n'
+        'with contextlib.redirect_stdout(io.StringIO()):\n'
+        '    try:\n'
+        "        command.main(['step', '--help'])\n"
+        '    except SystemExit as left:\n'
+        '        assert left.code == 0\n'
         "heavy = {'torch', 'torchvision', 'numpy', 'mmengine', 'mmcv', 'mmpretrain', 'rich'}\n"
         'print(sorted(heavy & set(sys.modules)))\n'
         'from poslabel_mm import doctor\n'
