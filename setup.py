@@ -40,7 +40,15 @@ setup(
         ]
     },
     # Neither MM stack: requiring one would overwrite a user's other one.
-    install_requires=['torch>=2.6', 'torchvision>=0.21', 'numpy', 'packaging', 'scipy'],
+    install_requires=[
+        'torch>=2.6',
+        'torchvision>=0.21',
+        'numpy',
+        'packaging',
+        'pillow',
+        'rich',
+        'scipy',
+    ],
     extras_require={
         **stacks,
         # MMSelfSup 1.0 on the openmmlab stack; it has mmcls for a base, and

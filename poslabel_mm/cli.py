@@ -5,33 +5,45 @@ only when the subcommand is called, and that imports the MM stack only when its 
 parsed: help and lists answer at once.
 """
 
-import argparse
 import importlib
 import os
 import os.path as osp
 import shlex
-import shutil
 import signal
 import sys
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from typing import NamedTuple
 
+from .arguments import Parser
 from .errors import UserError
 from .stack import compat
 from .stack.config_prefix import list_configs
+from .typed_command import VARIABLE, poslabel_as_typed, program_as_typed, python_as_typed
 from .version import __version__
 
+CLOSED_PIPE = 141  # 128 + SIGPIPE
 # What the line that says how to resume is made of.
-RESUME_VARIABLES = ('POSLABEL_MM_COMMAND', 'POSLABEL_MM_RESUME_COMMAND')
-NEEDED = ('torch', 'torchvision', 'mmengine', 'mmcv', 'mmpretrain')
+RESUME_VARIABLES = (VARIABLE, 'POSLABEL_MM_RESUME_COMMAND')
+#: Modules that only a broken environment lacks, and what installs them.
+NEEDED = {
+    'torch': 'torch',
+    'torchvision': 'torchvision',
+    'mmengine': 'mmengine',
+    'mmcv': 'mmcv',
+    'mmpretrain': 'mmpretrain',
+    'numpy': 'numpy',
+    'packaging': 'packaging',
+    'PIL': 'pillow',
+    'rich': 'rich',
+}
 
 
 class Subcommand(NamedTuple):
-    """What ``poslabel --help`` says of a subcommand, and where it is.
+    """A subcommand: its line in ``poslabel --help``, and its function.
 
     Attributes:
-        help (str): One line.
+        help (str): The line.
         function (str): ``module:function``.
     """
 
@@ -124,10 +136,10 @@ def _as_typed(name: str, arguments: list[str]) -> Iterator[None]:
     argv, environment = sys.argv, {key: os.environ.get(key) for key in RESUME_VARIABLES}
     typed = _typed_words(name, arguments)
     sys.argv = [' '.join(typed), *arguments]
-    if typed == ['python', argv[0]]:
+    if typed == [argv[0]]:
         sys.argv = argv  # and a shell script may have said what the user typed
     else:
-        os.environ['POSLABEL_MM_COMMAND'] = shlex.join([*typed, *arguments])
+        os.environ[VARIABLE] = shlex.join([*typed, *arguments])
     try:
         yield
     finally:
@@ -140,7 +152,7 @@ def _as_typed(name: str, arguments: list[str]) -> Iterator[None]:
 
 
 def run_script(function: str) -> int:
-    """Run what a script of ``tools/`` is for that is no subcommand.
+    """Run a script of ``tools/`` that is no subcommand.
 
     Args:
         function (str): ``module:function``; it gets the process's arguments.
@@ -158,69 +170,74 @@ def _call(function: str, arguments: Sequence[str]) -> int:
 
 
 def _guarded(call: Callable[[], int]) -> int:
-    """The exit status of a call; a user's mistake is one line."""
+    """Return the exit status of a call. Print a user's error in one line."""
     # Until there is something to be stopped, Ctrl-C needs no traceback.
     previous = signal.signal(signal.SIGINT, lambda *_: os._exit(130))
     try:
-        return call()
+        status = call()
     except UserError as error:
-        return _fail(f'error: {" ".join(str(error).split())}', 1)
+        status = _fail(' '.join(line.strip() for line in str(error).splitlines()))
     except ImportError as error:
         line = _missing(error)
         if line is None:
             raise
-        return _fail(f'error: {line}', 1)
+        status = _fail(line)
     except BrokenPipeError:
-        # `| head`: nothing more can be written, not by the interpreter's last flush either.
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        return 141
+        status = CLOSED_PIPE
     finally:
+        is_closed = not _flushed()
         signal.signal(signal.SIGINT, previous)
+    return status or CLOSED_PIPE * is_closed
+
+
+def _flushed() -> bool:
+    """Write what is left of standard output; False if its reader has ended, as in `| head`."""
+    try:
+        sys.stdout.flush()
+    except BrokenPipeError:
+        # For the interpreter's last flush.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return False
+    return True
 
 
 def _missing(error: ImportError) -> str | None:
-    """What the environment lacks, in one line; None if the error is no such thing."""
-    if error.name is None:
-        return str(error)  # of the check of the MM stack
+    """Say in one line what the environment lacks; None for an error of another kind."""
+    if isinstance(error, compat.StackError):
+        return str(error)
     if not isinstance(error, ModuleNotFoundError) or error.name not in NEEDED:
         return None
     try:
         compat.check_installed()
-    except ImportError as lacking:
+    except compat.StackError as lacking:
         return str(lacking)
-    return f'{error.name} is missing: pip install {error.name}'
+    name = NEEDED[error.name]
+    return f'{name} is missing: pip install {name}'
 
 
 def _typed_words(name: str, arguments: list[str]) -> list[str]:
-    """How the subcommand was typed: by the console script, ``python -m`` or a script.
+    """The words that the subcommand was typed with, or the path of a script alone.
 
     Python code that calls :func:`main` with arguments of its own has typed nothing: then it is
     the command that does the same.
     """
     script, *typed = sys.argv
     if script.endswith('.py') and typed == arguments:
-        return ['python', script]
+        return [script]
     if osp.basename(script) != '__main__.py' and typed == [name, *arguments]:
-        return [_found(osp.basename(script), script), name]
-    installed = shutil.which('poslabel', path=osp.dirname(sys.executable))
+        return [program_as_typed(osp.basename(script), script), name]
+    installed = poslabel_as_typed()
     if typed != [name, *arguments] and installed:
-        return [_found('poslabel', installed), name]
-    return [_found('python', sys.executable), '-m', 'poslabel_mm', name]
-
-
-def _found(name: str, path: str) -> str:
-    """A program's name where a shell finds this very program by it, else its path."""
-    found = shutil.which(name)
-    return name if found and osp.realpath(found) == osp.realpath(path) else path
+        return [installed, name]
+    return [python_as_typed(), '-m', 'poslabel_mm', name]
 
 
 def _parse(argv: Sequence[str]) -> Subcommand | None:
-    """The subcommand; None if help or version was printed."""
-    parser = argparse.ArgumentParser(
-        prog='poslabel',
-        formatter_class=argparse.RawDescriptionHelpFormatter,
+    """Find the subcommand; None if help or version was printed."""
+    parser = Parser(
+        'poslabel',
+        'Positional labels for vision transformers: a plugin for MMPretrain.',
         usage='%(prog)s COMMAND [ARGUMENTS]',
-        description='Positional labels for vision transformers: a plugin for MMPretrain.',
         epilog='\n'.join(
             [
                 'commands:',
@@ -246,9 +263,9 @@ def _parse(argv: Sequence[str]) -> Subcommand | None:
     return None
 
 
-def _fail(line: str, status: int) -> int:
-    print(line, file=sys.stderr, flush=True)
-    return status
+def _fail(line: str) -> int:
+    print(f'error: {line}', file=sys.stderr, flush=True)
+    return 1
 
 
 if __name__ == '__main__':

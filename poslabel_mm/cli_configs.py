@@ -1,6 +1,5 @@
 """``poslabel list`` and ``poslabel config``: the shipped configs."""
 
-import argparse
 import ast
 import difflib
 import fnmatch
@@ -8,6 +7,7 @@ import posixpath
 from collections.abc import Sequence
 from pathlib import Path
 
+from .arguments import Parser
 from .errors import UserError
 from .stack.config_prefix import PREFIX, ROOT, config_path, list_configs
 
@@ -18,9 +18,7 @@ def list_main(argv: Sequence[str], prog: str = 'poslabel list') -> int:
     Raises:
         UserError: If no name matches.
     """
-    parser = argparse.ArgumentParser(
-        prog=prog, description='The shipped configs, each with the first line of its header.'
-    )
+    parser = Parser(prog, 'The shipped configs, each with the first line of its header.')
     parser.add_argument(
         'pattern', nargs='?', default='*', help="such as '*_apl_*'; default: all of them"
     )
@@ -58,9 +56,7 @@ def config_main(argv: Sequence[str], prog: str = 'poslabel config') -> int:
     Raises:
         UserError: If there is no such config, or a file would be overwritten.
     """
-    parser = argparse.ArgumentParser(
-        prog=prog, description='The path of a shipped config, for tools that take a path.'
-    )
+    parser = Parser(prog, 'The path of a shipped config, for tools that take a path.')
     parser.add_argument('name', help='such as vit-b_apl_in1k')
     parser.add_argument(
         '--copy',

@@ -3,7 +3,6 @@
 The checks that do not import torch come first.
 """
 
-import argparse
 import importlib.metadata
 import importlib.util
 import os
@@ -15,10 +14,13 @@ from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
+from .arguments import Parser
 from .datasets.sources import SOURCES
-from .stack.compat import check_installed, check_stack, installed_versions, requirements
+from .stack.compat import StackError, check_installed, installed_versions
 from .version import __version__
 
+#: What the distributions of the MM stack hold.
+PARTS = ('mmpretrain', 'mmengine', 'mmcv')
 #: Distributions that some tools or models need, and what they are needed for.
 OPTIONAL = {
     'matplotlib': 'figures',
@@ -26,6 +28,8 @@ OPTIONAL = {
     'grad-cam': "MMPretrain's vis_cam",
     'timm': 'NesT',
 }
+#: Where PyTorch's own instructions take builds without CUDA from.
+CPU_INDEX = 'https://download.pytorch.org/whl/cpu'
 EXTRAS = {'timm': 'nest'}
 
 
@@ -49,12 +53,12 @@ class Finding(NamedTuple):
 
 
 def find_stack() -> Iterator[Finding]:
-    """The MM stack: missing, doubled or out of range, and what goes with it."""
+    """Find out whether the MM stack is missing, doubled or out of range."""
     versions = installed_versions()
     names = ', '.join(f'{name} {version}' for name, version in versions.items() if 'mm' in name)
     try:
         check_installed()
-    except ImportError as error:
+    except StackError as error:
         problem, _, mend = str(error).rpartition(': ')
         yield Finding(problem, mend.replace(', then ', ' && '), is_error=True)
         return
@@ -71,13 +75,20 @@ def _has_operators() -> bool:
 
 
 def find_torch() -> Iterator[Finding]:
-    """torch and torchvision, and whether they were built for each other."""
+    """Find torch and torchvision, and whether they were built for each other."""
     versions = {}
     for name in 'torch', 'torchvision':
         try:
             versions[name] = importlib.metadata.version(name)
         except importlib.metadata.PackageNotFoundError:
-            yield Finding(f'{name} is missing', f'pip install {name}', is_error=True)
+            pass
+    is_cpu = any(version.endswith('+cpu') for version in versions.values())
+    for name in (name for name in ('torch', 'torchvision') if name not in versions):
+        # With the version of the other one pip chooses the one that goes with it.
+        kept = [f'{other}=={version.partition("+")[0]}' for other, version in versions.items()]
+        index = ' --index-url ' + CPU_INDEX if is_cpu else ''
+        mend = f'pip install {" ".join([name, *kept])}{index}'
+        yield Finding(f'{name} is missing', mend, is_error=True)
     if len(versions) < 2:
         return
     builds = {name: _cuda_of(name) for name in versions}
@@ -91,8 +102,22 @@ def find_torch() -> Iterator[Finding]:
         yield Finding(
             'this torchvision was built for CUDA and this torch for the CPU: the compiled '
             'operators of torchvision.ops do not load; poslabel_mm does not need them',
-            'pip install --force-reinstall torch torchvision',
+            _reinstall('torchvision', versions['torchvision'], 'cpu'),
         )
+
+
+def _reinstall(name: str, version: str, build: str = '') -> str:
+    """The command that installs a distribution of PyTorch again and touches no other.
+
+    Args:
+        name (str): ``'torch'`` or ``'torchvision'``.
+        version (str): The installed version, which is kept.
+        build (str): ``'cpu'`` for the index of builds without CUDA. By default, as the version
+            says after its ``+``.
+    """
+    version, _, own_build = version.partition('+')
+    index = f' --index-url {CPU_INDEX}' if 'cpu' in (build, own_build) else ''
+    return f'pip install --force-reinstall --no-deps {name}=={version}{index}'
 
 
 def _cuda_of(package: str) -> str:
@@ -108,7 +133,7 @@ def _cuda_of(package: str) -> str:
 
 
 def find_optional() -> Iterator[Finding]:
-    """What some tools or models need beside the stack."""
+    """Find the distributions that some tools or models need beside the stack."""
     for name, use in OPTIONAL.items():
         try:
             yield Finding(f'{name} {importlib.metadata.version(name)}: {use}')
@@ -118,7 +143,7 @@ def find_optional() -> Iterator[Finding]:
 
 
 def find_data() -> Iterator[Finding]:
-    """Data folders that the configs read, below the current folder."""
+    """Find the folders of images that the configs read, below the current folder."""
     for source in SOURCES:
         if osp.isdir(source.folder):
             yield Finding(f'{source.title} in {source.folder}')
@@ -128,13 +153,13 @@ def find_data() -> Iterator[Finding]:
 
 
 def find_devices() -> Iterator[Finding]:
-    """GPUs, as torch sees them. Takes seconds."""
+    """Find the GPUs that torch sees. It takes seconds."""
     try:
         import torch
     except Exception as error:
         yield Finding(
             f'torch cannot be imported: {" ".join(str(error).split())}',
-            'pip install --force-reinstall torch',
+            _torch_again(),
             is_error=True,
         )
         return
@@ -155,8 +180,15 @@ def find_devices() -> Iterator[Finding]:
         )
 
 
+def _torch_again() -> str:
+    try:
+        return _reinstall('torch', importlib.metadata.version('torch'))
+    except importlib.metadata.PackageNotFoundError:
+        return 'pip install torch'
+
+
 def find_imports() -> Iterator[Finding]:
-    """Whether the stack can be imported, with what poslabel_mm mends in it."""
+    """Find out whether the stack can be imported, with what poslabel_mm mends in it."""
     try:
         import mmpretrain
 
@@ -164,13 +196,22 @@ def find_imports() -> Iterator[Finding]:
     except Exception as error:
         yield Finding(
             f'the stack cannot be imported: {" ".join(str(error).split())}',
-            f'pip install --force-reinstall {requirements(check_stack(installed_versions()))}',
+            _stack_again(error),
             is_error=True,
         )
         return
     yield Finding(
         f'mmpretrain {mmpretrain.__version__} and the models of poslabel_mm can be imported'
     )
+
+
+def _stack_again(error: Exception) -> str:
+    """The command for a stack that cannot be imported. It keeps the installed versions."""
+    pins = [f'{name}=={v}' for name, v in installed_versions().items() if 'mm' in name]
+    is_part = str(getattr(error, 'name', None)).partition('.')[0] in PARTS
+    if isinstance(error, ModuleNotFoundError) and not is_part:
+        return f'pip install {" ".join(pins)}'  # which installs what they lack
+    return f'pip install --force-reinstall --no-deps {" ".join(pins)}'
 
 
 CHECKS: tuple[Callable[[], Iterator[Finding]], ...] = (
@@ -185,12 +226,11 @@ CHECKS: tuple[Callable[[], Iterator[Finding]], ...] = (
 
 def main(argv: Sequence[str], prog: str = 'poslabel doctor') -> int:
     """Print the report; returns 1 if poslabel_mm cannot work in this environment."""
-    parser = argparse.ArgumentParser(
-        prog=prog,
-        description='What is installed, what is wrong with it, and the command that '
-        'mends it. Ends with status 1 if poslabel_mm cannot work in this environment.',
-    )
-    parser.parse_args(argv)
+    Parser(
+        prog,
+        'What is installed, what is wrong with it, and the command that mends it.\n'
+        'Ends with status 1 if poslabel_mm cannot work in this environment.',
+    ).parse_args(argv)
     print(
         f'poslabel_mm {__version__}, Python {platform.python_version()}, {sys.executable}',
         flush=True,

@@ -1,8 +1,8 @@
-"""The one exception a user's mistake raises."""
+"""The exception for errors that the user can correct."""
 
 
 class UserError(ValueError):
-    """A mistake that the user can mend: one line that names it and the way out.
+    """An error that the user can correct: one line names it and says what to do.
 
     The command-line tools print it as ``error: <line>`` and exit with status
     1; any other exception keeps its traceback.

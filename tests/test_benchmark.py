@@ -167,7 +167,7 @@ def test_the_gpu_that_is_measured_is_the_one_asked_for(monkeypatch, device, chos
     monkeypatch.setattr(cuda, 'is_available', lambda: True)
     monkeypatch.setattr(cuda, 'device_count', lambda: 2)  # MMEngine's loggers ask for it
     monkeypatch.setattr(cuda, 'set_device', devices.append)
-    monkeypatch.setattr(command, 'time_pairs', lambda args: None)
+    monkeypatch.setattr(pairs, 'time_pairs', lambda args: None)
     run('pairs', '--device', device)
     assert devices == chosen
 

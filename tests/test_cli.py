@@ -165,6 +165,12 @@ def test_light_commands_import_neither_torch_nor_the_stack():
         "            assert cli.main([name, '--help']) == 0\n"
         '        except SystemExit as left:\n'
         '            assert left.code == 0\n'
+        'from poslabel_mm.benchmark import command\n'
+        'with contextlib.redirect_stdout(io.StringIO()):\n'
+        '    try:\n'
+        "        command.main(['step', '--help'])\n"
+        '    except SystemExit as left:\n'
+        '        assert left.code == 0\n'
         "heavy = {'torch', 'torchvision', 'numpy', 'mmengine', 'mmcv', 'mmpretrain', 'rich'}\n"
         'print(sorted(heavy & set(sys.modules)))\n'
         'from poslabel_mm import doctor\n'
@@ -213,16 +219,78 @@ def test_a_copied_config_is_the_same(capsys, tmp_path, name):
         cli_configs.copy_config(Path(config_path(name)), tmp_path / 'file')
 
 
-def test_output_into_a_closed_pipe_has_no_traceback():
+@pytest.mark.parametrize(
+    'words, status', [('list', 141), ('config vit-b_in1k', 141), ('list --help', 0)]
+)
+def test_output_into_a_closed_pipe_has_no_traceback(words, status):
+    """The reader is gone before the first line, and Python keeps the lines to the end."""
+    reader, writer = os.pipe()
+    os.close(reader)
     done = subprocess.run(
-        f'{sys.executable} -m poslabel_mm list | head -n 1; exit ${{PIPESTATUS[0]}}',
-        shell=True,
-        executable='/bin/bash',
+        [sys.executable, '-m', 'poslabel_mm', *words.split()],
         cwd=ROOT,
-        capture_output=True,
+        env={key: value for key, value in os.environ.items() if key != 'PYTHONUNBUFFERED'},
+        stdout=writer,
+        stderr=subprocess.PIPE,
         text=True,
     )
-    assert done.stderr == '' and done.returncode in (0, 141)
+    os.close(writer)
+    assert (done.returncode, done.stderr) == (status, '')
+
+
+def test_an_error_into_a_closed_pipe_is_kept():
+    """What was printed before it is lost, the error and its status are not."""
+    script = (
+        'from poslabel_mm import UserError, cli\n'
+        'def call():\n'
+        "    print('some text')\n"
+        "    raise UserError('no  such thing\\n   here')\n"
+        'raise SystemExit(cli._guarded(call))\n'
+    )
+    reader, writer = os.pipe()
+    os.close(reader)
+    done = subprocess.run(
+        [sys.executable, '-c', script],
+        cwd=ROOT,
+        env={key: value for key, value in os.environ.items() if key != 'PYTHONUNBUFFERED'},
+        stdout=writer,
+        stderr=subprocess.PIPE,
+        text=True,
+    )
+    os.close(writer)
+    assert (done.returncode, done.stderr) == (1, 'error: no  such thing here\n')
+
+
+@pytest.mark.parametrize('name', ['list', 'config', 'doctor', 'convert', 'reproduce', None])
+def test_a_wrong_option_is_one_line(capsys, name):
+    words = [name] if name else []
+    status, out, err = call(capsys, *words, '--wrong')
+    assert (status, out) == (1, '') and len(err.splitlines()) == 1
+    assert err.startswith('error: ')
+    if name not in ('config', 'convert', 'reproduce'):
+        assert 'unrecognized arguments: --wrong' in err and '--help lists the options' in err
+
+
+@pytest.mark.parametrize(
+    'error, line',
+    [
+        (compat.StackError('two stacks: pip install one'), 'two stacks: pip install one'),
+        (ModuleNotFoundError('No module', name='PIL'), 'pillow is missing: pip install pillow'),
+        (ImportError('cannot import name'), None),
+        (ImportError('a fault of the code', name='poslabel_mm.models'), None),
+        (ModuleNotFoundError('No module', name='some_module'), None),
+    ],
+)
+def test_only_what_is_not_installed_is_one_line(capsys, monkeypatch, error, line):
+    def fail(*arguments):
+        raise error
+
+    monkeypatch.setattr(cli, '_call', fail)
+    if line is None:
+        with pytest.raises(ImportError):
+            call(capsys, 'list')
+    else:
+        assert call(capsys, 'list') == (1, '', f'error: {line}\n')
 
 
 def test_an_error_gives_the_signals_back(capsys):
@@ -294,10 +362,51 @@ def test_the_cuda_version_is_read_without_an_import(tmp_path, monkeypatch, line,
     assert doctor._cuda_of('somevision') == expected
 
 
-def test_doctor_names_a_torchvision_of_another_build(monkeypatch):
+@pytest.mark.parametrize(
+    'installed, mends',
+    [
+        ({}, ['pip install torch', 'pip install torchvision']),
+        ({'torch': '2.13.0'}, ['pip install torchvision torch==2.13.0']),
+        ({'torchvision': '0.28.0'}, ['pip install torch torchvision==0.28.0']),
+        (
+            {'torch': '2.13.0+cpu'},
+            ['pip install torchvision torch==2.13.0 --index-url ' + doctor.CPU_INDEX],
+        ),
+    ],
+)
+def test_doctor_without_torch_keeps_the_rest(environment, installed, mends):
+    environment.update(installed)
+    assert sorted(finding.mend for finding in errors(doctor.find_torch)) == mends
+
+
+@pytest.mark.parametrize(
+    'version, mend',
+    [
+        ('2.13.0', 'pip install --force-reinstall --no-deps torch==2.13.0'),
+        (
+            '2.13.0+cpu',
+            'pip install --force-reinstall --no-deps torch==2.13.0 --index-url '
+            + doctor.CPU_INDEX,
+        ),
+        (None, 'pip install torch'),
+    ],
+)
+def test_doctor_of_a_torch_that_cannot_be_imported(environment, monkeypatch, version, mend):
+    environment.update({'torch': version} if version else {})
+    monkeypatch.setitem(sys.modules, 'torch', None)
+    (finding,) = errors(doctor.find_devices)
+    assert finding.mend == mend
+
+
+def test_doctor_names_a_torchvision_of_another_build(environment, monkeypatch):
+    environment.update(torch='2.13.0+cpu', torchvision='0.28.0')
     monkeypatch.setattr(doctor, '_cuda_of', {'torch': '', 'torchvision': '13.0'}.get)
     findings = list(doctor.find_torch())
-    assert 'was built for CUDA' in findings[1].text and findings[1].mend.startswith('pip install ')
+    assert 'was built for CUDA' in findings[1].text
+    assert findings[1].mend == (
+        'pip install --force-reinstall --no-deps torchvision==0.28.0 '
+        '--index-url https://download.pytorch.org/whl/cpu'
+    )
     assert not findings[1].is_error  # poslabel_mm does without its operators
 
 
@@ -329,8 +438,11 @@ def test_doctor_of_a_gpu_that_torch_does_not_see(monkeypatch, is_hidden):
 def test_doctor_of_a_stack_that_cannot_be_imported(monkeypatch):
     monkeypatch.setitem(sys.modules, 'mmpretrain', None)
     (finding,) = errors(doctor.find_imports)
-    assert finding.mend.startswith('pip install --force-reinstall ')
-    assert 'mmpretrain>=' in finding.mend
+    pins = [f'{k}=={v}' for k, v in compat.installed_versions().items() if 'mm' in k]
+    assert finding.mend == 'pip install --force-reinstall --no-deps ' + ' '.join(pins)
+    # What the stack requires and does not find is installed beside it.
+    error = ModuleNotFoundError('No module', name='einops.layers')
+    assert doctor._stack_again(error) == 'pip install ' + ' '.join(pins)
 
 
 # ------------------------------------------------------------ light imports

@@ -100,7 +100,7 @@ def test_bare_python_is_told_what_to_install():
     )
     assert done.returncode == 1
     assert done.stderr.splitlines()[-1].startswith(
-        'ImportError: poslabel_mm needs MMPretrain and found none: pip install'
+        'poslabel_mm.stack.compat.StackError: poslabel_mm needs MMPretrain and found none: '
     )
 
 
@@ -120,6 +120,27 @@ def test_every_command_in_a_bare_python_says_what_to_install(command):
     assert (done.returncode, done.stdout) == (1, '')
     (line,) = done.stderr.splitlines()
     assert line.startswith('error: poslabel_mm needs MMPretrain and found none: pip install')
+
+
+def test_convert_in_a_bare_python_says_what_to_install(tmp_path):
+    """It needs Pillow and rich alone, but what brings the stack brings them."""
+    for name in 'ab':
+        for number in range(3):
+            image = tmp_path / 'photos' / name / f'{number}.png'
+            image.parent.mkdir(parents=True, exist_ok=True)
+            image.touch()
+    words = ['poslabel', 'convert', 'folder', 'photos', '--out', 'mine']
+    script = (
+        f'import sys; sys.path.insert(0, {str(ROOT)!r}); sys.argv = {words}\n'
+        'from poslabel_mm.cli import main; sys.exit(main())'
+    )
+    done = subprocess.run(
+        [sys.executable, '-I', '-S', '-c', script], capture_output=True, text=True, cwd=tmp_path
+    )
+    assert (done.returncode, done.stdout) == (1, '')
+    (line,) = done.stderr.splitlines()
+    assert line.startswith('error: poslabel_mm needs MMPretrain and found none: pip install')
+    assert os.listdir(tmp_path) == ['photos']
 
 
 # A package named torchvision that does what the real one does with its

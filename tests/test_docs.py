@@ -30,6 +30,7 @@ from PIL import Image
 from poslabel_mm import UserError, __main__, cli, config_path
 from poslabel_mm.benchmark.command import parse_args
 from poslabel_mm.benchmark.steps import load
+from poslabel_mm.datasets.command import main as convert
 from poslabel_mm.engine.cpu import SET
 from poslabel_mm.experiments import chain as chain_module
 from poslabel_mm.experiments import command as reproduce_module
@@ -395,9 +396,7 @@ def check_python(*arguments: str) -> None:
         with pytest.MonkeyPatch.context() as patch:
             patch.setattr(sys, 'argv', list(arguments[1:]))
             if arguments[2:3] == ('convert',):
-                # Its source is not here, and it says so: the options were understood.
-                with pytest.raises(SystemExit, match='^error: (?!.*--help lists the options)'):
-                    __main__.main()
+                converter(None, *arguments[3:])
             else:
                 __main__.main()
     else:
@@ -496,10 +495,26 @@ def benchmark(path: Path, *_: str) -> None:
         assert Path(file).is_file()
 
 
-def converter(path: Path, *arguments: str) -> None:
-    """Its source is not here, and it says so: the options were understood."""
-    with pytest.raises(UserError):
-        tool(path.resolve()).main(list(arguments), prog=path.name)
+def converter(path: Path | None, *arguments: str) -> None:
+    """Its source is not here, and it says so: the options were understood.
+
+    Args:
+        path (Path, optional): The script of a dataset. Without one the dataset comes first.
+    """
+    names = [path.stem.replace('_', '-')] if path else []
+    with pytest.raises(UserError) as caught:
+        convert([*names, *arguments])
+    assert '--help lists the options' not in str(caught.value)
+    assert 'there is no converter' not in str(caught.value)
+
+
+def test_a_wrong_option_of_a_converter_is_found(monkeypatch):
+    monkeypatch.chdir(ROOT)
+    for name in 'imagenet', 'mini_imagenet', 'caltech256':
+        with pytest.raises(AssertionError):
+            converter(Path(f'{name}.py'), 'data/nowhere', '--wrong')
+    with pytest.raises(AssertionError):
+        converter(None, 'folders', 'photographs')
 
 
 def other(path: Path, name: str, *arguments: str) -> None:

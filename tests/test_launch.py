@@ -17,6 +17,7 @@ from stack_check import fork_tool
 from tiny_run import RANDOM, make_config, make_images, train, weights, write_config
 
 from poslabel_mm.engine import CPUAmpOptimWrapper
+from poslabel_mm.experiments.work import typed_command
 from poslabel_mm.launch import preparation
 from poslabel_mm.launch import tools as launch
 from poslabel_mm.launch.arguments import find_config
@@ -106,6 +107,7 @@ def test_configs_hold_the_runtime_hooks():
 )
 def test_resume_command(tmp_path, monkeypatch, typed, again):
     monkeypatch.chdir(tmp_path)  # not above the Python that runs this
+    monkeypatch.setenv('PATH', '')
     monkeypatch.delenv('POSLABEL_MM_COMMAND', raising=False)
     assert resume_command(shlex.split(typed)) == f'{shlex.quote(sys.executable)} {again}'
     monkeypatch.setenv('POSLABEL_MM_COMMAND', typed)
@@ -113,10 +115,24 @@ def test_resume_command(tmp_path, monkeypatch, typed, again):
 
 
 def test_resume_command_has_the_python_that_was_typed(tmp_path, monkeypatch):
+    """A virtual environment's Python is a link: the one that it leads to is another."""
     monkeypatch.delenv('POSLABEL_MM_COMMAND', raising=False)
     monkeypatch.chdir(tmp_path)
-    monkeypatch.setattr(sys, 'executable', str(tmp_path / '.venv' / 'bin' / 'python'))
+    own, other = tmp_path / '.venv' / 'bin' / 'python', tmp_path / 'bin' / 'python'
+    for path in own, other:
+        path.parent.mkdir(parents=True)
+    other.write_text('')
+    other.chmod(0o755)
+    own.symlink_to(other)
+    monkeypatch.setattr(sys, 'executable', str(own))
+    monkeypatch.setenv('PATH', str(other.parent))
     assert resume_command(['train.py']) == '.venv/bin/python train.py --resume'
+    monkeypatch.setattr(sys, 'argv', ['tools/reproduce.py', '--row', 'a b'])
+    assert typed_command() == ".venv/bin/python tools/reproduce.py --row 'a b'"
+    monkeypatch.chdir(own.parent)  # where the name alone would be another
+    assert resume_command(['train.py']) == f'{own} train.py --resume'
+    monkeypatch.setenv('PATH', str(own.parent))
+    assert resume_command(['train.py']) == 'python train.py --resume'
 
 
 @pytest.mark.parametrize(

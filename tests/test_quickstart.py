@@ -2,6 +2,8 @@
 
 import json
 import os
+import shlex
+import shutil
 import signal
 import subprocess
 import sys
@@ -13,7 +15,7 @@ import numpy as np
 import pytest
 from in_process import InProcess
 
-from poslabel_mm import UserError
+from poslabel_mm import UserError, config_path
 from poslabel_mm.engine.folder_lock import is_locked
 from poslabel_mm.experiments import figures, folder_check, logs, quickstart, quickstart_run, work
 from poslabel_mm.experiments.folder_check import clear_folders
@@ -96,8 +98,6 @@ class StoppedAfter(InProcess):
 def call(monkeypatch, tmp_path):
     """Call the command in a folder of its own; its tools run in this process."""
     monkeypatch.chdir(tmp_path)
-    for name in 'CUDA_VISIBLE_DEVICES', 'OMP_NUM_THREADS':
-        monkeypatch.setenv(name, os.environ.get(name, ''))  # and set back
     monkeypatch.setenv('LOCAL_RANK', '0')
     monkeypatch.setenv('POSLABEL_MM_COMMAND', 'bash quickstart.sh --seeds 0')
     options = quickstart_run.schedule_options
@@ -113,6 +113,7 @@ def call(monkeypatch, tmp_path):
 
 
 def test_it_resumes_and_ends_with_table_picture_and_results(call, tmp_path, capfd):
+    devices = os.environ.get('CUDA_VISIBLE_DEVICES')
     assert call('--jobs', '1', stopped_after=1) == (130, ['train.py'])
     out, err = capfd.readouterr()
     assert '3 of 3 runs to be done, in out/2epochs' in out
@@ -127,24 +128,31 @@ def test_it_resumes_and_ends_with_table_picture_and_results(call, tmp_path, capf
     top1 = json.loads((run / 'metrics.json').read_text())['accuracy/top1']
     for cell in 'no labels', 'absolute labels', 'relative labels', f'{top1:.2f}':
         assert cell in out
+    assert '| positions right, % | seconds |' in out and '## Table 1: ' in out
+    assert os.environ.get('CUDA_VISIBLE_DEVICES') == devices
     results = (tmp_path / 'out' / '2epochs' / 'results.md').read_text()
     assert f'| {top1:.2f} |' in results and 'train_cfg.max_epochs=2' in results
     picture = tmp_path / 'out' / '2epochs' / 'positions.png'
     assert np.ptp(matplotlib.image.imread(picture)) == 1
-    # Every file that it says to type next is there.
-    words = [
-        word
-        for line in out.split('Next:')[1].splitlines()
-        for word in line.split()
-        if '/' in word and "'" not in word
-    ]
-    files = [
-        word.removeprefix('PYTHON=')
-        for word in words
-        if word.endswith(('.py', '.pth', '.sh', 'python'))
-    ]
-    assert len(files) >= 8
-    assert all((tmp_path / name).exists() for name in files)
+    # What it says to type next can be typed.
+    files, commands = out.split('Next:')
+    assert all((tmp_path / line.split()[-1]).exists() for line in files.splitlines()[-3:-1])
+    words = [shlex.split(line) for line in commands.splitlines() if line.startswith('    ')]
+    assert all(shutil.which(command[0], path=f'{os.environ["PATH"]}:.') for command in words)
+    test, train, paper = (command[-3:] for command in words)
+    assert config_path(test[1]) == config_path(train[0]) and (tmp_path / test[2]).is_file()
+    assert load_paper().table(1).row('pe-apl').config == 'vit-b_apl_in1k.py'
+    assert paper == ['1/pe-apl', '--gpus', '8']
+
+
+@pytest.mark.parametrize('is_installed', [True, False])
+def test_the_next_commands_are_those_of_the_installation(monkeypatch, is_installed):
+    monkeypatch.chdir(ROOT)
+    name = 'poslabel' if is_installed else None
+    monkeypatch.setattr(quickstart_run, 'poslabel_as_typed', lambda: name)
+    monkeypatch.setattr(quickstart_run, 'python_as_typed', lambda: 'python')
+    expected = 'poslabel train' if is_installed else 'python tools/train.py'
+    assert quickstart_run._command('train') == expected
 
 
 @pytest.mark.parametrize('row', load_paper('digits').table(1).rows, ids=lambda row: row.id)

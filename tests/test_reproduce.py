@@ -21,13 +21,14 @@ from poslabel_mm import UserError, config_path
 from poslabel_mm.experiments import command, figures, progress, results, selection, work
 from poslabel_mm.experiments.folder_check import check_checkpoint, check_folder
 from poslabel_mm.experiments.manifest import load_paper
-from poslabel_mm.experiments.run import Run
+from poslabel_mm.experiments.run import Run, _configured
 from poslabel_mm.experiments.scale import Scale
 from poslabel_mm.experiments.selection import Selection, options_folder, select
-from poslabel_mm.experiments.settings import comparable_settings, first_difference
+from poslabel_mm.experiments.settings import comparable_settings, first_difference, plain_config
 from poslabel_mm.experiments.tiny import tiny_config
 from poslabel_mm.launch.child_processes import ChildProcesses
 from poslabel_mm.models import PositionalLabelHead, RelativePositionalLabelHead
+from poslabel_mm.typed_command import python_as_typed
 
 ROOT = Path(__file__).resolve().parents[1]
 PAPER = load_paper()
@@ -217,7 +218,7 @@ def shown(out):
 def test_dry_run_prints_the_commands_and_makes_nothing(call, capsys, tmp_path, monkeypatch):
     from poslabel_mm.experiments import launcher
 
-    monkeypatch.setattr(launcher, '_python', lambda: 'python')
+    monkeypatch.setattr(launcher, 'python_as_typed', lambda: 'python')
     monkeypatch.chdir(ROOT)
     folder = tmp_path / 'runs'
     arguments = ('--row', '7/mae-rpl', '--work-dir', folder, '--dry-run')
@@ -283,6 +284,96 @@ def test_accumulation_keeps_the_batch_of_every_recipe(
         ) == tuple(value and str(value) for value in expected)
 
 
+@pytest.fixture
+def own_study(tmp_path):
+    """A manifest with a shipped baseline and two configs of one's own, and a function for the
+    second's batch."""
+    folder = tmp_path / 'own'
+    folder.mkdir()
+    (folder / 'my.yml').write_text(
+        'title: A study\n'
+        'tables:\n'
+        '  - id: 1\n'
+        '    title: Three\n'
+        '    rows:\n'
+        '      - {id: base, name: A, config: vit-tiny_digits.py}\n'
+        '      - {id: mine, name: B, config: mine.py, baseline: base}\n'
+        '      - {id: stated, name: C, config: stated.py, baseline: base}\n'
+    )
+
+    def write(**loader):
+        text = (
+            "_base_ = 'poslabel_mm::vit-tiny_apl_digits.py'\n"
+            f'train_dataloader = dict({", ".join(f"{k}={v}" for k, v in loader.items())})\n'
+        )
+        (folder / 'mine.py').write_text(text + 'auto_scale_lr = dict(base_batch_size=None)\n')
+        (folder / 'stated.py').write_text(text + 'auto_scale_lr = dict(base_batch_size=64)\n')
+        return folder / 'my.yml'
+
+    return write
+
+
+@pytest.mark.parametrize(
+    'options, expected',
+    [
+        ((), [(None, None), (None, None), ('64', None)]),
+        (('--gpus', 2), [('16', None), ('16', None), (None, None)]),
+        (('--batch-per-gpu', 8), [('8', '4'), ('8', '4'), ('8', '8')]),
+    ],
+)
+def test_the_batch_of_ones_own_config_is_shared_out_too(
+    call, capsys, own_study, options, expected
+):
+    assert call('--manifest', own_study(), '--all', '--dry-run', *options) == 0
+    lines = [
+        line for line in shown(capsys.readouterr().out) if '_train' in line or 'train.py' in line
+    ]
+    found = [launched(line) for line in lines]
+    assert expected == [
+        (
+            options.get('train_dataloader.batch_size'),
+            options.get('optim_wrapper.accumulative_counts'),
+        )
+        for options in found
+    ]
+
+
+def test_accumulation_of_ones_own_config_is_kept(call, capsys, own_study):
+    manifest = own_study()
+    mine = manifest.parent / 'mine.py'
+    mine.write_text(mine.read_text() + 'optim_wrapper = dict(accumulative_counts=2)\n')
+    arguments = ('--manifest', manifest, '--row', '1/mine', '--dry-run')
+    for options, expected in [
+        ((), {}),
+        (('--gpus', 2), {'train_dataloader.batch_size': '16'}),
+        (
+            ('--batch-per-gpu', 64),
+            {'train_dataloader.batch_size': '64', 'optim_wrapper.accumulative_counts': '1'},
+        ),
+    ]:
+        assert call(*arguments, *options) == 0
+        assert launched(shown(capsys.readouterr().out)[0]) == expected
+    with pytest.raises(UserError, match='64 images, cannot be shared by --gpus 3'):
+        call(*arguments, '--gpus', 3)
+
+
+def test_seeds_of_another_batch_are_not_averaged(call, capsys, own_study):
+    arguments = ('--manifest', own_study(), '--row', '1/mine')
+    results_path = Path('work_dirs/my/results.csv')
+    assert call(*arguments) == 0
+    own_study(batch_size=64)
+    plain_config.cache_clear()
+    _configured.cache_clear()
+    assert call(*arguments) == 1
+    assert 'made with other settings, batch=32 and not 64' in capsys.readouterr().err
+    assert call(*arguments, '--seeds', 1) == 0
+    out = capsys.readouterr().out
+    assert 'left out of the results: mine, seed 0, which was made with other settings' in out
+    assert [line['seed'] for line in csv.DictReader(results_path.open())] == ['1']
+    assert call(*arguments, '--list') == 0
+    assert 'seed 0: made with other settings; seed 1: tested' in capsys.readouterr().out
+
+
 def test_options_that_make_the_batch_are_left_alone(call, capsys):
     assert (
         call(
@@ -308,7 +399,7 @@ def test_a_run_is_not_gone_on_with_at_another_accumulation(call):
     dumped['optim_wrapper']['accumulative_counts'] = 2
     Config(dumped).dump(str(run.folder / run.config))
     arguments = ('--row', '1/pe-apl', *TINY, '--epochs', 3)
-    half = run.recipe_batch // 2
+    half = run.total_batch // 2
     with pytest.raises(UserError, match=f'begun with {half} images an iteration'):
         call(*arguments)
     assert call(*arguments, '--batch-per-gpu', half) == 0
@@ -534,6 +625,27 @@ def test_what_has_no_rows_cannot_be_run(call, study):
         call('--manifest', study, '--table', 3)
     with pytest.raises(UserError, match='does not say of which table: .* such as depth/1, or'):
         call('--manifest', study, '--row', '1')
+    study.write_text('title: A study\ntables: []\n')
+    with pytest.raises(UserError, match='--row 1: the manifest has no tables with rows'):
+        call('--manifest', study, '--row', '1')
+    with pytest.raises(UserError, match='has no figure of runs 1; there are none'):
+        call('--manifest', study, '--figure', '1')
+
+
+@pytest.mark.parametrize(
+    'heads, found', [('None', 'no position head'), ("[dict(type='A'), dict(type='B')]", '2 pos')]
+)
+def test_a_figure_of_a_loss_that_no_run_will_log_is_refused(call, study, heads, found):
+    mine = study.parent / 'mine.py'
+    mine.write_text(f"_base_ = 'poslabel_mm::vit-s_folder.py'\nmodel = dict(pos_head={heads})")
+    text = STUDY.replace('[vit-s_folder.py]', '[vit-s_apl_folder.py, mine.py]')
+    study.write_text(text.replace('y: loss_cls', 'y: position_loss'))
+    arguments = ('--manifest', study, '--data', study.parent / 'photos', '--figure', 'loss')
+    with pytest.raises(UserError, match=f'figure loss: .*mine.py has {found}.*: leave'):
+        call(*arguments)
+    assert call.children.commands == [] and not Path('work_dirs').exists()
+    study.write_text(text.replace('y: loss_cls', 'y: loss_apl'))
+    assert call(*arguments, '--dry-run') == 0
 
 
 def test_a_study_is_run_on_images_of_ones_own(call, capsys, study):
@@ -557,6 +669,17 @@ def test_a_study_is_run_on_images_of_ones_own(call, capsys, study):
     assert call(*arguments) == 0 and call.children.commands == []
     assert call(*arguments, '--list') == 0
     assert capsys.readouterr().out.count('tested') == 2
+    # Other images of the same classes are another experiment.
+    Image.new('RGB', (8, 8)).save(photos / 'train' / 'dog' / '1.png')
+    assert call(*arguments) == 1
+    assert 'made with other settings, images.train.1=1 and not 2' in capsys.readouterr().err
+    (photos / 'train' / 'dog' / '1.png').unlink()
+    assert call(*arguments) == 0
+    # Runs of earlier versions recorded no such number.
+    record = json.loads((parent / 'vit-s_folder/seed0/run.json').read_text())
+    del record['settings']['images'], record['settings']['batch']
+    (parent / 'vit-s_folder/seed0/run.json').write_text(json.dumps(record))
+    assert call(*arguments) == 0 and call.children.commands == []
     # Images of the same name that are of other classes are another experiment.
     for side in 'train', 'test':
         os.rename(photos / side / 'cat', photos / side / 'cow')
@@ -565,6 +688,12 @@ def test_a_study_is_run_on_images_of_ones_own(call, capsys, study):
     os.rename(photos, study.parent / 'gone')
     with pytest.raises(UserError, match='my.yml: its data .*/photos is no folder'):
         call(*arguments)
+    with pytest.raises(UserError, match='^--data .*/nowhere is no folder'):
+        call(*arguments, '--data', 'nowhere')
+    _configured.cache_clear()  # as in another process
+    capsys.readouterr()
+    assert call(*arguments, '--list') == 0
+    assert capsys.readouterr().out.count('tested') == 2
     assert call(*arguments, '--data', study.parent / 'gone', '--dry-run') == 0
 
 
@@ -683,6 +812,10 @@ def test_a_run_begun_by_hand_is_taken_over_if_it_is_the_same(tmp_path, monkeypat
     run.claim().close()
     assert run.is_done
     (run.folder / 'run.json').unlink()
+    dumped['train_dataloader']['batch_size'] = 32
+    Config(dumped).dump(str(run.folder / run.config))
+    with pytest.raises(UserError, match=f'batch=64 and not {run.total_batch}'):
+        check_folder(run)
     dumped['optim_wrapper']['optimizer']['lr'] = 0.5
     Config(dumped).dump(str(run.folder / run.config))
     with pytest.raises(UserError, match='optimizer.lr=0.5 and not 0.001'):
@@ -722,7 +855,7 @@ def test_stopping_says_how_to_go_on(call, capsys):
     call.children.run = stopped
     assert call('--row', '1/pe', '--row', '1/pe-apl', *TINY, '--jobs', 1) == 143
     err = capsys.readouterr().err
-    assert 'To resume: python tools/reproduce.py --row 1/pe --row 1/pe-apl' in err
+    assert f'To resume: {python_as_typed()} tools/reproduce.py --row 1/pe --row 1/pe-apl' in err
     assert 'error' not in err
     call.children.told, call.children.run = None, run
     assert call('--row', '1/pe', '--row', '1/pe-apl', *TINY) == 0

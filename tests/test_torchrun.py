@@ -177,6 +177,15 @@ def test_jobs_of_slurm_have_ports_of_their_own(monkeypatch, launcher, settings, 
     assert os.environ.get('MASTER_PORT') == port
 
 
+@pytest.mark.parametrize('port', ['abc', '0', '99999', '-1'])
+def test_a_port_that_is_none_is_named_as_it_was_set(monkeypatch, port):
+    monkeypatch.delenv('MASTER_PORT', raising=False)
+    monkeypatch.setenv('PORT', port)
+    with pytest.raises(UserError, match=f'^PORT={port} is no port'):
+        choose_port('slurm')
+    assert 'MASTER_PORT' not in os.environ
+
+
 # ----------------------------------------------------------------------- ranks
 
 

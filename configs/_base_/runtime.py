@@ -1,4 +1,4 @@
-# MMPretrain's runtime, and what lets a long run be stopped and gone on with.
+# MMPretrain's runtime, and the hooks with which a long run can be stopped and resumed.
 _base_ = ['mmpretrain::_base_/default_runtime.py', './stoppable.py']
 
 # The last three epochs: a ViT-B's checkpoint with its optimizer is 1 GB.

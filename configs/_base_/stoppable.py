@@ -1,4 +1,4 @@
-# What lets a long run be stopped and gone on with.
+# Hooks with which a long run can be stopped and resumed.
 custom_hooks = [
     dict(type='poslabel_mm.EpochSeedHook'),
     dict(type='poslabel_mm.NonFiniteLossHook'),

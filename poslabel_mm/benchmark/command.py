@@ -13,20 +13,10 @@ import argparse
 from collections.abc import Sequence
 from pathlib import Path
 
-import torch
-from mmengine.config import DictAction
-from mmengine.logging import MMLogger
-from mmengine.registry import DefaultScope
-
-from poslabel_mm.benchmark.memory import print_memory
-from poslabel_mm.benchmark.pairs import FORMS, time_pairs
-from poslabel_mm.benchmark.steps import time_steps
-from poslabel_mm.benchmark.table import markdown
-
 
 def parse_args(argv: Sequence[str] | None = None, prog: str | None = None) -> argparse.Namespace:
     shared = argparse.ArgumentParser(add_help=False)
-    shared.add_argument('--device', default='cuda' if torch.cuda.is_available() else 'cpu')
+    shared.add_argument('--device', help='default: cuda where there is a GPU, else cpu')
     shared.add_argument(
         '--dtype',
         default='float32',
@@ -50,7 +40,7 @@ def parse_args(argv: Sequence[str] | None = None, prog: str | None = None) -> ar
     step.add_argument(
         '--cfg-options',
         nargs='+',
-        action=DictAction,
+        metavar='KEY=VALUE',
         help='changes to the compared configs, not to the baseline',
     )
     pairs = commands.add_parser('pairs', parents=[shared], help='forms of the relative loss')
@@ -67,8 +57,7 @@ def parse_args(argv: Sequence[str] | None = None, prog: str | None = None) -> ar
     pairs.add_argument(
         '--forms',
         nargs='+',
-        choices=FORMS,
-        default=FORMS,
+        metavar='FORM',
         help='default: all; ratios are to exact',
     )
     pairs.add_argument(
@@ -86,14 +75,34 @@ def parse_args(argv: Sequence[str] | None = None, prog: str | None = None) -> ar
     table = commands.add_parser('table', help='Markdown of CSVs')
     table.add_argument('csv', nargs='+', type=Path)
     args = parser.parse_args(argv)
-    if args.command == 'table':
-        return args
+    if args.command != 'table':
+        _complete(parser, args)
+    return args
+
+
+def _complete(parser: argparse.ArgumentParser, args: argparse.Namespace) -> None:
+    """Check arguments, and set the defaults, that need the stack. Help answers without it."""
+    import torch
+    from mmengine.config import DictAction
+
+    from poslabel_mm.benchmark.forms import FORMS
+
     for name in ('rounds', 'batch_size'):
         if getattr(args, name, 1) < 1:
             parser.error(f'--{name.replace("_", "-")} must be at least 1')
+    args.device = args.device or ('cuda' if torch.cuda.is_available() else 'cpu')
     if args.device.startswith('cuda') and not torch.cuda.is_available():
         parser.error(f'--device {args.device}: no GPU is visible here')
-    return args
+    if args.command == 'pairs':
+        args.forms = args.forms or FORMS
+        unknown = [form for form in args.forms if form not in FORMS]
+        if unknown:
+            parser.error(f'there is no form {unknown[0]}: choose from {", ".join(FORMS)}')
+    if args.command == 'step' and args.cfg_options:
+        wrong = [option for option in args.cfg_options if '=' not in option]
+        if wrong:
+            parser.error(f'--cfg-options takes KEY=VALUE pairs, got {" ".join(wrong)}')
+        DictAction(['--cfg-options'], 'cfg_options')(parser, args, args.cfg_options)
 
 
 def main(argv: Sequence[str] | None = None, prog: str | None = None) -> None:
@@ -107,6 +116,15 @@ def main(argv: Sequence[str] | None = None, prog: str | None = None) -> None:
         UserError: For a config or a form that is not there.
     """
     args = parse_args(argv, prog)
+    import torch
+    from mmengine.logging import MMLogger
+    from mmengine.registry import DefaultScope
+
+    from poslabel_mm.benchmark.memory import print_memory
+    from poslabel_mm.benchmark.pairs import time_pairs
+    from poslabel_mm.benchmark.steps import time_steps
+    from poslabel_mm.benchmark.table import markdown
+
     if args.command == 'table':
         print(markdown(args.csv))
         return

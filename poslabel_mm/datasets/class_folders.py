@@ -1,5 +1,6 @@
 """Class folders and lists of images, read as MMPretrain's CustomDataset reads them."""
 
+import functools
 import os
 import os.path as osp
 from collections.abc import Iterator
@@ -48,6 +49,33 @@ def count_by_class(folder: str, extensions: tuple[str, ...]) -> dict[str, int]:
         name: count_images(osp.join(folder, name), extensions, above)
         for name in class_names(folder)
     }
+
+
+def images_by_class(root: str) -> dict[str, list[int]]:
+    """The numbers of images of a dataset's class folders, in the order of their names.
+
+    Args:
+        root (str): The folder of ``train/`` and of ``val/`` or ``test/``.
+
+    Returns:
+        dict[str, list[int]]: The numbers in each of these three folders that is there.
+
+    Raises:
+        UserError: If a folder cannot be read or a symbolic link is a loop.
+    """
+    sides = (side for side in ('train', 'val', 'test') if osp.isdir(osp.join(root, side)))
+    return {side: _counts(osp.join(root, side)) for side in sides}
+
+
+def _counts(folder: str) -> list[int]:
+    # A folder's time changes with the files in it. Counting all of ImageNet takes seconds.
+    times = (os.stat(osp.join(folder, name)).st_mtime_ns for name in class_names(folder))
+    return list(_cached_counts(folder, tuple(times)))
+
+
+@functools.lru_cache(maxsize=8)
+def _cached_counts(folder: str, times: tuple[int, ...]) -> tuple[int, ...]:
+    return tuple(count_by_class(folder, IMAGE_EXTENSIONS).values())
 
 
 def count_images(

@@ -1,11 +1,13 @@
 """``poslabel convert``: bring a dataset into the layout that the configs read."""
 
-import argparse
 import difflib
 import importlib
-from collections.abc import Sequence
+import signal
+import sys
+from collections.abc import Callable, Sequence
 from functools import partial
 
+from poslabel_mm.arguments import Parser
 from poslabel_mm.errors import UserError
 
 #: Each dataset's module in :mod:`poslabel_mm.datasets.converters`, and what is done with it.
@@ -30,11 +32,10 @@ def main(argv: Sequence[str], prog: str = 'poslabel convert') -> int:
     Raises:
         UserError: If there is no such dataset.
     """
-    parser = argparse.ArgumentParser(
-        prog=prog,
+    parser = Parser(
+        prog,
+        'Bring a dataset into the layout that the configs read.',
         usage='%(prog)s DATASET [ARGUMENTS]',
-        formatter_class=argparse.RawDescriptionHelpFormatter,
-        description='Bring a dataset into the layout that the configs read.',
         epilog='\n'.join(
             [
                 'datasets:',
@@ -55,9 +56,28 @@ def main(argv: Sequence[str], prog: str = 'poslabel convert') -> int:
         raise UserError(
             f'there is no converter of {name!r}: {hint}' if name else f'which dataset? {hint}'
         )
-    module = f'poslabel_mm.datasets.converters.{DATASETS[name][0]}'
-    # It comes with PIL and rich: only now.
-    arguments = importlib.import_module('poslabel_mm.datasets.converters.arguments')
-    convert = importlib.import_module(module).main
-    arguments.run_tool(partial(convert, list(argv[1:]), prog=f'{prog} {name}'))
+    module = importlib.import_module(f'poslabel_mm.datasets.converters.{DATASETS[name][0]}')
+    return run_converter(partial(module.main, list(argv[1:]), prog=f'{prog} {name}'))
+
+
+def run_converter(convert: Callable[[], None]) -> int:
+    """Run a converter.
+
+    Args:
+        convert (callable): The converter with its arguments.
+
+    Returns:
+        int: The exit status: 130 if Ctrl-C stopped it, which removes what it began.
+    """
+    previous = signal.signal(signal.SIGINT, signal.default_int_handler)
+    if hasattr(sys.stdout, 'reconfigure'):
+        # File names need not be text of the terminal's encoding.
+        sys.stdout.reconfigure(errors='backslashreplace')
+    try:
+        convert()
+    except KeyboardInterrupt:
+        print('interrupted; nothing was changed', file=sys.stderr)
+        return 130
+    finally:
+        signal.signal(signal.SIGINT, previous)
     return 0

@@ -6,29 +6,6 @@ the arguments are parsed: help answers at once.
 
 import argparse
 from collections.abc import Callable
-from typing import NoReturn
-
-from poslabel_mm.errors import UserError
-
-
-class Parser(argparse.ArgumentParser):
-    """An argument parser that keeps the lines of its description; its errors are
-    :class:`UserError`.
-
-    Args:
-        prog (str): The command's name, for help and errors.
-        description (str): What help says of the command.
-    """
-
-    def __init__(self, prog: str, description: str) -> None:
-        super().__init__(
-            prog=prog,
-            description=description,
-            formatter_class=argparse.RawDescriptionHelpFormatter,
-        )
-
-    def error(self, message: str) -> NoReturn:
-        raise UserError(f'{message}; {self.prog} --help lists the options')
 
 
 def whole_number(least: int) -> Callable[[str], int]:

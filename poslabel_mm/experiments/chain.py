@@ -4,7 +4,8 @@ import argparse
 from collections.abc import Sequence
 from pathlib import Path
 
-from poslabel_mm.experiments.arguments import Parser, add_gpus, whole_number
+from poslabel_mm.arguments import Parser
+from poslabel_mm.experiments.arguments import add_gpus, whole_number
 
 DESCRIPTION = """From self-supervised pre-training to the accuracy after fine-tuning.
 

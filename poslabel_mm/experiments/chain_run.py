@@ -38,7 +38,7 @@ def run(args: argparse.Namespace) -> int:
         for name, value in (finetuning.state().metrics or {}).items():
             print_line(f'{name}: {value:.2f}' if isinstance(value, float) else f'{name}: {value}')
 
-    return run_all(runs, Launcher(TOOLS, args.gpus, shares_batch=False), at_the_end=print_metrics)
+    return run_all(runs, Launcher(TOOLS, args.gpus), at_the_end=print_metrics)
 
 
 def chain_of(
@@ -49,13 +49,16 @@ def chain_of(
     pretraining_options: Sequence[str] = (),
     finetuning_options: Sequence[str] = (),
 ) -> Run:
-    """The fine-tuning of a chain; its pre-training is its ``pretraining``.
+    """Make the runs of a chain.
 
     Args:
         pretraining, finetuning (str): Names or paths of the configs.
-        seed (int): Of both runs.
+        seed (int): The seed of both runs.
         work_dir (Path): The folder of both runs.
         pretraining_options, finetuning_options (Sequence[str]): ``KEY=VALUE`` of each config.
+
+    Returns:
+        Run: The fine-tuning, whose ``pretraining`` is the other run.
 
     Raises:
         UserError: If a config cannot be read, options do not fit it, or the encoders differ.
@@ -63,8 +66,15 @@ def chain_of(
     pretraining, finetuning = (
         osp.abspath(name) if osp.isfile(name) else name for name in (pretraining, finetuning)
     )
-    first = Run(pretraining, seed, tuple(pretraining_options), work_dir)
-    second = Run(finetuning, seed, tuple(finetuning_options), work_dir, pretraining=first)
+    first = Run(pretraining, seed, tuple(pretraining_options), work_dir, shares_batch=False)
+    second = Run(
+        finetuning,
+        seed,
+        tuple(finetuning_options),
+        work_dir,
+        pretraining=first,
+        shares_batch=False,
+    )
     if first.label == second.label:
         raise UserError(f'the two configs are both named {first.label}: rename one')
     if second.cfg.get('test_dataloader') is None:

@@ -1,4 +1,4 @@
-"""What keeps runs from being done, found before anything is made."""
+"""Checks of runs before anything is made."""
 
 import importlib.util
 import io
@@ -13,7 +13,7 @@ from poslabel_mm.launch.checks.options import check_num_classes
 
 
 def problems_of(runs: Iterable[Run]) -> dict[Run, str]:
-    """Runs that cannot be done, and why. The others may be done without them."""
+    """The runs that cannot be done, each with the reason. The others can be done without them."""
     problems: dict[Run, str] = {}
     for run in runs:
         _ = run.cfg  # options that do not fit the config are an error of the whole command
@@ -61,7 +61,7 @@ def check_data_of(runs: Iterable[Run]) -> None:
 
 
 def data_check() -> Callable:
-    """`check_data`, whose import has MMPretrain print what it did not find."""
+    """Import `check_data` without the lines that MMPretrain prints then."""
     with redirect_stdout(io.StringIO()):
         from poslabel_mm.launch.checks.data import check_data
     return check_data

@@ -1,12 +1,12 @@
 """Train and test the rows of a manifest's tables, and draw its figures.
 
-    reproduce --list
-    reproduce --table 5 [--table 6] [--gpus 8] [--seeds 0 1 2]
-    reproduce --row 4/vit-b-apl --row 4/vit-b
-    reproduce --figure 8
-    reproduce --all --dry-run
-    reproduce --all --scale tiny
-    reproduce --manifest my_study.yml --all --seeds 0 1 2 [--data data/mine]
+    %(prog)s --list
+    %(prog)s --table 5 [--table 6] [--gpus 8] [--seeds 0 1 2]
+    %(prog)s --row 4/vit-b-apl --row 4/vit-b
+    %(prog)s --figure 8
+    %(prog)s --all --dry-run
+    %(prog)s --all --scale tiny
+    %(prog)s --manifest my_study.yml --all --seeds 0 1 2 [--data data/mine]
 
 Finished runs are skipped and interrupted ones are resumed: repeat the command.
 --dry-run prints the shell commands and makes nothing.
@@ -16,8 +16,9 @@ import argparse
 from collections.abc import Sequence
 from pathlib import Path
 
+from poslabel_mm.arguments import Parser
 from poslabel_mm.errors import UserError
-from poslabel_mm.experiments.arguments import Parser, add_gpus, add_seeds, whole_number
+from poslabel_mm.experiments.arguments import add_gpus, add_seeds, whole_number
 from poslabel_mm.experiments.manifest import list_manifests, shipped_name
 from poslabel_mm.experiments.scale import DATA
 

@@ -8,12 +8,16 @@ from pathlib import Path
 from statistics import mean, stdev
 from typing import NamedTuple
 
+from mmengine.config import Config
+
 from poslabel_mm.engine.files import write_atomically
 from poslabel_mm.errors import UserError
+from poslabel_mm.experiments.folder_check import difference_of
 from poslabel_mm.experiments.manifest import Figure
 from poslabel_mm.experiments.results import title
 from poslabel_mm.experiments.run import Run
-from poslabel_mm.experiments.selection import Selection
+from poslabel_mm.experiments.selection import DEFAULTS, Selection
+from poslabel_mm.experiments.settings import plain_config
 
 WIDTH = 6.4  # of an image, in inches
 TITLE_SIZE, DPI = 10, 150
@@ -23,6 +27,30 @@ Y_TITLES = {
     'loss_cls': 'classification loss',
     'position_loss': 'position loss, end of training',
 }
+
+
+def check_figures(selection: Selection) -> None:
+    """Refuse a figure whose values its runs will not log.
+
+    Raises:
+        UserError: If ``y`` is ``position_loss`` and a config has no position head, or several.
+    """
+    for figure in selection.figures:
+        for config in figure.configs if figure.y == 'position_loss' else ():
+            heads = position_heads(plain_config(config, selection.scale))
+            if len(heads) != 1:
+                found = f'{len(heads)} position heads' if heads else 'no position head'
+                raise UserError(
+                    f'figure {figure.id}: position_loss is that of a single position head, and '
+                    f'{config} has {found}: leave the config out, or draw another y, such as '
+                    'loss_apl'
+                )
+
+
+def position_heads(cfg: Config) -> list[dict]:
+    """The position heads of a config's model."""
+    heads = cfg.model.get('pos_head') or []
+    return [heads] if isinstance(heads, dict) else list(heads)
 
 
 class Point(NamedTuple):
@@ -35,13 +63,16 @@ class Point(NamedTuple):
 
 
 def measured_points(selection: Selection, figure: Figure, seeds: Sequence[int]) -> list[Point]:
-    """What has been measured for a figure; runs that lack are left out.
+    """Read the measured values of a figure.
 
-    Of a sweep only runs that have ended count.
+    Runs that are missing or were made with other settings are left out, and of a sweep those that
+    have not ended.
     """
     found = []
     for seed in seeds:
         for config, x, run in selection.figure_runs(figure, seed):
+            if difference_of(run):
+                continue
             if figure.kind == 'curves':
                 found += [
                     Point(config, seed, epoch, y)
@@ -55,7 +86,7 @@ def measured_points(selection: Selection, figure: Figure, seeds: Sequence[int]) 
 
 
 def with_common_seeds(found: Sequence[Point], asked: Sequence[int]) -> list[Point]:
-    """The points of the seeds that every place of every curve has.
+    """Keep the points of the seeds that every place of every curve has.
 
     A table may have more seeds of one place than a figure has of the others;
     means over other seeds here and there would bend the curves. Without a
@@ -98,7 +129,9 @@ def logged_value(entry: dict[str, float], key: str, run: Run) -> float | None:
     if key == 'loss_cls':
         return entry.get(key, entry.get('loss'))
     if key == 'position_loss':
-        weight = run.cfg.model.pos_head.get('loss_weight', 0.5)
+        default = DEFAULTS['model.pos_head.loss_weight']
+        (head,) = position_heads(run.cfg)
+        weight = head.get('loss_weight', default)
         value = next((entry[name] for name in POSITION_LOSSES if name in entry), None)
         if value is None or not weight or isinstance(weight, dict):
             return None
@@ -187,7 +220,7 @@ def _png(selection: Selection, figure: Figure, found: Sequence[Point]) -> bytes:
 
 
 def _curve_names(selection: Selection) -> dict[str, str]:
-    """What the paper's tables call a config, the first one that has it."""
+    """The name of each config: that of the first row of the tables that has it."""
     names: dict[str, str] = {}
     for _, row in selection.rows:
         names.setdefault(row.pretrain or row.config, row.name)
@@ -195,7 +228,7 @@ def _curve_names(selection: Selection) -> dict[str, str]:
 
 
 def _seed_count(found: Sequence[Point]) -> str:
-    """Over how many seeds the means are, at every place of the curves."""
+    """The number of seeds that the points of the curves are means of, as text."""
     at: dict[tuple[str, float], int] = {}
     for point in found:
         at[point.config, point.x] = at.get((point.config, point.x), 0) + 1

@@ -1,5 +1,6 @@
-"""Whether what lies in a run's folder is that run's own, and how it is removed."""
+"""Checks that a run's folder holds files of that run alone, and their removal."""
 
+import os.path as osp
 import shutil
 from collections.abc import Iterable
 from contextlib import ExitStack
@@ -14,12 +15,15 @@ from poslabel_mm.errors import UserError
 from poslabel_mm.experiments import logs
 from poslabel_mm.experiments.settings import EXPERIMENT, comparable_settings, first_difference
 
+# Records of earlier versions lack these settings.
+ADDED = {'batch', 'images'}
+
 if TYPE_CHECKING:
     from poslabel_mm.experiments.run import Run
 
 
 def check_folder(run: 'Run') -> None:
-    """Make sure that what the folder holds is of this very run.
+    """Refuse a folder that holds files of another run.
 
     Raises:
         UserError: If other settings made it, or its test or its
@@ -30,22 +34,45 @@ def check_folder(run: 'Run') -> None:
     if run.record() is not None and not run.is_saved() and run.metrics() is None:
         return  # it ended before there was anything to go on from
     way_out = 'move it away, or choose another --work-dir'
-    record = run.record()
-    if record is not None:
-        difference = first_difference(comparable_settings(record['settings']), run.settings())
-    elif run.dumped.is_file():
-        difference = _difference_from_dumped(run)
-    elif any(p.name not in (NAME, 'config') for p in run.folder.iterdir()):
-        raise UserError(f'{run.folder} holds files of another origin: {way_out}')
-    else:
+    if run.record() is None and not run.dumped.is_file():
+        if any(p.name not in (NAME, 'config') for p in run.folder.iterdir()):
+            raise UserError(f'{run.folder} holds files of another origin: {way_out}')
         return
+    difference = difference_of(run)
     if difference:
         raise UserError(f'{run.folder} was made with other settings, {difference}: {way_out}')
     _check_order(run, way_out)
 
 
+def difference_of(run: 'Run') -> str:
+    """Say how the settings that a folder's training was made with differ from the run's.
+
+    Returns:
+        str: The first difference. Empty without one, without a training, and where the images are
+        not there that the settings depend on.
+    """
+    if run.data is not None and not osp.isdir(run.data):
+        return ''
+    record = run.record()
+    if record is not None:
+        found, expected = comparable_settings(record['settings']), run.settings()
+        for key in ADDED - set(found):
+            expected.pop(key, None)
+        difference = first_difference(found, expected)
+    elif run.dumped.is_file():
+        difference = _difference_from_dumped(run)
+    else:
+        return ''
+    if difference or run.total_batch is None or 'batch' in (record or {}).get('settings', ()):
+        return difference
+    before = run.batch_so_far()
+    if before in (None, run.total_batch):
+        return ''
+    return f'batch={before} and not {run.total_batch}'
+
+
 def check_checkpoint(run: 'Run') -> None:
-    """Make sure that the checkpoint that is needed next is still there.
+    """Refuse to go on without the checkpoint that is needed next.
 
     Raises:
         UserError: If a run has ended and its last checkpoint is gone.
@@ -59,7 +86,7 @@ def check_checkpoint(run: 'Run') -> None:
 
 
 def clear_folders(runs: Iterable['Run']) -> None:
-    """Remove what runs have left, but for the files that lock their folders.
+    """Remove the files of runs, but for those that lock their folders.
 
     Raises:
         UserError: If a folder holds files of another origin, or another process is at work in
@@ -115,7 +142,7 @@ def _check_order(run: 'Run', way_out: str) -> None:
 
 
 def _difference_from_dumped(run: 'Run') -> str:
-    """Of a run that was started by hand, with the commands of a dry run."""
+    """Compare the config that a run left which was started by hand, as by a dry run's commands."""
     dumped = Config.fromfile(run.dumped).to_dict()
     expected = {k: v for k, v in run.settings().items() if k in EXPERIMENT}
     # Models add their own defaults to what they were given.

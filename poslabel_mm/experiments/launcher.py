@@ -3,14 +3,13 @@
 import os
 import os.path as osp
 import shlex
-import shutil
-import sys
 from pathlib import Path
 from typing import NamedTuple
 
 from poslabel_mm.errors import UserError
 from poslabel_mm.experiments.run import Run
 from poslabel_mm.stack.config_prefix import ROOT
+from poslabel_mm.typed_command import python_as_typed
 
 # Beside the configs, in a checkout and in a wheel.
 TOOLS = ROOT.parent / 'tools'
@@ -19,7 +18,7 @@ ACCUMULATION = 'optim_wrapper.accumulative_counts'
 
 
 class Command(NamedTuple):
-    """What is run, and what is printed of it."""
+    """A command with the variables that it is run with. As text it is a line for a shell."""
 
     env: dict[str, str]
     words: list[str]
@@ -30,29 +29,26 @@ class Command(NamedTuple):
 
 
 class Launcher(NamedTuple):
-    """How processes are started.
+    """Starts the processes of a training or a test, on this machine or through Slurm.
 
     Attributes:
         tools (Path): The folder of ``train.py`` and its scripts.
         gpus (int): Processes, one a GPU; on the CPU where there is none.
-        partition (str): Of Slurm; empty to start them on this machine.
+        partition (str): The partition of Slurm; empty to start them on this machine.
         batch_per_gpu (int, optional): Images at a time; gradients are
             accumulated up to the recipe's batch. Defaults to all of a GPU's share.
-        shares_batch (bool): Whether the recipe's batch of a shipped config is shared out over the
-            GPUs. Otherwise each process takes the config's own. Defaults to True.
     """
 
     tools: Path
     gpus: int = 1
     partition: str = ''
     batch_per_gpu: int | None = None
-    shares_batch: bool = True
 
     def train(self, run: Run) -> Command:
-        """Start or resume a run.
+        """The command that starts or resumes a run.
 
         Raises:
-            UserError: If its batch cannot be shared out as it is to be.
+            UserError: If its batch cannot be shared out over the processes.
         """
         options = ['--resume', *_data(run), '--cfg-options', *self._split(run), *run.all_options]
         config, folder = str(run.config_path), _shortest_path(run.folder)
@@ -64,7 +60,7 @@ class Launcher(NamedTuple):
         return self._python('train.py', config, *options)
 
     def test(self, run: Run) -> Command:
-        """Test the last checkpoint of a run; metrics in percent, as JSON."""
+        """The command that tests the last checkpoint of a run and writes its metrics as JSON."""
         options = [
             '--out',
             _shortest_path(run.metrics_path),
@@ -92,29 +88,28 @@ class Launcher(NamedTuple):
         return self._python('test.py', config, checkpoint, *options)
 
     def _split(self, run: Run) -> list[str]:
-        """The recipe's batch over these GPUs, where they are not the recipe's."""
-        if run.recipe_batch is None or not self.shares_batch:
-            # The config itself says how many images a process takes at a time.
-            return [f'{BATCH}={self.batch_per_gpu}'] if self.batch_per_gpu else []
-        own, steps = run.cfg.train_dataloader.batch_size, run.accumulation
-        whole = run.recipe_batch
+        """The options that share the config's batch out over these GPUs."""
+        whole = run.total_batch
+        if whole is None:
+            return []
+        own, own_steps = run.cfg.train_dataloader.batch_size, run.accumulation
         asked = [o for o in run.options if o.partition('=')[0] in (BATCH, ACCUMULATION)]
-        if asked and (self.batch_per_gpu or own * steps * self.gpus != whole):
+        if asked and (self.batch_per_gpu or own * own_steps * self.gpus != whole):
             raise UserError(
                 f'--cfg-options {" ".join(asked)} with --gpus {self.gpus} is a batch of '
-                f'{own * steps * self.gpus} images, and that of {run.config} is {whole}: '
+                f'{own * own_steps * self.gpus} images, and that of {run.config} is {whole}: '
                 'give --batch-per-gpu N in their place'
             )
         batch = self.batch_per_gpu
         if asked:
             batch = own
         elif batch is None:
-            if whole % self.gpus:
+            if whole % (own_steps * self.gpus):
                 raise UserError(
                     f'the batch of {run.config}, {whole} images, cannot be shared '
                     f'by --gpus {self.gpus}: take a divisor'
                 )
-            batch = whole // self.gpus
+            batch = whole // (own_steps * self.gpus)
         if whole % (batch * self.gpus):
             raise UserError(
                 f'the batch of {run.config}, {whole} images, is no multiple of '
@@ -129,7 +124,7 @@ class Launcher(NamedTuple):
                 '--batch-per-gpu times --gpus'
             )
         options = [f'{BATCH}={batch}'] if batch != own else []
-        return options + ([f'{ACCUMULATION}={steps}'] if steps > 1 and not asked else [])
+        return options + ([f'{ACCUMULATION}={steps}'] if steps != own_steps else [])
 
     def _slurm(self, script: str, job: str, *arguments: str) -> Command:
         env = dict(GPUS=str(self.gpus))
@@ -140,24 +135,12 @@ class Launcher(NamedTuple):
         return self._script(script, self.partition, job, *arguments, **env)
 
     def _script(self, name: str, *arguments: str, **env: str) -> Command:
-        python = _python()
+        python = python_as_typed()
         path = {} if python == 'python' else dict(PYTHON=python)
         return Command(path | env, [_shortest_path(self.tools / name), *arguments])
 
     def _python(self, name: str, *arguments: str) -> Command:
-        return Command({}, [_python(), _shortest_path(self.tools / name), *arguments])
-
-
-def _python() -> str:
-    """This Python, as one would type it from here."""
-    typed = shutil.which('python')
-    return (
-        'python'
-        if typed
-        and osp.samefile(typed, sys.executable)
-        and (osp.dirname(typed) == osp.dirname(sys.executable))
-        else sys.executable
-    )
+        return Command({}, [python_as_typed(), _shortest_path(self.tools / name), *arguments])
 
 
 def _shortest_path(path: Path) -> str:

@@ -5,6 +5,7 @@ from itertools import groupby
 from typing import NamedTuple
 
 from poslabel_mm.experiments.console import print_table
+from poslabel_mm.experiments.folder_check import difference_of
 from poslabel_mm.experiments.results import accuracy, measure, paper_value, title
 from poslabel_mm.experiments.run import Run
 from poslabel_mm.experiments.selection import Selection
@@ -73,6 +74,8 @@ def _state(runs: Sequence[Run]) -> str:
 
 def _state_of_run(run: Run) -> str:
     state = run.state()
+    if state.epochs and difference_of(run):
+        return 'made with other settings'
     if run.pretraining is not None and not state.epoch and not state.is_running:
         before = run.pretraining.state()
         if before.epoch or before.is_running:

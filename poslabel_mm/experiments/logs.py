@@ -1,4 +1,4 @@
-"""What MMEngine's logs in a run's folder tell."""
+"""MMEngine's logs in a run's folder."""
 
 import json
 import re
@@ -9,12 +9,12 @@ TAIL_BYTES = 4096  # holds the last record of a log
 
 
 def started(folder: Path) -> list[str]:
-    """When processes began to work in a folder, by the names of MMEngine's log folders."""
+    """The times at which processes began to work in a folder: names of MMEngine's log folders."""
     return sorted(p.name for p in folder.glob('*') if STARTED.fullmatch(p.name))
 
 
 def entries(folder: Path) -> list[dict[str, float]]:
-    """Training records, a dict an iteration.
+    """The training records, a dict for each iteration.
 
     A resumed run repeats iterations: the later record of an iteration counts.
     """

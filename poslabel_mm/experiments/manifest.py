@@ -17,7 +17,7 @@ from poslabel_mm.stack.config_prefix import ROOT
 
 @dataclass(frozen=True)
 class Dataset:
-    """What a table was trained and tested on.
+    """The dataset that the rows of a table are trained and tested on.
 
     Attributes:
         id (str): Key in the file, e.g. ``'mini_imagenet'``.
@@ -115,7 +115,7 @@ class Figure:
 
 @dataclass(frozen=True)
 class Paper:
-    """All of a manifest such as ``configs/paper.yml``.
+    """The content of a manifest such as ``configs/paper.yml``.
 
     Attributes:
         title (str): Heading of its results.
@@ -168,12 +168,12 @@ def _find(items: tuple[Any, ...], id: Any, kind: str, where: str) -> Any:
     for item in items:
         if item.id == str(id):
             return item
-    known = ', '.join(str(item.id) for item in items)
+    known = ', '.join(str(item.id) for item in items) or 'none'
     raise UserError(f'{where} has no {kind} {id}; there are {known}')
 
 
 def list_manifests() -> list[str]:
-    """Names of the shipped manifests, ``'paper'`` among them, sorted.
+    """The names of the shipped manifests, ``'paper'`` among them, sorted.
 
     ``configs/metafile.yml`` is MMPretrain's index of models and none of them.
     """

@@ -1,4 +1,4 @@
-"""What runs are doing while they work: bars on a terminal, lines elsewhere.
+"""The progress of runs: bars on a terminal, lines elsewhere.
 
 Several threads may call a display.
 """
@@ -76,7 +76,7 @@ class Display:
         self.console.print(line, markup=False, soft_wrap=True)
 
     def begin(self, run: Run) -> None:
-        """A run is being trained or tested from now on."""
+        """Show a run from now on."""
         with self._lock:
             self.done[run] = float(run.last_epoch())
             self.active.append(run)
@@ -85,7 +85,7 @@ class Display:
             )
 
     def end(self, run: Run) -> None:
-        """A run is no longer under way."""
+        """Show a run no longer."""
         with self._lock:
             self.done[run] = float(run.last_epoch())
             self.active.remove(run)

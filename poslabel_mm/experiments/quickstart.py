@@ -5,8 +5,9 @@ import importlib.util
 from collections.abc import Sequence
 from pathlib import Path
 
+from poslabel_mm.arguments import Parser
 from poslabel_mm.errors import UserError
-from poslabel_mm.experiments.arguments import Parser, add_seeds, whole_number
+from poslabel_mm.experiments.arguments import add_seeds, whole_number
 
 DESCRIPTION = """Train a small ViT on real digits, without and with positional labels.
 

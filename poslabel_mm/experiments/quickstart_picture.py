@@ -1,4 +1,4 @@
-"""What the models of the quickstart have learned of positions: accuracies, and a picture."""
+"""The position accuracies of the quickstart's models, and its picture."""
 
 import os
 from collections.abc import Iterator, Sequence
@@ -20,7 +20,7 @@ def position_accuracies(runs: Sequence[Run]) -> dict[Run, dict[str, float]]:
     """Test the position accuracy of every run that has position heads.
 
     Returns:
-        dict[Run, dict[str, float]]: Of every head, in percent of the test images' patches.
+        dict[Run, dict[str, float]]: The accuracy of every head, in percent of the patches.
     """
     from poslabel_mm.evaluation.positions import SavedModels
 

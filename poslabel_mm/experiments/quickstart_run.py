@@ -4,16 +4,16 @@ import argparse
 import os
 import os.path as osp
 import shlex
-import sys
 import time
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
 from statistics import mean
 
 from poslabel_mm.experiments import logs
 from poslabel_mm.experiments.checks import check_data_of
-from poslabel_mm.experiments.console import print_line, print_table
+from poslabel_mm.experiments.console import print_line
 from poslabel_mm.experiments.folder_check import clear_folders
 from poslabel_mm.experiments.launcher import TOOLS, Launcher
 from poslabel_mm.experiments.manifest import load_paper
@@ -22,29 +22,26 @@ from poslabel_mm.experiments.quickstart_picture import (
     position_accuracies,
     without_output,
 )
-from poslabel_mm.experiments.results import (
-    accuracy,
-    gain,
-    mean_and_deviation,
-    measure,
-    write_results,
-)
+from poslabel_mm.experiments.results import markdown, mean_and_deviation, write_results
 from poslabel_mm.experiments.run import Run
 from poslabel_mm.experiments.selection import Selection, select
 from poslabel_mm.experiments.work import run_all
 from poslabel_mm.launch.cpu_threads import bound_cores
-from poslabel_mm.stack.config_prefix import ROOT
+from poslabel_mm.typed_command import poslabel_as_typed, python_as_typed
 
 PICTURED = 'apl'  # the row, at the first seed
 KEEP_ALL = 'default_hooks.checkpoint.max_keep_ckpts=-1'
-HEADER = ('trained with', 'top-1 %', 'gain by seed', 'positions %', 'seconds')
 
 
 def run(args: argparse.Namespace) -> int:
     """Run the command :mod:`poslabel_mm.experiments.quickstart` with its parsed arguments."""
     # The models are too small for a GPU to pay, and one thread each makes the table the same
     # on any number of cores.
-    os.environ.update(CUDA_VISIBLE_DEVICES='', OMP_NUM_THREADS='1')
+    with environment(CUDA_VISIBLE_DEVICES='', OMP_NUM_THREADS='1'):
+        return _run(args)
+
+
+def _run(args: argparse.Namespace) -> int:
     began = time.monotonic()
     paper = load_paper('digits')
     rows, _ = select(paper, ['1'], [], [])
@@ -73,7 +70,8 @@ def run(args: argparse.Namespace) -> int:
         with without_output():
             positions = position_accuracies(list(selection.runs(args.seeds)))
             draw_picture(selection, pictured, args.seeds, picture)
-        print_accuracies(selection, args.seeds, positions)
+        columns = extra_columns(selection, args.seeds, positions)
+        print_line('\n' + markdown(selection, args.seeds, columns))
         print_line(f'in {time.monotonic() - began:.0f} s')
         print_next_steps(pictured, args.work_dir, picture)
 
@@ -103,39 +101,32 @@ def schedule_options(epochs: int) -> tuple[str, ...]:
     )
 
 
-def print_accuracies(
+def extra_columns(
     selection: Selection, seeds: Sequence[int], positions: dict[Run, dict[str, float]]
-) -> None:
-    """Print means over the seeds, and the standard deviations between them.
+) -> dict[str, dict[str, str]]:
+    """The columns that the quickstart adds to the table of results.
 
     Args:
         selection (Selection): The rows.
         seeds (Sequence[int]): The seeds of the runs.
         positions (dict[Run, dict[str, float]]): Position accuracies in percent of each position
             head of a run.
+
+    Returns:
+        dict[str, dict[str, str]]: For each column the text of every row's cell.
     """
-    measured = {row.id: measure(selection, row, seeds) for _, row in selection.rows}
-    lines = []
+    right, seconds = {}, {}
     for _, row in selection.rows:
         runs = [selection.row_run(row, seed) for seed in seeds]
         of_positions = [mean(positions[run].values()) for run in runs if run in positions]
-        seconds = mean(logs.training_seconds(run.folder) for run in runs)
-        lines.append(
-            (
-                row.name,
-                accuracy(measured[row.id]),
-                gain(row, measured) or '-',
-                mean_and_deviation(of_positions) or '-',
-                f'{seconds:.0f}',
-            )
-        )
-    title = f'test images, {len(seeds)} seed(s): mean ± standard deviation'
-    print_table(title, HEADER, [lines], numbers=HEADER[1:])
+        right[row.id] = mean_and_deviation(of_positions)
+        seconds[row.id] = f'{mean(logs.training_seconds(run.folder) for run in runs):.0f}'
+    return {'positions right, %': right, 'seconds': seconds}
 
 
 def print_next_steps(pictured: Run, work_dir: Path, picture: Path) -> None:
-    python = _shell_path(Path(sys.executable), resolve=False)
-    config, tools = _shell_path(ROOT / pictured.config), _shell_path(TOOLS)
+    """Print where the results are, and commands to go on with."""
+    checkpoint = _shell_path(pictured.checkpoint)
     print_line(
         '\n'.join(
             [
@@ -144,18 +135,38 @@ def print_next_steps(pictured: Run, work_dir: Path, picture: Path) -> None:
                 '',
                 'Next:',
                 "  test a saved checkpoint with all of MMPretrain's options",
-                f'    {python} {tools}/test.py {config} {_shell_path(pictured.checkpoint)}',
+                f'    {_command("test")} {pictured.config} {checkpoint}',
                 '  train at a seed of your own',
-                f'    {python} {tools}/train.py {config} --cfg-options randomness.seed=7',
+                f'    {_command("train")} {pictured.config} --cfg-options randomness.seed=7',
                 "  the paper's ViT-B/16 on ImageNet (in data/imagenet), 8 GPUs",
-                f'    PYTHON={python} {tools}/dist_train.sh '
-                f'{_shell_path(ROOT / "vit-b_apl_in1k.py")} 8',
+                f'    {_command("reproduce")} --row 1/pe-apl --gpus 8',
             ]
         )
     )
 
 
-def _shell_path(path: Path, resolve: bool = True) -> str:
-    """A path as one would type it here; .venv/bin/python must stay a link."""
-    path = path.resolve() if resolve else Path(osp.abspath(path))
-    return shlex.quote(osp.relpath(path))
+def _command(name: str) -> str:
+    """A subcommand as one would type it here; a script of the checkout without ``poslabel``."""
+    poslabel = poslabel_as_typed()
+    if poslabel is not None:
+        return f'{shlex.quote(poslabel)} {name}'
+    return f'{shlex.quote(python_as_typed())} {_shell_path(TOOLS / f"{name}.py")}'
+
+
+@contextmanager
+def environment(**values: str) -> Iterator[None]:
+    """A context in which variables of the environment have these values."""
+    before = {name: os.environ.get(name) for name in values}
+    os.environ.update(values)
+    try:
+        yield
+    finally:
+        for name, value in before.items():
+            os.environ.pop(name, None)
+            if value is not None:
+                os.environ[name] = value
+
+
+def _shell_path(path: Path) -> str:
+    """A path as one would type it here."""
+    return shlex.quote(osp.relpath(path.resolve()))

@@ -10,7 +10,8 @@ from poslabel_mm import UserError, config_path
 from poslabel_mm.experiments import results
 from poslabel_mm.experiments.checks import data_check, problems_of
 from poslabel_mm.experiments.console import print_line
-from poslabel_mm.experiments.figures import draw
+from poslabel_mm.experiments.figures import check_figures, draw
+from poslabel_mm.experiments.folder_check import difference_of
 from poslabel_mm.experiments.launcher import TOOLS, Launcher
 from poslabel_mm.experiments.listing import print_list
 from poslabel_mm.experiments.manifest import load_paper
@@ -48,6 +49,18 @@ def print_results(selection: Selection, everything: Selection, seeds: list[int])
             print_line(f'figure {figure.id}: nothing to draw yet')
         else:
             print_line(f'figure {figure.id}: {drawn[0]}, values in {drawn[1]}')
+
+
+def print_left_out(selection: Selection, seeds: list[int]) -> None:
+    """Name the runs of other seeds that the results leave out, and why."""
+    others = [seed for seed in selection.seeds(seeds) if seed not in seeds]
+    for run in selection.runs(others):
+        difference = difference_of(run)
+        if difference:
+            print_line(
+                f'left out of the results: {run.name}, which was made with other settings, '
+                f'{difference}'
+            )
 
 
 def print_commands(
@@ -99,8 +112,10 @@ def run(args: argparse.Namespace) -> int:
     if args.list:
         print_list(selection, selection.seeds(args.seeds))
         return 0
-    if data and not args.data and not osp.isdir(data):
-        raise UserError(f'manifest {args.manifest}: its data {data} is no folder')
+    if data and not osp.isdir(data):
+        of = '--data' if args.data else f'manifest {args.manifest}: its data'
+        raise UserError(f'{of} {osp.abspath(data)} is no folder')
+    check_figures(selection)
     launcher = Launcher(TOOLS, args.gpus, args.partition or '', args.batch_per_gpu)
     runs = selection.runs(args.seeds)
     if not runs:
@@ -115,6 +130,7 @@ def run(args: argparse.Namespace) -> int:
             'the figures need matplotlib: install the extra poslabel_mm[tools], '
             'or matplotlib itself'
         )
+    print_left_out(selection, args.seeds)
     return run_all(
         list(runs),
         launcher,

@@ -2,12 +2,13 @@
 
 import csv
 import io
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from statistics import mean, stdev
 
 from poslabel_mm.engine.files import write_atomically
+from poslabel_mm.experiments.folder_check import difference_of
 from poslabel_mm.experiments.manifest import Row, Table
 from poslabel_mm.experiments.run import Run
 from poslabel_mm.experiments.selection import Selection
@@ -25,13 +26,20 @@ HEADER = (
 )
 
 
-def markdown(selection: Selection, seeds: Sequence[int]) -> str:
+def markdown(
+    selection: Selection,
+    seeds: Sequence[int],
+    columns: Mapping[str, Mapping[str, str]] | None = None,
+) -> str:
     """Write all tables that a selection has rows of; cells are blank where nothing is measured.
 
     Args:
         selection (Selection): The rows, and where their runs are.
         seeds (Sequence[int]): The seeds to be averaged over; those without a result are left out.
+        columns (Mapping[str, Mapping[str, str]], optional): More columns: for the heading of each
+            the cells by the id of the row.
     """
+    columns = columns or {}
     parts = [f'# {title(selection)}']
     tables: dict[str, tuple[Table, list[Row]]] = {}
     for table, row in selection.rows:
@@ -39,13 +47,16 @@ def markdown(selection: Selection, seeds: Sequence[int]) -> str:
     runs: list[Run] = []
     for table, rows in tables.values():
         measured = {row.id: measure(selection, row, seeds) for row in table.rows}
-        lines = [_cells(table, row, measured) for row in rows]
+        lines = [
+            [*_cells(table, row, measured), *(cells[row.id] for cells in columns.values())]
+            for row in rows
+        ]
         data = table.data.title if table.data else ''
         used = selection.scale.data or (selection.data and Path(selection.data).name)
         if used:
             data = f'{used} in place of {data}' if data else used
         parts.append(f'## Table {table.id}: {table.title}' + (f' ({data})' if data else ''))
-        parts.append(_markdown_table(HEADER, lines))
+        parts.append(_markdown_table((*HEADER, *columns), lines))
         runs += [selection.row_run(row, seed) for row in rows for seed in measured[row.id]]
     parts.append(
         'Accuracy in percent on the test images after the last epoch: mean ± standard deviation '
@@ -84,11 +95,12 @@ def title(selection: Selection) -> str:
 
 
 def measure(selection: Selection, row: Row, seeds: Sequence[int]) -> dict[int, dict[str, float]]:
-    """Read the metrics of a row at every seed that has been tested."""
+    """Read the metrics of a row at every seed that has been tested with the row's settings."""
     found = {}
     for seed in seeds:
-        metrics = selection.row_run(row, seed).state().metrics
-        if metrics is not None:
+        run = selection.row_run(row, seed)
+        metrics = run.state().metrics
+        if metrics is not None and not difference_of(run):
             found[seed] = metrics
     return found
 

@@ -1,4 +1,4 @@
-"""One training run in a folder of its own, and what has been done of it."""
+"""One training run in a folder of its own, and how far it has come."""
 
 import functools
 import json
@@ -10,7 +10,7 @@ from typing import Any, NamedTuple, TextIO
 
 from mmengine.config import Config
 
-from poslabel_mm.datasets.class_folders import class_names
+from poslabel_mm.datasets.class_folders import class_names, images_by_class
 from poslabel_mm.engine.files import write_atomically
 from poslabel_mm.engine.folder_lock import is_locked, lock_folder
 from poslabel_mm.engine.hooks.last_saved import last_saved
@@ -18,10 +18,12 @@ from poslabel_mm.experiments import logs
 from poslabel_mm.experiments.folder_check import check_folder
 from poslabel_mm.experiments.scale import Scale
 from poslabel_mm.experiments.settings import (
+    accumulation_of,
     comparable_settings,
     concerns_missing_loader,
+    config_file,
     configured,
-    find_config,
+    images_a_step,
     plain_config,
     versions,
 )
@@ -32,13 +34,13 @@ PREFIX = 'backbone.'  # of the encoder's weights, in a pre-training's checkpoint
 
 
 class State(NamedTuple):
-    """What has been done of a run.
+    """How far a run has come.
 
     Attributes:
-        epoch (int): The last one that is complete in what was saved.
-        epochs (int): As many as there will be; 0 if nothing was saved.
-        metrics (dict[str, float], optional): Of the test of the last epoch.
-        is_running (bool): Somebody is at work in its folder.
+        epoch (int): The last epoch that is complete in its checkpoints.
+        epochs (int): The number of all epochs; 0 without a checkpoint.
+        metrics (dict[str, float], optional): The test of the last epoch.
+        is_running (bool): Whether a process is at work in its folder.
     """
 
     epoch: int
@@ -64,14 +66,16 @@ class Run:
 
     Attributes:
         config (str): Name of a shipped config, or the path of another.
-        seed (int): Of the weights, the order and the augmentation.
-        options (tuple[str, ...]): ``KEY=VALUE``, what sets the run apart from
-            others of its config and seed.
+        seed (int): The seed of weights, order of images and augmentation.
+        options (tuple[str, ...]): Options ``KEY=VALUE`` that set the run apart from others of its
+            config and seed.
         parent (Path): The folder of all runs of this scale.
         scale (Scale): The size.
         sweep (str): ``KEY=VALUE`` of a figure's sweep, or empty.
-        pretraining (Run, optional): Whose last checkpoint it starts from.
+        pretraining (Run, optional): The run whose last checkpoint it starts from.
         data (str, optional): The folder of images in place of its own data, as ``--data``.
+        shares_batch (bool): Whether the processes share the config's batch. Otherwise each process
+            takes all of it. Defaults to True.
     """
 
     config: str
@@ -82,6 +86,7 @@ class Run:
     sweep: str = ''
     pretraining: 'Run | None' = None
     data: str | None = None
+    shares_batch: bool = True
 
     @property
     def folder(self) -> Path:
@@ -90,7 +95,7 @@ class Run:
 
     @property
     def label(self) -> str:
-        """The config, and what is swept."""
+        """The name of the config and, in a sweep, of the option and its value."""
         key, _, value = self.sweep.partition('=')
         name = Path(self.config).stem
         return f'{name}_{key.rpartition(".")[2]}={value}' if value else name
@@ -101,7 +106,7 @@ class Run:
 
     @property
     def own_options(self) -> list[str]:
-        """``KEY=VALUE`` of the experiment: without what a pre-training hands on."""
+        """The options ``KEY=VALUE`` of the experiment, without those that hand weights on."""
         options = [f'randomness.seed={self.seed}']
         options += [self.sweep] if self.sweep else []
         plain = plain_config(self.config, self.scale)
@@ -109,7 +114,7 @@ class Run:
 
     @property
     def all_options(self) -> list[str]:
-        """``KEY=VALUE`` for ``--cfg-options``, in training and test."""
+        """The options ``KEY=VALUE`` of ``--cfg-options`` in training and test."""
         seed, *others = self.own_options
         if self.pretraining is None:
             return [seed, *others]
@@ -121,14 +126,14 @@ class Run:
 
     @property
     def config_path(self) -> Path:
-        """What is trained: the shipped config, or its tiny form to be written."""
+        """The path of the config that is trained, which for a tiny form is still to be written."""
         if self.scale.data is None:
-            return Path(osp.relpath(find_config(self.config)))
+            return Path(osp.relpath(config_file(self.config)))
         return self.folder / 'config' / self.dumped.name
 
     @property
     def config_text(self) -> str | None:
-        """Of the tiny form; None at the paper's size."""
+        """The text of the tiny form's config; None at the config's own size."""
         if self.scale.data is None:
             return None
         return tiny_config(self.config, *self.scale)
@@ -143,27 +148,41 @@ class Run:
         return _configured(self)
 
     @property
-    def recipe_batch(self) -> int | None:
-        """Images an optimizer step of a shipped config, on all GPUs together.
+    def total_batch(self) -> int | None:
+        """The number of images of an optimizer step, on all GPUs together.
 
-        None for a user's own config, whose batch is what a process takes at a time.
+        It is the config's ``auto_scale_lr.base_batch_size``, or else what the config makes of it
+        in a single process. None where the processes do not share the batch.
         """
-        if osp.dirname(self.config):
+        if not self.shares_batch:
             return None
         plain = plain_config(self.config, self.scale)
-        own = plain.train_dataloader.batch_size
-        return (plain.get('auto_scale_lr') or {}).get('base_batch_size', own)
+        given = (plain.get('auto_scale_lr') or {}).get('base_batch_size')
+        return given or images_a_step(plain)
 
     @property
     def accumulation(self) -> int:
-        """Iterations an optimizer step, by the config and its options."""
-        return self.cfg.optim_wrapper.get('accumulative_counts', 1)
+        """The number of iterations of an optimizer step, by the config and its options."""
+        return accumulation_of(self.cfg)
 
     def accumulation_so_far(self) -> int | None:
-        """Iterations an optimizer step of the training to be resumed; None if there is none."""
+        """The number of iterations of an optimizer step in the training that would be resumed.
+
+        None if there is none to resume.
+        """
         if self.is_trained or not self.is_saved() or not self.dumped.is_file():
             return None
-        return Config.fromfile(self.dumped).optim_wrapper.get('accumulative_counts', 1)
+        return accumulation_of(Config.fromfile(self.dumped))
+
+    def batch_so_far(self) -> int | None:
+        """The number of images of an optimizer step in the training that the folder holds.
+
+        None if neither its config nor its log tells.
+        """
+        processes = logs.device(self.folder).get('processes')
+        if processes is None or not self.dumped.is_file():
+            return None
+        return images_a_step(Config.fromfile(self.dumped)) * int(processes)
 
     @property
     def dumped(self) -> Path:
@@ -172,7 +191,7 @@ class Run:
 
     @property
     def checkpoint(self) -> Path:
-        """Of the last epoch."""
+        """The path of the last epoch's checkpoint."""
         return self.folder / f'epoch_{self.cfg.train_cfg.max_epochs}.pth'
 
     @property
@@ -181,7 +200,7 @@ class Run:
 
     @property
     def is_tested(self) -> bool:
-        """Whether it is a run that a test belongs to."""
+        """Whether the run includes a test."""
         return self.cfg.get('test_dataloader') is not None
 
     @property
@@ -206,44 +225,47 @@ class Run:
         return int(number[1]) - bool(number[2])
 
     def metrics(self) -> dict[str, float] | None:
-        """The result of the test, if there is one."""
+        """The result of the test; None without one."""
         try:
             return json.loads(self.metrics_path.read_text())
         except (OSError, ValueError):
             return None  # not there, or cut off
 
     def state(self) -> State:
-        """Read it from the folder; nothing is changed."""
+        """Read from the folder how far the run has come."""
         epoch = self.last_epoch()
         epochs = self.cfg.train_cfg.max_epochs if self.is_saved() else 0
         metrics = self.metrics() if epoch and epoch == epochs else None
         return State(epoch, epochs, metrics, is_locked(self.folder))
 
     def settings(self) -> dict[str, Any]:
-        """What makes the run what it is, as it comes back from JSON."""
+        """The settings and the data that the run's result depends on, as JSON returns them."""
         settings = comparable_settings(self.cfg.to_dict())
+        if self.total_batch is not None:
+            settings['batch'] = self.total_batch
         if self.data is not None:
             settings['classes'] = class_names(osp.join(self.data, 'train'))
+            settings['images'] = images_by_class(self.data)
         return settings
 
     def record(self) -> dict | None:
-        """What :meth:`claim` wrote down of the run."""
+        """The settings and versions that :meth:`claim` recorded; None without a record."""
         try:
             return json.loads((self.folder / 'run.json').read_text())
         except (OSError, ValueError):
             return None
 
     def started(self) -> list[str]:
-        """When trainings began in the folder."""
+        """The times at which trainings began in the folder, as text, in order."""
         return logs.started(self.folder)
 
     # ----------------------------------------------------------------- working
 
     def claim(self) -> TextIO:
-        """Take the folder for oneself, and write down what it is for.
+        """Lock the folder, and record the run's settings and versions in it.
 
         Returns:
-            TextIO: The lock, to be passed on to who works there.
+            TextIO: The lock, to be passed on to the processes that work there.
 
         Raises:
             UserError: If another process is at work in it, or it cannot be
@@ -261,11 +283,11 @@ class Run:
     # -------------------------------------------------------------- afterwards
 
     def entries(self) -> list[dict[str, float]]:
-        """What was logged in training, a record an iteration."""
+        """The training log, a record for each iteration."""
         return logs.entries(self.folder)
 
     def machine(self) -> dict[str, str]:
-        """Versions and device of the training, as far as run and logs tell."""
+        """Versions and device of the training, as far as its record and its logs name them."""
         return dict((self.record() or {}).get('versions', {})) | logs.device(self.folder)
 
 

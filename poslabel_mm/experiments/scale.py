@@ -9,9 +9,9 @@ class Scale(NamedTuple):
     """The size that everything is trained at.
 
     Attributes:
-        data (str, optional): What the tiny form is trained on, one of :data:`DATA`; None for
-            the config's own size.
-        epochs (int): Of the tiny form.
+        data (str, optional): The dataset of the tiny form, one of :data:`DATA`; None for the
+            config's own size.
+        epochs (int): The number of epochs of the tiny form.
     """
 
     data: str | None = None
@@ -19,7 +19,7 @@ class Scale(NamedTuple):
 
     @property
     def folder(self) -> str:
-        """Name of the folder of its runs; empty at the config's own size."""
+        """The name of the folder of its runs; empty at the config's own size."""
         if self.data is None:
             return ''
         return f'tiny-{self.data}-{self.epochs}epochs'

@@ -17,13 +17,13 @@ LONGEST_NAME = 80
 
 @dataclass(frozen=True)
 class Selection:
-    """Which rows and figures, and how they are to be run.
+    """The rows and figures that are to be run, and how.
 
     Attributes:
         rows (tuple[tuple[Table, Row], ...]): In the paper's order.
         figures (tuple[Figure, ...]): In the paper's order.
-        work_dir (Path): Of all runs.
-        scale (Scale): Their size.
+        work_dir (Path): The folder of all runs.
+        scale (Scale): The size of their models.
         options (tuple[str, ...]): ``KEY=VALUE`` for every config.
         title (str): Heading of the results.
         folder (str, optional): Name of the folder of these options. Made from them by default.
@@ -49,12 +49,12 @@ class Selection:
         return self.work_dir / self.scale.folder / folder
 
     def row_run(self, row: Row, seed: int) -> Run:
-        """A row at a seed; rows that share a config share the run."""
+        """The run of a row at a seed; rows that share a config share the run."""
         pretraining = row.pretrain and self._run(row.pretrain, seed)
         return self._run(row.config, seed, pretraining=pretraining or None)
 
     def figure_runs(self, figure: Figure, seed: int) -> list[tuple[str, float | None, Run]]:
-        """The config, the value of the sweep (None without one) and the run."""
+        """The runs of a figure, each with its config and the sweep's value (None without one)."""
         if figure.kind == 'curves':
             return [(config, None, self._run(config, seed)) for config in figure.configs]
         return [
@@ -85,7 +85,7 @@ class Selection:
         return {run: list(dict.fromkeys(uses)) for run, uses in found.items()}
 
     def seeds(self, asked: Sequence[int]) -> list[int]:
-        """Those asked for and those that are there."""
+        """The seeds that were asked for and those of the folders that are there, sorted."""
         there = (re.fullmatch(r'seed(\d+)', p.name) for p in self.parent.glob('*/seed*'))
         return sorted(set(asked) | {int(match[1]) for match in there if match})
 
@@ -111,7 +111,7 @@ DEFAULTS = {'model.pos_head.loss_weight': 0.5, 'model.backbone.mask_ratio': 0.75
 
 
 def options_folder(options: Sequence[str]) -> str:
-    """A name for what options make of the runs; empty if they make nothing."""
+    """The name of the folder of runs with these options; empty if none of them counts."""
     counted = sorted(o for o in options if o.partition('=')[0].rpartition('.')[2] not in MACHINE)
     text = '+'.join(counted)
     name = re.sub(r'[^\w.=+-]', '_', text)
@@ -147,9 +147,9 @@ def select(
             table_id, _, row_id = text.rpartition('/')
             paper.table(table_id).row(row_id)  # one of them is not there
         else:
-            example = next(
-                (name for name in named if name.endswith(f'/{text}')), next(iter(named))
-            )
+            if not named:
+                raise UserError(f'--row {text}: the manifest has no tables with rows')
+            example = next((name for name in named if name.endswith(f'/{text}')), min(named))
             raise UserError(
                 f'--row {text} does not say of which table: write TABLE/ROW, '
                 f'such as {example}, or give one --table'

@@ -1,4 +1,4 @@
-"""What makes a run the run that it is, and how two of them differ."""
+"""The settings of a run, and how those of two runs differ."""
 
 import argparse
 import copy
@@ -46,8 +46,8 @@ SCOPE = '_scope_'
 AMP = ('AmpOptimWrapper', 'mmengine.AmpOptimWrapper', 'poslabel_mm.CPUAmpOptimWrapper')
 
 
-def find_config(name: str) -> str:
-    """Path of a config: a path with a folder is the user's own, a bare name is a shipped config's.
+def config_file(name: str) -> str:
+    """The path of a run's config: of the user's where it names a folder, else of a shipped one.
 
     Raises:
         UserError: If there is neither.
@@ -57,20 +57,21 @@ def find_config(name: str) -> str:
 
 @functools.cache
 def plain_config(name: str, scale: Scale) -> Config:
-    """A config without options, at the size that it is run at. Not to be changed."""
+    """The config without options, at the size that it is run at. Not to be changed."""
     if scale.data is None:
-        return Config.fromfile(find_config(name))
+        return Config.fromfile(config_file(name))
     return Config.fromstring(tiny_config(name, *scale), '.py')
 
 
 def configured(name: str, scale: Scale, options: list[str], data: str | None = None) -> Config:
-    """A config with options.
+    """Read a config and merge options into it.
 
     Args:
         name (str): Name or path of the config.
         scale (Scale): The size that it is run at.
         options (list[str]): ``KEY=VALUE``, as for ``--cfg-options``.
-        data (str, optional): The folder of images to use in place of its own.
+        data (str, optional): The folder of images to use in place of its own. The config keeps
+            its own where the folder is not there.
 
     Raises:
         UserError: If the options or the folder do not fit the config.
@@ -79,8 +80,9 @@ def configured(name: str, scale: Scale, options: list[str], data: str | None = N
     if wrong:
         raise UserError(f'options of {name} are KEY=VALUE pairs, got {" ".join(wrong)}')
     cfg = copy.deepcopy(plain_config(name, scale))
-    # As the tools do it: before the options are merged.
-    use_data(cfg, argparse.Namespace(config=name, data=data), LOADERS)
+    # The list of what is done needs no images.
+    if data is not None and osp.isdir(data):
+        use_data(cfg, name, data, LOADERS)  # before the options are merged, as in the tools
     parsed = argparse.Namespace(options=None)
     try:
         DictAction(['--options'], 'options')(None, parsed, options)
@@ -94,6 +96,16 @@ def configured(name: str, scale: Scale, options: list[str], data: str | None = N
         asked = [option for option in options if not option.startswith('randomness.seed=')]
         raise UserError(f'{" ".join(asked or options)} does not fit {name}: {error}') from error
     return cfg
+
+
+def accumulation_of(cfg: Config) -> int:
+    """The number of iterations of an optimizer step."""
+    return cfg.optim_wrapper.get('accumulative_counts', 1)
+
+
+def images_a_step(cfg: Config) -> int:
+    """The number of images of an optimizer step in each process."""
+    return cfg.train_dataloader.batch_size * accumulation_of(cfg)
 
 
 def concerns_missing_loader(option: str, cfg: Config) -> bool:
@@ -123,7 +135,7 @@ def versions(*distributions: str) -> dict[str, str]:
 
 
 def comparable_settings(value: Any) -> Any:
-    """Settings as they come back from JSON, without what belongs to the machine."""
+    """Convert settings to what JSON returns, without those of the machine."""
     if isinstance(value, dict):
         return {
             str(k): comparable_settings(v)

@@ -15,10 +15,10 @@ from typing import Any
 from mmengine.config import Config
 
 from poslabel_mm.errors import UserError
+from poslabel_mm.launch.checks.class_names import LOADERS
 from poslabel_mm.stack.config_prefix import PREFIX, config_path
 
 WARMUP = 0.25  # of the epochs; at the paper's 20 of 300 it would be no step
-LOADERS = ('train_dataloader', 'val_dataloader', 'test_dataloader')
 
 
 def tiny_config(name: str, data: str, epochs: int) -> str:

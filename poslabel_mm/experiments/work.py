@@ -1,8 +1,7 @@
-"""Trains and tests runs, a few at a time."""
+"""The training and test of runs, several at a time."""
 
 import os
 import os.path as osp
-import shlex
 import signal
 import sys
 import time
@@ -20,6 +19,7 @@ from poslabel_mm.experiments.progress import Display
 from poslabel_mm.experiments.run import Run
 from poslabel_mm.launch.child_processes import ChildProcesses
 from poslabel_mm.launch.cpu_threads import bound_cores
+from poslabel_mm.typed_command import shell_line, typed_words
 
 POLL_SECONDS = 0.5
 LINE_SECONDS = 60
@@ -36,13 +36,13 @@ def run_all(
     after_each: Callable[[], None] = lambda: None,
     at_the_end: Callable[[], None] = lambda: None,
 ) -> int:
-    """Train and test what is not done of some runs; resume what was interrupted.
+    """Train and test the runs that are not done, and resume those that were interrupted.
 
     A run that cannot be done is named with its reason, and the others are done.
 
     Args:
         runs (Sequence[Run]): Below one folder. A pre-training comes before its fine-tuning.
-        launcher (Launcher): How they are started.
+        launcher (Launcher): Makes their commands.
         jobs (int): Runs at a time. Defaults to 1.
         after_each (callable): Called when a run has ended.
         at_the_end (callable): Called when all have ended, unless a signal stopped them.
@@ -92,11 +92,11 @@ def print_failures(failures: dict[Run, str]) -> None:
 
 
 class Work:
-    """Does runs, ``jobs`` at a time.
+    """Trains and tests runs, ``jobs`` at a time.
 
     Args:
-        launcher (Launcher): How they are started.
-        children (ChildProcesses): What stops them.
+        launcher (Launcher): Makes their commands.
+        children (ChildProcesses): Runs the commands, and stops them on a signal.
         display (Display): Where their progress is shown.
         jobs (int): Runs at a time.
     """
@@ -217,14 +217,5 @@ def last_line(path: Path) -> str:
 
 
 def typed_command() -> str:
-    """The command that this process was started with, as one would type it again.
-
-    Scripts that start this process say what the user typed in the variable
-    POSLABEL_MM_COMMAND.
-    """
-    typed = os.environ.get('POSLABEL_MM_COMMAND')
-    if typed:
-        return typed.strip()
-    if sys.argv[0].endswith('.py'):
-        return shlex.join(['python', *sys.argv])
-    return shlex.join([osp.basename(sys.argv[0]), *sys.argv[1:]])
+    """The command that this process was started with, as a line for a shell."""
+    return shell_line(typed_words(sys.argv))

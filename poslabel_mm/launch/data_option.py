@@ -4,7 +4,6 @@ The directory holds ``train/<class>/<image>`` and ``test/`` or ``val/`` beside i
 ``poslabel convert folder`` makes it. The number of classes is read from it.
 """
 
-import argparse
 import os.path as osp
 import shlex
 from typing import Any
@@ -23,19 +22,18 @@ from poslabel_mm.launch.checks.options import counted_classes, metrics_of, ranks
 OTHER_NAME = {'val': 'test', 'test': 'val'}
 
 
-def use_data(cfg: Config, args: argparse.Namespace, loaders: tuple[str, ...]) -> None:
+def use_data(cfg: Config, name: str, folder: str | None, loaders: tuple[str, ...]) -> None:
     """Move a config's datasets to the folder of ``--data``, and count its classes.
 
     Args:
-        cfg (Config): The config; nothing changes where ``--data`` is not given.
-        args (argparse.Namespace): The arguments that
-            :func:`poslabel_mm.launch.stock_arguments.with_data_option` parsed.
+        cfg (Config): The config.
+        name (str): What messages call the config.
+        folder (str, optional): The folder. Without one nothing changes.
         loaders (tuple[str]): Which of the config's data loaders are used.
 
     Raises:
         UserError: If the folder cannot be used, or the config has no place for it.
     """
-    folder = getattr(args, 'data', None)
     if folder is None:
         return
     # For names without a prefix, such as `type='ImageNet'`.
@@ -43,13 +41,11 @@ def use_data(cfg: Config, args: argparse.Namespace, loaders: tuple[str, ...]) ->
     found = {key: data for loader in LOADERS for key, data in datasets_of(cfg, loader)}
     rooted = {key: data for key, data in found.items() if data.get('data_root')}
     if not rooted:
-        raise UserError(
-            f'--data {folder} has no place in {args.config}: its datasets have no data_root'
-        )
+        raise UserError(f'--data {folder} has no place in {name}: its datasets have no data_root')
     if len({osp.normpath(data['data_root']) for data in rooted.values()}) > 1:
         options = ' '.join(f'{key}.data_root=...' for key in rooted)
         raise UserError(
-            f'--data {folder} is one folder, and {args.config} reads several: set each, '
+            f'--data {folder} is one folder, and {name} reads several: set each, '
             f'--cfg-options {options}'
         )
     if not osp.isdir(folder):

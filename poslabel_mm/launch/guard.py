@@ -110,7 +110,7 @@ def _line_of(error: BaseException, work_dir: WorkDir) -> str | None:
         return text  # CustomDataset: more or fewer classes than the config's
     if isinstance(error, RuntimeError) and 'EADDRINUSE' in text:
         port = os.environ.get('MASTER_PORT')
-        return f'MASTER_PORT={port} is taken, as by another job on this machine: set another'
+        return f'MASTER_PORT={port} is taken, as by another job on this machine: set another PORT'
     reason = work_dir.reason(error)
     if reason is not None:
         return reason

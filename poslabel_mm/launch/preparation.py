@@ -61,7 +61,7 @@ def prepare_training(
     check_options(cfg, args)
     if cfg.get('train_dataloader') is None:
         raise UserError(f'{args.config} is no training config: it has no train_dataloader')
-    use_data(cfg, args, ('train_dataloader', 'val_dataloader'))
+    use_data(cfg, args.config, args.data, ('train_dataloader', 'val_dataloader'))
     # The stock tool's default is True. With it, a resumed run in a training loop
     # other than MMEngine's draws other augmentations than an uninterrupted one.
     cfg.train_dataloader.setdefault('persistent_workers', False)
@@ -121,7 +121,7 @@ def prepare_test(
         _check_out(args.out, args.out_item)
     if cfg.get('test_dataloader') is None:
         raise UserError(f'{args.config} cannot be tested: it has no test_dataloader')
-    use_data(cfg, args, ('test_dataloader',))
+    use_data(cfg, args.config, args.data, ('test_dataloader',))
     cfg = stock_merge(cfg, args)
     keep_local_backend(cfg, args.cfg_options)
     check_backends(cfg)

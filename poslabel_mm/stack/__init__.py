@@ -101,7 +101,7 @@ def install() -> None:
     """Have the stack checked and mended when it is imported, or now if it has been.
 
     Raises:
-        ImportError: Then, if the stack is missing, doubled or out of range.
+        StackError: Then, if the stack is missing, doubled or out of range.
     """
     ignore_missing_operator()
     when_imported('torchvision', torchvision_schemas.with_schemas)

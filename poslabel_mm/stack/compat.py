@@ -7,7 +7,18 @@ from poslabel_mm.stack.fsdp_loading import mend_fsdp_loading
 from poslabel_mm.stack.safe_loading import allow_plain_values, refuse_code_in_checkpoints
 from poslabel_mm.stack.stacks import ALTERNATIVES, STACKS
 
-__all__ = ['apply', 'check_installed', 'check_stack', 'installed_versions', 'requirements']
+__all__ = [
+    'StackError',
+    'apply',
+    'check_installed',
+    'check_stack',
+    'installed_versions',
+    'requirements',
+]
+
+
+class StackError(ImportError):
+    """The MM stack is missing, doubled or out of range; one line says what to install."""
 
 
 def apply() -> None:
@@ -21,7 +32,7 @@ def check_installed() -> None:
     """Check the stack of this environment.
 
     Raises:
-        ImportError: If the stack is missing, doubled or out of range.
+        StackError: If the stack is missing, doubled or out of range.
     """
     check_stack(installed_versions())
 
@@ -57,7 +68,7 @@ def check_stack(installed: Mapping[str, str]) -> str:
         str: A key of :data:`poslabel_mm.stack.stacks.STACKS`.
 
     Raises:
-        ImportError: If neither stack is installed, or both are, or a
+        StackError: If neither stack is installed, or both are, or a
             distribution is missing or out of range.
     """
     found = {}
@@ -67,11 +78,11 @@ def check_stack(installed: Mapping[str, str]) -> str:
         if present:
             found[stack] = present
     if not found:
-        raise ImportError(
+        raise StackError(
             f'poslabel_mm needs MMPretrain and found none: {_install_command("onedl")}'
         )
     if len(found) > 1:
-        raise ImportError(
+        raise StackError(
             'two MM stacks are installed over each other '
             f'({"; ".join(", ".join(names) for names in found.values())}): '
             f'pip uninstall -y {" ".join(sum(found.values(), []))}, then '
@@ -91,7 +102,7 @@ def check_stack(installed: Mapping[str, str]) -> str:
             problem = f'{name} {installed[name]} is not {versions}'
         else:
             continue
-        raise ImportError(
+        raise StackError(
             f'poslabel_mm cannot use this MM stack, {problem}: {_install_command(stack)}'
         )
     return stack

@@ -14,7 +14,8 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import NamedTuple
 
-from poslabel_mm.datasets.converters.arguments import Parser
+from poslabel_mm.arguments import Parser
+from poslabel_mm.datasets.converters.arguments import add_split_options
 from poslabel_mm.datasets.converters.conversion import Classes, Conversion, num_test_of_a_fifth
 from poslabel_mm.datasets.converters.images import list_folder
 from poslabel_mm.datasets.sources import CALTECH256
@@ -83,7 +84,7 @@ def main(argv: Sequence[str] | None = None, size: Size = Size(), prog: str | Non
     """Run the converter; :mod:`.arguments` describes the arguments."""
     parser = Parser(prog, __doc__)
     parser.add_argument('source', help=f'the unpacked {ARCHIVE_FOLDER}, or its parent folder')
-    parser.add_split_options(CALTECH256.folder)
+    add_split_options(parser, CALTECH256.folder)
     args = parser.parse_args(argv)
     conversion = Conversion('caltech256', args)
     if conversion.is_complete():

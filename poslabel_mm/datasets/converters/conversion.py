@@ -49,7 +49,7 @@ class Conversion:
     Args:
         dataset (str): Its name, for the record.
         args (argparse.Namespace): The options of
-            :meth:`~.arguments.Parser.add_split_options`.
+            :func:`~.arguments.add_split_options`.
         **parameters: What else the result depends on, for the record.
     """
 

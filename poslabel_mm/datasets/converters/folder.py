@@ -17,8 +17,9 @@ import shlex
 from collections.abc import Sequence
 from pathlib import Path
 
+from poslabel_mm.arguments import Parser
 from poslabel_mm.datasets.class_folders import IMAGE_EXTENSIONS, is_no_class
-from poslabel_mm.datasets.converters.arguments import Parser
+from poslabel_mm.datasets.converters.arguments import add_split_options
 from poslabel_mm.datasets.converters.conversion import Classes, Conversion, num_test_of_a_fifth
 from poslabel_mm.datasets.converters.images import list_folder
 from poslabel_mm.errors import UserError
@@ -90,7 +91,7 @@ def main(argv: Sequence[str] | None = None, prog: str | None = None) -> None:
     """Run the converter; :mod:`.arguments` describes the arguments."""
     parser = Parser(prog, __doc__)
     parser.add_argument('source', help='the folder of the class folders')
-    parser.add_split_options(OUT)
+    add_split_options(parser, OUT)
     args = parser.parse_args(argv)
     source = Path(args.source)
     conversion = Conversion('folder', args, source=osp.abspath(args.source))

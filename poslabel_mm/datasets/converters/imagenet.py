@@ -12,8 +12,8 @@ from collections.abc import Sequence
 from pathlib import Path, PurePosixPath
 from typing import NamedTuple
 
+from poslabel_mm.arguments import Parser
 from poslabel_mm.datasets.class_folders import read_lines
-from poslabel_mm.datasets.converters.arguments import Parser
 from poslabel_mm.datasets.converters.images import (
     check_names,
     inspect_images,

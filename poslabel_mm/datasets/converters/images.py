@@ -11,10 +11,6 @@ from io import BytesIO
 from pathlib import Path
 from typing import NamedTuple
 
-from PIL import Image
-from rich.console import Console
-from rich.progress import track
-
 from poslabel_mm.datasets.class_folders import IMAGE_EXTENSIONS, scanned
 from poslabel_mm.errors import UserError
 
@@ -96,6 +92,9 @@ def check_names(classes: dict[str, Iterable[str]], source: Path) -> None:
 
 def progress(items, description: str, total: int | None = None):
     """Iterate with a bar on stderr, where that is a terminal."""
+    from rich.console import Console
+    from rich.progress import track
+
     console = Console(stderr=True)
     return track(
         items,
@@ -128,6 +127,8 @@ def inspect_images(paths: list[Path]) -> Inspection:
 
 
 def _read_image(path: Path) -> tuple[bytes, str | None]:
+    from PIL import Image
+
     try:
         data = path.read_bytes()
     except OSError as error:

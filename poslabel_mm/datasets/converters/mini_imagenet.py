@@ -26,8 +26,9 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import NamedTuple
 
+from poslabel_mm.arguments import Parser
 from poslabel_mm.datasets.class_folders import IMAGE_EXTENSIONS
-from poslabel_mm.datasets.converters.arguments import Parser
+from poslabel_mm.datasets.converters.arguments import add_split_options
 from poslabel_mm.datasets.converters.conversion import Classes, Conversion
 from poslabel_mm.datasets.converters.images import fault_of_name, list_folder
 from poslabel_mm.datasets.sources import MINI_IMAGENET
@@ -185,7 +186,7 @@ def main(argv: Sequence[str] | None = None, size: Size = Size(), prog: str | Non
     parser = Parser(prog, __doc__)
     parser.add_argument('source', help='ImageNet-1K, or the 100 class folders')
     parser.add_argument('--csv', metavar='FOLDER', help=f'where {", ".join(SPLIT_FILES)} are')
-    parser.add_split_options(MINI_IMAGENET.folder)
+    add_split_options(parser, MINI_IMAGENET.folder)
     args = parser.parse_args(argv)
     conversion = Conversion('mini_imagenet', args)
     if conversion.is_complete():
