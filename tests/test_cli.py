@@ -18,6 +18,7 @@ from mmengine.config import Config
 from poslabel_mm import UserError, cli, cli_configs, config_path, doctor
 from poslabel_mm.launch import stock_arguments
 from poslabel_mm.stack import compat
+from poslabel_mm.typed_command import python_as_typed
 
 ROOT = Path(__file__).resolve().parents[1]
 
@@ -102,7 +103,7 @@ def test_python_code_may_call_the_command_with_any_arguments(monkeypatch, called
     monkeypatch.setattr(sys, 'argv', ['my_study.py', '--fast'])
     monkeypatch.setenv('POSLABEL_MM_COMMAND', 'bash elsewhere.sh')
     monkeypatch.setenv('POSLABEL_MM_RESUME_COMMAND', 'bash elsewhere.sh --resume')
-    command = 'poslabel' if found else f'{sys.executable} -m poslabel_mm'
+    command = 'poslabel' if found else f'{python_as_typed()} -m poslabel_mm'
     assert cli.main(['train', 'a b.py', '--amp']) == cli.main(['test', 'c.py', 'd.pth']) == 0
     assert called == [
         (['a b.py', '--amp'], f"{command} train 'a b.py' --amp"),

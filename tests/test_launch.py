@@ -3,6 +3,7 @@
 import os
 import os.path as osp
 import shlex
+import shutil
 import signal
 import subprocess
 import sys
@@ -22,6 +23,7 @@ from poslabel_mm.launch import preparation
 from poslabel_mm.launch import tools as launch
 from poslabel_mm.launch.arguments import find_config
 from poslabel_mm.launch.resume_command import resume_command
+from poslabel_mm.typed_command import python_as_typed
 
 ROOT = osp.dirname(osp.dirname(osp.realpath(__file__)))
 
@@ -109,7 +111,7 @@ def test_resume_command(tmp_path, monkeypatch, typed, again):
     monkeypatch.chdir(tmp_path)  # not above the Python that runs this
     monkeypatch.setenv('PATH', '')
     monkeypatch.delenv('POSLABEL_MM_COMMAND', raising=False)
-    assert resume_command(shlex.split(typed)) == f'{shlex.quote(sys.executable)} {again}'
+    assert resume_command(shlex.split(typed)) == f'{shlex.quote(python_as_typed())} {again}'
     monkeypatch.setenv('POSLABEL_MM_COMMAND', typed)
     assert resume_command(['other.py']) == again
 
@@ -463,7 +465,7 @@ def test_stopped_and_resumed_by_command_is_the_run_that_never_stopped(tmp_path, 
     saved = osp.join('work_dirs', 'tiny', 'epoch_2_iter_2.pth')
     assert 'saved at iteration 2 of epoch 2 in ' in line and saved in line
     python, script, *argv = shlex.split(line.rpartition('to resume: ')[2])
-    assert python == sys.executable and script.endswith('train.py')
+    assert osp.samefile(shutil.which(python), sys.executable) and script.endswith('train.py')
 
     monkeypatch.chdir(folder)
     monkeypatch.syspath_prepend(folder)
