@@ -93,6 +93,24 @@ def test_no_snippet_is_left_out():
     assert fences == 2 * sum(snippet.language != 'command' for snippet in ALL)
 
 
+def anchors(page: Path) -> set[str]:
+    """The names that GitHub gives the headings of a page."""
+    headings = re.findall(r'^#+ (.*)$', page.read_text('utf-8'), re.M)
+    return {re.sub(r'[^\w\- ]', '', text.lower()).replace(' ', '-') for text in headings}
+
+
+@pytest.mark.parametrize('page', [*PAGES, ROOT / 'CONTRIBUTING.md'], ids=lambda page: page.name)
+def test_links_lead_somewhere(page):
+    text = re.sub(r'^```.*?^```', '', page.read_text('utf-8'), flags=re.M | re.S)
+    for target in re.findall(r'\]\(([^)\s]+)\)', text):
+        if target.startswith(('http:', 'https:')):
+            continue
+        path, _, anchor = target.partition('#')
+        linked = page.parent / path if path else page
+        assert linked.exists(), target
+        assert not anchor or anchor in anchors(linked), target
+
+
 # ------------------------------------------------------------------- configs
 
 

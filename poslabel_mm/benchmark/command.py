@@ -6,7 +6,7 @@
 
 Machines drift, so a single time says little: what is compared takes turns, and
 what counts is the ratio of each pair. Every round goes to the CSV, with the
-machine and the versions; `table` makes the Markdown of the README from it.
+machine and the versions; `table` makes the tables of docs/performance.md from it.
 """
 
 import argparse
