@@ -1060,6 +1060,22 @@ def test_figures_draw_the_seeds_that_all_points_have(tmp_path, monkeypatch):
     }
 
 
+def test_figures_leave_out_runs_of_other_settings(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    runs = [
+        done(one_run('vit-b_apl_in1k.py', seed), entries=[entry(1, 1, loss_cls=float(seed))])
+        for seed in range(2)
+    ]
+    some = chosen(figures=['7'])
+
+    def seeds():
+        return [p.seed for p in figures.measured_points(some, PAPER.figure('7'), [0, 1])]
+
+    assert seeds() == [0, 1]
+    other_settings(runs[0])
+    assert seeds() == [1]
+
+
 def test_figures_without_a_common_seed_draw_those_asked_for():
     found = [figures.Point('a', seed, 1.0, 0.0) for seed in (0, 1, 2)] + [
         figures.Point('b', 3, 1.0, 0.0)

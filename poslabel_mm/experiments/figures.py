@@ -21,6 +21,9 @@ from poslabel_mm.experiments.selection import DEFAULTS, Selection
 from poslabel_mm.experiments.settings import plain_config
 
 TITLE_WIDTH = 52  # characters, of an image of 6.4 inches
+NO_MATPLOTLIB = (
+    'the figures need matplotlib: install the extra poslabel_mm[tools], or matplotlib itself'
+)
 POSITION_LOSSES = ('loss_apl', 'loss_rpl')
 Y_TITLES = {
     'accuracy/top1': 'top-1 accuracy (%)',
@@ -172,10 +175,7 @@ def _png(selection: Selection, figure: Figure, found: Sequence[Point]) -> bytes:
         from matplotlib.figure import Figure as Canvas
         from matplotlib.ticker import MaxNLocator
     except ImportError:
-        raise UserError(
-            'the figures need matplotlib: install the extra '
-            'poslabel_mm[tools], or matplotlib itself'
-        ) from None
+        raise UserError(NO_MATPLOTLIB) from None
     canvas = Canvas(figsize=(6.4, 4.4), layout='constrained')
     axes = canvas.subplots()
     names = _curve_names(selection)
