@@ -21,15 +21,15 @@ from poslabel_mm.experiments.selection import DEFAULTS, Selection
 from poslabel_mm.experiments.settings import plain_config
 
 TITLE_WIDTH = 52  # characters, of an image of 6.4 inches
-NO_MATPLOTLIB = (
-    'the figures need matplotlib: install the extra poslabel_mm[tools], or matplotlib itself'
-)
 POSITION_LOSSES = ('loss_apl', 'loss_rpl')
 Y_TITLES = {
     'accuracy/top1': 'top-1 accuracy (%)',
     'loss_cls': 'classification loss',
     'position_loss': 'position loss, end of training',
 }
+NO_MATPLOTLIB = (
+    'the figures need matplotlib: install the extra poslabel_mm[tools], or matplotlib itself'
+)
 
 
 def check_figures(selection: Selection) -> None:
