@@ -18,7 +18,7 @@ class InProcess:
     def __init__(self, monkeypatch):
         self.monkeypatch = monkeypatch
         self.tools = []
-        self.told = None
+        self.received = None
 
     def __call__(self, *arguments, **options):
         return self

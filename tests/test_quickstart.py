@@ -90,7 +90,7 @@ class StoppedAfter(InProcess):
     def run(self, *arguments):
         status = super().run(*arguments)
         if len(self.tools) == self.number:
-            self.told = signal.SIGINT
+            self.received = signal.SIGINT
         return status
 
 

@@ -63,7 +63,7 @@ class Pretended:
 
     def __init__(self):
         self.commands = []
-        self.told = None
+        self.received = None
         self.top1 = {}
         self.fails = ()
 
@@ -849,7 +849,7 @@ def test_stopping_says_how_to_go_on(call, capsys):
     run = call.children.run
 
     def stopped(*arguments):
-        call.children.told = signal.SIGTERM
+        call.children.received = signal.SIGTERM
         return 143
 
     call.children.run = stopped
@@ -857,7 +857,7 @@ def test_stopping_says_how_to_go_on(call, capsys):
     err = capsys.readouterr().err
     assert f'To resume: {python_as_typed()} tools/reproduce.py --row 1/pe --row 1/pe-apl' in err
     assert 'error' not in err
-    call.children.told, call.children.run = None, run
+    call.children.received, call.children.run = None, run
     assert call('--row', '1/pe', '--row', '1/pe-apl', *TINY) == 0
 
 
@@ -894,7 +894,7 @@ def test_a_signal_is_passed_on_to_every_child(tmp_path, capfd, passed_on, status
         os.kill(os.getpid(), signal.SIGTERM)
         for thread in threads:
             thread.join()
-        assert statuses == [status] * 2 and children.told == signal.SIGTERM
+        assert statuses == [status] * 2 and children.received == signal.SIGTERM
         assert capfd.readouterr().err == '\nstopping ...\n'
         assert children.run(['false'], {}, []) == 128 + signal.SIGTERM  # not begun
     finally:
@@ -1058,6 +1058,22 @@ def test_figures_draw_the_seeds_that_all_points_have(tmp_path, monkeypatch):
     assert {tuple(row[:2]) for row in drawn(7, some, (1,))[1:]} == {
         (name, '0') for name in PAPER.figure(7).configs
     }
+
+
+def test_figures_leave_out_runs_of_other_settings(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    runs = [
+        done(one_run('vit-b_apl_in1k.py', seed), entries=[entry(1, 1, loss_cls=float(seed))])
+        for seed in range(2)
+    ]
+    some = chosen(figures=['7'])
+
+    def seeds():
+        return [p.seed for p in figures.measured_points(some, PAPER.figure('7'), [0, 1])]
+
+    assert seeds() == [0, 1]
+    other_settings(runs[0])
+    assert seeds() == [1]
 
 
 def test_figures_without_a_common_seed_draw_those_asked_for():

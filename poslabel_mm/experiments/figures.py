@@ -27,6 +27,9 @@ Y_TITLES = {
     'loss_cls': 'classification loss',
     'position_loss': 'position loss, end of training',
 }
+NO_MATPLOTLIB = (
+    'the figures need matplotlib: install the extra poslabel_mm[tools], or matplotlib itself'
+)
 
 
 def check_figures(selection: Selection) -> None:
@@ -174,10 +177,7 @@ def _png(selection: Selection, figure: Figure, found: Sequence[Point]) -> bytes:
         from poslabel_mm.visualization.curves import Band, count_epochs, draw_bands
         from poslabel_mm.visualization.sheet import wrapped
     except ImportError:
-        raise UserError(
-            'the figures need matplotlib: install the extra '
-            'poslabel_mm[tools], or matplotlib itself'
-        ) from None
+        raise UserError(NO_MATPLOTLIB) from None
     canvas = Canvas(figsize=(WIDTH, 4.4), dpi=DPI, layout='constrained')
     axes = canvas.subplots()
     names = _curve_names(selection)

@@ -10,7 +10,7 @@ from poslabel_mm import UserError, config_path
 from poslabel_mm.experiments import results
 from poslabel_mm.experiments.checks import data_check, problems_of
 from poslabel_mm.experiments.console import print_line
-from poslabel_mm.experiments.figures import check_figures, draw
+from poslabel_mm.experiments.figures import NO_MATPLOTLIB, check_figures, draw
 from poslabel_mm.experiments.folder_check import difference_of
 from poslabel_mm.experiments.launcher import TOOLS, Launcher
 from poslabel_mm.experiments.listing import print_list
@@ -126,10 +126,7 @@ def run(args: argparse.Namespace) -> int:
         print_failures(problems)
         return int(bool(problems))
     if chosen and importlib.util.find_spec('matplotlib') is None:
-        raise UserError(
-            'the figures need matplotlib: install the extra poslabel_mm[tools], '
-            'or matplotlib itself'
-        )
+        raise UserError(NO_MATPLOTLIB)
     print_left_out(selection, args.seeds)
     return run_all(
         list(runs),

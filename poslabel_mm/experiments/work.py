@@ -71,12 +71,12 @@ def run_all(
         signal.SIGINT if launcher.partition else None, 'stopping after the iteration under way ...'
     )
     try:
-        failures = Work(launcher, children, Display(needed), jobs).do_all(needed, after_each)
+        failures = Work(launcher, children, Display(needed), jobs).run(needed, after_each)
     finally:
         children.restore()
-    if children.told is not None:
+    if children.received is not None:
         print(f'\nstopped; what is done is kept. To resume: {typed_command()}', file=sys.stderr)
-        return 128 + children.told
+        return 128 + children.received
     at_the_end()
     print_failures(problems | failures)
     return int(bool(problems or failures))
@@ -111,7 +111,7 @@ class Work:
         self.number = len(display.epochs)
         self.started = 0
 
-    def do_all(self, runs: Sequence[Run], after_each: Callable[[], None]) -> dict[Run, str]:
+    def run(self, runs: Sequence[Run], after_each: Callable[[], None]) -> dict[Run, str]:
         """Do runs, each after its pre-training.
 
         Args:
@@ -140,7 +140,7 @@ class Work:
                         failures[run] = reason or str(error)
                     elif error is not None and not isinstance(error, Stopped):
                         raise error
-                if self.children.told is not None:
+                if self.children.received is not None:
                     continue
                 self.display.update()
                 if ended:
@@ -205,7 +205,7 @@ class Work:
             raise UserError(f'{what} failed: {last_line(out)} (all of it: {osp.relpath(out)})')
 
     def _raise_if_stopped(self) -> None:
-        if self.children.told is not None:
+        if self.children.received is not None:
             raise Stopped
 
 

@@ -23,13 +23,13 @@ class ChildProcesses:
         notice (str): Printed at the first signal if a command is running.
 
     Attributes:
-        told (int, optional): The signal that this process received.
+        received (int, optional): The signal that this process received.
     """
 
     def __init__(self, passed_on: int | None = None, notice: str = '') -> None:
         self.passed_on = passed_on
         self.notice = notice
-        self.told: int | None = None
+        self.received: int | None = None
         self._running: set[subprocess.Popen] = set()
         self._previous = {
             signum: signal.signal(signum, self._pass_on)
@@ -54,8 +54,8 @@ class ChildProcesses:
         Raises:
             UserError: If it cannot be started.
         """
-        if self.told is not None:
-            return 128 + self.told
+        if self.received is not None:
+            return 128 + self.received
         try:
             process = subprocess.Popen(
                 words,
@@ -69,8 +69,8 @@ class ChildProcesses:
         except OSError as error:
             raise UserError(f'{words[0]} cannot be run: {error.strerror}') from error
         self._running.add(process)
-        if self.told is not None:  # between the two lines above
-            process.send_signal(self.passed_on or self.told)
+        if self.received is not None:  # between the two lines above
+            process.send_signal(self.passed_on or self.received)
         status = process.wait()
         self._running.discard(process)
         return status if status >= 0 else 128 - status
@@ -81,7 +81,7 @@ class ChildProcesses:
             signal.signal(signum, handler)
 
     def _pass_on(self, signum: int, frame) -> None:
-        first, self.told = self.told is None, signum
+        first, self.received = self.received is None, signum
         running = list(self._running)
         if first and self.notice and running:
             os.write(2, f'\n{self.notice}\n'.encode())  # print may be interrupted in the middle
