@@ -1,4 +1,4 @@
-"""What all position heads share."""
+"""Base of all heads that read the patch tokens of one view."""
 
 import torch.nn.functional as F
 from mmengine.model import BaseModule

@@ -1,4 +1,4 @@
-"""Random numbers of a head's own."""
+"""Random numbers that nothing else in a run draws from."""
 
 import zlib
 
