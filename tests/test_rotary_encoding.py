@@ -7,6 +7,7 @@ import torch
 from mmpretrain.models.utils import RotaryEmbeddingFast
 from models import apl_head, batch, build, classifier, tiny_vit
 from selfsup_models import ALGORITHMS
+from torch.utils.checkpoint import checkpoint
 
 from poslabel_mm.errors import UserError
 from poslabel_mm.models.backbones.rotary_encoding import RotaryEmbedding
@@ -100,19 +101,54 @@ def test_other_resolutions_are_those_of_a_model_built_for_them():
         assert torch.equal(model(images[size])[0], built(images[size])[0])
 
 
-def test_activation_checkpointing_repeats_a_pass_of_another_resolution():
-    from torch.utils.checkpoint import checkpoint
+def checkpointed(model, use_reentrant=False):
+    """The model, with every layer under activation checkpointing of its own."""
+    for layer in model.layers:
+        layer.forward = lambda x, run=layer.forward: checkpoint(
+            run, x, use_reentrant=use_reentrant
+        )
+    return model
 
+
+@pytest.mark.parametrize('use_reentrant', [False, True])
+def test_activation_checkpointing_repeats_a_pass_of_another_resolution(use_reentrant):
     gradients = []
-    for checkpointed in False, True:
-        model = build(vit())
-        if checkpointed:
-            for layer in model.layers:
-                layer.forward = lambda x, run=layer.forward: checkpoint(
-                    run, x, use_reentrant=False
-                )
+    for model in build(vit()), checkpointed(build(vit()), use_reentrant):
         large, small = model(batch(2, 16, 16)[0])[0], model(batch(2, 8, 12)[0])[0]
+        with torch.no_grad():
+            model(batch(2, 12, 8)[0])  # as many patches as the pass before, not to be repeated
         (large.sum() + small.square().sum()).backward()
+        gradients.append(model.layers[0].attn.qkv.weight.grad)
+    assert torch.equal(*gradients)
+
+
+@pytest.mark.parametrize('use_reentrant', [False, True])
+def test_activation_checkpointing_of_two_grids_of_as_many_patches(use_reentrant):
+    sizes = (8, 12), (12, 8), (8, 12)
+    gradients = []
+    for model in build(vit()), checkpointed(build(vit()), use_reentrant):
+        for size in sizes:  # each with its backward pass
+            model(batch(2, *size)[0])[0].square().sum().backward()
+        gradients.append(model.layers[0].attn.qkv.weight.grad)
+    assert torch.equal(*gradients)
+    both = [model(batch(2, *size)[0])[0].square().sum() for size in sizes[:2]]
+    with pytest.raises(UserError, match='grids of 2x3 and 3x2, 6 patches each'):
+        sum(both).backward()
+
+
+@pytest.mark.parametrize('use_reentrant', [False, True])
+def test_checkpointing_the_whole_model_repeats_any_grids(use_reentrant):
+    gradients = []
+    for wrapped in False, True:
+        model = build(vit())
+        losses = []
+        for size in (8, 12), (12, 8):
+            images = batch(2, *size)[0].requires_grad_()
+            run = (
+                (lambda x: checkpoint(model, x, use_reentrant=use_reentrant)) if wrapped else model
+            )
+            losses.append(run(images)[0].square().sum())
+        sum(losses).backward()
         gradients.append(model.layers[0].attn.qkv.weight.grad)
     assert torch.equal(*gradients)
 
