@@ -238,6 +238,12 @@ def test_bad_options_are_refused(options, key):
         ViewOffsetHead(**dict(in_channels=4) | options)
 
 
+def test_one_view_has_nothing_to_be_compared_with():
+    head = ViewOffsetHead(6)
+    with pytest.raises(UserError, match='^ViewOffsetHead compares the views.*num_views'):
+        head.loss(Views([PatchTokens(torch.randn(2, 4, 6), (2, 2))], boxes(2, 1)))
+
+
 # ------------------------------------------------------------------------------------------ hosts
 
 
@@ -394,6 +400,7 @@ def test_the_digits_configs_train_the_same_views():
     [
         ({'1.type': 'MultiView'}, '1.type=MultiView does not record .*RecordedMultiView'),
         ({'1.transforms.0.0.type': 'RandomResizedCrop'}, '1.transforms.0 has 0 RecordedRandomRes'),
+        ({'1.num_views': [1]}, r'1.num_views=\[1\] is one view alone'),
         ({'2.meta_keys': []}, "2.meta_keys has no 'view_boxes'"),
     ],
 )

@@ -37,7 +37,13 @@ def check_views(cfg: Config) -> None:
                 )
             if name == 'RecordedMultiView':
                 with DefaultScope.overwrite_default_scope(cfg.get('default_scope', 'mmpretrain')):
-                    TRANSFORMS.build(transform)
+                    views = TRANSFORMS.build(transform)
+                if sum(views.num_views) < 2:
+                    raise options.OptionError(
+                        'num_views',
+                        f'={transform["num_views"]} is one view alone, and {HEAD} compares views: '
+                        'set 2 in all or more',
+                    )
             if name == 'PackInputs' and 'view_boxes' not in transform.get('meta_keys', ()):
                 raise options.OptionError(
                     'meta_keys', f" has no 'view_boxes', which {HEAD} reads: add it"

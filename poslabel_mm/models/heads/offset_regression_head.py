@@ -2,8 +2,8 @@ import torch
 from torch import Tensor
 
 from poslabel_mm import options
+from poslabel_mm.models.heads.base_head import DEFAULT_INIT
 from poslabel_mm.models.heads.base_pair_head import BasePairHead
-from poslabel_mm.models.heads.base_position_head import DEFAULT_INIT
 from poslabel_mm.models.losses import (
     REGRESSION_LOSSES,
     PairMLP,

@@ -2,7 +2,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from poslabel_mm.models.heads.base_position_head import DEFAULT_INIT
+from poslabel_mm.models.heads.base_head import DEFAULT_INIT
 from poslabel_mm.models.heads.base_token_head import BaseTokenHead
 from poslabel_mm.models.losses import gaussian_target
 from poslabel_mm.registry import MODELS

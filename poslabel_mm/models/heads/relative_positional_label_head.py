@@ -1,8 +1,8 @@
 import torch
 from torch import Tensor
 
+from poslabel_mm.models.heads.base_head import DEFAULT_INIT
 from poslabel_mm.models.heads.base_pair_head import BasePairHead
-from poslabel_mm.models.heads.base_position_head import DEFAULT_INIT
 from poslabel_mm.models.losses import pairwise_cross_entropy, pairwise_predictions
 from poslabel_mm.registry import MODELS
 from poslabel_mm.tokens import OffsetPredictions, PatchTokens
