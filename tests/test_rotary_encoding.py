@@ -216,7 +216,18 @@ def test_mocov3_takes_it_too():
     cfg = mocov3.cfg() | dict(type='poslabel_mm.PositionalLabelMoCoV3', pos_head=apl_head())
     cfg['backbone'] |= dict(type='poslabel_mm.PositionalMoCoV3ViT', pos_encoding='rope')
     model = build(cfg)
+    turns = []
+    for encoder in model.backbone, model.momentum_encoder.module[0]:
+        encoder.rope.register_forward_hook(
+            lambda rope, inputs, output: turns.append((rope, inputs[0], output))
+        )
     losses = model.loss(*mocov3.batch())
+    for encoder in model.backbone, model.momentum_encoder.module[0]:
+        own = [(x, turned) for rope, x, turned in turns if rope is encoder.rope]
+        assert len(own) == 2 * 2 * 2  # queries and keys of two layers and two views
+        for x, turned in own:
+            moved = (x != turned).any(dim=-1).all(dim=(0, 1))  # by token
+            assert moved.tolist() == [False] * 2 + [True] * 15  # but for class token and (0, 0)
     (losses['loss_view'] + losses['loss_apl']).backward()
     assert not any('rope' in name or 'pos_embed' in name for name in model.state_dict())
 

@@ -1,4 +1,4 @@
-"""Views of an image that know where they were cut from it."""
+"""Views of an image that record where they were cut from it."""
 
 import copy
 from collections.abc import Iterator

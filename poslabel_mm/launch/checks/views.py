@@ -1,4 +1,4 @@
-"""A head that compares views needs to be told where they lie."""
+"""Check that the data record the views that a head compares."""
 
 from mmengine.config import Config
 from mmengine.registry import DefaultScope

@@ -137,7 +137,7 @@ class RelativePositionalLabelHead(BasePairHead):
     def predict(self, patch_tokens: PatchTokens) -> OffsetPredictions:
         """Predict the offset of every ordered pair of tokens, whatever ``pairs_per_token``.
 
-        The logits are looked at chunk by chunk: memory is bounded as that of the loss is.
+        The logits are computed chunk by chunk: memory is bounded as that of the loss is.
 
         Args:
             patch_tokens (PatchTokens): Tokens (B, n, C), their grid, and
