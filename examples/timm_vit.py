@@ -11,29 +11,22 @@ from poslabel_mm.models import PositionalLabelHead
 from poslabel_mm.tokens import PatchTokenReader
 
 # isort: split
-import timm  # after poslabel_mm, which makes up for operators that torchvision may lack
+import timm  # import poslabel_mm first: it makes up for operators that torchvision may lack
 
 digits = load_digits()
 images = torch.tensor(digits.images, dtype=torch.float32).unsqueeze(1) / 16  # (1797, 1, 8, 8)
 classes = torch.tensor(digits.target)
-
-torch.manual_seed(0)
 vit = dict(img_size=8, patch_size=2, in_chans=1, embed_dim=64, depth=2, num_heads=4)
 model = timm.create_model('vit_tiny_patch16_224', num_classes=10, **vit)
 head = PositionalLabelHead(in_channels=64, grid_size=4)
 reader = PatchTokenReader(model)
 optimizer = torch.optim.AdamW([*model.parameters(), *head.parameters()], lr=1e-3)
-
 for epoch in range(1, 6):
-    for batch in torch.randperm(1500).split(50):
+    for batch in torch.randperm(len(images)).split(50):
         with reader:  # reads the patch tokens while the model runs
             loss = cross_entropy(model(images[batch]), classes[batch])
         labels = head.loss(reader.take())
         optimizer.zero_grad()
         (loss + labels['loss_apl']).backward()
         optimizer.step()
-    with torch.no_grad():
-        accuracy = (model(images[1500:]).argmax(1) == classes[1500:]).float().mean() * 100
-    print(
-        f'epoch {epoch}: {accuracy:.1f} % of 297 digits, {labels["apl_acc"]:.1f} % of the places'
-    )
+    print(f'epoch {epoch}: loss {loss:.3f}, {labels["apl_acc"]:.1f} % of the places')

@@ -22,13 +22,20 @@ def offset_head(**kwargs):
     return apl_head(**kwargs) | dict(type='poslabel_mm.OffsetRegressionHead')
 
 
-# Named by what they call their loss and accuracy: loss_apl, apl_acc.
+def axial_head(**kwargs):
+    return apl_head(**kwargs) | dict(type='poslabel_mm.AxialRelativeLabelHead')
+
+
+# Named by what they call their loss and accuracy, loss_apl and apl_acc, but for those in LABELS.
 HEADS = {
     'apl': apl_head,
     'rpl': rpl_head,
+    'axial': axial_head,
     'coord': coord_head,
     'offset': offset_head,
 }
+
+LABELS = {kind: kind for kind in HEADS} | {'axial': 'rpl'}
 
 ARCH = dict(embed_dims=16, num_layers=2, num_heads=2, feedforward_channels=32)
 VIT = dict(arch=ARCH, img_size=16, patch_size=4)

@@ -1,13 +1,10 @@
 """The axial head: the relative label as a row offset and a column offset."""
 
-import copy
-
 import pytest
 import torch
 import torch.nn.functional as F
-from backbones import TRANSFORMERS
 from models import apl_head, batch, build, classifier
-from selfsup_models import mae, plain_batch, rpl_head
+from selfsup_models import ALGORITHMS, axial_head, rpl_head
 from torch import nn
 from torch.utils.checkpoint import checkpoint
 
@@ -19,10 +16,6 @@ from poslabel_mm.tokens.labels import num_axial
 pytestmark = pytest.mark.computes
 
 EXACT = dict(rtol=1e-10, atol=1e-12)
-
-
-def axial_head(**kwargs):
-    return apl_head(**kwargs) | dict(type='poslabel_mm.AxialRelativeLabelHead')
 
 
 def places_of(patch_tokens):
@@ -222,56 +215,10 @@ def test_beside_the_absolute_head_but_not_beside_the_relative_one():
         build(classifier([rpl_head(), axial_head()]))
 
 
-@pytest.mark.parametrize('pairs_per_token', [None, 3])
-@pytest.mark.parametrize('name', ['VisionTransformer', 'SwinTransformer'])
-def test_on_a_backbone_weight_zero_is_the_stock_step(name, pairs_per_token):
-    case = copy.deepcopy(TRANSFORMERS[name])
-    side = case['size']
-    images, samples = batch(2, side, side)
-    stock = build(dict(type='ImageClassifier', **copy.deepcopy(case['model'])))
-    grid = stock.backbone.patch_embed.init_out_size if 'Vision' in name else None
-    results = []
-    for weight in None, 0.0, 0.5:
-        cfg = dict(type='ImageClassifier', **copy.deepcopy(case['model']))
-        if weight is not None:
-            head = axial_head(
-                in_channels=case['channels'],
-                grid_size=grid or tuple(side // 32 for _ in range(2)),
-                loss_weight=weight,
-                pairs_per_token=pairs_per_token,
-            )
-            cfg.update(type='poslabel_mm.PositionalLabelClassifier', pos_head=head)
-        model = build(cfg)
-        torch.manual_seed(3)
-        out = model.loss(images, samples)
-        model.parse_losses(out)[0].backward()
-        grads = {k: p.grad for k, p in model.backbone.named_parameters() if p.grad is not None}
-        results.append((out.get('loss_cls', out.get('loss')), grads))
-        if weight:
-            assert out['loss_rpl'] > 0
-    (loss, grads), (zero, zero_grads), (_, weighted) = results
-    assert torch.equal(zero, loss) and zero_grads.keys() == grads.keys()
-    assert all(torch.equal(zero_grads[k], grads[k]) for k in grads)
-    assert any(not torch.equal(weighted[k], grads[k]) for k in grads)
-
-
 def test_on_mae_labels_are_those_of_the_visible_patches():
-    results = []
-    for weight in None, 0.0, 0.5:
-        cfg = mae()
-        if weight is not None:
-            head = axial_head(loss_weight=weight)
-            cfg.update(type='poslabel_mm.PositionalLabelMAE', pos_head=head)
-        model = build(cfg)
-        torch.manual_seed(3)
-        out = model.loss(*plain_batch())
-        model.parse_losses(out)[0].backward()
-        grads = {k: p.grad for k, p in model.backbone.named_parameters() if p.grad is not None}
-        results.append((out.get('loss_recon', out.get('loss')), grads))
-    (loss, grads), (zero, zero_grads), _ = results
-    assert torch.equal(zero, loss)
-    assert all(torch.equal(zero_grads[k], grads[k]) for k in grads)
-    patch_tokens = model.patch_tokens(plain_batch()[0])
+    algorithm = ALGORITHMS['MAE']
+    model = algorithm.build(algorithm.head('axial'))
+    patch_tokens = model.patch_tokens(algorithm.batch()[0])
     assert patch_tokens.indices is not None
     torch.testing.assert_close(
         model.pos_head.loss(patch_tokens),

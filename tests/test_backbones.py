@@ -46,7 +46,11 @@ HEADS = {
     if OURS.get(name)
 }
 # They read what those of the table read.
-FURTHER_HEADS = dict(COORD='PositionRegressionHead', OFFSET='OffsetRegressionHead')
+FURTHER_HEADS = dict(
+    AXIAL='AxialRelativeLabelHead',
+    COORD='PositionRegressionHead',
+    OFFSET='OffsetRegressionHead',
+)
 
 needs_timm = pytest.mark.skipif(importlib.util.find_spec('timm') is None, reason='needs timm')
 with_every_backbone = pytest.mark.parametrize(
@@ -293,7 +297,7 @@ def test_the_position_loss_trains_the_backbone(name, head):
 
     def loss():
         torch.manual_seed(3)  # for dropout
-        return model.position_losses(images)[f'loss_{head.lower()}']
+        return model.position_losses(images)[model.pos_head.loss_name]
 
     before = loss()
     before.backward()
@@ -434,7 +438,7 @@ def test_weight_zero_is_the_stock_training_step(name, head):
         torch.manual_seed(3)  # for dropout
         losses = model.loss(*inputs(name))
         losses = {k: v for k, v in losses.items() if 'loss' in k}
-        position = f'loss_{head.lower()}'
+        position = OURS.get((HEADS | FURTHER_HEADS)[head]).loss_name
         assert losses.get(position, torch.zeros(())) == 0
         sum(losses.values()).backward()
         results.append(

@@ -20,22 +20,19 @@ def vit(pos_drop=None, **kwargs):
     return tiny_vit(type='poslabel_mm.PositionalVisionTransformer', pos_drop=pos_drop, **kwargs)
 
 
-def embedded(model, images):
-    """Patches without encoding (B, N, C), and what the first layer gets (B, E + N, C)."""
+def watched(model):
+    """Patches without encoding (B, N, C) and what the first layer gets (B, E + N, C), by pass."""
     seen = []
-    handles = [
-        model.patch_embed.register_forward_hook(lambda _, __, output: seen.append(output[0])),
-        model.layers[0].register_forward_pre_hook(lambda _, inputs: seen.append(inputs[0])),
-    ]
-    model(images)
-    for handle in handles:
-        handle.remove()
+    model.patch_embed.register_forward_hook(lambda _, __, output: seen.append(output[0]))
+    model.layers[0].register_forward_pre_hook(lambda _, inputs: seen.append(inputs[0]))
     return seen
 
 
 def dropped_places(model, images):
     """Where the first layer gets a patch without its encoding, bool (B, N)."""
-    patches, tokens = embedded(model, images)
+    seen = watched(model)
+    model(images)
+    patches, tokens = seen[:2]
     B, N, _ = patches.shape
     E = tokens.shape[1] - N
     encoding = model.pos_embed
@@ -184,8 +181,25 @@ def test_mocov3_takes_it_too():
     cfg['backbone'] |= dict(
         type='poslabel_mm.PositionalMoCoV3ViT', pos_drop=dict(patches=0.5, labelled='dropped')
     )
-    losses = build(cfg).loss(*mocov3.batch())
+    model = build(cfg)
+    encoders = model.backbone, model.momentum_encoder.module[0]
+    seen = [watched(encoder) for encoder in encoders]
+    labelled = []
+    model.backbone.register_forward_hook(
+        lambda backbone, *_: labelled.append(backbone.labelled_places)
+    )
+    losses = model.loss(*mocov3.batch())
     assert losses['loss_apl'].isfinite()
+    for of_passes in seen:  # patches and tokens of two views
+        views = [
+            (tokens[:, 1:] == patches).all(dim=-1)
+            for patches, tokens in zip(of_passes[::2], of_passes[1::2], strict=True)
+        ]
+        assert [view.sum(1).tolist() for view in views] == [[8] * 4] * 2
+        assert not torch.equal(*views)
+        if of_passes is seen[0]:
+            for view, places in zip(views, labelled, strict=True):
+                assert torch.equal(torch.zeros(4, 16).bool().scatter(1, places, True), view)
 
 
 def test_a_repeated_forward_pass_is_refused():

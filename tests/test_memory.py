@@ -17,6 +17,7 @@ from tiny_run import make_images, write_config
 
 from poslabel_mm.launch import tools as launch
 from poslabel_mm.models import heads
+from poslabel_mm.models.heads.base_position_head import BasePositionHead
 
 STEPS = 2000
 EVERY = 50
@@ -30,7 +31,11 @@ pytestmark = [
 
 HEADS = {
     'stock classifier': [],
-    **{name: [dict(type=f'poslabel_mm.{name}')] for name in heads.__all__},
+    **{
+        name: [dict(type=f'poslabel_mm.{name}')]
+        for name in heads.__all__
+        if issubclass(getattr(heads, name), BasePositionHead)  # what a classifier takes
+    },
     'drawn pairs': [dict(type='poslabel_mm.RelativePositionalLabelHead', pairs_per_token=3)],
     'two heads': [
         dict(type='poslabel_mm.PositionalLabelHead'),

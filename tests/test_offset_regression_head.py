@@ -13,6 +13,7 @@ from torch.utils.checkpoint import checkpoint
 
 from poslabel_mm.errors import UserError
 from poslabel_mm.models import OffsetRegressionHead
+from poslabel_mm.models.losses import pairwise_logits
 from poslabel_mm.tokens import PatchTokens
 
 pytestmark = pytest.mark.computes
@@ -57,10 +58,10 @@ def tokens_of(grid, visible=None, B=3):
 def pairs_per_chunk(request, monkeypatch):
     """The limit of a chunk in bytes, as pairs of 8 float64 channels."""
     size = request.param * module.WIDTHS_OF_PAIR * 8 * 8
-    monkeypatch.setitem(module.CHUNK_BYTES, 'cpu', size)
+    monkeypatch.setitem(pairwise_logits.CHUNK_BYTES, 'cpu', size)
 
 
-@pytest.mark.parametrize('pairs_per_chunk', [1, 21, 50, 10**6], indirect=True)
+@pytest.mark.parametrize('pairs_per_chunk', [1, 4, 21, 50, 10**6], indirect=True)
 @pytest.mark.parametrize(
     'grid, visible, loss',
     [
@@ -184,7 +185,7 @@ class Largest(TorchDispatchMode):
 def test_no_tensor_of_all_pairs_is_ever_made(monkeypatch):
     """Nor kept for the backward pass: nothing of a chunk is, but its inputs."""
     B, n, H = 4, 36, 32
-    monkeypatch.setitem(module.CHUNK_BYTES, 'cpu', 2 * n * H * 4 * module.WIDTHS_OF_PAIR)
+    monkeypatch.setitem(pairwise_logits.CHUNK_BYTES, 'cpu', 2 * n * H * 4 * module.WIDTHS_OF_PAIR)
     head = OffsetRegressionHead(8, (6, 6), hidden_channels=H)
     tokens = torch.randn(B, n, 8, requires_grad=True)
     kept = []
@@ -203,6 +204,31 @@ def test_no_tensor_of_all_pairs_is_ever_made(monkeypatch):
     with Largest() as seen:
         head.predict(PatchTokens(tokens, (6, 6)))
     assert seen.elements == B * n * n * 2
+
+
+class LargestGELU(TorchDispatchMode):
+    """Notes the elements of the largest input of a GELU."""
+
+    elements = 0
+
+    def __torch_dispatch__(self, func, types, args=(), kwargs=None):
+        if func is torch.ops.aten.gelu.default:
+            self.elements = max(self.elements, args[0].numel())
+        return func(*args, **kwargs or {})
+
+
+@pytest.mark.parametrize('pairs_per_token', [None, 7])
+@pytest.mark.parametrize('pairs', [5, 30])
+def test_a_chunk_is_as_large_as_is_said(pairs, pairs_per_token, monkeypatch):
+    """Less than the pairs of one query included."""
+    H = 8
+    monkeypatch.setitem(pairwise_logits.CHUNK_BYTES, 'cpu', pairs * H * 4 * module.WIDTHS_OF_PAIR)
+    head = OffsetRegressionHead(8, 4, hidden_channels=H, pairs_per_token=pairs_per_token)
+    patch_tokens = PatchTokens(torch.randn(3, 16, 8), (4, 4))
+    for method in head.loss, head.predict:
+        with LargestGELU() as seen:
+            method(patch_tokens)
+        assert H < seen.elements <= pairs * H
 
 
 @pytest.mark.parametrize('use_reentrant', [False, True])
@@ -249,6 +275,30 @@ def test_autocast_is_near_float32():
         loss = head.loss(patch_tokens)['loss_offset']
         assert head.predict(patch_tokens).offsets.dtype == torch.float32
     torch.testing.assert_close(loss, head.loss(patch_tokens)['loss_offset'], rtol=1e-2, atol=1e-2)
+
+
+@pytest.mark.parametrize('dtype', [torch.bfloat16, torch.float16])
+def test_half_precision_rounds_the_linears_of_the_tokens_alone(dtype, monkeypatch):
+    """Sums over pairs and over chunks are float32, in the backward pass too."""
+    monkeypatch.setitem(pairwise_logits.CHUNK_BYTES, 'cpu', 8192)  # 16 pairs
+    head = OffsetRegressionHead(16, 7, init_cfg=XAVIER, hidden_channels=32, loss='l2')
+    head.init_weights()
+    tokens = torch.randn(2, 49, 16, requires_grad=True)
+    with torch.autocast('cpu', dtype):
+        loss = head.loss(PatchTokens(tokens, (7, 7)))['loss_offset']
+        query = F.linear(tokens[..., :8], head.fc1.weight[:, :8])
+        key = F.linear(tokens[..., 8:], head.fc1.weight[:, 8:], head.fc1.bias)
+    assert query.dtype == key.dtype == dtype and loss.dtype == torch.float32
+    pairs = F.gelu(query.float()[:, :, None] + key.float()[:, None])
+    places = torch.stack([torch.arange(49) // 7, torch.arange(49) % 7], dim=-1)
+    offset = (places[:, None] - places).expand(2, -1, -1, -1) / 7
+    expected = 0.5 * F.mse_loss(head.regressor(head.fc2(pairs)), offset)
+    torch.testing.assert_close(loss, expected)
+    wanted = [tokens, *head.parameters()]
+    for got, plain in zip(
+        torch.autograd.grad(loss * 2**12, wanted), torch.autograd.grad(expected * 2**12, wanted)
+    ):
+        assert (got - plain).norm() < 0.1 * torch.finfo(dtype).eps * plain.norm()
 
 
 def test_another_grid_is_rescaled_to_its_own_sides():

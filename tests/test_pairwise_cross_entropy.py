@@ -9,7 +9,8 @@ from torch import nn
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils.checkpoint import checkpoint
 
-from poslabel_mm.models.losses import draw_keys, pairwise_cross_entropy, pairwise_logits
+from poslabel_mm.models.key_draw import draw_keys
+from poslabel_mm.models.losses import pairwise_cross_entropy, pairwise_logits
 from poslabel_mm.tokens.labels import axial_codes, num_axial, num_relative, relative_codes
 
 pytestmark = pytest.mark.computes

@@ -1,5 +1,6 @@
 """Heads and the reader in a training loop of plain PyTorch, on models of other libraries."""
 
+import math
 import re
 import runpy
 from pathlib import Path
@@ -9,7 +10,9 @@ import torch
 from torch import nn
 
 from poslabel_mm.errors import UserError
-from poslabel_mm.models import PositionalLabelHead, RelativePositionalLabelHead
+from poslabel_mm.models import PositionalLabelHead, heads
+from poslabel_mm.models.heads.base_pair_head import BasePairHead
+from poslabel_mm.models.heads.base_token_head import BaseTokenHead
 from poslabel_mm.tokens import PatchTokenReader, PatchTokens
 
 timm = pytest.importorskip('timm')
@@ -30,15 +33,26 @@ def read(model, images):
     return reader.take(), output
 
 
-def test_the_example_learns_digits_and_places(capsys):
-    runpy.run_path(str(EXAMPLE), run_name='__main__')
+def test_the_example_trains_model_and_head(capsys):
+    torch.manual_seed(0)
+    example = runpy.run_path(str(EXAMPLE), run_name='__main__')
     lines = capsys.readouterr().out.splitlines()
-    figures = [
-        re.fullmatch(r'epoch \d: (.+) % of 297 digits, (.+) % of the places', x) for x in lines
-    ]
-    digits, places = zip(*((float(x) for x in figure.groups()) for figure in figures))
-    assert digits[-1] > digits[0] and places[-1] > places[0]
-    assert digits[-1] > 30 and places[-1] > 80  # by chance 10 % and 6 %
+    assert len(lines) == 5
+    for epoch, line in enumerate(lines, start=1):
+        figures = re.fullmatch(rf'epoch {epoch}: loss (.+), (.+) % of the places', line)
+        assert all(math.isfinite(float(x)) for x in figures.groups())
+    model, head, reader = (example[name] for name in ('model', 'head', 'reader'))
+    torch.manual_seed(0)
+    untrained = timm.create_model('vit_tiny_patch16_224', num_classes=10, **example['vit'])
+    for module, before in (model, untrained), (head, PositionalLabelHead(64, 4)):
+        for (name, parameter), start in zip(module.named_parameters(), before.parameters()):
+            assert parameter.isfinite().all() and not torch.equal(parameter, start), name
+    # The labels alone train the model, too.
+    model.zero_grad(), head.zero_grad()
+    with reader:
+        model(example['images'][:4])
+    head.loss(reader.take())['loss_apl'].backward()
+    assert model.patch_embed.proj.weight.grad.any() and head.fc1.weight.grad.any()
 
 
 @pytest.mark.parametrize(
@@ -103,7 +117,12 @@ def test_a_model_without_known_tokens_is_refused():
         PatchTokenReader(timm.create_model('resnet10t'))
 
 
-@pytest.mark.parametrize('head', [PositionalLabelHead, RelativePositionalLabelHead])
+def heads_of(*bases):
+    """The heads of poslabel_mm with one of these bases."""
+    return [head for name in heads.__all__ if issubclass(head := getattr(heads, name), bases)]
+
+
+@pytest.mark.parametrize('head', heads_of(BaseTokenHead, BasePairHead))
 def test_a_head_takes_any_tokens(head):
     head = head(in_channels=6, grid_size=(2, 3))
     tokens = torch.randn(4, 6, 6, requires_grad=True)
@@ -112,3 +131,32 @@ def test_a_head_takes_any_tokens(head):
     assert tokens.grad.any()
     some = head.loss(PatchTokens(tokens[:, :2], (2, 3), torch.tensor([[5, 0]] * 4)))
     assert some[head.loss_name].isfinite()
+    assert head.predict(PatchTokens(tokens, (2, 3))).grid_shape == (2, 3)
+
+
+@pytest.mark.parametrize(
+    'head, drawing',
+    [
+        *((head, dict(pairs_per_token=3)) for head in heads_of(BasePairHead)),
+        *((head, dict(label_ratio=0.2)) for head in heads_of(BaseTokenHead)),
+    ],
+)
+def test_a_seed_for_each_step_decides_what_the_step_draws(head, drawing):
+    tokens = PatchTokens(torch.randn(4, 24, 6), (4, 6))
+    first, second = (
+        head(6, (4, 6), init_cfg=dict(type='Xavier', layer='Linear'), **drawing) for _ in range(2)
+    )
+    first.init_weights()
+    second.load_state_dict(first.state_dict())
+
+    def losses(head, seeds):
+        values = []
+        for seed in seeds:
+            torch.manual_seed(seed)
+            values.append(head.loss(tokens)[head.loss_name].item())
+        return values
+
+    steps = losses(first, range(4))
+    assert losses(second, [3]) == steps[3:]  # whatever was drawn before
+    assert len(set(steps)) == 4
+    assert losses(second, [3]) != steps[3:]  # the same seed again goes on

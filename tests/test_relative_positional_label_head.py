@@ -144,7 +144,7 @@ def test_as_many_pairs_as_there_are_is_the_exact_loss():
 
 def losses_of_a_run(seeds, rank=0, monkeypatch=None):
     if monkeypatch is not None:
-        monkeypatch.setattr('poslabel_mm.models.losses.random_stream.get_rank', lambda: rank)
+        monkeypatch.setattr('poslabel_mm.models.random_stream.get_rank', lambda: rank)
     torch.manual_seed(0)
     head = RelativePositionalLabelHead(8, (3, 3), pairs_per_token=2)
     for parameter in head.parameters():

@@ -7,6 +7,7 @@ import torch
 from mmpretrain.models.utils import RotaryEmbeddingFast
 from models import apl_head, batch, build, classifier, tiny_vit
 from selfsup_models import ALGORITHMS
+from torch.utils.checkpoint import checkpoint
 
 from poslabel_mm.errors import UserError
 from poslabel_mm.models.backbones.rotary_encoding import RotaryEmbedding
@@ -100,19 +101,54 @@ def test_other_resolutions_are_those_of_a_model_built_for_them():
         assert torch.equal(model(images[size])[0], built(images[size])[0])
 
 
-def test_activation_checkpointing_repeats_a_pass_of_another_resolution():
-    from torch.utils.checkpoint import checkpoint
+def checkpointed(model, use_reentrant=False):
+    """The model, with every layer under activation checkpointing of its own."""
+    for layer in model.layers:
+        layer.forward = lambda x, run=layer.forward: checkpoint(
+            run, x, use_reentrant=use_reentrant
+        )
+    return model
 
+
+@pytest.mark.parametrize('use_reentrant', [False, True])
+def test_activation_checkpointing_repeats_a_pass_of_another_resolution(use_reentrant):
     gradients = []
-    for checkpointed in False, True:
-        model = build(vit())
-        if checkpointed:
-            for layer in model.layers:
-                layer.forward = lambda x, run=layer.forward: checkpoint(
-                    run, x, use_reentrant=False
-                )
+    for model in build(vit()), checkpointed(build(vit()), use_reentrant):
         large, small = model(batch(2, 16, 16)[0])[0], model(batch(2, 8, 12)[0])[0]
+        with torch.no_grad():
+            model(batch(2, 12, 8)[0])  # as many patches as the pass before, not to be repeated
         (large.sum() + small.square().sum()).backward()
+        gradients.append(model.layers[0].attn.qkv.weight.grad)
+    assert torch.equal(*gradients)
+
+
+@pytest.mark.parametrize('use_reentrant', [False, True])
+def test_activation_checkpointing_of_two_grids_of_as_many_patches(use_reentrant):
+    sizes = (8, 12), (12, 8), (8, 12)
+    gradients = []
+    for model in build(vit()), checkpointed(build(vit()), use_reentrant):
+        for size in sizes:  # each with its backward pass
+            model(batch(2, *size)[0])[0].square().sum().backward()
+        gradients.append(model.layers[0].attn.qkv.weight.grad)
+    assert torch.equal(*gradients)
+    both = [model(batch(2, *size)[0])[0].square().sum() for size in sizes[:2]]
+    with pytest.raises(UserError, match='grids of 2x3 and 3x2, 6 patches each'):
+        sum(both).backward()
+
+
+@pytest.mark.parametrize('use_reentrant', [False, True])
+def test_checkpointing_the_whole_model_repeats_any_grids(use_reentrant):
+    gradients = []
+    for wrapped in False, True:
+        model = build(vit())
+        losses = []
+        for size in (8, 12), (12, 8):
+            images = batch(2, *size)[0].requires_grad_()
+            run = (
+                (lambda x: checkpoint(model, x, use_reentrant=use_reentrant)) if wrapped else model
+            )
+            losses.append(run(images)[0].square().sum())
+        sum(losses).backward()
         gradients.append(model.layers[0].attn.qkv.weight.grad)
     assert torch.equal(*gradients)
 
@@ -180,7 +216,18 @@ def test_mocov3_takes_it_too():
     cfg = mocov3.cfg() | dict(type='poslabel_mm.PositionalLabelMoCoV3', pos_head=apl_head())
     cfg['backbone'] |= dict(type='poslabel_mm.PositionalMoCoV3ViT', pos_encoding='rope')
     model = build(cfg)
+    turns = []
+    for encoder in model.backbone, model.momentum_encoder.module[0]:
+        encoder.rope.register_forward_hook(
+            lambda rope, inputs, output: turns.append((rope, inputs[0], output))
+        )
     losses = model.loss(*mocov3.batch())
+    for encoder in model.backbone, model.momentum_encoder.module[0]:
+        own = [(x, turned) for rope, x, turned in turns if rope is encoder.rope]
+        assert len(own) == 2 * 2 * 2  # queries and keys of two layers and two views
+        for x, turned in own:
+            moved = (x != turned).any(dim=-1).all(dim=(0, 1))  # by token
+            assert moved.tolist() == [False] * 2 + [True] * 15  # but for class token and (0, 0)
     (losses['loss_view'] + losses['loss_apl']).backward()
     assert not any('rope' in name or 'pos_embed' in name for name in model.state_dict())
 

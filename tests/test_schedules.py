@@ -195,7 +195,18 @@ ITERATIONS = dict(by_epoch=False, max_iters=100)
         (
             dict(loss_weight=dict(type='warmup', epochs=1, then=LINEAR)),
             ITERATIONS,
-            r'^model\.pos_head\.1\.loss_weight\.epochs=1 counts epochs, but',
+            r'^model\.pos_head\.1\.loss_weight\.epochs=1 counts epochs, but .*: take '
+            "type='linear' or 'cosine', over the whole run, or set train_cfg.by_epoch=True",
+        ),
+        (dict(loss_weight=dict(type='warmup', epochs=9, then=LINEAR)), EPOCHS, None),
+        *(
+            (
+                dict(loss_weight=dict(type='warmup', epochs=epochs, then=LINEAR)),
+                EPOCHS,
+                rf'^model\.pos_head\.1\.loss_weight\.epochs={epochs} warms up to the end: the run '
+                'has 10 epochs',
+            )
+            for epochs in (10, 12.5)
         ),
     ],
 )

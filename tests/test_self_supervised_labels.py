@@ -7,7 +7,7 @@ import torch
 from mmengine.logging import MessageHub
 from mmpretrain.models.selfsup import SimCLR
 from mmpretrain.registry import MODELS as MMPRETRAIN_MODELS
-from selfsup_models import ALGORITHMS, HEADS, VIT, Algorithm, mocov3
+from selfsup_models import ALGORITHMS, HEADS, LABELS, VIT, Algorithm, mocov3
 from torch import nn
 
 from poslabel_mm.errors import UserError
@@ -92,11 +92,12 @@ def test_labels_train_the_encoder_beside_the_stock_loss(name, kind):
     algorithm = ALGORITHMS[name]
     model = algorithm.build(algorithm.head(kind))
     losses = model.loss(*algorithm.batch())
-    assert {algorithm.loss, f'loss_{kind}', f'{kind}_acc'} <= set(losses)
+    label = LABELS[kind]
+    assert {algorithm.loss, f'loss_{label}', f'{label}_acc'} <= set(losses)
     assert 'loss' not in losses
     _, log = model.parse_losses(losses)
-    assert log['loss'] >= log[algorithm.loss] + log[f'loss_{kind}'] - 1e-6
-    losses[f'loss_{kind}'].backward()
+    assert log['loss'] >= log[algorithm.loss] + log[f'loss_{label}'] - 1e-6
+    losses[f'loss_{label}'].backward()
     trained = [
         name
         for name, parameter in model.named_parameters()
@@ -326,7 +327,7 @@ def test_views_are_averaged_and_the_momentum_encoder_is_not_read(kind):
     views, samples = algorithm.batch()
     losses = model.loss(views, samples)
     of_views = [model.position_losses(view) for view in views]
-    for key in f'loss_{kind}', f'{kind}_acc':
+    for key in f'loss_{LABELS[kind]}', f'{LABELS[kind]}_acc':
         torch.testing.assert_close(losses[key], (of_views[0][key] + of_views[1][key]) / 2)
     assert not any(
         hooks for module in model.momentum_encoder.modules() for hooks in [module._forward_hooks]
@@ -412,7 +413,7 @@ def test_without_a_mask_every_patch_has_a_label(name, kind):
     losses = model.loss(*batch)
     model.parse_losses(losses)[0].backward()
     assert all(torch.isfinite(value).all() for value in losses.values())
-    assert losses[f'loss_{kind}'] > 0
+    assert losses[f'loss_{LABELS[kind]}'] > 0
     assert (losses['loss_recon'] == 0) == (name != 'MILAN')  # it has no mask
 
 

@@ -173,7 +173,7 @@ def test_in_evaluation_all_patches_are_labelled(kind):
 
 def drawn_in_a_run(seeds, rank=0, monkeypatch=None):
     if monkeypatch is not None:
-        monkeypatch.setattr('poslabel_mm.models.losses.random_stream.get_rank', lambda: rank)
+        monkeypatch.setattr('poslabel_mm.models.random_stream.get_rank', lambda: rank)
     head = PositionalLabelHead(8, (3, 3), label_ratio=0.5)
     patch_tokens = PatchTokens(torch.zeros(2, 9, 8), (3, 3))
     drawn = []

@@ -126,7 +126,20 @@ def crop(**kwargs):
     return dict(type='poslabel_mm.RecordedRandomResizedCrop', scale=8) | kwargs
 
 
+def apply(*transforms):
+    return dict(type='RandomApply', transforms=list(transforms), prob=0.5)
+
+
 FLIP = dict(type='RandomFlip', prob=0.5)
+MOVES = {
+    'RandomCrop': dict(type='RandomCrop', crop_size=4),
+    'Rotate': apply(dict(type='Rotate', angle=30.0)),
+    'Translate': dict(type='RandomChoice', transforms=[[dict(type='Translate', magnitude=0.1)]]),
+    'Shear': apply(dict(type='Compose', transforms=[dict(type='Shear', magnitude=0.1)])),
+    'RandomTranslatePad': dict(type='RandomTranslatePad'),
+    'MAERandomResizedCrop': dict(type='MAERandomResizedCrop', size=8),
+    'torchvision/RandomHorizontalFlip': dict(type='torchvision/RandomHorizontalFlip'),
+}
 
 
 @pytest.mark.parametrize(
@@ -136,16 +149,40 @@ FLIP = dict(type='RandomFlip', prob=0.5)
         ([[crop()], [crop(type='RandomResizedCrop')]], 'transforms.1 has 0 Recorded'),
         ([[crop(), crop()]], 'transforms.0 has 2 Recorded'),
         ([[FLIP, crop()]], 'transforms.0 flips before it crops'),
-        ([[crop(), dict(type='RandomCrop', crop_size=4)]], 'transforms.0 has RandomCrop, which'),
+        ([[crop(), FLIP, FLIP]], 'transforms.0 has 2 RandomFlip, .*direction=.*diagonal'),
+        ([[crop(), apply(FLIP), FLIP]], 'transforms.0 has 2 RandomFlip'),
+        ([[apply(FLIP), crop()]], 'transforms.0 flips before it crops'),
+        ([[apply(crop())]], 'transforms.0 has its RecordedRandomResizedCrop in RandomApply'),
+        ([[dict(type='ResizeEdge', scale=8), crop()]], 'transforms.0 has ResizeEdge before'),
+        *(
+            ([[crop(), move]], f'transforms.0 has {name}, which may move')
+            for name, move in MOVES.items()
+        ),
     ],
 )
 def test_views_that_could_not_be_recorded_are_refused(views, line):
     with pytest.raises(UserError, match=f'^{line}'):
-        TRANSFORMS.build(
-            dict(
-                type='poslabel_mm.RecordedMultiView', num_views=[1] * len(views), transforms=views
-            )
-        )
+        recorded(views)
+
+
+def recorded(views):
+    return TRANSFORMS.build(
+        dict(type='poslabel_mm.RecordedMultiView', num_views=[1] * len(views), transforms=views)
+    )
+
+
+def test_colours_and_sizes_may_change_in_any_wrapper():
+    view = [
+        crop(),
+        apply(dict(type='ColorJitter', brightness=0.4)),
+        dict(type='RandomGrayscale', prob=0.2, channel_weights=(0.1, 0.2, 0.7)),
+        dict(type='RandomChoice', transforms=[[dict(type='Solarize', thr=128)], [FLIP]]),
+        dict(type='GaussianBlur', magnitude_range=(0.1, 2), magnitude_std='inf', prob=0.5),
+        dict(type='Resize', scale=6),
+    ]
+    image = np.random.default_rng(0).integers(0, 256, (20, 20, 3), dtype=np.uint8)
+    results = recorded([view])(dict(img=image))
+    assert results['img'][0].shape == (6, 6, 3) and results['view_boxes'].shape == (1, 4)
 
 
 # ------------------------------------------------------------------------------------------- head
@@ -199,6 +236,12 @@ def test_loss_and_gradients_are_those_of_a_plain_reference(V):
 def test_bad_options_are_refused(options, key):
     with pytest.raises(UserError, match=f'^{key}'):
         ViewOffsetHead(**dict(in_channels=4) | options)
+
+
+def test_one_view_has_nothing_to_be_compared_with():
+    head = ViewOffsetHead(6)
+    with pytest.raises(UserError, match='^ViewOffsetHead compares the views.*num_views'):
+        head.loss(Views([PatchTokens(torch.randn(2, 4, 6), (2, 2))], boxes(2, 1)))
 
 
 # ------------------------------------------------------------------------------------------ hosts
@@ -357,6 +400,7 @@ def test_the_digits_configs_train_the_same_views():
     [
         ({'1.type': 'MultiView'}, '1.type=MultiView does not record .*RecordedMultiView'),
         ({'1.transforms.0.0.type': 'RandomResizedCrop'}, '1.transforms.0 has 0 RecordedRandomRes'),
+        ({'1.num_views': [1]}, r'1.num_views=\[1\] is one view alone'),
         ({'2.meta_keys': []}, "2.meta_keys has no 'view_boxes'"),
     ],
 )

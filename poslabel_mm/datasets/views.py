@@ -1,19 +1,33 @@
-"""Views of an image that know where they were cut from it."""
+"""Views of an image that record where they were cut from it."""
 
 import copy
+from collections.abc import Iterator
 
 import numpy as np
+from mmcv.transforms import Compose
 from mmpretrain.datasets.transforms import MultiView, RandomResizedCrop
+from mmpretrain.datasets.transforms.processing import TorchVisonTransformWrapper
 
 from poslabel_mm import options
 from poslabel_mm.registry import TRANSFORMS
 
-# Of MMCV's and MMPretrain's transforms, those that move pixels and do not record how.
-MOVES = (
-    *('RandomResizedCrop', 'RandomCrop', 'CenterCrop', 'Pad'),
-    *('EfficientNetRandomCrop', 'EfficientNetCenterCrop'),
-    *('Rotate', 'Shear', 'Translate', 'AutoAugment', 'RandAugment'),
-)
+# Transforms of MMCV, MMPretrain and torchvision that leave every pixel where it is in the view.
+IN_PLACE = {
+    *('ColorJitter', 'ColorTransform', 'Brightness', 'Contrast', 'Sharpness', 'AutoContrast'),
+    *('Equalize', 'Invert', 'Posterize', 'Solarize', 'SolarizeAdd', 'Lighting', 'Normalize'),
+    *('RandomGrayscale', 'GaussianBlur', 'Cutout', 'RandomErasing', 'NumpyToPIL', 'PILToNumpy'),
+    *('ToTensor', 'ImageToTensor'),
+    *('torchvision/ColorJitter', 'torchvision/GaussianBlur', 'torchvision/Grayscale'),
+    *('torchvision/RandomGrayscale', 'torchvision/RandomSolarize', 'torchvision/RandomPosterize'),
+    *('torchvision/RandomEqualize', 'torchvision/RandomInvert', 'torchvision/RandomAutocontrast'),
+    *('torchvision/RandomAdjustSharpness', 'torchvision/RandomErasing', 'torchvision/Normalize'),
+    *('torchvision/ToTensor', 'torchvision/PILToTensor', 'torchvision/ToPILImage'),
+}
+# Those that scale the whole view. Before the crop they would change what its box is measured in.
+SCALES = {'Resize', 'ResizeEdge', 'RandomResize', 'RandomChoiceResize', 'torchvision/Resize'}
+# Those that run other transforms on the view.
+WRAPPERS = {'Compose', 'RandomApply', 'RandomChoice'}
+CROP = 'RecordedRandomResizedCrop'
 
 
 @TRANSFORMS.register_module()
@@ -56,39 +70,20 @@ class RecordedMultiView(MultiView):
 
     Args:
         *args: The stock ``MultiView``'s arguments. Every view's transforms have one
-            :class:`RecordedRandomResizedCrop`, flips come after it, and nothing else moves pixels.
+            :class:`RecordedRandomResizedCrop`, at most one ``RandomFlip`` after it, and otherwise
+            transforms of colours or of the view's size (``IN_PLACE``, ``SCALES``), which may stand
+            in ``RandomApply``, ``RandomChoice`` or ``Compose``.
         **kwargs: The stock ``MultiView``'s arguments.
 
     Raises:
-        UserError: If a view's transforms have no such crop or several, flip before it, or move
-            pixels otherwise.
+        UserError: If a view's transforms have no such crop or several, flip twice, flip or scale
+            before the crop, or contain anything that may move pixels.
     """
 
     def __init__(self, *args, **kwargs) -> None:
         super().__init__(*args, **kwargs)
         for i, pipeline in enumerate(self.pipelines):
-            key = f'transforms.{i}'
-            names = [type(transform).__name__ for transform in pipeline.transforms]
-            crops = [
-                j for j, name in enumerate(names) if name == RecordedRandomResizedCrop.__name__
-            ]
-            if len(crops) != 1:
-                raise options.OptionError(
-                    key,
-                    f' has {len(crops)} RecordedRandomResizedCrop, in {names}: give every view '
-                    "one, type='poslabel_mm.RecordedRandomResizedCrop', in place of its crop",
-                )
-            moves = [name for name in names if name in MOVES]
-            if moves:
-                raise options.OptionError(
-                    key,
-                    f' has {moves[0]}, which moves pixels out of the box that the crop records: '
-                    'leave it out, or put it before the views',
-                )
-            if 'RandomFlip' in names[: crops[0]]:
-                raise options.OptionError(
-                    key, f' flips before it crops, in {names}: put the flip after the crop'
-                )
+            _check_view(f'transforms.{i}', pipeline)
 
     def transform(self, results: dict) -> dict:
         # A flip that all views have in common turns the image that the boxes lie in.
@@ -115,3 +110,62 @@ def view_box(view: dict) -> tuple[float, float, float, float]:
     if direction in ('horizontal', 'diagonal'):
         width = -width
     return row, col, height, width
+
+
+def _check_view(key: str, pipeline: Compose) -> None:
+    """Refuse transforms of a view whose box would not be what they show."""
+    steps = list(_steps(pipeline))
+    names = [name for name, _ in steps]
+    crops = [i for i, (name, _) in enumerate(steps) if name == CROP]
+    if len(crops) != 1:
+        raise options.OptionError(
+            key,
+            f' has {len(crops)} {CROP}, in {names}: give every view one, '
+            f"type='poslabel_mm.{CROP}', in place of its crop",
+        )
+    (crop,) = crops
+    _, wrapper = steps[crop]
+    if wrapper is not None:
+        raise options.OptionError(
+            key, f' has its {CROP} in {wrapper}, which may leave it out: take it out of there'
+        )
+    for name, _ in steps:
+        if name not in {CROP, 'RandomFlip', *IN_PLACE, *SCALES}:
+            raise options.OptionError(
+                key,
+                f' has {name}, which may move pixels out of the box that the crop records: leave '
+                'it out, put it before the views or, if every pixel stays where it is, add its '
+                'name to poslabel_mm.datasets.views.IN_PLACE',
+            )
+    if 'RandomFlip' in names[:crop]:
+        raise options.OptionError(
+            key, f' flips before it crops, in {names}: put the flip after the crop'
+        )
+    if names.count('RandomFlip') > 1:
+        raise options.OptionError(
+            key,
+            f' has {names.count("RandomFlip")} RandomFlip, of which the last overwrites what the '
+            "others record: set one, direction=['horizontal', 'vertical', 'diagonal'] with a prob "
+            'for each',
+        )
+    scales = [name for name in names[:crop] if name in SCALES]
+    if scales:
+        raise options.OptionError(
+            key,
+            f' has {scales[0]} before it crops, in {names}: the boxes of all views are in pixels '
+            'of one image, so put it before the views',
+        )
+
+
+def _steps(pipeline: Compose, wrapper: str | None = None) -> Iterator[tuple[str, str | None]]:
+    """Names of transforms, in order, and the random wrapper that each of them is in."""
+    for transform in pipeline.transforms:
+        name = type(transform).__name__
+        if isinstance(transform, TorchVisonTransformWrapper):
+            yield f'torchvision/{type(transform.t).__name__}', wrapper
+        elif name == 'Compose':
+            yield from _steps(transform, wrapper)
+        elif name in WRAPPERS:
+            yield from _steps(transform, name)
+        else:
+            yield name, wrapper

@@ -9,8 +9,8 @@ from torch import Tensor, nn
 from poslabel_mm import options
 from poslabel_mm.errors import UserError
 from poslabel_mm.models.backbones.encoding_grid import keep_grid
-from poslabel_mm.models.heads.base_position_head import BasePositionHead
-from poslabel_mm.models.heads.view_offset_head import ViewOffsetHead
+from poslabel_mm.models.heads.base_head import BaseHead
+from poslabel_mm.models.heads.base_view_head import BaseViewHead
 from poslabel_mm.models.pretrained import loads_checkpoint
 from poslabel_mm.models.sharded_weights import inside_forward
 from poslabel_mm.tokens import OffsetPredictions, PatchTokens, PlacePredictions
@@ -30,8 +30,6 @@ class PositionHeads:
         stock_loss_name (str): What the stock loss is called in the log.
             MMEngine logs the sum of all losses as ``loss``, a name that a
             stock loss of that name would take away.
-        has_views (bool): Whether an image comes in several views, which a head
-            may compare.
 
     Args:
         *args: The stock model's arguments.
@@ -46,7 +44,6 @@ class PositionHeads:
     """
 
     stock_loss_name: str
-    has_views: bool = False
 
     def __init__(self, *args, pos_head: dict | list[dict] | None, **kwargs) -> None:
         backbone = kwargs.get('backbone', args[0] if args else None)
@@ -86,7 +83,7 @@ class PositionHeads:
     def _check_views(self) -> None:
         """Refuse a head that compares views where an image has one alone."""
         for key, head in self._own_heads():
-            if _reads_views(head) and not self.has_views:
+            if isinstance(head, BaseViewHead):
                 raise options.OptionError(
                     key,
                     f': {type(head).__name__} compares views of an image, and '
@@ -117,7 +114,7 @@ class PositionHeads:
                     f'the patch tokens of {name} have {channels} channels; '
                     f'set in_channels={channels}',
                 )
-            if _reads_views(head):
+            if isinstance(head, BaseViewHead):
                 continue  # of any grid
             if grid not in (None, head.grid_shape) and head.on_grid_mismatch == 'error':
                 raise options.wrong(
@@ -129,11 +126,11 @@ class PositionHeads:
                     'of the images',
                 )
 
-    def _own_heads(self) -> Iterator[tuple[str, BasePositionHead | ViewOffsetHead]]:
+    def _own_heads(self) -> Iterator[tuple[str, BaseHead]]:
         """The heads of poslabel_mm, with their keys in the config."""
         several = isinstance(self.pos_head, ModuleList)
         for i, head in enumerate(_as_list(self.pos_head)):
-            if isinstance(head, (BasePositionHead, ViewOffsetHead)):
+            if isinstance(head, BaseHead):
                 yield f'{_KEY}.{i}' if several else _KEY, head
 
     def init_weights(self) -> None:
@@ -240,7 +237,7 @@ def build_part(cfg: dict | nn.Module, key: str) -> nn.Module:
 
 
 def _reads_views(head: nn.Module) -> bool:
-    return getattr(head, 'reads_views', False)
+    return isinstance(unwrapped(head), BaseViewHead)
 
 
 def _as_list(pos_head: nn.Module | None) -> list[nn.Module]:

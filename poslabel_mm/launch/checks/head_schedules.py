@@ -9,7 +9,7 @@ from poslabel_mm.models.schedules import SCHEDULES
 
 
 def check_head_schedules(cfg: Config) -> None:
-    """Check that schedules which count epochs are in a run that does, and begin before it ends.
+    """Check that schedules which count epochs are in a run that does, and fit into it.
 
     Args:
         cfg (Config): A training config.
@@ -20,21 +20,30 @@ def check_head_schedules(cfg: Config) -> None:
     train_cfg = cfg.get('train_cfg') or {}
     max_epochs = train_cfg.get('max_epochs')
     for key, schedule in _schedules((cfg.get('model') or {}).get('pos_head'), 'model.pos_head'):
+        warms_up = schedule['type'] == 'warmup'
         if max_epochs is None and 'max_iters' in train_cfg:
+            way_out = 'leave it out, for a schedule over the whole run'
+            if warms_up:  # which cannot be without
+                way_out = "take type='linear' or 'cosine', over the whole run"
             for name in 'begin', 'epochs':
                 if schedule.get(name):
                     raise UserError(
                         f'{key}.{name}={schedule[name]} counts epochs, but the training loop '
-                        'counts iterations: leave it out, for a schedule over the whole run, or '
-                        'set train_cfg.by_epoch=True and max_epochs'
+                        f'counts iterations: {way_out}, or set train_cfg.by_epoch=True and '
+                        'max_epochs'
                     )
-        begin = schedule.get('begin')
-        if all(isinstance(value, (int, float)) for value in (begin, max_epochs)):
-            if begin >= max_epochs:
-                raise UserError(
-                    f'{key}.begin={begin} is never reached: the run has {max_epochs} epochs '
-                    '(train_cfg.max_epochs)'
-                )
+        if not _is_number(max_epochs):
+            continue
+        run = f'the run has {max_epochs} epochs (train_cfg.max_epochs)'
+        begin, epochs = schedule.get('begin'), schedule.get('epochs')
+        if _is_number(begin) and begin >= max_epochs:
+            raise UserError(f'{key}.begin={begin} is never reached: {run}')
+        if warms_up and _is_number(epochs) and epochs >= max_epochs:
+            raise UserError(f'{key}.epochs={epochs} warms up to the end: {run}; set it to less')
+
+
+def _is_number(value: object) -> bool:
+    return isinstance(value, (int, float))
 
 
 def _schedules(node: object, key: str) -> Iterator[tuple[str, dict]]:

@@ -1,4 +1,4 @@
-"""A head that compares views needs to be told where they lie."""
+"""Check that the data record the views that a head compares."""
 
 from mmengine.config import Config
 from mmengine.registry import DefaultScope
@@ -37,7 +37,13 @@ def check_views(cfg: Config) -> None:
                 )
             if name == 'RecordedMultiView':
                 with DefaultScope.overwrite_default_scope(cfg.get('default_scope', 'mmpretrain')):
-                    TRANSFORMS.build(transform)
+                    views = TRANSFORMS.build(transform)
+                if sum(views.num_views) < 2:
+                    raise options.OptionError(
+                        'num_views',
+                        f'={transform["num_views"]} is one view alone, and {HEAD} compares views: '
+                        'set 2 in all or more',
+                    )
             if name == 'PackInputs' and 'view_boxes' not in transform.get('meta_keys', ()):
                 raise options.OptionError(
                     'meta_keys', f" has no 'view_boxes', which {HEAD} reads: add it"

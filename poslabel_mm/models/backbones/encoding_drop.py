@@ -2,7 +2,7 @@ import torch
 from torch import Tensor
 
 from poslabel_mm import options
-from poslabel_mm.models.losses.random_stream import RandomStream
+from poslabel_mm.models.random_stream import RandomStream
 
 LABELLED = ('all', 'dropped')
 

@@ -11,6 +11,9 @@ from mmpretrain.models.utils import RotaryEmbeddingFast
 from torch import Tensor, nn
 
 from poslabel_mm import options
+from poslabel_mm.errors import UserError
+from poslabel_mm.models.recomputation import in_backward
+from poslabel_mm.tokens.labels import GridShape
 from poslabel_mm.tokens.masked import built_grid
 
 
@@ -30,9 +33,12 @@ class RotaryEmbedding(RotaryEmbeddingFast):
     def __init__(self, *args, num_extra_tokens: int, **kwargs) -> None:
         super().__init__(*args, **kwargs)
         self.num_extra_tokens = num_extra_tokens
-        # By the number of patches, not the last one seen: activation checkpointing repeats the
-        # attention of a pass after passes of other images.
-        self.grids = {}
+        self.grid = self.patch_resolution
+        # Activation checkpointing repeats the attention of a pass after passes of other images.
+        # All that it has of that pass is the number of patches: by that, the grids of the passes
+        # that a backward pass may repeat.
+        self._grids: dict[int, set[GridShape]] = {}
+        self._repeated: set[int] = set()
 
     def register_buffer(self, name: str, tensor: Tensor, persistent: bool = True) -> None:
         # The stock tables change their shape with the grid: as buffers they would be saved, and
@@ -51,8 +57,29 @@ class RotaryEmbedding(RotaryEmbeddingFast):
 
     def see_grid(self, _patch_embed: nn.Module, _inputs: tuple, output: tuple) -> None:
         """Hook of the patch embedding, which returns patches and their grid (H, W)."""
-        H, W = map(int, output[1])
-        self.grids[H * W] = H, W
+        self.grid = H, W = tuple(map(int, output[1]))
+        N = H * W
+        if in_backward() or N in self._repeated:  # the passes before this one are done with
+            self._repeated.discard(N)
+            self._grids[N] = {self.grid}
+        elif torch.is_grad_enabled():
+            self._grids.setdefault(N, set()).add(self.grid)
+
+    def _grid_of_pass(self, N: int) -> GridShape:
+        """The grid of the pass that runs, or that activation checkpointing repeats."""
+        if not in_backward():
+            return self.grid
+        self._repeated.add(N)
+        grids = sorted(self._grids[N])
+        if len(grids) > 1:
+            names = ' and '.join(f'{H}x{W}' for H, W in grids)
+            raise UserError(
+                f"pos_encoding='rope' met patch grids of {names}, {N} patches each, before one "
+                'backward pass, and activation checkpointing cannot tell whose attention it '
+                'repeats: run the backward pass of one before the other is fed, or leave '
+                'activation checkpointing of the layers out'
+            )
+        return grids[0]
 
     def forward(self, x: Tensor) -> Tensor:
         """Turn queries or keys by the places of their patches.
@@ -62,12 +89,16 @@ class RotaryEmbedding(RotaryEmbeddingFast):
 
         Returns:
             Tensor: Of the same shape and dtype.
+
+        Raises:
+            UserError: If activation checkpointing repeats a pass and the number of patches does
+                not tell its grid.
         """
         E = self.num_extra_tokens
         if self.freqs_cos.device != x.device:  # also where the model was built without memory
             tables = self.compute_position_embedding()
             self.freqs_cos, self.freqs_sin = (table.to(x.device) for table in tables)
-        turned = super().forward(x[:, :, E:], self.grids[x.shape[2] - E])
+        turned = super().forward(x[:, :, E:], self._grid_of_pass(x.shape[2] - E))
         return torch.cat([x[:, :, :E], turned.to(x.dtype)], dim=2)
 
 

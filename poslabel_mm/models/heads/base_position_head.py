@@ -1,23 +1,16 @@
-"""What all position heads share."""
+"""Base of all heads that read the patch tokens of one view."""
 
 import torch.nn.functional as F
-from mmengine.model import BaseModule
 from torch import Tensor, nn
 
 from poslabel_mm import options
 from poslabel_mm.errors import UserError
+from poslabel_mm.models.heads.base_head import BaseHead, check_size
 from poslabel_mm.models.random_state import independent_random_state
-from poslabel_mm.models.schedules import schedule
 from poslabel_mm.tokens import PatchTokens
 from poslabel_mm.tokens.labels import GridShape, rescaled_positions
 
 ON_GRID_MISMATCH = ('error', 'rescale')
-DEFAULT_INIT = dict(type='TruncNormal', layer='Linear', std=0.02)
-
-# Beyond any use, and within what a loss in float32 can be multiplied by.
-MAX_LOSS_WEIGHT = 1e6
-# 4 GiB in float32, about a thousand times the largest of the paper's heads.
-MAX_WEIGHTS = 2**30
 
 
 def half_channels(in_channels: int, which: str, argument: str) -> slice:
@@ -68,7 +61,7 @@ def width_or(default: int, argument: str, width: int | None) -> int:
     return default if width is None else options.whole_number(argument, width)
 
 
-class BasePositionHead(BaseModule):
+class BasePositionHead(BaseHead):
     """Two linear layers with a GELU between them, and a linear output layer.
 
     There is no activation between the second linear and the output layer, as
@@ -89,7 +82,6 @@ class BasePositionHead(BaseModule):
             to 'error'.
 
     Attributes:
-        loss_name (str): What ``loss`` calls its loss.
         output_name (str): What the output layer is called.
 
     Raises:
@@ -97,7 +89,6 @@ class BasePositionHead(BaseModule):
             range, or that makes the head too large for any memory.
     """
 
-    loss_name: str = 'loss'
     output_name: str = 'classifier'
 
     def __init__(
@@ -109,29 +100,25 @@ class BasePositionHead(BaseModule):
         init_cfg: dict | list[dict] | None,
         on_grid_mismatch: str = 'error',
     ) -> None:
-        super().__init__(options.init_cfg('init_cfg', init_cfg))
+        super().__init__(in_channels, loss_weight, init_cfg)
         self.on_grid_mismatch = options.choice(
             'on_grid_mismatch', on_grid_mismatch, ON_GRID_MISMATCH
         )
-        self.in_channels = options.whole_number('in_channels', in_channels)
         self.grid_shape = options.patch_grid('grid_size', grid_size)
-        self._loss_weight = schedule('loss_weight', loss_weight, 0, MAX_LOSS_WEIGHT)
-        _check_size(mlp_channels)
         mlp_in, hidden, feat, num_outputs = mlp_channels
+        check_size(
+            mlp_in * hidden + hidden * feat + feat * num_outputs,
+            dict(
+                in_channels=mlp_in,
+                hidden_channels=hidden,
+                feat_channels=feat,
+                grid_size=num_outputs,
+            ),
+        )
         with independent_random_state(type(self).__name__):
             self.fc1 = nn.Linear(mlp_in, hidden)
             self.fc2 = nn.Linear(hidden, feat)
             self.add_module(self.output_name, nn.Linear(feat, num_outputs))
-
-    @property
-    def loss_weight(self) -> float:
-        """λ in Eq. 6, at the present iteration where it follows a schedule."""
-        return self._loss_weight()
-
-    def init_weights(self) -> None:
-        if not self.is_init:
-            with independent_random_state(type(self).__name__):
-                super().init_weights()
 
     def mlp(self, x: Tensor) -> Tensor:
         """From the MLP's input (..., D) to its output."""
@@ -153,12 +140,7 @@ class BasePositionHead(BaseModule):
         """
         tokens, (H, W), indices = patch_tokens
         name = type(self).__name__
-        if tokens.shape[-1] != self.in_channels:
-            raise UserError(
-                f'The patch tokens have {tokens.shape[-1]} channels but '
-                f'{name} was built with in_channels={self.in_channels}; set '
-                f'in_channels={tokens.shape[-1]} in its pos_head'
-            )
+        self.check_width(tokens)
         if indices is None and tokens.shape[1] != H * W:
             raise UserError(
                 f'{name} got {tokens.shape[1]} tokens of a {H}x{W} patch grid '
@@ -189,15 +171,3 @@ class BasePositionHead(BaseModule):
         tokens, grid_shape, indices = patch_tokens
         places = rescaled_positions(grid_shape, self.grid_shape, indices, tokens.device)
         return PatchTokens(tokens, self.grid_shape, places.expand(tokens.shape[:2]))
-
-
-def _check_size(mlp_channels: tuple[int, int, int, int]) -> None:
-    mlp_in, hidden, feat, num_outputs = mlp_channels
-    if mlp_in * hidden + hidden * feat + feat * num_outputs > MAX_WEIGHTS:
-        widths = dict(
-            in_channels=mlp_in, hidden_channels=hidden, feat_channels=feat, grid_size=num_outputs
-        )
-        raise options.OptionError(
-            max(widths, key=widths.get),
-            ' is too large: the head would have more than 2**30 weights',
-        )

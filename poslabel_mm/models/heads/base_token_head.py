@@ -1,4 +1,4 @@
-"""What the heads share that tell of every token where it sits."""
+"""Base of heads that predict one output per token."""
 
 from torch import Tensor
 
@@ -8,7 +8,7 @@ from poslabel_mm.models.heads.base_position_head import (
     half_channels,
     width_or,
 )
-from poslabel_mm.models.losses import TokenDraw
+from poslabel_mm.models.token_draw import TokenDraw
 from poslabel_mm.tokens import PatchTokens
 from poslabel_mm.tokens.labels import GridShape
 
@@ -66,7 +66,7 @@ class BaseTokenHead(BasePositionHead):
         return self.mlp(tokens[..., self.channels])
 
     def labelled(self, patch_tokens: PatchTokens) -> PatchTokens:
-        """The tokens that the loss is computed of, checked.
+        """Check the tokens and draw those that are labelled.
 
         Args:
             patch_tokens (PatchTokens): Tokens (B, n, C), their grid, and

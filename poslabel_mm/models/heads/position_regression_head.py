@@ -2,7 +2,7 @@ import torch
 from torch import Tensor
 
 from poslabel_mm import options
-from poslabel_mm.models.heads.base_position_head import DEFAULT_INIT
+from poslabel_mm.models.heads.base_head import DEFAULT_INIT
 from poslabel_mm.models.heads.base_token_head import BaseTokenHead
 from poslabel_mm.models.losses import REGRESSION_LOSSES
 from poslabel_mm.registry import MODELS
@@ -13,7 +13,7 @@ from poslabel_mm.tokens.predictions import rows_and_columns
 
 @MODELS.register_module()
 class PositionRegressionHead(BaseTokenHead):
-    """Absolute position as coordinates: every token says where its centre is.
+    """Predicts the coordinates of every token's centre.
 
     (y, x) = MLP(½z_i), against the row and the column of the patch's centre,
     each from −1 to 1 across the image: 2(row + ½)/H − 1. On a backbone
@@ -23,7 +23,7 @@ class PositionRegressionHead(BaseTokenHead):
     Args:
         in_channels (int): Channels C of a patch token.
         grid_size (int | tuple[int, int]): The patch grid (H, W).
-        channels (str): What a token shows of itself: 'first_half',
+        channels (str): The channels that are read of a token: 'first_half',
             'second_half' or 'all'. Defaults to 'first_half'.
         hidden_channels (int, optional): Width of the MLP's hidden layer.
             Defaults to the number of channels read (C/2 for a half).

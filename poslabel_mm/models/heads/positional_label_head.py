@@ -2,7 +2,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from poslabel_mm.models.heads.base_position_head import DEFAULT_INIT
+from poslabel_mm.models.heads.base_head import DEFAULT_INIT
 from poslabel_mm.models.heads.base_token_head import BaseTokenHead
 from poslabel_mm.models.losses import gaussian_target
 from poslabel_mm.registry import MODELS
@@ -13,7 +13,7 @@ from poslabel_mm.tokens.predictions import rows_and_columns
 
 @MODELS.register_module()
 class PositionalLabelHead(BaseTokenHead):
-    """Absolute positional label: every token says where it sits (Sec. 3.1).
+    """Classifies the absolute position of every token (Sec. 3.1).
 
     p_i = MLP(½z_i) (Eq. 3), softmax over the N positions of the patch grid
     (Eq. 4), mean cross-entropy over the tokens (Eq. 5) times λ (Eq. 6).
@@ -22,7 +22,7 @@ class PositionalLabelHead(BaseTokenHead):
         in_channels (int): Channels C of a patch token.
         grid_size (int | tuple[int, int]): The patch grid (H, W); the labels
             are its N = H·W positions, row by row.
-        channels (str): What a token shows of itself: 'first_half',
+        channels (str): The channels that are read of a token: 'first_half',
             'second_half' or 'all'. Defaults to 'first_half'.
         hidden_channels (int, optional): Width of the MLP's hidden layer.
             Defaults to the number of channels read (C/2 for a half).

@@ -1,15 +1,9 @@
 import torch
-import torch.nn.functional as F
 from torch import Tensor
 
-from poslabel_mm import options
-from poslabel_mm.models.heads.base_position_head import (
-    DEFAULT_INIT,
-    BasePositionHead,
-    half_channels,
-    width_or,
-)
-from poslabel_mm.models.losses import KeyDraw, pairwise_cross_entropy, pairwise_predictions
+from poslabel_mm.models.heads.base_head import DEFAULT_INIT
+from poslabel_mm.models.heads.base_pair_head import BasePairHead
+from poslabel_mm.models.losses import pairwise_cross_entropy, pairwise_predictions
 from poslabel_mm.registry import MODELS
 from poslabel_mm.tokens import OffsetPredictions, PatchTokens
 from poslabel_mm.tokens.labels import (
@@ -23,23 +17,25 @@ from poslabel_mm.tokens.labels import (
 
 
 @MODELS.register_module()
-class RelativePositionalLabelHead(BasePositionHead):
-    """Relative positional label: every pair of tokens says how it lies.
+class RelativePositionalLabelHead(BasePairHead):
+    """Classifies the relative position of every ordered pair of tokens.
 
     z_ij = concat(½z_i, ½z_j) for all ordered pairs, self-pairs included
     (Eq. 7), p^r_ij = MLP(z_ij) (Eq. 8), softmax over Swin's relative position
-    index, mean cross-entropy over the pairs (Eq. 9) times λ (Eq. 6). The loss
-    is exact, and no tensor of all pairs is ever made: see
+    index, mean cross-entropy over the pairs (Eq. 9) times λ (Eq. 6);
+    ``forward`` returns the logits, (B, n, n, (2H−1)(2W−1)). The loss is exact,
+    and it never makes a tensor of all pairs: see
     :func:`poslabel_mm.models.losses.pairwise_cross_entropy`.
 
     Args:
         in_channels (int): Channels C of a patch token.
         grid_size (int | tuple[int, int]): The patch grid (H, W); there are
             (2H−1)(2W−1) labels.
-        query_channels (str): What token i shows of itself in the pair (i, j):
-            'first_half', 'second_half' or 'all'. Defaults to 'first_half'.
-        key_channels (str): What token j shows. Defaults to 'second_half', as
-            in the released code of the paper.
+        query_channels (str): The channels that are read of token i in the pair
+            (i, j): 'first_half', 'second_half' or 'all'. Defaults to
+            'first_half'.
+        key_channels (str): Those of token j. Defaults to 'second_half', as in
+            the released code of the paper.
         hidden_channels (int, optional): Width of the MLP's hidden layer.
             Defaults to half the channels of a pair (C/2 for two halves).
         feat_channels (int, optional): Width of p^r_ij. Defaults to
@@ -50,7 +46,8 @@ class RelativePositionalLabelHead(BasePositionHead):
             stream of the head's own, which activation checkpointing around
             the head cannot repeat: that is an error. Defaults to None, all
             pairs.
-        loss_weight (float): λ in Eq. 6. Defaults to 0.5.
+        loss_weight (float | dict): λ in Eq. 6, or a schedule of it, see
+            :func:`poslabel_mm.models.schedules.schedule`. Defaults to 0.5.
         init_cfg (dict | list[dict], optional): MMEngine initialisation.
             Defaults to a truncated normal of standard deviation 0.02 with
             zero biases.
@@ -91,51 +88,23 @@ class RelativePositionalLabelHead(BasePositionHead):
         hidden_channels: int | None = None,
         feat_channels: int | None = None,
         pairs_per_token: int | None = None,
-        loss_weight: float = 0.5,
+        loss_weight: float | dict = 0.5,
         init_cfg: dict | list[dict] | None = DEFAULT_INIT,
         on_grid_mismatch: str = 'error',
-    ):
-        query = half_channels(in_channels, query_channels, 'query_channels')
-        key = half_channels(in_channels, key_channels, 'key_channels')
-        if pairs_per_token is not None:
-            pairs_per_token = options.whole_number('pairs_per_token', pairs_per_token)
-        width = (query.stop - query.start) + (key.stop - key.start)
-        hidden = width_or(max(width // 2, 1), 'hidden_channels', hidden_channels)
+    ) -> None:
         super().__init__(
             in_channels,
             grid_size,
-            mlp_channels=(
-                width,
-                hidden,
-                width_or(hidden, 'feat_channels', feat_channels),
-                sum(self.group_sizes(to_grid_shape(grid_size))),
-            ),
+            query_channels,
+            key_channels,
+            hidden_channels,
+            feat_channels,
+            pairs_per_token,
+            num_outputs=sum(self.group_sizes(to_grid_shape(grid_size))),
             loss_weight=loss_weight,
             init_cfg=init_cfg,
             on_grid_mismatch=on_grid_mismatch,
         )
-        self.query_channels = query
-        self.key_channels = key
-        self.pairs_per_token = pairs_per_token
-        self._key_draw = KeyDraw()
-
-    def forward(self, tokens: Tensor) -> Tensor:
-        """Score every relative position for every ordered pair, written out.
-
-        For small grids and for looking at single images; :meth:`loss` never
-        holds this tensor.
-
-        Args:
-            tokens (Tensor): Patch tokens of shape (B, n, C).
-
-        Returns:
-            Tensor: Logits of shape (B, n, n, (2H−1)(2W−1)).
-        """
-        B, n, _ = tokens.shape
-        query = tokens[..., self.query_channels].unsqueeze(2)
-        key = tokens[..., self.key_channels].unsqueeze(1)
-        pairs = torch.cat([query.expand(B, n, n, -1), key.expand(B, n, n, -1)], dim=-1)
-        return self.classifier(self.fc2(F.gelu(self.fc1(pairs))))
 
     def loss(self, patch_tokens: PatchTokens) -> dict[str, Tensor]:
         """Relative position loss of a batch (Eq. 9 and 6).
@@ -154,17 +123,12 @@ class RelativePositionalLabelHead(BasePositionHead):
                 was built for and ``on_grid_mismatch='error'``.
         """
         tokens, grid_shape, indices = self.check(patch_tokens)
-        B, n, _ = tokens.shape
-        key_index = None
-        if self.pairs_per_token is not None and self.pairs_per_token < n:
-            key_index = self._key_draw(B, n, self.pairs_per_token, tokens.device)
         loss, acc = pairwise_cross_entropy(
-            tokens[..., self.query_channels],
-            tokens[..., self.key_channels],
+            *self.query_and_key(tokens),
             *self.codes(grid_shape, indices, tokens.device),
             self.fc1,
             (self.fc2, self.classifier),
-            key_index,
+            self.drawn_keys(tokens),
             group_sizes=self.group_sizes(grid_shape),
         )
         return dict(loss_rpl=self.loss_weight * loss, rpl_acc=acc * 100)
@@ -173,7 +137,7 @@ class RelativePositionalLabelHead(BasePositionHead):
     def predict(self, patch_tokens: PatchTokens) -> OffsetPredictions:
         """Predict the offset of every ordered pair of tokens, whatever ``pairs_per_token``.
 
-        The logits are looked at chunk by chunk: memory is bounded as that of the loss is.
+        The logits are computed chunk by chunk: memory is bounded as that of the loss is.
 
         Args:
             patch_tokens (PatchTokens): Tokens (B, n, C), their grid, and
@@ -188,8 +152,7 @@ class RelativePositionalLabelHead(BasePositionHead):
         """
         tokens, grid_shape, indices = self.check(patch_tokens)
         labels, probabilities = pairwise_predictions(
-            tokens[..., self.query_channels],
-            tokens[..., self.key_channels],
+            *self.query_and_key(tokens),
             self.fc1,
             (self.fc2, self.classifier),
             self.group_sizes(grid_shape),

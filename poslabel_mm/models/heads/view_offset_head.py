@@ -1,25 +1,18 @@
 import torch
 import torch.nn.functional as F
-from mmengine.model import BaseModule
 from torch import Tensor, nn
 
-from poslabel_mm import options
-from poslabel_mm.errors import UserError
-from poslabel_mm.models.heads.base_position_head import (
-    DEFAULT_INIT,
-    MAX_LOSS_WEIGHT,
-    MAX_WEIGHTS,
-    width_or,
-)
+from poslabel_mm.models.heads.base_head import DEFAULT_INIT, check_size
+from poslabel_mm.models.heads.base_position_head import width_or
+from poslabel_mm.models.heads.base_view_head import BaseViewHead
 from poslabel_mm.models.random_state import independent_random_state
-from poslabel_mm.models.schedules import schedule
 from poslabel_mm.registry import MODELS
 from poslabel_mm.tokens.views import Views, view_offsets
 
 
 @MODELS.register_module()
-class ViewOffsetHead(BaseModule):
-    """Says where one view of an image lies in another one's frame, and how large it is.
+class ViewOffsetHead(BaseViewHead):
+    """Predicts where one view of an image lies in another one's frame, and how large it is.
 
     For self-supervised algorithms that compare views (arXiv 2605.09963). From the mean patch
     tokens of every ordered pair of views an MLP predicts position and size of the first as the
@@ -34,15 +27,11 @@ class ViewOffsetHead(BaseModule):
         init_cfg (dict | list[dict], optional): MMEngine initialisation. Defaults to a truncated
             normal of standard deviation 0.02 with zero biases.
 
-    Attributes:
-        reads_views (bool): That ``loss`` takes :class:`~poslabel_mm.tokens.views.Views`.
-
     Raises:
         UserError: Naming the option that is of the wrong type or out of range.
     """
 
     loss_name = 'loss_view_offset'
-    reads_views = True
 
     def __init__(
         self,
@@ -51,28 +40,13 @@ class ViewOffsetHead(BaseModule):
         loss_weight: float | dict = 0.5,
         init_cfg: dict | list[dict] | None = DEFAULT_INIT,
     ) -> None:
-        super().__init__(options.init_cfg('init_cfg', init_cfg))
-        self.in_channels = C = options.whole_number('in_channels', in_channels)
+        super().__init__(in_channels, loss_weight, init_cfg)
+        C = self.in_channels
         hidden = width_or(C, 'hidden_channels', hidden_channels)
-        if (2 * C + 4) * hidden > MAX_WEIGHTS:
-            raise options.OptionError(
-                'in_channels' if C >= hidden else 'hidden_channels',
-                ' is too large: the head would have more than 2**30 weights',
-            )
-        self._loss_weight = schedule('loss_weight', loss_weight, 0, MAX_LOSS_WEIGHT)
+        check_size((2 * C + 4) * hidden, dict(in_channels=C, hidden_channels=hidden))
         with independent_random_state(type(self).__name__):
             self.fc1 = nn.Linear(2 * C, hidden)
             self.fc2 = nn.Linear(hidden, 4)
-
-    @property
-    def loss_weight(self) -> float:
-        """What the loss is multiplied by, at the present iteration."""
-        return self._loss_weight()
-
-    def init_weights(self) -> None:
-        if not self.is_init:
-            with independent_random_state(type(self).__name__):
-                super().init_weights()
 
     def forward(self, means: Tensor) -> Tensor:
         """Predict position and size of every view in every other one's frame.
@@ -101,15 +75,10 @@ class ViewOffsetHead(BaseModule):
             in percent.
 
         Raises:
-            UserError: If the tokens have another width than the head was built for.
+            UserError: If there is one view alone, or the tokens have another width than the head
+                was built for.
         """
-        for tokens, *_ in views.tokens:
-            if tokens.shape[-1] != self.in_channels:
-                raise UserError(
-                    f'The patch tokens have {tokens.shape[-1]} channels but {type(self).__name__} '
-                    f'was built with in_channels={self.in_channels}; set '
-                    f'in_channels={tokens.shape[-1]} in its pos_head'
-                )
+        self.check(views)
         means = torch.stack([tokens.mean(dim=1) for tokens, *_ in views.tokens], dim=1)
         V = means.shape[1]
         # No view is predicted from itself.

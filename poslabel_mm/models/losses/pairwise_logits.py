@@ -149,7 +149,7 @@ def lay_out(
         bytes_of_pair = sum(width * dtype.itemsize for width, dtype in layout)
         pairs_per_chunk = default_pairs(query.device.type, bytes_of_pair)
     B, N, _ = query.shape
-    shape = _chunk_shape(B, N, P, pairs_per_chunk)
+    shape = chunk_shape(B, N, P, pairs_per_chunk)
     R = math.prod(shape)
     buffers = [query.new_empty(R, width, dtype=dtype) for width, dtype in layout]
     if num_groups > 1 and query.device.type == 'cpu':
@@ -165,7 +165,7 @@ def default_pairs(device_type: str, bytes_of_pair: int) -> int:
     return CHUNK_BYTES.get(device_type, CHUNK_BYTES['cuda']) // bytes_of_pair
 
 
-def _chunk_shape(B: int, N: int, P: int, pairs: int) -> tuple[int, int, int]:
+def chunk_shape(B: int, N: int, P: int, pairs: int) -> tuple[int, int, int]:
     """Images, queries of an image and keys of a query in a chunk of at most so many pairs."""
     columns = max(1, min(P, pairs))
     rows = max(1, min(N, pairs // P))

@@ -26,13 +26,15 @@ class ViewLabels(SelfSupervisedLabels):
     """
 
     stock_loss_name = 'loss_view'
-    has_views = True
 
     def __init__(self, *args, **kwargs) -> None:
         super().__init__(*args, **kwargs)
         self._token_reader = PatchTokenReader(self.backbone)
         # After the reader's own hook, for what it has read to be there.
         self.backbone.register_forward_hook(self._on_pass)
+
+    def _check_views(self) -> None:
+        """Heads that compare views find several here."""
 
     @contextmanager
     def _reading(self) -> Iterator[list[PatchTokens]]:

@@ -1,4 +1,4 @@
-"""Random numbers of a head's own."""
+"""Random numbers that nothing else in a run draws from."""
 
 import zlib
 
@@ -7,6 +7,7 @@ import torch
 from mmengine.dist import get_rank
 
 from poslabel_mm.errors import UserError
+from poslabel_mm.models.recomputation import in_backward
 
 
 class RandomStream:
@@ -41,7 +42,7 @@ class RandomStream:
             UserError: If called in a backward pass, as activation checkpointing does to repeat
                 the forward pass: other numbers would give the gradient of another loss.
         """
-        if torch._C._current_graph_task_id() != -1:  # as torch.utils.checkpoint asks itself
+        if in_backward():
             raise UserError(self._refusal)
         seed = torch.initial_seed()
         if self._generator is None or self._generator.device != device:
