@@ -10,7 +10,7 @@ from mmengine.runner import load_checkpoint
 from mmpretrain.models.selfsup import MAE
 from mmpretrain.models.utils import build_2d_sincos_position_embedding
 from models import apl_head, batch, build, classifier
-from selfsup_models import HEADS, PIXELS, VIT, decoder, hivit, images, mae, plain_batch
+from selfsup_models import HEADS, LABELS, PIXELS, VIT, decoder, hivit, images, mae, plain_batch
 from torch import nn
 
 from poslabel_mm.errors import UserError
@@ -88,6 +88,8 @@ def teach(head, kind, grid_shape):
         if kind == 'rpl':
             label = (rows + H - 1) * (2 * W - 1) + (columns + W - 1)
             answers.weight.data[label, k] = 10
+        elif kind == 'axial':
+            answers.weight.data[[rows + H - 1, 2 * H - 1 + columns + W - 1], k] = 10
         else:
             answers.weight.data[:, k] = torch.tensor([rows / H, columns / W]) / 10
     head.fc1.bias.data.fill_(-30)
@@ -101,7 +103,7 @@ def test_labels_are_right_for_every_mask(mask_ratio, img_size, kind):
     grid_shape = img_size[0] // 4, img_size[1] // 4
     N = num_absolute(grid_shape)
     widths = dict(channels='all', hidden_channels=16, feat_channels=16)
-    if kind in ('rpl', 'offset'):
+    if kind in ('rpl', 'axial', 'offset'):
         widths = dict(
             query_channels='all', key_channels='all', hidden_channels=N * N, feat_channels=N * N
         )
@@ -116,8 +118,8 @@ def test_labels_are_right_for_every_mask(mask_ratio, img_size, kind):
     if 1 < n < N:  # the masks of the images differ, and are shuffled
         assert len(indices.unique(dim=0)) > 1
     losses = model.position_losses(batch)
-    assert losses[f'{kind}_acc'] == 100
-    assert losses[f'loss_{kind}'] < 1e-2
+    assert losses[f'{LABELS[kind]}_acc'] == 100
+    assert losses[f'loss_{LABELS[kind]}'] < 1e-2
 
 
 def test_heads_read_after_the_final_norm_and_no_class_token():
@@ -140,7 +142,7 @@ def test_reconstruction_is_the_stock_one(kind):
     for model in ours, stock:
         torch.manual_seed(6)
         losses.append(model.loss(*plain_batch()))
-    assert set(losses[0]) >= {'loss_recon', f'loss_{kind}', f'{kind}_acc'}
+    assert set(losses[0]) >= {'loss_recon', f'loss_{LABELS[kind]}', f'{LABELS[kind]}_acc'}
     assert torch.equal(losses[0]['loss_recon'], losses[1]['loss'])
 
 
@@ -260,7 +262,7 @@ def test_without_a_mask_the_labels_alone_train(kind):
     model = build(labelled_mae(HEADS[kind](), dict(mask_ratio=0)))
     losses = model.loss(*plain_batch())
     assert losses['loss_recon'] == 0
-    assert losses[f'loss_{kind}'] > 0
+    assert losses[f'loss_{LABELS[kind]}'] > 0
     total, _ = model.parse_losses(losses)
     total.backward()
     for name, parameter in model.named_parameters():
