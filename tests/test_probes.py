@@ -32,10 +32,12 @@ from poslabel_mm.evaluation.frozen import frozen
 from poslabel_mm.evaluation.frozen_features import extract, extract_labelled
 from poslabel_mm.evaluation.knn import knn_predict
 from poslabel_mm.evaluation.linear_readout import LinearReadout
-from poslabel_mm.evaluation.position_probe import _tokens, layer_readers, shuffled_patches
+from poslabel_mm.evaluation.position_probe import _tokens, layer_readers
+from poslabel_mm.evaluation.position_readout import SHUFFLE, permutations
 from poslabel_mm.evaluation.probe_images import probe_images
 from poslabel_mm.evaluation.rankme import rankme
 from poslabel_mm.launch import probe as command
+from poslabel_mm.tokens.shuffled import shuffle_patches
 
 pytestmark = pytest.mark.computes
 
@@ -117,21 +119,15 @@ def test_rankme_is_the_number_of_equal_directions():
     assert np.isnan(rankme(uneven / 0))
 
 
-def test_patches_are_shuffled_within_their_image():
+def test_patches_are_shuffled_in_the_order_of_their_image():
     images = torch.arange(2 * 3 * 4 * 6.0).view(2, 3, 4, 6)
-    shuffled = shuffled_patches(images, (2, 3), torch.tensor([5, 6]))
-
-    def patches(image):
-        return {
-            tuple(image[:, row : row + 2, column : column + 2].flatten().tolist())
-            for row in (0, 2)
-            for column in (0, 2, 4)
-        }
-
-    for before, after in zip(images, shuffled):
-        assert patches(before) == patches(after) and not torch.equal(before, after)
-    again = shuffled_patches(images.flip(0), (2, 3), torch.tensor([6, 5])).flip(0)
-    assert torch.equal(shuffled, again)  # of the image's number, not of its batch
+    orders = permutations(SHUFFLE, torch.tensor([5, 6]), 6)
+    shuffled = shuffle_patches(images, orders, (2, 3))
+    for image, order, found in zip(images, orders, shuffled):
+        assert torch.equal(shuffle_patches(image, order, (2, 3)), found)
+    assert orders.tolist() != [list(range(6))] * 2 and not torch.equal(orders[0], orders[1])
+    again = permutations(SHUFFLE, torch.tensor([6, 5]), 6)
+    assert torch.equal(again.flip(0), orders)  # of the image's number, not of its batch
 
 
 # ---------------------------------------------------------------------------------- models

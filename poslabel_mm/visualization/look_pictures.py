@@ -23,6 +23,7 @@ from poslabel_mm.stack.config_prefix import without_own_scope
 from poslabel_mm.stack.image_errors import name_unreadable_images
 from poslabel_mm.tokens import PlacePredictions
 from poslabel_mm.tokens.predictions import rows_and_columns
+from poslabel_mm.tokens.shuffled import shuffle_patches
 from poslabel_mm.visualization import features, jigsaw, position_map
 from poslabel_mm.visualization.look import WHAT
 from poslabel_mm.visualization.look_images import LookedImage, find_images, spread
@@ -148,7 +149,7 @@ class Album:
             inputs = image.load()[None]
             H, W = self.grid_shape
             order = torch.randperm(H * W, generator=generator)
-            shuffled = jigsaw.shuffle_patches(inputs, order, self.grid_shape)
+            shuffled = shuffle_patches(inputs, order, self.grid_shape)
             rows = [
                 row
                 for model in self.models
