@@ -40,7 +40,9 @@ def runs(tmp_path):
                 step(2, 1, loss=9.0, loss_cls=1.0 + seed, loss_apl=2.0, apl_acc=30.0),
                 validation(1, **{'accuracy/top1': 50.0 + 10 * seed}),
                 step(3, 2, loss=9.0, loss_cls=1.0, loss_apl=float('nan'), apl_acc=50.0),
-                validation(2, **{'accuracy/top1': 70.0, 'positions/apl': 90.0}),
+                # Every probe writes a line of its own.
+                validation(2, **{'accuracy/top1': 70.0}),
+                validation(2, **{'positions/apl': 90.0}),
             ],
         )
     write_log(tmp_path / 'none', [step(1, 1, loss=4.0), step(2, 2, loss=9.0)])

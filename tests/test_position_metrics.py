@@ -114,11 +114,12 @@ def test_metrics_are_means_over_images_and_views_by_the_heads_names():
     assert offsets.evaluate(2) == {}
 
 
-def test_metric_without_the_hook_says_what_to_add():
+@pytest.mark.parametrize('kind', [PositionAccuracy, OffsetAccuracy, PositionR2])
+def test_metric_without_the_hook_says_what_to_add(kind):
     with pytest.raises(
         UserError, match=r"add default_hooks = .*'poslabel_mm.PositionMetricsHook'"
     ):
-        PositionAccuracy().process({}, [{}])
+        kind().process({}, [{}])
 
 
 # ----------------------------------------------------------------------------------- R²

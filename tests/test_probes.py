@@ -503,6 +503,38 @@ def test_figures_choose_the_best_checkpoint_and_join_a_test(tmp_path):
     assert {'accuracy/top1', 'knn/top1'} <= set(runner.test())
 
 
+@pytest.mark.parametrize('interval, val_interval, refused', [(2, 1, True), (2, 2, False)])
+def test_a_best_checkpoint_needs_the_figure_at_every_validation(
+    tmp_path, interval, val_interval, refused
+):
+    cfg = make_config(
+        tmp_path,
+        make_images(tmp_path / 'images'),
+        'run',
+        **{
+            'default_hooks.rank': dict(type='poslabel_mm.RankMeHook', interval=interval),
+            'default_hooks.checkpoint.save_best': 'rankme',
+            'default_hooks.checkpoint.rule': 'greater',
+            'train_cfg.max_epochs': 3,
+            'train_cfg.val_interval': val_interval,
+        },
+    )
+    cfg.val_dataloader, cfg.val_evaluator = cfg.test_dataloader, cfg.test_evaluator
+    cfg.val_cfg = dict()
+    runner = Runner.from_cfg(cfg)
+    if not refused:
+        runner.train()
+        assert list((tmp_path / 'run').glob('best_rankme_epoch_*.pth'))
+        return
+    with pytest.raises(
+        UserError,
+        match='save_best=rankme .* RankMeHook measures every 2 epochs: set its interval to 1, or '
+        'train_cfg.val_interval to 2',
+    ):
+        runner.train()
+    assert runner.iter == 0
+
+
 def test_a_frozen_model_goes_back_into_the_modes_of_its_parts():
     model = torch.nn.Sequential(torch.nn.Dropout(), torch.nn.BatchNorm1d(2)).train()
     model[1].eval()

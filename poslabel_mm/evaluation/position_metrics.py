@@ -171,6 +171,7 @@ class PositionR2(PositionMetric):
         self._folds = PositionReadout(), PositionReadout()
 
     def process(self, data_batch: Any, data_samples: Sequence[dict]) -> None:
+        passes = self.passes()
         B = len(data_samples)
         # Processes take turns, as MMEngine's samplers hand out the images and its metrics collect
         # them. What a sampler repeats at the end, for all to have as many, is left out.
@@ -181,7 +182,7 @@ class PositionR2(PositionMetric):
         used = (numbers < self.size) & ((numbers + 1) * drawn // self.size > turn)
         for fold, readout in enumerate(self._folds):
             chosen = (used & (turn % 2 == fold)).nonzero().flatten()
-            for tokens, grid_shape, indices in (one.patch_tokens for one in self.passes()):
+            for tokens, grid_shape, indices in (one.patch_tokens for one in passes):
                 here = chosen.to(tokens.device)
                 indices = None if indices is None else indices[here]
                 readout.add(PatchTokens(tokens[here], grid_shape, indices), numbers[chosen])

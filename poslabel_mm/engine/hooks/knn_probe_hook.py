@@ -22,6 +22,7 @@ class KNNProbeHook(ProbeHook):
     """
 
     default_num_images = 20_000
+    prefix = 'knn/'
 
     def __init__(self, k: int = 20, temperature: float = 0.07, **kwargs) -> None:
         super().__init__(**kwargs)

@@ -23,6 +23,7 @@ class LinearProbeHook(ProbeHook):
     """
 
     default_num_images = 20_000
+    prefix = 'linear/'
 
     def __init__(self, ridge: float = 1e-2, **kwargs) -> None:
         super().__init__(**kwargs)

@@ -20,6 +20,7 @@ class RankMeHook(ProbeHook):
     """
 
     default_num_images = 10_000
+    prefix = 'rankme'
 
     def probe(
         self, model: nn.Module, fitted: ProbeImages, held_out: ProbeImages
