@@ -16,6 +16,7 @@ from selfsup_models import ALGORITHMS
 from tiny_run import RUNTIME, make_images
 
 from poslabel_mm import UserError, cli
+from poslabel_mm.launch import saved_model
 from poslabel_mm.tokens import OffsetPredictions
 from poslabel_mm.tokens.predictions import rows_and_columns
 from poslabel_mm.visualization import jigsaw, look, look_model, look_pictures, position_map
@@ -234,7 +235,7 @@ class Offsets(torch.nn.Module):
 
 
 def test_offsets_become_places(planted, capsys, monkeypatch, drawn):
-    build = look_model.build_model
+    build = saved_model.build_model
 
     def with_two_heads(cfg):
         model = build(cfg)
@@ -248,7 +249,7 @@ def test_offsets_become_places(planted, capsys, monkeypatch, drawn):
         for key, value in content['state_dict'].items()
     }
     torch.save(content, 'two.pth')
-    monkeypatch.setattr(look_model, 'build_model', with_two_heads)
+    monkeypatch.setattr(saved_model, 'build_model', with_two_heads)
     status, out, _ = call(
         capsys, config, 'two.pth', 'test', '--out', 'o', '--pictures', 1, '--encoding', 'shuffled'
     )
@@ -392,7 +393,7 @@ def test_other_self_supervised_models_show_all_patches(tmp_path, name):
     cfg = Config(dict(default_scope='mmpretrain', model=model, data_preprocessor=preprocessor))
     built = MODELS.build(cfg.model)
     built.init_weights()
-    looked = look_model.LookedModel(cfg, save_checkpoint(built, tmp_path / 'a.pth'), 'a')
+    looked = look_model.SavedModel(cfg, save_checkpoint(built, tmp_path / 'a.pth'), 'a')
     side = 128 if name == 'SimMIM' else 16
     images = torch.randint(0, 256, (2, 3, side, side), dtype=torch.uint8)
     tokens = looked.tokens(images)

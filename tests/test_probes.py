@@ -27,9 +27,9 @@ from tiny_run import Recorder, make_config, make_images, weights
 
 from poslabel_mm.engine import KNNProbeHook, LinearProbeHook, PositionProbeHook, RankMeHook
 from poslabel_mm.errors import UserError
+from poslabel_mm.evaluation.extraction import extract, extract_labelled
 from poslabel_mm.evaluation.features import image_features
 from poslabel_mm.evaluation.frozen import frozen
-from poslabel_mm.evaluation.frozen_features import extract, extract_labelled
 from poslabel_mm.evaluation.knn import knn_predict
 from poslabel_mm.evaluation.linear_readout import LinearReadout
 from poslabel_mm.evaluation.position_probe import _tokens, layer_readers

@@ -19,6 +19,19 @@ from poslabel_mm.tokens import OffsetPredictions, PatchTokens, PlacePredictions
 from poslabel_mm.tokens.predictions import rows_and_columns
 
 
+def place_distances(predictions: PlacePredictions) -> Tensor:
+    """How far each patch is predicted from its place.
+
+    Args:
+        predictions (PlacePredictions): Of B images.
+
+    Returns:
+        Tensor: float (B, n), in patches.
+    """
+    truth = rows_and_columns(predictions.true_places, predictions.grid_shape)
+    return (predictions.coordinates - truth).norm(dim=-1)
+
+
 def place_figures(predictions: PlacePredictions) -> dict[str, Tensor]:
     """How good the predicted places of each image are.
 
@@ -30,8 +43,7 @@ def place_figures(predictions: PlacePredictions) -> dict[str, Tensor]:
         predicted. ``distance``: from the predicted to the true place, in patches. ``within1``: the
         percentage of patches that are predicted at most one patch away.
     """
-    truth = rows_and_columns(predictions.true_places, predictions.grid_shape)
-    distance = (predictions.coordinates - truth).norm(dim=-1)
+    distance = place_distances(predictions)
     right = predictions.places() == predictions.true_places
     return dict(
         top1=right.float().mean(dim=1) * 100,

@@ -10,9 +10,9 @@ from contextlib import ExitStack, contextmanager
 from torch import Tensor, nn
 
 from poslabel_mm.errors import UserError
+from poslabel_mm.evaluation.extraction import preprocessed
 from poslabel_mm.evaluation.features import whole_image_outputs
-from poslabel_mm.evaluation.frozen import computed, inner_model
-from poslabel_mm.evaluation.frozen_features import preprocessed
+from poslabel_mm.evaluation.frozen import call_with_whole_weights, inner_model
 from poslabel_mm.evaluation.position_readout import SHUFFLE, PositionReadout, permutations
 from poslabel_mm.evaluation.probe_images import ProbeImages
 from poslabel_mm.tokens import PatchTokenReader, PatchTokens
@@ -92,7 +92,7 @@ def _read(
 
     def add(inputs: Tensor, numbers: Tensor, suffix: str = '') -> PatchTokens:
         real = numbers >= 0
-        tokens = computed(model, _tokens, readers, inputs)
+        tokens = call_with_whole_weights(model, _tokens, readers, inputs)
         for name, of_layer in tokens.items():
             of_real = of_layer._replace(tokens=of_layer.tokens[real.to(inputs.device)])
             readout = readouts.setdefault(name + suffix, PositionReadout(ridge))

@@ -2,7 +2,7 @@ from torch import nn
 
 from poslabel_mm import options
 from poslabel_mm.engine.hooks.probe_hook import ProbeHook
-from poslabel_mm.evaluation.frozen_features import check_classes, extract_labelled
+from poslabel_mm.evaluation.extraction import check_classes, extract_labelled
 from poslabel_mm.evaluation.knn import knn_predict
 from poslabel_mm.evaluation.probe_images import ProbeImages
 from poslabel_mm.registry import HOOKS

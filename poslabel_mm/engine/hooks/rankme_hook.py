@@ -1,7 +1,7 @@
 from torch import nn
 
 from poslabel_mm.engine.hooks.probe_hook import ProbeHook
-from poslabel_mm.evaluation.frozen_features import extract
+from poslabel_mm.evaluation.extraction import extract
 from poslabel_mm.evaluation.probe_images import ProbeImages
 from poslabel_mm.evaluation.rankme import rankme
 from poslabel_mm.registry import HOOKS
