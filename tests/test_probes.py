@@ -175,6 +175,22 @@ def test_whole_images_of_every_algorithm(name, kind):
         assert len(tokens) > 2
 
 
+@pytest.mark.parametrize('name', ['MAE', 'BEiT', 'SimMIM', 'MoCo v3'])
+def test_features_of_tokens_are_the_mean_over_patches(name):
+    algorithm = ALGORITHMS[name]
+    model = algorithm.build(None, training=False)
+    images = algorithm.batch()[0]
+    images = images[0] if isinstance(images, list) else images
+    with torch.no_grad():
+        features = image_features(model, images)
+        with layer_readers(model) as readers:
+            patches = _tokens(model, readers, images)['last'].tokens
+    if features.shape[1] == patches.shape[2] and name != 'MoCo v3':  # whose is the class token
+        torch.testing.assert_close(features, patches.mean(1))
+    else:
+        assert name == 'MoCo v3'
+
+
 BACKBONES = TRANSFORMERS | OTHERS | TIMM
 LAYERS = dict(VisionTransformer=2, BEiTViT=2, ViTSAM=2, SwinTransformer=4, ResNet=4, HiViT=0)
 
@@ -341,6 +357,11 @@ def test_own_datasets_and_loader():
     'random_part',
     [
         [dict(type='RandomResizedCrop', scale=12), dict(type='RandomFlip', prob=0.5)],
+        [
+            dict(type='NumpyToPIL'),
+            dict(type='torchvision/RandomResizedCrop', size=12),
+            dict(type='PILToNumpy'),
+        ],
         [
             dict(
                 type='MultiView',
@@ -599,6 +620,8 @@ def test_the_command_takes_some_probes_and_options(saved, capsys):
         (['nothing.pth'], 'checkpoint nothing.pth does not exist'),
         (['--cfg-options', 'model.backbone.arch.num_layers=3'], 'Is it the right config?'),
         (['--cfg-options', 'test_dataloader.dataset.data_root=none'], 'folder none'),
+        (['--cfg-options', 'a'], '--cfg-options takes KEY=VALUE pairs, got a; quote a value'),
+        (['--cfg-options', 'a=[1,'], '; quote a value with brackets'),
         (['--out', 'none/figures.json'], 'folder of --out none/figures.json does not exist'),
     ],
 )

@@ -16,17 +16,19 @@ from poslabel_mm.evaluation.frozen import call_with_whole_weights, inner_model
 from poslabel_mm.evaluation.probe_images import ProbeImages
 
 
-def preprocess(model: nn.Module, images: Tensor, data_samples: list) -> tuple[Tensor, list]:
+def preprocess(
+    model: nn.Module, images: Tensor, data_samples: list | None
+) -> tuple[Tensor, list | None]:
     """Images as a model gets them, from its own data preprocessor.
 
     Args:
         model (nn.Module): The model, not wrapped.
         images (Tensor): uint8 (B, 3, height, width), or what else the preprocessor takes.
-        data_samples (list): Theirs.
+        data_samples (list, optional): Theirs.
 
     Returns:
-        tuple[Tensor, list]: Images (B, 3, height, width) on the model's device, and their data
-        samples.
+        tuple[Tensor, list | None]: Images (B, 3, height, width) on the model's device, and their
+        data samples.
     """
     preprocessor = model.data_preprocessor
     if hasattr(preprocessor, 'second_mean'):
@@ -47,7 +49,10 @@ def preprocessed(model: nn.Module, images: ProbeImages) -> Iterator[tuple[Tensor
         samples, and their numbers as of :meth:`ProbeImages.batches`.
     """
     for batch, numbers in images.batches():
-        yield *preprocess(inner_model(model), batch['inputs'], batch['data_samples']), numbers
+        inputs, samples = preprocess(
+            inner_model(model), batch['inputs'], batch.get('data_samples')
+        )
+        yield inputs, samples, numbers
 
 
 def extract(model: nn.Module, images: ProbeImages) -> Tensor:
