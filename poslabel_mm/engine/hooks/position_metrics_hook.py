@@ -50,11 +50,8 @@ class PositionMetricsHook(Hook):
     def before_test(self, runner) -> None:
         self._check(runner)
 
-    before_val = before_test
-
     def _check(self, runner) -> None:
         """Refuse a model that cannot be read, before it works for an epoch."""
-        self._stop()
         PositionPasses(inner_model(runner.model)).close()
 
     def before_val_epoch(self, runner) -> None:
