@@ -5,12 +5,15 @@ import itertools
 import numpy as np
 import pytest
 import torch
+from backbones import OTHERS, TIMM, TRANSFORMERS
+from mmpretrain.models import VisionTransformer
 from mmpretrain.registry import MODELS
 from models import tiny_vit
 from pixels import pixel
 
 from poslabel_mm import UserError
 from poslabel_mm.tokens import PatchTokenReader, PlacePredictions
+from poslabel_mm.tokens.shuffled import shuffle_patches
 from poslabel_mm.visualization import jigsaw
 from poslabel_mm.visualization.look import ENCODINGS
 from poslabel_mm.visualization.sheet import render
@@ -37,21 +40,21 @@ def perfect(order, grid_shape=GRID):
 def test_every_slot_shows_the_patch_of_the_order(grid_shape):
     image, N = images_of_places(grid_shape), grid_shape[0] * grid_shape[1]
     order = torch.randperm(N)
-    shuffled = jigsaw.shuffle_patches(image, order, grid_shape)
+    shuffled = shuffle_patches(image, order, grid_shape)
     assert shuffled[0, ::2, ::3].flatten().tolist() == order.tolist()
-    assert torch.equal(jigsaw.shuffle_patches(image, torch.arange(N), grid_shape), image)
+    assert torch.equal(shuffle_patches(image, torch.arange(N), grid_shape), image)
     assert torch.equal(jigsaw.put_back(shuffled, order, grid_shape), image)
 
 
 def test_pixels_within_a_patch_stay_in_order():
     image = torch.arange(16).reshape(1, 4, 4)
-    shuffled = jigsaw.shuffle_patches(image, torch.tensor([3, 0, 1, 2]), (2, 2))
+    shuffled = shuffle_patches(image, torch.tensor([3, 0, 1, 2]), (2, 2))
     assert shuffled.tolist() == [[[10, 11, 0, 1], [14, 15, 4, 5], [2, 3, 8, 9], [6, 7, 12, 13]]]
 
 
 def test_an_image_that_the_grid_does_not_divide_is_refused():
     with pytest.raises(UserError, match='15x16 px cannot be cut into 4x4 .* multiples of 4 and 4'):
-        jigsaw.shuffle_patches(torch.zeros(3, 15, 16), torch.arange(16), GRID)
+        shuffle_patches(torch.zeros(3, 15, 16), torch.arange(16), GRID)
 
 
 @pytest.mark.parametrize('grid_shape', [(4, 4), (14, 14)])
@@ -60,15 +63,14 @@ def test_a_perfect_model_solves_it(grid_shape):
     order = torch.randperm(grid_shape[0] * grid_shape[1])
     (places,) = jigsaw.solve(perfect(order, grid_shape).costs())
     assert torch.equal(places, order)
-    assert jigsaw.share_right(places, order) == 1
-    shuffled = jigsaw.shuffle_patches(image, order, grid_shape)
+    shuffled = shuffle_patches(image, order, grid_shape)
     assert torch.equal(jigsaw.put_back(shuffled, places, grid_shape), image)
 
 
 def test_random_logits_are_at_chance():
     order = torch.randperm(36)
     places = jigsaw.solve(torch.rand(500, 36, 36))
-    right = sum(jigsaw.share_right(solved, order) for solved in places) * 36 / 500
+    right = (places == order).float().mean().item() * 36
     assert right == pytest.approx(1, abs=0.15)  # of 36 patches; its deviation is 0.045
 
 
@@ -80,6 +82,19 @@ def test_the_assignment_is_the_cheapest_of_all():
     assert torch.equal(places, orders[of_all.argmin(1)])
     # Not what every patch would choose by itself.
     assert not torch.equal(places, costs.argmin(-1))
+
+
+def test_the_assignment_is_exact_at_14x14():
+    """Costs with a known optimum: prices of patches and places, and what is saved nowhere else."""
+    generator = torch.Generator().manual_seed(0)
+    hidden = torch.randperm(196, generator=generator)
+    patches, places = torch.randn(2, 196, generator=generator, dtype=torch.float64)
+    slack = torch.rand(196, 196, generator=generator, dtype=torch.float64) / 100 + 1e-6
+    slack[torch.arange(196), hidden] = 0
+    costs = patches[:, None] + places + slack
+    # Every permutation costs the prices and its slack, which is 0 for the hidden one alone.
+    assert torch.equal(jigsaw.solve(costs[None])[0], hidden)
+    assert not torch.equal(costs.argmin(1), hidden)
 
 
 def test_patches_of_which_some_are_missing_get_places_of_their_own():
@@ -116,7 +131,7 @@ def tokens_of(model, images):
 def shuffled_tokens(model, how):
     """Tokens of an image, of the shuffled one with the encoding as asked for, and the order."""
     image, order = torch.randn(1, 3, 16, 16), torch.randperm(16)
-    shuffled = jigsaw.shuffle_patches(image, order, GRID)
+    shuffled = shuffle_patches(image, order, GRID)
     before = {name: value.clone() for name, value in model.state_dict().items()}
     with jigsaw.encoding_as(model, how, order, GRID):
         tokens = tokens_of(model, shuffled)
@@ -131,8 +146,8 @@ def test_an_encoding_shuffled_along_shuffles_the_tokens_alone():
 
 
 def test_an_encoding_that_is_kept_tells_the_slots():
-    _, tokens, plain, _ = shuffled_tokens(backbone(), 'kept')
-    assert torch.equal(tokens, plain)
+    original, tokens, _, order = shuffled_tokens(backbone(), 'kept')
+    assert not torch.allclose(tokens, original[:, order], atol=1e-2)
 
 
 def test_a_removed_encoding_is_that_of_no_patch():
@@ -142,7 +157,7 @@ def test_a_removed_encoding_is_that_of_no_patch():
     torch.manual_seed(7)
     image = torch.randn(1, 3, 16, 16)
     with jigsaw.encoding_as(model, 'removed', order, GRID):
-        moved = jigsaw.shuffle_patches(image, order, GRID)
+        moved = shuffle_patches(image, order, GRID)
         torch.testing.assert_close(tokens_of(model, moved), tokens_of(model, image)[:, order])
         assert model.pos_embed[:, 0].any()  # the class token's stays
         assert not model.pos_embed[:, 1:].any()
@@ -171,21 +186,66 @@ def test_the_heading_says_what_becomes_of_the_encoding():
         torch.testing.assert_close(tokens, original[:, order])
 
 
-def test_positions_in_the_layers_can_only_be_kept():
-    swin = MODELS.build(
-        dict(
-            type='SwinTransformer',
-            img_size=32,
-            arch=dict(embed_dims=8, depths=[1, 1], num_heads=[1, 1]),
-            window_size=2,
-            out_indices=(1,),
-        )
-    )
-    assert jigsaw.describe_encoding(swin, 'kept') == jigsaw.ENCODINGS['kept']
+BACKBONES = TRANSFORMERS | OTHERS | TIMM
+PLAIN = {
+    'VisionTransformer',
+    'DistilledVisionTransformer',
+    'DeiT3',
+    'HiViT',
+    'RevVisionTransformer',
+    'TIMMBackbone, ViT',
+}
+
+
+@pytest.mark.parametrize('name', BACKBONES)
+def test_positions_in_the_layers_can_only_be_kept(name):
+    model = MODELS.build(BACKBONES[name]['model']['backbone'])
+    if name in PLAIN:
+        model.eval()
+        encoding = getattr(model, 'timm_model', model).pos_embed
+        encoding.data.zero_()
+        assert jigsaw.describe_encoding(model, 'removed') == jigsaw.NO_ENCODING
+        encoding.data.normal_(generator=torch.Generator().manual_seed(0))
+        assert jigsaw.describe_encoding(model, 'removed') == jigsaw.ENCODINGS['removed']
+        image, order = torch.randn(1, 3, 64, 64), torch.randperm(16)
+        with jigsaw.encoding_as(model, 'shuffled', order, GRID):
+            tokens = tokens_of(model, shuffle_patches(image, order, GRID))
+        torch.testing.assert_close(tokens, tokens_of(model, image)[:, order], atol=1e-3, rtol=1e-3)
+        return
+    assert jigsaw.describe_encoding(model, 'kept') == jigsaw.LAYERS_KEPT
     for how in 'removed', 'shuffled':
-        with pytest.raises(UserError, match=f'SwinTransformer .* cannot be {how}: .* kept is'):
-            with jigsaw.encoding_as(swin, how, torch.arange(16), GRID):
+        with pytest.raises(UserError, match=f'has positions in its layers.* cannot be {how}: '):
+            with jigsaw.encoding_as(model, how, torch.arange(16), GRID):
                 pass
+
+
+@pytest.mark.parametrize(
+    'change',
+    [
+        dict(type='poslabel_mm.PositionalVisionTransformer', pos_encoding='rope'),
+        dict(type='PositionalConvolutions'),
+    ],
+)
+def test_positions_of_a_plain_vit_with_more_than_an_encoding(change):
+    model = MODELS.build(tiny_vit(**change))
+    assert jigsaw.describe_encoding(model, 'kept') == jigsaw.LAYERS_KEPT
+
+
+@MODELS.register_module(force=True)
+class PositionalConvolutions(VisionTransformer):
+    """A ViT without encoding, beside a convolution that pads."""
+
+    def __init__(self, **kwargs):
+        super().__init__(**kwargs)
+        self.pos_embed = torch.nn.Parameter(torch.zeros_like(self.pos_embed))
+        self.convolution = torch.nn.Conv2d(16, 16, 3, padding=1, groups=16)
+
+
+def test_beit_is_plain_without_its_biases():
+    parts = dict(BACKBONES['BEiTViT']['model']['backbone'], use_rel_pos_bias=False)
+    model = MODELS.build(parts | dict(use_abs_pos_emb=True, use_shared_rel_pos_bias=False))
+    model.pos_embed.data.normal_()
+    assert jigsaw.describe_encoding(model, 'removed') == jigsaw.ENCODINGS['removed']
 
 
 def test_an_encoding_of_another_grid_is_refused():
@@ -207,7 +267,7 @@ def test_the_picture_shows_the_three_images_and_frames_what_is_wrong():
     order = torch.tensor([5, 3, 0, 1, 2, 4])
     places = torch.tensor([5, 3, 1, 0, 2, 4])  # patches 0 and 1 are exchanged
     image = torch.from_numpy(original).permute(2, 0, 1)
-    shuffled = jigsaw.shuffle_patches(image, order, grid_shape)
+    shuffled = shuffle_patches(image, order, grid_shape)
     restored = jigsaw.put_back(shuffled, places, grid_shape)
     row = jigsaw.JigsawRow(
         'a model',

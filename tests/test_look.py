@@ -16,6 +16,7 @@ from selfsup_models import ALGORITHMS
 from tiny_run import RUNTIME, make_images
 
 from poslabel_mm import UserError, cli
+from poslabel_mm.launch import saved_model
 from poslabel_mm.tokens import OffsetPredictions
 from poslabel_mm.tokens.predictions import rows_and_columns
 from poslabel_mm.visualization import jigsaw, look, look_model, look_pictures, position_map
@@ -234,7 +235,7 @@ class Offsets(torch.nn.Module):
 
 
 def test_offsets_become_places(planted, capsys, monkeypatch, drawn):
-    build = look_model.build_model
+    build = saved_model.build_model
 
     def with_two_heads(cfg):
         model = build(cfg)
@@ -248,7 +249,7 @@ def test_offsets_become_places(planted, capsys, monkeypatch, drawn):
         for key, value in content['state_dict'].items()
     }
     torch.save(content, 'two.pth')
-    monkeypatch.setattr(look_model, 'build_model', with_two_heads)
+    monkeypatch.setattr(saved_model, 'build_model', with_two_heads)
     status, out, _ = call(
         capsys, config, 'two.pth', 'test', '--out', 'o', '--pictures', 1, '--encoding', 'shuffled'
     )
@@ -325,6 +326,11 @@ def test_weights_pass_the_gate_of_a_test(planted, capsys, tmp_path):
         (['test', '--pictures', '0'], "expected a whole number from 1 on, got '0'; poslabel look"),
         (['test', '--against-config', 'x.py'], 'is the config of --against CHECKPOINT: give both'),
         (['test', '--cfg-options', 'a'], '--cfg-options takes KEY=VALUE pairs, got a'),
+        (['test', '--cfg-options', 'a=[1,'], '; quote a value with brackets'),
+        (
+            ['test', '--cfg-options', 'visualizer.vis_backends.1.save_dir=x'],
+            'visualizer.vis_backends must be a list of backends: add one with --cfg-options ',
+        ),
         (['test', '--cfg-options', 'model.type.x=1'], 'model.type.x=1 does not fit'),
     ],
 )
@@ -381,7 +387,7 @@ def test_mae_shows_all_patches(tmp_path, monkeypatch, capsys, drawn, name):
     )
 
 
-@pytest.mark.parametrize('name', ['MAE-HiViT', 'SimMIM', 'MoCo v3', 'BEiT'])
+@pytest.mark.parametrize('name', ['MAE-HiViT', 'SimMIM', 'MoCo v3', 'BEiT', 'MFF'])
 def test_other_self_supervised_models_show_all_patches(tmp_path, name):
     algorithm = ALGORITHMS[name]
     model = algorithm.cfg() | dict(
@@ -392,7 +398,7 @@ def test_other_self_supervised_models_show_all_patches(tmp_path, name):
     cfg = Config(dict(default_scope='mmpretrain', model=model, data_preprocessor=preprocessor))
     built = MODELS.build(cfg.model)
     built.init_weights()
-    looked = look_model.LookedModel(cfg, save_checkpoint(built, tmp_path / 'a.pth'), 'a')
+    looked = look_model.SavedModel(cfg, save_checkpoint(built, tmp_path / 'a.pth'), 'a')
     side = 128 if name == 'SimMIM' else 16
     images = torch.randint(0, 256, (2, 3, side, side), dtype=torch.uint8)
     tokens = looked.tokens(images)
@@ -402,6 +408,29 @@ def test_other_self_supervised_models_show_all_patches(tmp_path, name):
         predicted = looked.predictions(images)['apl']
         assert predicted.true_places.tolist() == [list(range(H * W))] * 2
     assert looked.class_texts(images) is None
+
+
+@pytest.mark.parametrize('name', ['BEiT', 'BEiT v2', 'iTPN'])
+def test_images_go_through_the_algorithms_own_preprocessor(tmp_path, name):
+    preprocessor = dict(
+        type='TwoNormDataPreprocessor',
+        mean=[127.0] * 3,
+        std=[60.0] * 3,
+        second_mean=[0.0] * 3,
+        second_std=[255.0] * 3,
+    )
+    model = ALGORITHMS[name].cfg()
+    model.pop('target_generator', None)
+    cfg = Config(dict(default_scope='mmpretrain', model=model, data_preprocessor=preprocessor))
+    built = MODELS.build(cfg.model)
+    looked = look_model.SavedModel(cfg, save_checkpoint(built, tmp_path / 'a.pth'), 'a')
+    images = torch.randint(0, 256, (2, 3, 16, 16), dtype=torch.uint8)
+    seen = []
+    hook = looked.backbone.register_forward_pre_hook(lambda _, inputs: seen.append(inputs[0]))
+    H, W = looked.tokens(images).grid_shape
+    hook.remove()
+    assert looked.tokens(images).tokens.shape[:2] == (2, H * W)
+    torch.testing.assert_close(seen[0].cpu(), (images.float() - 127) / 60)
 
 
 def test_a_backbone_without_class_token_says_so(tmp_path, data, monkeypatch, capsys, drawn):
@@ -451,7 +480,7 @@ def test_help_answers_without_the_stack():
         'except SystemExit: pass\n'
         'print({"torch", "numpy", "matplotlib", "mmengine"} & set(sys.modules))'
     )
-    for command in 'look', 'plot':
+    for command in 'look', 'plot', 'probe':
         done = subprocess.run(
             [sys.executable, '-c', script, command],
             cwd=ROOT,

@@ -26,12 +26,23 @@ def near(colour, expected, by=6):
 # ------------------------------------------------------------------------------------------ maps
 
 
-@pytest.mark.parametrize('grid_shape', [(14, 14), (6, 6), (3, 5)])
+def _lab(colours):
+    """sRGB colours (..., 3), 0 to 255, in CIELAB under daylight D65."""
+    srgb = colours / 255
+    linear = np.where(srgb <= 0.04045, srgb / 12.92, ((srgb + 0.055) / 1.055) ** 2.4)
+    to_xyz = [[0.4124, 0.3576, 0.1805], [0.2126, 0.7152, 0.0722], [0.0193, 0.1192, 0.9505]]
+    xyz = linear @ np.transpose(to_xyz) / [0.9505, 1, 1.089]
+    f = np.where(xyz > (6 / 29) ** 3, np.cbrt(xyz), xyz / (3 * (6 / 29) ** 2) + 4 / 29)
+    x, y, z = np.moveaxis(f, -1, 0)
+    return np.stack([116 * y - 16, 500 * (x - y), 200 * (y - z)], axis=-1)
+
+
+@pytest.mark.parametrize('grid_shape', [(24, 24), (14, 14), (6, 6), (3, 5)])
 def test_every_place_has_a_colour_of_its_own(grid_shape):
     colours = position_map.place_colours(grid_shape).astype(int)
-    flat = colours.reshape(-1, 3)
-    apart = np.abs(flat[:, None] - flat).sum(-1) + 1000 * np.eye(len(flat), dtype=int)
-    assert apart.min() >= 4
+    flat = _lab(colours).reshape(-1, 3)
+    apart = np.linalg.norm(flat[:, None] - flat, axis=-1) + 1000 * np.eye(len(flat))
+    assert apart.min() > 2.3  # the difference that can just be seen, in CIELAB
     # Columns go from blue to yellow, rows from light to dark.
     assert (np.diff(colours[..., 2], axis=1) < 0).mean() > 0.9
     grey = colours @ [0.299, 0.587, 0.114]
@@ -191,19 +202,21 @@ def test_the_picture_of_features_shows_them():
     rows = [
         features.FeatureRow('first', colours, similar, attention),
         features.FeatureRow('second', colours[::-1], similar, 'ResNet has no class token'),
+        features.FeatureRow('third', colours, similar - 0.5, attention / 2),
     ]
     figure = features.draw_features('photo', image, 3, rows, (H, W))
     pixels = sheet.render(figure)
-    for row, shown in (0, colours), (1, colours[::-1]):
+    for row, shown in (0, colours), (1, colours[::-1]), (2, colours):
         picture, components, attended, cosine = figure.axes[4 * row : 4 * row + 4]
         for place in range(6):
             y, x = divmod(place, W)
             assert pixel(picture, x, y, pixels) == image[y, x].tolist()
             assert pixel(components, x, y, pixels) == shown[place].tolist()
-            value = cividis(similar[place])
+            # In the scale of all rows, from -0.5 to 1.
+            value = cividis((rows[row].similarity[place] + 0.5) / 1.5)
             assert near(pixel(cosine, x - 0.3, y - 0.35, pixels), value)
-            if row == 0:
-                expected = cividis(attention[place] / 0.4)
+            if row != 1:
+                expected = cividis(rows[row].attention[place] / 0.4)
                 assert near(pixel(attended, x - 0.3, y - 0.35, pixels), expected)
         # The chosen patch has a frame, in row 1 and column 0.
         assert near(pixel(picture, -0.5, 1, pixels), [0xE6, 0x9F, 0])

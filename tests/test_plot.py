@@ -40,7 +40,9 @@ def runs(tmp_path):
                 step(2, 1, loss=9.0, loss_cls=1.0 + seed, loss_apl=2.0, apl_acc=30.0),
                 validation(1, **{'accuracy/top1': 50.0 + 10 * seed}),
                 step(3, 2, loss=9.0, loss_cls=1.0, loss_apl=float('nan'), apl_acc=50.0),
-                validation(2, **{'accuracy/top1': 70.0, 'positions/apl': 90.0}),
+                # Every probe writes a line of its own.
+                validation(2, **{'accuracy/top1': 70.0}),
+                validation(2, **{'positions/apl': 90.0}),
             ],
         )
     write_log(tmp_path / 'none', [step(1, 1, loss=4.0), step(2, 2, loss=9.0)])
@@ -92,7 +94,7 @@ def test_the_command_writes_the_picture(runs, monkeypatch, capsys):
         (['empty', '--out', 'a.png'], 'empty has no training log (TIME/vis_data/scalars.json, '),
         (['none', '--out', 'a.bmp'], '--out a.bmp must end in .png or .pdf or .svg'),
         (['none', '--out', 'a.png', '--keys', 'x'], 'no log has x: choose from loss\n'),
-        (['iterations', '--out', 'a.png'], 'the logs of iterations have no losses by epoch: '),
+        (['iterations', '--out', 'a.png'], 'have no losses of epochs to draw: wait for the first'),
         (['none', '--out', 'none/20260101_000000'], 'must end in'),
     ],
 )
@@ -170,10 +172,36 @@ def test_many_curves_can_be_told_apart():
     }  # fmt: skip
 
 
-def test_a_metric_that_no_seed_has_leaves_a_gap():
+def test_epochs_that_a_seed_lacks_are_left_out_with_a_note(tmp_path, monkeypatch, capsys):
     experiment = plot.Experiment('a', [{'loss': {1: 1.0}}, {'loss': {1: 3.0, 2: 5.0}}])
     band = plot._band(experiment, 'loss')
-    assert list(band.x) == [1, 2] and list(band.middle) == [2.0, 5.0]
+    assert list(band.x) == [1] and list(band.middle) == [2.0]
     assert plot._band(experiment, 'apl_acc') is None
     with pytest.raises(UserError, match='no log has apl_acc: choose from loss'):
         plot.choose_keys([experiment], ['apl_acc'])
+    for seed in 0, 1:
+        steps = [step(i, i, loss=1.0 + seed) for i in range(1, 5 - 2 * seed)]
+        write_log(tmp_path / f'vit/seed{seed}', steps)
+    monkeypatch.chdir(tmp_path)
+    assert cli.main(['plot', 'vit', '--out', 'a.png']) == 0
+    out, err = capsys.readouterr()
+    assert out == 'a.png\n'
+    assert err == 'note: loss of vit: 2 epochs (3 to 4) left out, which some seeds lack\n'
+
+
+def test_keys_of_which_seeds_share_no_epoch_are_an_empty_panel():
+    experiment = plot.Experiment('a', [{'loss': {1: 1.0}}, {'loss': {2: 5.0}}])
+    figure = plot.make_figure([experiment], ['loss'])
+    render(figure)
+    assert not figure.axes[0].lines
+    assert plot.left_out([experiment], ['loss']) == [
+        'loss of a: 2 epochs (1 to 2) left out, which some seeds lack'
+    ]
+
+
+def test_few_epochs_are_the_ticks_and_the_first_marker_is_whole():
+    experiment = plot.Experiment('a', [{'rankme': {5: 1.0, 10: 2.0, 15: 3.0}}])
+    (panel,) = plot.make_figure([experiment], ['rankme']).axes
+    assert list(panel.get_xticks()) == [5, 10, 15]
+    assert panel.get_xlim()[0] < 5 and panel.get_xlim()[1] > 15
+    assert panel.get_title(loc='left') == 'effective rank of the features (RankMe)'

@@ -116,11 +116,12 @@ def test_metrics_are_means_over_images_and_views_by_the_heads_names():
     assert offsets.evaluate(2) == {}
 
 
-def test_metric_without_the_hook_says_what_to_add():
+@pytest.mark.parametrize('kind', [PositionAccuracy, OffsetAccuracy, PositionR2])
+def test_metric_without_the_hook_says_what_to_add(kind):
     with pytest.raises(
         UserError, match=r"add default_hooks = .*'poslabel_mm.PositionMetricsHook'"
     ):
-        PositionAccuracy().process({}, [{}])
+        kind().process({}, [{}])
 
 
 # ----------------------------------------------------------------------------------- R²
@@ -290,6 +291,31 @@ def test_training_without_validation_is_refused(tmp_path, data):
     runner = Runner.from_cfg(make_config(tmp_path, data, 'run', **HOOK))
     with pytest.raises(UserError, match='no val_dataloader: add one, or take PositionProbeHook'):
         runner.train()
+
+
+def test_a_backbone_without_a_grid_is_refused_before_training(tmp_path, data):
+    cfg = without_heads(config(tmp_path, data, **HOOK))
+    cfg.model.backbone = ConfigDict(type='LeNet5', num_classes=2)
+    cfg.model.head = ConfigDict(type='ClsHead')
+    runner = Runner.from_cfg(cfg)
+    for start in runner.train, runner.test:
+        with pytest.raises(UserError, match='LeNet5 exposes no patch grid'):
+            start()
+    assert runner.iter == 0
+
+
+def test_nothing_is_left_of_a_validation_that_ends_in_an_error(tmp_path, data, monkeypatch):
+    runner = Runner.from_cfg(config(tmp_path, data, **HOOK))
+    model = runner.model
+    before = {name: len(module._forward_hooks) for name, module in model.named_modules()}
+    attributes = set(vars(model.backbone))
+    with monkeypatch.context() as broken:
+        broken.setattr(PositionAccuracy, 'process', lambda *_: 1 / 0)
+        with pytest.raises(ZeroDivisionError):
+            runner.val()
+    assert set(runner.val()) >= PLACES
+    assert before == {name: len(module._forward_hooks) for name, module in model.named_modules()}
+    assert set(vars(model.backbone)) == attributes
 
 
 def test_views_of_an_image_count_alike(tmp_path, data, capsys):

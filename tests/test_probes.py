@@ -27,15 +27,17 @@ from tiny_run import Recorder, make_config, make_images, weights
 
 from poslabel_mm.engine import KNNProbeHook, LinearProbeHook, PositionProbeHook, RankMeHook
 from poslabel_mm.errors import UserError
+from poslabel_mm.evaluation.extraction import extract, extract_labelled
 from poslabel_mm.evaluation.features import image_features
 from poslabel_mm.evaluation.frozen import frozen
-from poslabel_mm.evaluation.frozen_features import extract, extract_labelled
 from poslabel_mm.evaluation.knn import knn_predict
 from poslabel_mm.evaluation.linear_readout import LinearReadout
-from poslabel_mm.evaluation.position_probe import _tokens, layer_readers, shuffled_patches
+from poslabel_mm.evaluation.position_probe import _tokens, layer_readers
+from poslabel_mm.evaluation.position_readout import SHUFFLE, permutations
 from poslabel_mm.evaluation.probe_images import probe_images
 from poslabel_mm.evaluation.rankme import rankme
 from poslabel_mm.launch import probe as command
+from poslabel_mm.tokens.shuffled import shuffle_patches
 
 pytestmark = pytest.mark.computes
 
@@ -117,21 +119,15 @@ def test_rankme_is_the_number_of_equal_directions():
     assert np.isnan(rankme(uneven / 0))
 
 
-def test_patches_are_shuffled_within_their_image():
+def test_patches_are_shuffled_in_the_order_of_their_image():
     images = torch.arange(2 * 3 * 4 * 6.0).view(2, 3, 4, 6)
-    shuffled = shuffled_patches(images, (2, 3), torch.tensor([5, 6]))
-
-    def patches(image):
-        return {
-            tuple(image[:, row : row + 2, column : column + 2].flatten().tolist())
-            for row in (0, 2)
-            for column in (0, 2, 4)
-        }
-
-    for before, after in zip(images, shuffled):
-        assert patches(before) == patches(after) and not torch.equal(before, after)
-    again = shuffled_patches(images.flip(0), (2, 3), torch.tensor([6, 5])).flip(0)
-    assert torch.equal(shuffled, again)  # of the image's number, not of its batch
+    orders = permutations(SHUFFLE, torch.tensor([5, 6]), 6)
+    shuffled = shuffle_patches(images, orders, (2, 3))
+    for image, order, found in zip(images, orders, shuffled):
+        assert torch.equal(shuffle_patches(image, order, (2, 3)), found)
+    assert orders.tolist() != [list(range(6))] * 2 and not torch.equal(orders[0], orders[1])
+    again = permutations(SHUFFLE, torch.tensor([6, 5]), 6)
+    assert torch.equal(again.flip(0), orders)  # of the image's number, not of its batch
 
 
 # ---------------------------------------------------------------------------------- models
@@ -177,6 +173,22 @@ def test_whole_images_of_every_algorithm(name, kind):
     assert tokens['last'].grid_shape == algorithm.grid
     if 'HiViT' not in name and 'iTPN' not in name:
         assert len(tokens) > 2
+
+
+@pytest.mark.parametrize('name', ['MAE', 'BEiT', 'SimMIM', 'MoCo v3'])
+def test_features_of_tokens_are_the_mean_over_patches(name):
+    algorithm = ALGORITHMS[name]
+    model = algorithm.build(None, training=False)
+    images = algorithm.batch()[0]
+    images = images[0] if isinstance(images, list) else images
+    with torch.no_grad():
+        features = image_features(model, images)
+        with layer_readers(model) as readers:
+            patches = _tokens(model, readers, images)['last'].tokens
+    if features.shape[1] == patches.shape[2] and name != 'MoCo v3':  # whose is the class token
+        torch.testing.assert_close(features, patches.mean(1))
+    else:
+        assert name == 'MoCo v3'
 
 
 BACKBONES = TRANSFORMERS | OTHERS | TIMM
@@ -346,6 +358,11 @@ def test_own_datasets_and_loader():
     [
         [dict(type='RandomResizedCrop', scale=12), dict(type='RandomFlip', prob=0.5)],
         [
+            dict(type='NumpyToPIL'),
+            dict(type='torchvision/RandomResizedCrop', size=12),
+            dict(type='PILToNumpy'),
+        ],
+        [
             dict(
                 type='MultiView',
                 num_views=2,
@@ -507,6 +524,38 @@ def test_figures_choose_the_best_checkpoint_and_join_a_test(tmp_path):
     assert {'accuracy/top1', 'knn/top1'} <= set(runner.test())
 
 
+@pytest.mark.parametrize('interval, val_interval, refused', [(2, 1, True), (2, 2, False)])
+def test_a_best_checkpoint_needs_the_figure_at_every_validation(
+    tmp_path, interval, val_interval, refused
+):
+    cfg = make_config(
+        tmp_path,
+        make_images(tmp_path / 'images'),
+        'run',
+        **{
+            'default_hooks.rank': dict(type='poslabel_mm.RankMeHook', interval=interval),
+            'default_hooks.checkpoint.save_best': 'rankme',
+            'default_hooks.checkpoint.rule': 'greater',
+            'train_cfg.max_epochs': 3,
+            'train_cfg.val_interval': val_interval,
+        },
+    )
+    cfg.val_dataloader, cfg.val_evaluator = cfg.test_dataloader, cfg.test_evaluator
+    cfg.val_cfg = dict()
+    runner = Runner.from_cfg(cfg)
+    if not refused:
+        runner.train()
+        assert list((tmp_path / 'run').glob('best_rankme_epoch_*.pth'))
+        return
+    with pytest.raises(
+        UserError,
+        match='save_best=rankme .* RankMeHook measures every 2 epochs: set its interval to 1, or '
+        'train_cfg.val_interval to 2',
+    ):
+        runner.train()
+    assert runner.iter == 0
+
+
 def test_a_frozen_model_goes_back_into_the_modes_of_its_parts():
     model = torch.nn.Sequential(torch.nn.Dropout(), torch.nn.BatchNorm1d(2)).train()
     model[1].eval()
@@ -571,6 +620,8 @@ def test_the_command_takes_some_probes_and_options(saved, capsys):
         (['nothing.pth'], 'checkpoint nothing.pth does not exist'),
         (['--cfg-options', 'model.backbone.arch.num_layers=3'], 'Is it the right config?'),
         (['--cfg-options', 'test_dataloader.dataset.data_root=none'], 'folder none'),
+        (['--cfg-options', 'a'], '--cfg-options takes KEY=VALUE pairs, got a; quote a value'),
+        (['--cfg-options', 'a=[1,'], '; quote a value with brackets'),
         (['--out', 'none/figures.json'], 'folder of --out none/figures.json does not exist'),
     ],
 )

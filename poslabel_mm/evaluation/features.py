@@ -19,7 +19,8 @@ def image_features(model: nn.Module, images: Tensor) -> Tensor:
     Args:
         model (nn.Module): One of MMPretrain's, or one that has its ``extract_feat``. Of a
             classifier it is what its last linear layer gets. Of another model it is the last
-            output of the backbone; a feature map or tokens are averaged over their places.
+            output of the backbone; a feature map or patch tokens are averaged over their places,
+            class tokens and the like left out.
         images (Tensor): Of shape (B, 3, height, width), preprocessed. No patch is masked.
 
     Returns:
@@ -33,7 +34,7 @@ def image_features(model: nn.Module, images: Tensor) -> Tensor:
     outputs = whole_image_outputs(model, images)
     if isinstance(outputs, (tuple, list)):
         outputs = outputs[-1]  # of the last stage
-    return _vectors(outputs)
+    return _vectors(outputs, _extra_tokens(unwrapped(model.backbone)))
 
 
 def whole_image_outputs(model: nn.Module, images: Tensor):
@@ -55,12 +56,18 @@ def whole_image_outputs(model: nn.Module, images: Tensor):
         return model.extract_feat(images)
 
 
-def _vectors(outputs) -> Tensor:
+def _extra_tokens(backbone: nn.Module) -> int:
+    """How many class tokens and the like come before the patch tokens."""
+    has_class_token = isinstance(getattr(backbone, 'cls_token', None), Tensor)
+    return getattr(backbone, 'num_extra_tokens', int(has_class_token))
+
+
+def _vectors(outputs, extra_tokens: int = 0) -> Tensor:
     if isinstance(outputs, (tuple, list)):  # of two branches, or a class and a distillation token
-        return torch.cat([_vectors(output) for output in outputs], dim=1)
+        return torch.cat([_vectors(output, extra_tokens) for output in outputs], dim=1)
     if outputs.dim() == 4:
         return outputs.mean((2, 3))
-    return outputs.mean(1) if outputs.dim() == 3 else outputs
+    return outputs[:, extra_tokens:].mean(1) if outputs.dim() == 3 else outputs
 
 
 @contextmanager

@@ -51,8 +51,8 @@ def inner_model(model: nn.Module) -> nn.Module:
     return model
 
 
-def computed(model: nn.Module, function: Callable[..., Any], *args) -> Any:
-    """What a function computes with a model, wrapped or not: its weights are whole meanwhile.
+def call_with_whole_weights(model: nn.Module, function: Callable[..., Any], *args) -> Any:
+    """Call a function with a model, wrapped or not, whose weights are whole meanwhile.
 
     Args:
         model (nn.Module): The model.

@@ -19,6 +19,19 @@ from poslabel_mm.tokens import OffsetPredictions, PatchTokens, PlacePredictions
 from poslabel_mm.tokens.predictions import rows_and_columns
 
 
+def place_distances(predictions: PlacePredictions) -> Tensor:
+    """How far each patch is predicted from its place.
+
+    Args:
+        predictions (PlacePredictions): Of B images.
+
+    Returns:
+        Tensor: float (B, n), in patches.
+    """
+    truth = rows_and_columns(predictions.true_places, predictions.grid_shape)
+    return (predictions.coordinates - truth).norm(dim=-1)
+
+
 def place_figures(predictions: PlacePredictions) -> dict[str, Tensor]:
     """How good the predicted places of each image are.
 
@@ -30,8 +43,7 @@ def place_figures(predictions: PlacePredictions) -> dict[str, Tensor]:
         predicted. ``distance``: from the predicted to the true place, in patches. ``within1``: the
         percentage of patches that are predicted at most one patch away.
     """
-    truth = rows_and_columns(predictions.true_places, predictions.grid_shape)
-    distance = (predictions.coordinates - truth).norm(dim=-1)
+    distance = place_distances(predictions)
     right = predictions.places() == predictions.true_places
     return dict(
         top1=right.float().mean(dim=1) * 100,
@@ -171,6 +183,7 @@ class PositionR2(PositionMetric):
         self._folds = PositionReadout(), PositionReadout()
 
     def process(self, data_batch: Any, data_samples: Sequence[dict]) -> None:
+        passes = self.passes()
         B = len(data_samples)
         # Processes take turns, as MMEngine's samplers hand out the images and its metrics collect
         # them. What a sampler repeats at the end, for all to have as many, is left out.
@@ -181,7 +194,7 @@ class PositionR2(PositionMetric):
         used = (numbers < self.size) & ((numbers + 1) * drawn // self.size > turn)
         for fold, readout in enumerate(self._folds):
             chosen = (used & (turn % 2 == fold)).nonzero().flatten()
-            for tokens, grid_shape, indices in (one.patch_tokens for one in self.passes()):
+            for tokens, grid_shape, indices in (one.patch_tokens for one in passes):
                 here = chosen.to(tokens.device)
                 indices = None if indices is None else indices[here]
                 readout.add(PatchTokens(tokens[here], grid_shape, indices), numbers[chosen])

@@ -3,21 +3,21 @@
 Shape letters: B images, (H, W) patch grid, N = H·W.
 """
 
+import math
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
 
-import torch
 from torch import Tensor, nn
 
 from poslabel_mm.errors import UserError
+from poslabel_mm.evaluation.extraction import preprocessed
 from poslabel_mm.evaluation.features import whole_image_outputs
-from poslabel_mm.evaluation.frozen import computed, inner_model
-from poslabel_mm.evaluation.frozen_features import preprocessed
+from poslabel_mm.evaluation.frozen import call_with_whole_weights, inner_model
 from poslabel_mm.evaluation.position_readout import SHUFFLE, PositionReadout, permutations
 from poslabel_mm.evaluation.probe_images import ProbeImages
 from poslabel_mm.tokens import PatchTokenReader, PatchTokens
 from poslabel_mm.tokens.families import num_stages
-from poslabel_mm.tokens.labels import GridShape
+from poslabel_mm.tokens.shuffled import shuffle_patches
 from poslabel_mm.tokens.wrappers import unwrapped
 
 LAST = 'last'
@@ -92,7 +92,7 @@ def _read(
 
     def add(inputs: Tensor, numbers: Tensor, suffix: str = '') -> PatchTokens:
         real = numbers >= 0
-        tokens = computed(model, _tokens, readers, inputs)
+        tokens = call_with_whole_weights(model, _tokens, readers, inputs)
         for name, of_layer in tokens.items():
             of_real = of_layer._replace(tokens=of_layer.tokens[real.to(inputs.device)])
             readout = readouts.setdefault(name + suffix, PositionReadout(ridge))
@@ -102,8 +102,8 @@ def _read(
     for inputs, _, numbers in preprocessed(model, images):
         grid_shape = add(inputs, numbers).grid_shape
         if all(side % cells == 0 for side, cells in zip(inputs.shape[-2:], grid_shape)):
-            shuffled = shuffled_patches(inputs, grid_shape, first_number + numbers)
-            add(shuffled, numbers, '_shuffled')
+            order = permutations(SHUFFLE, first_number + numbers, math.prod(grid_shape))
+            add(shuffle_patches(inputs, order, grid_shape), numbers, '_shuffled')
     for readout in readouts.values():
         readout.gather()
     return readouts
@@ -117,24 +117,3 @@ def _tokens(
             reading.enter_context(reader)
         whole_image_outputs(model, images)
     return {name: reader.take() for name, reader in readers.items()}
-
-
-def shuffled_patches(images: Tensor, grid_shape: GridShape, image_numbers: Tensor) -> Tensor:
-    """Images whose patches are in a random order, which follows from the image's number.
-
-    Args:
-        images (Tensor): Of shape (B, 3, height, width).
-        grid_shape (tuple[int, int]): The patch grid (H, W); it divides height and width.
-        image_numbers (Tensor): int64 (B,), on the CPU.
-
-    Returns:
-        Tensor: Of the same shape.
-    """
-    H, W = grid_shape
-    B, C, height, width = images.shape
-    cells = images.view(B, C, H, height // H, W, width // W).permute(0, 2, 4, 1, 3, 5)
-    cells = cells.flatten(1, 2)  # [B, N, C, height/H, width/W]
-    order = permutations(SHUFFLE, image_numbers, H * W).to(images.device)
-    cells = torch.stack([of_image[places] for of_image, places in zip(cells, order)])
-    cells = cells.unflatten(1, (H, W)).permute(0, 3, 1, 4, 2, 5)
-    return cells.reshape(images.shape)

@@ -37,8 +37,8 @@ def permutations(purpose: int, image_numbers: Tensor, length: int) -> Tensor:
 class PositionReadout:
     """Ridge regression from patch tokens to their row and column, and to permuted ones.
 
-    The permuted coordinates are the control: each image's, in a random order. What is found of
-    them is found by chance.
+    The permuted coordinates are the control: each image's, in a random order. Tokens say nothing
+    of them, so that their R² is what chance alone gives.
 
     Args:
         ridge (float): As of :class:`LinearReadout`. Defaults to 1e-6: there are more tokens than

@@ -14,7 +14,7 @@ from torch.utils.data import DataLoader, Dataset
 from poslabel_mm.errors import UserError
 
 # In training pipelines, what every image goes through alike.
-ALWAYS = ('Load', 'Resize', 'CenterCrop', 'Pad', 'NumpyToPIL', 'PILToNumpy')
+ALWAYS = ('Load', 'Resize', 'CenterCrop', 'Pad')
 
 # Several probes of a run look at the same datasets. A list of ImageNet's files takes seconds.
 _BUILT: WeakValueDictionary = WeakValueDictionary()

@@ -205,7 +205,7 @@ def _png(selection: Selection, figure: Figure, found: Sequence[Point]) -> bytes:
     if figure.kind == 'sweep':
         axes.set_xticks(figure.values)
     else:
-        count_epochs(axes, min(0.5, min(point.x for point in found)))
+        count_epochs(axes, sorted({point.x for point in found}))
     axes.set_xlabel(figure.x)
     axes.ticklabel_format(axis='y', useOffset=False)
     heading = f'Figure {figure.id}: {figure.title} ({_seed_count(found)})'

@@ -30,7 +30,8 @@ def entries(folder: Path) -> list[dict[str, float]]:
 def validations(folder: Path) -> list[dict[str, float]]:
     """Validation records, a dict an epoch with the epoch as ``step``.
 
-    A resumed run repeats validations: the later record of an epoch counts.
+    Several lines of an epoch, as of several probes, are one record. A resumed run repeats
+    validations: the later value counts.
     """
     found = {}
     for log in _scalars(folder):
@@ -38,7 +39,7 @@ def validations(folder: Path) -> list[dict[str, float]]:
             entry = _json(line)
             # Training records have the iteration too.
             if entry is not None and 'step' in entry and 'iter' not in entry:
-                found[entry['step']] = entry
+                found.setdefault(entry['step'], {}).update(entry)
     return [entry for _, entry in sorted(found.items())]
 
 

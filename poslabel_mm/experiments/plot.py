@@ -3,6 +3,7 @@
 import argparse
 import math
 import re
+import sys
 from collections.abc import Sequence
 from pathlib import Path
 from typing import NamedTuple
@@ -26,6 +27,17 @@ TITLES = {
     'rpl_acc': 'relative positions right in training (%)',
     'accuracy/top1': 'top-1 accuracy in validation (%)',
     'accuracy/top5': 'top-5 accuracy in validation (%)',
+    'knn/top1': 'k-NN top-1 accuracy of the features (%)',
+    'linear/top1': 'linear probe top-1 accuracy of the features (%)',
+    'rankme': 'effective rank of the features (RankMe)',
+    'position/apl_top1': 'absolute positions right in validation (%)',
+    'position/apl_distance': 'distance to the true place in validation (patches)',
+    'position/apl_within1': 'places at most one patch off in validation (%)',
+    'position/rpl_pairs': 'pairs whose offset is right in validation (%)',
+    'position/rpl_rows': "pairs whose offset's row is right in validation (%)",
+    'position/rpl_columns': "pairs whose offset's column is right in validation (%)",
+    'position/r2': 'R² of a linear read-out of position',
+    'position/r2_permuted': 'R² of permuted positions (control)',
 }
 # What a validation logs beside its metrics.
 NO_METRIC = ('step', 'time', 'data_time', 'iter', 'epoch')
@@ -64,6 +76,8 @@ def main(argv: Sequence[str], prog: str = 'poslabel plot') -> int:
 
     write_atomically(draw(experiments, keys, args.out.suffix.lower()[1:]), args.out)
     print(args.out)
+    for note in left_out(experiments, keys):
+        print(f'note: {note}', file=sys.stderr)
     return 0
 
 
@@ -199,11 +213,45 @@ def choose_keys(experiments: Sequence[Experiment], asked: Sequence[str] | None) 
     known = sorted(found, key=lambda key: (order.get(key, len(order)), key))
     if not known:
         names = ', '.join(experiment.name for experiment in experiments)
-        raise UserError(f'the logs of {names} have no losses by epoch: nothing can be drawn')
+        raise UserError(
+            f'the logs of {names} have no losses of epochs to draw: wait for the first epoch, or '
+            'train by epochs, with train_cfg.by_epoch=True'
+        )
     missing = [key for key in asked or () if key not in found]
     if missing:
         raise UserError(f'no log has {" or ".join(missing)}: choose from {", ".join(known)}')
     return list(asked or known)
+
+
+def common_epochs(experiment: Experiment, key: str) -> list[int]:
+    """The epochs at which all seeds that log a key have a value of it.
+
+    With fewer seeds, the mean would jump where one begins or ends.
+    """
+    of_seeds = [set(curves[key]) for curves in experiment.curves if key in curves]
+    return sorted(set.intersection(*of_seeds)) if of_seeds else []
+
+
+def left_out(experiments: Sequence[Experiment], keys: Sequence[str]) -> list[str]:
+    """Notes of what the logs have and the picture has not, a line an experiment and key."""
+    notes = []
+    for experiment in experiments:
+        for key in keys:
+            seeds = [curves[key] for curves in experiment.curves if key in curves]
+            drawn = common_epochs(experiment, key)
+            missing = sorted(set().union(*seeds).difference(drawn))
+            if missing:
+                span = f'{missing[0]} to {missing[-1]}' if len(missing) > 1 else f'{missing[0]}'
+                notes.append(
+                    f'{key} of {experiment.name}: {len(missing)} '
+                    f'epoch{"s" * (len(missing) > 1)} ({span}) left out, which some seeds lack'
+                )
+            if 0 < len(seeds) < len(experiment.curves):
+                notes.append(
+                    f'{key} of {experiment.name}: {len(experiment.curves) - len(seeds)} of '
+                    f'{len(experiment.curves)} seeds have none'
+                )
+    return notes
 
 
 # ------------------------------------------------------------------------------------ the picture
@@ -256,9 +304,9 @@ def make_figure(experiments: Sequence[Experiment], keys: Sequence[str]):
     axes = figure.subplots(rows, columns, squeeze=False).flatten()
     for panel, key in zip(axes, keys):
         bands = [_band(experiment, key) for experiment in experiments]
-        few = max(len(band.x) for band in bands if band is not None) < 10
-        draw_bands(panel, bands, marker='o' if few else None)
-        count_epochs(panel, min(band.x[0] for band in bands if band is not None))
+        epochs = sorted({x for band in bands if band is not None for x in band.x})
+        draw_bands(panel, bands, marker='o' if len(epochs) < 10 else None)
+        count_epochs(panel, epochs)
         panel.set_title(wrapped(TITLES.get(key, key), PANEL[0] - 0.5, 10), fontsize=10, loc='left')
         panel.tick_params(labelsize=9)
         panel.ticklabel_format(axis='y', useOffset=False)
@@ -289,14 +337,15 @@ def make_figure(experiments: Sequence[Experiment], keys: Sequence[str]):
 
 
 def _band(experiment: Experiment, key: str):
-    """The curve of a key with the range of the seeds; None where no seed has it."""
+    """The curve of a key with the range of the seeds; None where no epoch has it of all seeds."""
     import numpy as np
 
     from poslabel_mm.visualization.curves import range_of_seeds
 
-    of_seeds = [curves[key] for curves in experiment.curves if key in curves]
-    if not of_seeds:
+    epochs = common_epochs(experiment, key)
+    if not epochs:
         return None
-    epochs = sorted(set().union(*of_seeds))
-    values = np.array([[curve.get(epoch, np.nan) for epoch in epochs] for curve in of_seeds])
+    values = np.array(
+        [[curves[key][epoch] for epoch in epochs] for curves in experiment.curves if key in curves]
+    )
     return range_of_seeds(experiment.name, epochs, values)

@@ -22,7 +22,7 @@ def position_accuracies(runs: Sequence[Run]) -> dict[Run, dict[str, float]]:
     Returns:
         dict[Run, dict[str, float]]: The accuracy of every head, in percent of the patches.
     """
-    from poslabel_mm.evaluation.positions import SavedModels
+    from poslabel_mm.visualization.saved_models import SavedModels
 
     return {
         run: SavedModels(dumped_config(run)).accuracies(run.checkpoint)
@@ -49,8 +49,8 @@ def draw_picture(selection: Selection, pictured: Run, seeds: Sequence[int], path
     """
     import numpy as np
 
-    from poslabel_mm.evaluation.positions import SavedModels
     from poslabel_mm.visualization.position_map import Curves, Snapshot, draw_training
+    from poslabel_mm.visualization.saved_models import SavedModels
 
     models = SavedModels(dumped_config(pictured))
     chosen = [models.classes.index(digit) for digit in PICTURED_DIGITS]

@@ -5,16 +5,18 @@ import ast
 import copy
 import os.path as osp
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from functools import wraps
+from typing import Any
 
-from mmengine.config import Config
+from mmengine.config import Config, DictAction
 
 from poslabel_mm.engine.cpu import check_launcher
 from poslabel_mm.errors import UserError
 from poslabel_mm.launch.cpu_threads import share_cores
 from poslabel_mm.launch.port import choose_port
 from poslabel_mm.launch.stock_arguments import with_data_option
+from poslabel_mm.launch.vis_backends import keep_local_backend, make_room_for_backends
 from poslabel_mm.stack.config_prefix import config_path
 
 
@@ -36,14 +38,7 @@ def checked_arguments(stock_parse: Callable) -> Callable:
         try:
             args = stock_parse()
         except (ValueError, AssertionError) as error:
-            # DictAction splits at the first `=` and counts brackets.
-            options = _values_of('--cfg-options', sys.argv)
-            wrong = [text for text in options if '=' not in text]
-            raise UserError(
-                '--cfg-options takes KEY=VALUE pairs, got '
-                f'{" ".join(wrong) or error}; quote a value with brackets or '
-                'spaces: --cfg-options "key=[a,b]"'
-            ) from error
+            raise _malformed(_values_of('--cfg-options', sys.argv), error) from error
         choose_port(args.launcher)
         check_launcher(args.launcher)
         share_cores(args.launcher)
@@ -52,6 +47,58 @@ def checked_arguments(stock_parse: Callable) -> Callable:
         return args
 
     return parse_args
+
+
+def parse_options(words: Sequence[str]) -> dict[str, Any]:
+    """The values of ``--cfg-options`` in a command that is no stock tool.
+
+    Args:
+        words (Sequence[str]): KEY=VALUE, as they were typed.
+
+    Returns:
+        dict[str, Any]: Values by their keys, read as MMEngine reads them.
+
+    Raises:
+        UserError: If one is malformed.
+    """
+    parsed = argparse.Namespace(cfg_options=None)
+    try:
+        DictAction(['--cfg-options'], 'cfg_options')(None, parsed, list(words))
+    except (ValueError, AssertionError) as error:
+        raise _malformed(words, error) from error
+    return parsed.cfg_options
+
+
+def _malformed(words: Sequence[str], error: Exception) -> UserError:
+    # DictAction splits at the first `=` and counts brackets.
+    wrong = [text for text in words if '=' not in text]
+    return UserError(
+        f'--cfg-options takes KEY=VALUE pairs, got {" ".join(wrong) or error}; quote a value with '
+        'brackets or spaces: --cfg-options "key=[a,b]"'
+    )
+
+
+def read_config(name: str, words: Sequence[str] | None) -> Config:
+    """The config of a command that is no stock tool, with its options merged.
+
+    Args:
+        name (str): Path of a config, or the name of a shipped one.
+        words (Sequence[str], optional): The ``--cfg-options``, as they were typed.
+
+    Returns:
+        Config: The config.
+
+    Raises:
+        UserError: If there is no such config, or an option is malformed or does not fit it.
+    """
+    cfg = Config.fromfile(find_config(name))
+    if words:
+        options = parse_options(words)
+        make_room_for_backends(cfg, options)
+        check_options(cfg, argparse.Namespace(config=name, cfg_options=options))
+        cfg.merge_from_dict(options)
+        keep_local_backend(cfg, options)
+    return cfg
 
 
 def _values_of(option: str, argv: list[str]) -> list[str]:

@@ -51,19 +51,16 @@ def main(argv: Sequence[str], prog: str = 'poslabel probe') -> int:
     """
     args = parse_args(argv, prog)
     # The help has to answer at once; this imports the whole stack.
-    from mmengine.config import Config, DictAction
-
-    from poslabel_mm.launch.arguments import check_options, find_config
+    from poslabel_mm.launch.arguments import read_config
     from poslabel_mm.launch.guard import Guard
+    from poslabel_mm.stack.config_prefix import without_own_scope
+    from poslabel_mm.stack.image_errors import name_unreadable_images
 
-    cfg = Config.fromfile(find_config(args.config))
-    if args.cfg_options:
-        args.cfg_options = _parsed(args.cfg_options, DictAction)
-        check_options(cfg, args)
-        cfg.merge_from_dict(args.cfg_options)
     if args.out is not None and not args.out.parent.is_dir():
         raise UserError(f'the folder of --out {args.out} does not exist')
-    with Guard():
+    with Guard(), without_own_scope():
+        name_unreadable_images()
+        cfg = read_config(args.config, args.cfg_options)
         figures = _measured(cfg, args.checkpoint, [PROBES[name] for name in args.probes])
     for name, value in figures.items():
         print(f'{name:<32} {value:.4f}')
@@ -74,32 +71,15 @@ def main(argv: Sequence[str], prog: str = 'poslabel probe') -> int:
     return 0
 
 
-def _parsed(words: list[str], action: type) -> dict:
-    parser = argparse.ArgumentParser()
-    parser.add_argument('--cfg-options', nargs='+', action=action)
-    return parser.parse_args(['--cfg-options', *words]).cfg_options
-
-
 def _measured(cfg, checkpoint: str, kinds: list[str]) -> dict[str, float]:
-    from mmengine.device import get_device
     from mmengine.registry import HOOKS
-    from mmengine.runner import load_checkpoint
 
-    from poslabel_mm.launch.checks.checkpoint import check_weights
     from poslabel_mm.launch.checks.data import check_data
-    from poslabel_mm.launch.checks.model import build_model, warnings_only
+    from poslabel_mm.launch.saved_model import load_saved_model
 
-    if cfg.get('model') is None:
-        raise UserError(f'{cfg.filename} has no model')
-    cfg.pop('runner_type', None)  # one file is read, whatever the strategy of the training
-    cfg.model.pop('target_generator', None)  # of a loss alone, and with weights of its own
     loaders = 'train_dataloader', 'val_dataloader', 'test_dataloader'
     check_data(cfg, tuple(name for name in loaders if cfg.get(name) is not None))
-    with warnings_only():
-        check_weights(checkpoint, cfg)
-        model = build_model(cfg)
-        load_checkpoint(model, checkpoint, map_location='cpu', logger='silent')
-    model.to(get_device())
+    model, _ = load_saved_model(cfg, checkpoint)
     named = [*(cfg.get('default_hooks') or {}).values(), *(cfg.get('custom_hooks') or ())]
     figures = {}
     for kind in (f'poslabel_mm.{kind}' for kind in kinds):

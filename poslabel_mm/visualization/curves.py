@@ -5,7 +5,7 @@ from typing import NamedTuple
 
 import numpy as np
 from matplotlib.axes import Axes
-from matplotlib.ticker import MaxNLocator
+from matplotlib.ticker import FixedLocator, MaxNLocator
 
 # Okabe and Ito's palette, which the colour-blind can tell apart.
 BLUE, ORANGE, PURPLE, GREEN = '#0072B2', '#E69F00', '#CC79A7', '#009E73'
@@ -13,6 +13,7 @@ VERMILION, SKY = '#D55E00', '#56B4E9'
 GREY = '#555555'
 CURVE_COLORS = [GREY, BLUE, PURPLE, GREEN, ORANGE, VERMILION, SKY]
 # Curves beyond the colours differ by their lines, and all of them do without colour.
+MOST_TICKS = 6
 LINE_STYLES = ['-', '--', '-.', ':']
 
 
@@ -38,9 +39,9 @@ def range_of_seeds(label: str, x: Sequence[float], values: np.ndarray) -> Band:
     Args:
         label (str): For the legend.
         x (Sequence[float]): n values.
-        values (np.ndarray): (seeds, n). NaN where a seed has none.
+        values (np.ndarray): (seeds, n).
     """
-    return Band(label, x, np.nanmean(values, 0), np.nanmin(values, 0), np.nanmax(values, 0))
+    return Band(label, x, values.mean(0), values.min(0), values.max(0))
 
 
 def draw_bands(axes: Axes, bands: Sequence[Band | None], marker: str | None = None) -> None:
@@ -77,11 +78,23 @@ def draw_bands(axes: Axes, bands: Sequence[Band | None], marker: str | None = No
     axes.set_axisbelow(True)
 
 
-def count_epochs(axes: Axes, first: float = 1) -> None:
-    """Let the horizontal axis count epochs, from the first that has a value."""
+def count_epochs(axes: Axes, epochs: Sequence[float]) -> None:
+    """Let the horizontal axis count epochs.
+
+    Args:
+        axes (Axes): With the curves drawn.
+        epochs (Sequence[float]): Those that have values, ascending. Where they are few, they are
+            the ticks.
+    """
     axes.set_xlabel('epoch')
-    axes.xaxis.set_major_locator(MaxNLocator(integer=True, min_n_ticks=1))
-    axes.set_xlim(left=first)
+    few = len(epochs) <= MOST_TICKS
+    axes.xaxis.set_major_locator(
+        FixedLocator(epochs) if few else MaxNLocator(integer=True, min_n_ticks=1)
+    )
+    if len(epochs):
+        # The first marker is whole.
+        margin = 0.03 * (epochs[-1] - epochs[0]) or 0.5
+        axes.set_xlim(epochs[0] - margin, epochs[-1] + margin)
 
 
 def draw_curves(axes: Axes, curves: Mapping[str, np.ndarray]) -> None:
@@ -101,4 +114,5 @@ def draw_curves(axes: Axes, curves: Mapping[str, np.ndarray]) -> None:
             for label, values in curves.items()
         ],
     )
-    count_epochs(axes)
+    longest = max((values.shape[1] for values in curves.values() if len(values)), default=0)
+    count_epochs(axes, np.arange(1, longest + 1))

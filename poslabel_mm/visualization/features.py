@@ -151,6 +151,10 @@ def draw_features(
     """
     H, W = grid_shape
     row_of, column_of = divmod(place, W)
+    # The colours of two models compare.
+    lowest = min(0.0, *(float(row.similarity.min()) for row in rows))
+    attended = [100 * row.attention for row in rows if not isinstance(row.attention, str)]
+    most = max((float(percent.max()) for percent in attended), default=0.0)
     figure, axes = make_sheet(
         f'Patch tokens of {name}',
         [row.label for row in rows],
@@ -168,9 +172,9 @@ def draw_features(
             set_title(panels[2], 'no attention of a class token')
         else:
             percent = 100 * row.attention.reshape(H, W)
-            show_values(panels[2], percent, 0, float(percent.max()), 'class token attention, %')
+            show_values(panels[2], percent, 0, most, 'class token attention, %')
         values = row.similarity.reshape(H, W)
-        show_values(panels[3], values, min(0.0, float(values.min())), 1, 'cosine similarity to it')
+        show_values(panels[3], values, lowest, 1, 'cosine similarity to the framed patch')
         for panel in panels[0], panels[3]:
             frame_patches(panel, np.array([place]), W)
     return figure

@@ -19,6 +19,7 @@ from torch import Tensor, nn
 
 from poslabel_mm.errors import UserError
 from poslabel_mm.tokens.labels import GridShape
+from poslabel_mm.tokens.shuffled import shuffle_patches
 from poslabel_mm.tokens.wrappers import unwrapped
 from poslabel_mm.visualization.sheet import frame_patches, make_sheet, set_title, show_image
 
@@ -29,38 +30,13 @@ ENCODINGS = {
     'shuffled': 'positional encoding shuffled along with the patches',
 }
 NO_ENCODING = 'the model has no positional encoding'
-# Where else than in one encoding of the patch embeddings a backbone may keep positions.
-IN_LAYERS = re.compile(r'relative_|rel_pos|attention_bias|rope|freqs_|(^|\.)cpe\.')
+LAYERS_KEPT = 'positions in its layers left as they are'
+# Families that know positions by `pos_embed` alone, unless a part of the backbone says otherwise.
+PLAIN = {'VisionTransformer', 'BEiTViT', 'RevVisionTransformer', 'HiViT'}
+IN_LAYERS = re.compile(r'relative_|rel_pos|attention_bias|rope|freqs_|(^|\.)cpe\d*(\.|$)')
 
 
 # ------------------------------------------------------------------------------ shuffle and solve
-
-
-def shuffle_patches(images: Tensor, order: Tensor, grid_shape: GridShape) -> Tensor:
-    """Shuffle the patches of images.
-
-    Args:
-        images (Tensor): (..., height, width), of any type.
-        order (Tensor): int64 (N, ), the patch that each slot shows.
-        grid_shape (tuple[int, int]): The patch grid (H, W).
-
-    Returns:
-        Tensor: The shuffled images, of the same shape.
-
-    Raises:
-        UserError: If the grid does not divide the images.
-    """
-    H, W = grid_shape
-    height, width = images.shape[-2:]
-    if height % H or width % W:
-        raise UserError(
-            f'images of {height}x{width} px cannot be cut into {H}x{W} equal patches: the jigsaw '
-            f'takes sides that are multiples of {H} and {W}'
-        )
-    patches = images.unflatten(-1, (W, -1)).unflatten(-3, (H, -1))  # (..., H, h, W, w)
-    patches = patches.transpose(-3, -2).flatten(-4, -3)  # (..., N, h, w)
-    patches = patches[..., order, :, :].unflatten(-3, (H, W))
-    return patches.transpose(-3, -2).flatten(-4, -3).flatten(-2, -1)
 
 
 def solve(costs: Tensor) -> Tensor:
@@ -96,19 +72,6 @@ def put_back(shuffled: Tensor, places: Tensor, grid_shape: GridShape) -> Tensor:
     return shuffle_patches(shuffled, places.argsort(), grid_shape)
 
 
-def share_right(places: Tensor, order: Tensor) -> float:
-    """The share of patches that are put right.
-
-    Args:
-        places (Tensor): int64 (N, ), the places that the patches were given.
-        order (Tensor): int64 (N, ), the places that they were taken from.
-
-    Returns:
-        float: From 0 to 1; 1 / N on average where nothing is known.
-    """
-    return (places == order).float().mean().item()
-
-
 # ----------------------------------------------------------------------------------- the encoding
 
 
@@ -123,18 +86,29 @@ def find_encoding(backbone: nn.Module) -> Tensor | None:
         or it is zero.
     """
     backbone = unwrapped(backbone)
-    for module in backbone, getattr(backbone, 'timm_model', None):
-        for name in 'pos_embed', 'absolute_pos_embed':
-            encoding = getattr(module, name, None)
-            if isinstance(encoding, Tensor) and encoding.dim() == 3 and encoding.any():
-                return encoding
-    return None
+    encoding = getattr(getattr(backbone, 'timm_model', backbone), 'pos_embed', None)
+    return encoding if isinstance(encoding, Tensor) and encoding.any() else None
 
 
 def has_positions_in_layers(backbone: nn.Module) -> bool:
-    """Whether a backbone encodes positions within its layers, as by relative position biases."""
-    own = [*backbone.named_parameters(), *backbone.named_buffers()]
-    return any(IN_LAYERS.search(name) for name, _ in own)
+    """Whether a backbone may know positions by more than an encoding of its patch embeddings.
+
+    Relative position biases, rotary encodings, the padding of convolutions and the weights of
+    token mixers tell them. Only the plain ViTs that have none of these are known to lack them.
+
+    Args:
+        backbone (nn.Module): A backbone, wrapped or not.
+    """
+    backbone = unwrapped(backbone)
+    backbone = getattr(backbone, 'timm_model', backbone)
+    if PLAIN.isdisjoint(parent.__name__ for parent in type(backbone).__mro__):
+        return True
+    parts = backbone.named_modules(), backbone.named_parameters(), backbone.named_buffers()
+    return any(IN_LAYERS.search(name) for part in parts for name, _ in part) or any(
+        isinstance(module, nn.Conv2d)
+        and (module.kernel_size != module.stride or any(module.padding))
+        for module in backbone.modules()
+    )
 
 
 def describe_encoding(backbone: nn.Module, how: str) -> str:
@@ -142,11 +116,12 @@ def describe_encoding(backbone: nn.Module, how: str) -> str:
 
     Args:
         backbone (nn.Module): The backbone.
-        how (str): A key of :data:`ENCODINGS`.
+        how (str): A key of :data:`ENCODINGS`. Of a backbone with positions in its layers it is
+            'kept'.
     """
-    if find_encoding(backbone) is None and not has_positions_in_layers(backbone):
-        return NO_ENCODING
-    return ENCODINGS[how]
+    if has_positions_in_layers(backbone):
+        return LAYERS_KEPT
+    return NO_ENCODING if find_encoding(backbone) is None else ENCODINGS[how]
 
 
 @contextmanager
@@ -164,7 +139,7 @@ def encoding_as(
         grid_shape (tuple[int, int]): The patch grid (H, W).
 
     Raises:
-        UserError: If the encoding is of another grid, or of the layers and cannot be changed.
+        UserError: If the encoding is of another grid, or the layers know positions of their own.
     """
     if how == 'kept':
         yield
@@ -172,7 +147,7 @@ def encoding_as(
     name = type(unwrapped(backbone)).__name__
     if has_positions_in_layers(backbone):
         raise UserError(
-            f'{name} encodes positions in its layers, where they cannot be {how}: only '
+            f'{name} has positions in its layers, where they cannot be {how}: only '
             '--encoding kept is possible'
         )
     encoding = find_encoding(backbone)

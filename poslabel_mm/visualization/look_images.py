@@ -54,7 +54,7 @@ def find_images(cfg: Config, sources: Sequence[str]) -> list[LookedImage]:
             found += _of_split(cfg, source)
         else:
             found += _of_path(cfg, source)
-    return _with_names_of_their_own(found)
+    return _make_names_unique(found)
 
 
 def spread(images: Sequence[LookedImage], at_most: int) -> list[LookedImage]:
@@ -150,7 +150,7 @@ def _one_image(packed: dict, name: str) -> Tensor:
     return image
 
 
-def _with_names_of_their_own(images: list[LookedImage]) -> list[LookedImage]:
+def _make_names_unique(images: list[LookedImage]) -> list[LookedImage]:
     seen: dict[str, int] = {}
     named = []
     for image in images:

@@ -3,28 +3,21 @@
 Shape letters: B images, n tokens, C channels, (H, W) patch grid, N = H·W patches.
 """
 
-import io
-from collections.abc import Sequence
-from contextlib import redirect_stdout
-
 import torch
 import torch.nn.functional as F
 from mmengine.config import Config
-from mmengine.device import get_device
-from mmengine.registry import init_default_scope
-from mmengine.runner import load_checkpoint
 from mmpretrain.models import ImageClassifier
 from mmpretrain.structures import DataSample
 from torch import Tensor, nn
 
-from poslabel_mm.errors import UserError
-from poslabel_mm.launch.checks.checkpoint import check_weights
-from poslabel_mm.launch.checks.model import build_model, warnings_only
+from poslabel_mm.evaluation.extraction import preprocess
+from poslabel_mm.evaluation.features import whole_image_outputs
+from poslabel_mm.launch.saved_model import load_saved_model
 from poslabel_mm.tokens import OffsetPredictions, PatchTokenReader, PatchTokens, PlacePredictions
 from poslabel_mm.visualization.features import class_attention, why_no_attention
 
 
-class LookedModel:
+class SavedModel:
     """A model with the weights of a checkpoint, in evaluation mode.
 
     Classifiers and self-supervised algorithms are taken, stock ones too. All patches are shown to
@@ -48,21 +41,7 @@ class LookedModel:
 
     def __init__(self, cfg: Config, checkpoint: str, name: str) -> None:
         self.name, self.checkpoint = name, checkpoint
-        if cfg.get('model') is None:
-            raise UserError(f'{cfg.filename} has no model')
-        init_default_scope(cfg.get('default_scope', 'mmengine'))
-        cfg = cfg.copy()
-        cfg.pop(
-            'runner_type', None
-        )  # one file is read here, whatever the strategy of the training
-        cfg.model.pop('target_generator', None)  # of a loss alone, and with weights of its own
-        self.device = torch.device(get_device())
-        with warnings_only():
-            check_weights(checkpoint, cfg)
-            self.model: nn.Module = build_model(cfg)
-            with redirect_stdout(io.StringIO()):
-                content = load_checkpoint(self.model, checkpoint, map_location='cpu')
-        self.model.to(self.device).eval()
+        self.model, content = load_saved_model(cfg, checkpoint)
         self.without_heads = self._why_no_heads(content.get('state_dict', content))
         meta = content.get('meta') or {}
         self.classes = (meta.get('dataset_meta') or {}).get('classes')
@@ -118,10 +97,7 @@ class LookedModel:
         if self._reader is None:
             return self.model.patch_tokens(inputs)
         with self._reader:
-            if isinstance(self.model, ImageClassifier):
-                self.model.extract_feat(inputs, stage='backbone')
-            else:
-                self.model.extract_feat(inputs)
+            whole_image_outputs(self.model, inputs)
         patch_tokens = self._reader.take()
         if getattr(self.model, 'normalise', False):
             tokens = patch_tokens.tokens
@@ -186,6 +162,5 @@ class LookedModel:
         return read[-1].mean(1)[:, -H * W :]
 
     def _preprocessed(self, images: Tensor) -> Tensor:
-        samples = [DataSample() for _ in images]
-        inputs = self.model.data_preprocessor(dict(inputs=images, data_samples=samples))['inputs']
-        return inputs[0] if isinstance(inputs, Sequence) else inputs
+        inputs, _ = preprocess(self.model, images, [DataSample() for _ in images])
+        return inputs

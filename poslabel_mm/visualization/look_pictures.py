@@ -10,23 +10,24 @@ from pathlib import Path
 import numpy as np
 import torch
 from matplotlib.figure import Figure
-from mmengine.config import Config, DictAction
+from mmengine.config import Config
 from mmengine.registry import VISUALIZERS
 from torch import Tensor
 
 from poslabel_mm.engine.unwritable import make_folder
 from poslabel_mm.errors import UserError
-from poslabel_mm.launch.arguments import check_options, find_config
+from poslabel_mm.evaluation.position_metrics import place_distances
+from poslabel_mm.launch.arguments import read_config
 from poslabel_mm.launch.guard import Guard
-from poslabel_mm.launch.vis_backends import check_backends, make_room_for_backends
+from poslabel_mm.launch.vis_backends import check_backends
 from poslabel_mm.stack.config_prefix import without_own_scope
 from poslabel_mm.stack.image_errors import name_unreadable_images
 from poslabel_mm.tokens import PlacePredictions
-from poslabel_mm.tokens.predictions import rows_and_columns
+from poslabel_mm.tokens.shuffled import shuffle_patches
 from poslabel_mm.visualization import features, jigsaw, position_map
 from poslabel_mm.visualization.look import WHAT
 from poslabel_mm.visualization.look_images import LookedImage, find_images, spread
-from poslabel_mm.visualization.look_model import LookedModel
+from poslabel_mm.visualization.look_model import SavedModel
 from poslabel_mm.visualization.sheet import render, save_png
 
 BATCH = 32  # images at a time, where nothing is drawn of them
@@ -41,30 +42,18 @@ def look(args: argparse.Namespace) -> None:
     """
     with Guard(), without_own_scope():
         name_unreadable_images()
-        cfg = _config(args.config, args)
+        cfg = read_config(args.config, args.cfg_options)
         check_backends(cfg)
         images = find_images(cfg, args.images)
-        models = [LookedModel(cfg, args.checkpoint, _model_name(args.checkpoint))]
+        models = [SavedModel(cfg, args.checkpoint, _model_name(args.checkpoint))]
         if args.against:
-            other = _config(args.against_config, args) if args.against_config else cfg
-            models.append(LookedModel(other, args.against, _model_name(args.against)))
+            other = cfg
+            if args.against_config not in (None, args.config):
+                other = read_config(args.against_config, None)
+            models.append(SavedModel(other, args.against, _model_name(args.against)))
         what = _possible(args.what, models)
         make_folder(args.out)
         Album(args, cfg, models, images).draw(what)
-
-
-def _config(name: str, args: argparse.Namespace) -> Config:
-    cfg = Config.fromfile(find_config(name))
-    if args.cfg_options and name == args.config:
-        wrong = [option for option in args.cfg_options if '=' not in option]
-        if wrong:
-            raise UserError(f'--cfg-options takes KEY=VALUE pairs, got {" ".join(wrong)}')
-        parsed = argparse.Namespace(config=name, cfg_options=None)
-        DictAction(['--cfg-options'], 'cfg_options')(None, parsed, args.cfg_options)
-        make_room_for_backends(cfg, parsed.cfg_options)
-        check_options(cfg, parsed)
-        cfg.merge_from_dict(parsed.cfg_options)
-    return cfg
 
 
 def _model_name(checkpoint: str) -> str:
@@ -72,7 +61,7 @@ def _model_name(checkpoint: str) -> str:
     return f'{osp.basename(folder)}/{osp.splitext(file)[0]}'
 
 
-def _possible(asked: Sequence[str] | None, models: Sequence[LookedModel]) -> list[str]:
+def _possible(asked: Sequence[str] | None, models: Sequence[SavedModel]) -> list[str]:
     """Which pictures are drawn: those asked for, or those that the models have."""
     lacking = [model.without_heads for model in models if model.without_heads is not None]
     if asked is not None:
@@ -99,7 +88,7 @@ class Album:
     Args:
         args (argparse.Namespace): The command's arguments.
         cfg (Config): The first model's.
-        models (list[LookedModel]): One or two.
+        models (list[SavedModel]): One or two.
         images (list[LookedImage]): All that were named.
     """
 
@@ -107,7 +96,7 @@ class Album:
         self,
         args: argparse.Namespace,
         cfg: Config,
-        models: list[LookedModel],
+        models: list[SavedModel],
         images: list[LookedImage],
     ) -> None:
         self.args, self.models, self.images = args, models, images
@@ -132,7 +121,9 @@ class Album:
         for image in self.pictured:
             inputs = image.load()[None]
             rows = [
-                position_map.MapRow(label, predicted.places()[0].numpy(), _errors(predicted)[0])
+                position_map.MapRow(
+                    label, predicted.places()[0].numpy(), place_distances(predicted)[0].numpy()
+                )
                 for label, predicted in self._predictions(inputs)
             ]
             shown = self._rgb(inputs)
@@ -148,7 +139,7 @@ class Album:
             inputs = image.load()[None]
             H, W = self.grid_shape
             order = torch.randperm(H * W, generator=generator)
-            shuffled = jigsaw.shuffle_patches(inputs, order, self.grid_shape)
+            shuffled = shuffle_patches(inputs, order, self.grid_shape)
             rows = [
                 row
                 for model in self.models
@@ -171,7 +162,7 @@ class Album:
             )
 
     def _jigsaw_rows(
-        self, model: LookedModel, inputs: Tensor, shuffled: Tensor, order: Tensor
+        self, model: SavedModel, inputs: Tensor, shuffled: Tensor, order: Tensor
     ) -> Iterator[jigsaw.JigsawRow]:
         with jigsaw.encoding_as(model.backbone, self.args.encoding, order, self.grid_shape):
             predictions = model.predictions(shuffled)
@@ -234,7 +225,7 @@ class Album:
         for inputs in _batches(images):
             for label, predicted in self._predictions(inputs):
                 right = (predicted.places() == predicted.true_places).float().sum(0).numpy()
-                distance = _errors(predicted).sum(0)
+                distance = place_distances(predicted).sum(0).numpy()
                 before = sums.get(label, (0, 0))
                 sums[label] = before[0] + distance, before[1] + right
         rows = [
@@ -260,7 +251,7 @@ class Album:
             for name, predicted in predictions.items():
                 yield self._label(model, name, predictions), predicted
 
-    def _label(self, model: LookedModel, head: str, heads: dict) -> str:
+    def _label(self, model: SavedModel, head: str, heads: dict) -> str:
         parts = [model.name] * (len(self.models) > 1) + [head] * (len(heads) > 1)
         return ' '.join(parts)
 
@@ -284,12 +275,6 @@ def _of(label: str) -> str:
     return f' of {label}' if label else ''
 
 
-def _errors(predicted: PlacePredictions) -> np.ndarray:
-    """How far each patch is predicted from its place, (B, n), in patches."""
-    true = rows_and_columns(predicted.true_places, predicted.grid_shape)
-    return (predicted.coordinates - true).norm(dim=-1).numpy()
-
-
 def _batches(images: Sequence[LookedImage]) -> Iterator[Tensor]:
     """The images, several of one size at a time."""
     batch: list[Tensor] = []
@@ -303,7 +288,7 @@ def _batches(images: Sequence[LookedImage]) -> Iterator[Tensor]:
         yield torch.stack(batch)
 
 
-def _common_grid(models: Sequence[LookedModel], inputs: Tensor) -> tuple[int, int]:
+def _common_grid(models: Sequence[SavedModel], inputs: Tensor) -> tuple[int, int]:
     grids = [tuple(model.tokens(inputs).grid_shape) for model in models]
     if len(set(grids)) > 1:
         (a, b), (c, d) = grids

@@ -208,8 +208,8 @@ def draw_positions(
 def place_colours(grid_shape: tuple[int, int]) -> np.ndarray:
     """A colour for every place of a grid.
 
-    The hue turns with the direction from the centre and gets stronger with the distance; columns
-    go from blue to yellow and rows from light to dark, so that the colour-blind can follow them.
+    Columns go from blue to yellow and rows from light to dark, so that the colour-blind can
+    follow them, and neighbours differ visibly on grids of up to 24x24.
 
     Args:
         grid_shape (tuple[int, int]): The patch grid (H, W).
@@ -218,9 +218,10 @@ def place_colours(grid_shape: tuple[int, int]) -> np.ndarray:
         np.ndarray: uint8 (H, W, 3), RGB.
     """
     H, W = grid_shape
-    y, x = np.meshgrid(np.linspace(-1, 1, H), np.linspace(-1, 1, W), indexing='ij')
-    # A plane through Ottosson's Oklab: lightness, green to red, blue to yellow.
-    lab = np.stack([0.7 - 0.2 * y, 0.11 * y, 0.11 * x], axis=-1)
+    # Between four corners in Ottosson's Oklab: lightness, green to red, blue to yellow.
+    light = np.linspace([0.803, -0.055, -0.096], [0.939, -0.046, 0.178], W)
+    dark = np.linspace([0.313, -0.003, -0.184], [0.41, 0.045, 0.083], W)
+    lab = np.linspace(light, dark, H)  # [H, W, 3]
     from_lab = [
         [1, 0.3963377774, 0.2158037573],
         [1, -0.1055613458, -0.0638541728],

@@ -2,7 +2,7 @@ from torch import nn
 
 from poslabel_mm import options
 from poslabel_mm.engine.hooks.probe_hook import ProbeHook
-from poslabel_mm.evaluation.frozen_features import check_classes, extract_labelled
+from poslabel_mm.evaluation.extraction import check_classes, extract_labelled
 from poslabel_mm.evaluation.knn import knn_predict
 from poslabel_mm.evaluation.probe_images import ProbeImages
 from poslabel_mm.registry import HOOKS
@@ -22,6 +22,7 @@ class KNNProbeHook(ProbeHook):
     """
 
     default_num_images = 20_000
+    prefix = 'knn/'
 
     def __init__(self, k: int = 20, temperature: float = 0.07, **kwargs) -> None:
         super().__init__(**kwargs)

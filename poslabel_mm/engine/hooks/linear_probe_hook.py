@@ -3,7 +3,7 @@ from torch import nn
 
 from poslabel_mm import options
 from poslabel_mm.engine.hooks.probe_hook import ProbeHook
-from poslabel_mm.evaluation.frozen_features import check_classes, extract_labelled
+from poslabel_mm.evaluation.extraction import check_classes, extract_labelled
 from poslabel_mm.evaluation.linear_readout import LinearReadout
 from poslabel_mm.evaluation.probe_images import ProbeImages
 from poslabel_mm.registry import HOOKS
@@ -23,6 +23,7 @@ class LinearProbeHook(ProbeHook):
     """
 
     default_num_images = 20_000
+    prefix = 'linear/'
 
     def __init__(self, ridge: float = 1e-2, **kwargs) -> None:
         super().__init__(**kwargs)

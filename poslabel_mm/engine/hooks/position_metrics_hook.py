@@ -28,7 +28,7 @@ class PositionMetricsHook(Hook):
             5000.
 
     Raises:
-        UserError: In training without validation.
+        UserError: In training without validation, or of a model without a patch grid.
 
     Example:
         >>> default_hooks = dict(positions=dict(type='poslabel_mm.PositionMetricsHook'))
@@ -45,6 +45,14 @@ class PositionMetricsHook(Hook):
                 'PositionMetricsHook reads what validation computes, and this config has no '
                 'val_dataloader: add one, or take PositionProbeHook'
             )
+        self._check(runner)
+
+    def before_test(self, runner) -> None:
+        self._check(runner)
+
+    def _check(self, runner) -> None:
+        """Refuse a model that cannot be read, before it works for an epoch."""
+        PositionPasses(inner_model(runner.model)).close()
 
     def before_val_epoch(self, runner) -> None:
         self._start(runner.model, runner.val_loop)
@@ -66,12 +74,18 @@ class PositionMetricsHook(Hook):
     after_test_iter = after_val_iter
 
     def after_val_epoch(self, runner, metrics: dict | None = None) -> None:
-        self._reading.close()
-        self._reading = None
+        self._stop()
 
     after_test_epoch = after_val_epoch
 
+    def _stop(self) -> None:
+        # Open too where a validation has ended in an error.
+        if self._reading is not None:
+            self._reading.close()
+            self._reading = None
+
     def _start(self, model, loop) -> None:
+        self._stop()
         self._reading = PositionPasses(inner_model(model))
         metrics = loop.evaluator.metrics
         for kind in PositionAccuracy, OffsetAccuracy:

@@ -24,6 +24,7 @@ class PositionProbeHook(ProbeHook):
     """
 
     default_num_images = 1000
+    prefix = 'position_probe/'
 
     def __init__(self, ridge: float = 1e-6, **kwargs) -> None:
         super().__init__(**kwargs)

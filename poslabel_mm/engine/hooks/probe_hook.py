@@ -7,6 +7,7 @@ from mmengine.runner import EpochBasedTrainLoop
 from torch import nn
 
 from poslabel_mm import options
+from poslabel_mm.errors import UserError
 from poslabel_mm.evaluation.frozen import frozen
 from poslabel_mm.evaluation.probe_images import ProbeImages, probe_images
 
@@ -22,9 +23,9 @@ class ProbeHook(Hook):
     images.
 
     Args:
-        interval (int): The epochs after which to measure, of validations those that fall on them;
-            the last epoch counts in any event. A training by iterations is measured at every
-            validation, or at its end. Defaults to 1.
+        interval (int): Measure every so many epochs, at a validation if there is one, and always
+            after the last epoch. A training by iterations is measured at every validation, or at
+            its end. Defaults to 1.
         num_images (int, optional): At most so many images to fit on, and as many to score on,
             evenly spaced over their datasets. Defaults to None, the probe's own number.
         dataset (dict, optional): The dataset to fit on. Defaults to the config's training dataset,
@@ -40,6 +41,8 @@ class ProbeHook(Hook):
     priority = 'HIGHEST'
 
     default_num_images: int
+    # What the names of its figures begin with.
+    prefix: str
 
     def __init__(
         self,
@@ -104,8 +107,28 @@ class ProbeHook(Hook):
         return self._images
 
     def before_train(self, runner) -> None:
+        self._check_interval(runner)
         with frozen(runner.model):
             self.check(runner.model, *self._found_images(runner.cfg))
+
+    def _check_interval(self, runner) -> None:
+        """Refuse ``save_best`` by a figure that some validations do not have."""
+        loop = runner.train_loop
+        if not isinstance(loop, EpochBasedTrainLoop) or runner.val_loop is None:
+            return
+        epochs = range(loop.val_begin, loop.max_epochs + 1)
+        validated = [e for e in epochs if e % loop.val_interval == 0 or e == loop.max_epochs]
+        if all(e % self.interval == 0 or e == loop.max_epochs for e in validated):
+            return
+        for hook in runner.hooks:
+            asked = getattr(hook, 'save_best', None) or ()
+            for name in [asked] if isinstance(asked, str) else asked:
+                if name.startswith(self.prefix):
+                    raise UserError(
+                        f'save_best={name} needs a figure at every validation, and '
+                        f'{type(self).__name__} measures every {self.interval} epochs: set its '
+                        f'interval to 1, or train_cfg.val_interval to {self.interval}'
+                    )
 
     def after_val_epoch(self, runner, metrics: dict | None = None) -> None:
         # Not the property: it would build the loop of a run that only validates.

@@ -1,7 +1,7 @@
 from torch import nn
 
 from poslabel_mm.engine.hooks.probe_hook import ProbeHook
-from poslabel_mm.evaluation.frozen_features import extract
+from poslabel_mm.evaluation.extraction import extract
 from poslabel_mm.evaluation.probe_images import ProbeImages
 from poslabel_mm.evaluation.rankme import rankme
 from poslabel_mm.registry import HOOKS
@@ -20,6 +20,7 @@ class RankMeHook(ProbeHook):
     """
 
     default_num_images = 10_000
+    prefix = 'rankme'
 
     def probe(
         self, model: nn.Module, fitted: ProbeImages, held_out: ProbeImages

@@ -3,7 +3,7 @@
 Shape letters: M images, C channels.
 """
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from functools import partial
 
 import torch
@@ -12,8 +12,33 @@ from torch import Tensor, nn
 
 from poslabel_mm.errors import UserError
 from poslabel_mm.evaluation.features import image_features
-from poslabel_mm.evaluation.frozen import computed, inner_model
+from poslabel_mm.evaluation.frozen import call_with_whole_weights, inner_model
 from poslabel_mm.evaluation.probe_images import ProbeImages
+
+
+def preprocess(
+    model: nn.Module, images: Tensor, data_samples: list | None
+) -> tuple[Tensor, list | None]:
+    """Images as a model gets them, from its own data preprocessor.
+
+    Args:
+        model (nn.Module): The model, not wrapped.
+        images (Tensor): uint8 (B, 3, height, width), or what else the preprocessor takes.
+        data_samples (list, optional): Theirs.
+
+    Returns:
+        tuple[Tensor, list | None]: Images (B, 3, height, width) on the model's device, and their
+        data samples.
+    """
+    preprocessor = model.data_preprocessor
+    if hasattr(preprocessor, 'second_mean'):
+        # BEiT's takes an image and the one that its target is made from.
+        images = [images] * 2
+    data = preprocessor(dict(inputs=images, data_samples=data_samples), False)
+    inputs = data['inputs']
+    if isinstance(inputs, Sequence):  # of several views
+        inputs = inputs[0]
+    return inputs, data['data_samples']
 
 
 def preprocessed(model: nn.Module, images: ProbeImages) -> Iterator[tuple[Tensor, list, Tensor]]:
@@ -23,15 +48,11 @@ def preprocessed(model: nn.Module, images: ProbeImages) -> Iterator[tuple[Tensor
         tuple[Tensor, list, Tensor]: Images (B, 3, height, width) on the model's device, their data
         samples, and their numbers as of :meth:`ProbeImages.batches`.
     """
-    preprocessor = inner_model(model).data_preprocessor
     for batch, numbers in images.batches():
-        # BEiT's takes an image and the one that its target is made from.
-        takes_two = hasattr(preprocessor, 'second_mean')
-        if takes_two:
-            batch['inputs'] = [batch['inputs']] * 2
-        data = preprocessor(batch, False)
-        inputs = data['inputs'][0] if takes_two else data['inputs']
-        yield inputs, data['data_samples'], numbers
+        inputs, samples = preprocess(
+            inner_model(model), batch['inputs'], batch.get('data_samples')
+        )
+        yield inputs, samples, numbers
 
 
 def extract(model: nn.Module, images: ProbeImages) -> Tensor:
@@ -90,7 +111,7 @@ def _class_of(images: ProbeImages, sample) -> int:
 def _extract(model: nn.Module, images: ProbeImages, label: Callable) -> tuple[Tensor, Tensor]:
     own = []
     for inputs, samples, numbers in preprocessed(model, images):
-        features = computed(model, image_features, inputs).float()
+        features = call_with_whole_weights(model, image_features, inputs).float()
         labels = torch.tensor([label(sample) for sample in samples or [None] * len(numbers)])
         real = numbers >= 0
         own.append((features.cpu()[real], labels[real], numbers[real]))

@@ -6,10 +6,13 @@ from pathlib import Path
 import numpy as np
 import torch
 from mmengine.config import Config
-from mmengine.runner import Runner, load_checkpoint
+from mmengine.registry import init_default_scope
+from mmengine.runner import Runner
 from torch import nn
 
 from poslabel_mm.errors import UserError
+from poslabel_mm.evaluation.extraction import preprocess
+from poslabel_mm.launch.saved_model import load_saved_model
 
 
 class SavedModels:
@@ -25,24 +28,13 @@ class SavedModels:
         images (list[np.ndarray]): The test images as the model's input, (channels, height,
             width), before normalisation.
         classes (list[int]): Their classes.
-
-    Raises:
-        UserError: If the model has no position heads.
     """
 
     def __init__(self, cfg: Config) -> None:
-        cfg = Config(cfg.to_dict())
-        cfg.log_level, cfg.load_from, cfg.resume = 'ERROR', None, False
-        # Of its own, for MMEngine's loggers go by the name.
-        cfg.experiment_name = f'positions_{id(self)}'
-        runner = Runner.from_cfg(cfg)
-        self.model = runner.model.eval()
-        if not hasattr(self.model, 'position_losses'):
-            raise UserError(f'{type(self.model).__name__} has no position heads')
-        loader = runner.build_dataloader(cfg.test_dataloader)
-        batches = list(loader)
-        self.images = [image.numpy() for batch in batches for image in batch['inputs']]
-        self._batches = [self.model.data_preprocessor(batch) for batch in batches]
+        self._cfg = cfg
+        init_default_scope(cfg.get('default_scope', 'mmengine'))
+        self._batches = list(Runner.build_dataloader(cfg.test_dataloader))
+        self.images = [image.numpy() for batch in self._batches for image in batch['inputs']]
         self.classes = [
             int(sample.gt_label) for batch in self._batches for sample in batch['data_samples']
         ]
@@ -72,6 +64,8 @@ class SavedModels:
         return np.concatenate(found), grid_shape
 
     def _loaded(self, checkpoint: Path) -> Iterator[tuple[nn.Module, torch.Tensor]]:
-        load_checkpoint(self.model, str(checkpoint), map_location='cpu')
+        model, _ = load_saved_model(self._cfg, str(checkpoint))
+        if not hasattr(model, 'position_losses'):
+            raise UserError(f'{type(model).__name__} has no position heads')
         for batch in self._batches:
-            yield self.model, batch['inputs']
+            yield model, preprocess(model, batch['inputs'], batch['data_samples'])[0]
