@@ -8,11 +8,13 @@ import functools
 import gc
 import logging
 import os
+from types import SimpleNamespace
 
 import pytest
 import torch
 from mmengine.logging import MessageHub, MMLogger
 from mmengine.registry import DefaultScope
+from mmengine.runner import loops
 from mmengine.visualization import Visualizer
 
 import poslabel_mm  # noqa: F401  (before mmpretrain imports torchvision)
@@ -78,6 +80,8 @@ def no_run_before():
 def workers_end_soon():
     # A worker whose dataset has failed never ends by itself: torch waits 5 s for it.
     torch.utils.data._utils.MP_STATUS_CHECK_INTERVAL = 0.5
+    # MMEngine's iteration-based loop waits 2 s for them between two epochs.
+    loops.time = SimpleNamespace(sleep=lambda seconds: None)
 
 
 @pytest.fixture(autouse=True)

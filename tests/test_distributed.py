@@ -151,6 +151,7 @@ def test_sharded_training_is_that_of_one_model(tmp_path):
     }
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(torch.cuda.is_available(), reason='is for CPU machines')
 def test_warning_of_slurm_is_passed_on_and_the_run_saved(tmp_path):
     cfg = make_config(tmp_path, make_images(tmp_path / 'images'), 'run')

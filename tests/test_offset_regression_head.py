@@ -248,6 +248,7 @@ def test_checkpointing_repeats_the_exact_head_and_refuses_one_that_draws(use_ree
         checkpoint(loss, tokens, use_reentrant=use_reentrant).backward()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize('pairs_per_token', [None, 2])
 @pytest.mark.parametrize('autocast', [False, True])
 def test_compiled_head_equals_the_plain_one(pairs_per_token, autocast):

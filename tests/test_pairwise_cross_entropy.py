@@ -409,6 +409,7 @@ def test_activation_checkpointing(use_reentrant):
     assert_same(problem.results(loss), problem.results(plain), **EXACT)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize('drawn', [False, True])
 @pytest.mark.parametrize('autocast', [False, True])
 def test_compile(drawn, autocast):

@@ -146,6 +146,7 @@ def test_autocast_keeps_the_loss_in_float32():
     )
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize('kwargs', [dict(), dict(label_ratio=0.5)])
 def test_compiled_head_equals_the_plain_one(kwargs):
     results = []

@@ -199,6 +199,7 @@ def test_labels_follow_the_grid_not_the_batch(size):
     torch.testing.assert_close(together, sum(one_by_one) / size)
 
 
+@pytest.mark.slow
 def test_another_resolution_is_an_error_that_names_both_grids():
     model = build(classifier(apl_head()))
     with pytest.raises(UserError, match=r'4x5 patch grid.*grid_size=\(4, 4\)'):

@@ -210,6 +210,7 @@ def test_a_deep_copy_reads_its_own_encoder():
     assert copied.loss(*plain_batch())['loss_apl'] > 0
 
 
+@pytest.mark.slow
 @every_head
 def test_compiled_step_equals_the_plain_one(kind):
     results = []

@@ -370,6 +370,7 @@ def test_labels_train_it():
     assert model.backbone.stages[0].blocks[0].cpe.proj.weight.grad.any()
 
 
+@pytest.mark.slow
 def test_a_copy_encodes_with_its_own_convolutions():
     model = build(ours(), training=False)
     twin = copy.deepcopy(model)

@@ -102,7 +102,7 @@ def at(iteration, max_iters=12, max_epochs=4):
         hub.update_info(key, value)
 
 
-@pytest.mark.parametrize('compiled', [False, True])
+@pytest.mark.parametrize('compiled', [False, pytest.param(True, marks=pytest.mark.slow)])
 def test_a_head_has_the_weight_of_the_iteration(compiled):
     plain = OffsetRegressionHead(8, (2, 3), loss_weight=1)
     head = OffsetRegressionHead(8, (2, 3), loss_weight=LINEAR | dict(epochs=2))

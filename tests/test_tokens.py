@@ -271,6 +271,7 @@ def lora(backbone):
     return dict(type='LoRAModel', module=backbone, rank=2, targets=[dict(type='qkv')])
 
 
+@pytest.mark.slow
 def test_a_wrapped_backbone_shows_what_it_wraps():
     images, samples = batch()
     model = build(classifier(apl_head(), lora(tiny_vit())))

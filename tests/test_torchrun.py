@@ -347,7 +347,9 @@ def test_ctrl_c_while_a_tool_is_imported_is_quiet(tmp_path, tool, arguments):
     assert process.returncode == 130
 
 
-@pytest.mark.parametrize('signum', [signal.SIGTERM, signal.SIGUSR1])
+@pytest.mark.parametrize(
+    'signum', [signal.SIGTERM, pytest.param(signal.SIGUSR1, marks=pytest.mark.slow)]
+)
 def test_a_process_that_does_not_end_in_time_is_named(tmp_path, signum):
     script = tmp_path / 'deaf.py'
     script.write_text(
