@@ -2,7 +2,6 @@
 
 import multiprocessing
 import os
-import socket
 import sys
 import traceback
 
@@ -57,14 +56,19 @@ def join_by_file(rank, store):
     )
 
 
-def free_port():
-    with socket.socket() as probe:
-        probe.bind(('127.0.0.1', 0))
-        return probe.getsockname()[1]
+def train_as_ranks(config, *options, stderr=None):
+    """What `tools/train.py CONFIG --launcher pytorch` does in two processes of torchrun's.
+
+    The store is this process's, as torchrun's is torchrun's: it outlives the ranks.
+
+    Returns:
+        list[int]: The exit statuses.
+    """
+    store = torch.distributed.TCPStore('127.0.0.1', 0, is_master=True, wait_for_workers=False)
+    return run_ranks(_train, store.port, config, *options, stderr=stderr)
 
 
-def train_as_rank(rank, port, config, *options):
-    """What `tools/train.py CONFIG --launcher pytorch` does in a process that torchrun started."""
+def _train(rank, port, config, *options):
     from poslabel_mm.launch import tools
 
     os.environ.update(
@@ -74,6 +78,7 @@ def train_as_rank(rank, port, config, *options):
         LOCAL_WORLD_SIZE='2',
         MASTER_ADDR='127.0.0.1',
         MASTER_PORT=str(port),
+        TORCHELASTIC_USE_AGENT_STORE='True',
     )
     sys.argv = ['train.py', str(config), '--launcher', 'pytorch', *map(str, options)]
     tools.train()

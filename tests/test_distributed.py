@@ -10,7 +10,7 @@ from glob import glob
 
 import pytest
 import torch
-from forked import free_port, run_ranks, train_as_rank
+from forked import train_as_ranks
 from selfsup_models import HEADS, LABELS
 from tiny_run import make_config, make_images, train, weights, write_config
 
@@ -52,7 +52,7 @@ def test_two_processes_equal_one_with_twice_the_batch(tmp_path, monkeypatch):
     config = tmp_path / 'two processes.py'
     two.dump(config)
     monkeypatch.syspath_prepend(tmp_path)
-    assert run_ranks(train_as_rank, free_port(), config) == [0, 0]
+    assert train_as_ranks(config) == [0, 0]
     averaged = json.loads((tmp_path / 'losses.json').read_text())
     assert averaged == pytest.approx(losses, abs=1e-5)
     expected = weights(tmp_path / 'one' / 'epoch_3.pth')
@@ -78,7 +78,7 @@ def test_processes_draw_different_pairs_and_the_same_ones_again(tmp_path, monkey
         cfg.dump(tmp_path / f'{name}.py')
     monkeypatch.syspath_prepend(tmp_path)
     for name in 'first', 'again':
-        assert run_ranks(train_as_rank, free_port(), tmp_path / f'{name}.py') == [0, 0]
+        assert train_as_ranks(tmp_path / f'{name}.py') == [0, 0]
     for name in 'first', 'again':
         draws.append(json.loads((tmp_path / f'{name}.json').read_text()))
         trained.append(weights(tmp_path / name / 'epoch_2.pth'))
@@ -167,21 +167,25 @@ def test_warning_of_slurm_is_passed_on_and_the_run_saved(tmp_path):
 
 
 @pytest.mark.skipif(torch.cuda.is_available(), reason='is for CPU machines')
-def test_mistake_of_all_processes_is_told_once(tmp_path):
+@pytest.mark.parametrize('launched', [False, pytest.param(True, marks=pytest.mark.slow)])
+def test_mistake_of_all_processes_is_told_once(tmp_path, launched):
     config = write_config(tmp_path, make_images(tmp_path / 'images'))
-    run = _run(
-        LAUNCHER,
-        config,
-        2,
+    options = (
         '--work-dir',
         tmp_path / 'run',
         '--cfg-options',
         'model.pos_head.0.grid_size=7',
     )
-    assert run.returncode == 1
-    said = [line for line in run.stderr.splitlines() if line.startswith('error')]
-    assert len(said) == 1 and 'grid_size=(7, 7)' in said[0], run.stderr
-    assert 'Traceback' not in run.stderr
+    if launched:
+        run = _run(LAUNCHER, config, 2, *options)
+        assert run.returncode == 1
+        err = run.stderr
+    else:
+        assert train_as_ranks(config, *options, stderr=tmp_path / 'err') == [1, 1]
+        err = (tmp_path / 'err').read_text()
+    said = [line for line in err.splitlines() if line.startswith('error')]
+    assert len(said) == 1 and 'grid_size=(7, 7)' in said[0], err
+    assert 'Traceback' not in err
 
 
 @pytest.mark.parametrize('rank, told', [(0, 1), (1, 0)])

@@ -199,7 +199,6 @@ def test_labels_follow_the_grid_not_the_batch(size):
     torch.testing.assert_close(together, sum(one_by_one) / size)
 
 
-@pytest.mark.slow
 def test_another_resolution_is_an_error_that_names_both_grids():
     model = build(classifier(apl_head()))
     with pytest.raises(UserError, match=r'4x5 patch grid.*grid_size=\(4, 4\)'):
@@ -207,6 +206,7 @@ def test_another_resolution_is_an_error_that_names_both_grids():
     assert torch.isfinite(model.loss(*batch())['loss_apl'])
 
 
+@pytest.mark.slow
 def test_compiled_and_checkpointed_steps_equal_the_plain_one():
     images, samples = batch()
 

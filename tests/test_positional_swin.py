@@ -370,7 +370,6 @@ def test_labels_train_it():
     assert model.backbone.stages[0].blocks[0].cpe.proj.weight.grad.any()
 
 
-@pytest.mark.slow
 def test_a_copy_encodes_with_its_own_convolutions():
     model = build(ours(), training=False)
     twin = copy.deepcopy(model)
@@ -381,6 +380,7 @@ def test_a_copy_encodes_with_its_own_convolutions():
     assert torch.equal(model(images())[0], before)
 
 
+@pytest.mark.slow
 def test_it_compiles():
     model = build(ours(), training=False)
     stage, tokens = model.stages[2], torch.randn(2, 16, 32)

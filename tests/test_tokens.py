@@ -271,7 +271,6 @@ def lora(backbone):
     return dict(type='LoRAModel', module=backbone, rank=2, targets=[dict(type='qkv')])
 
 
-@pytest.mark.slow
 def test_a_wrapped_backbone_shows_what_it_wraps():
     images, samples = batch()
     model = build(classifier(apl_head(), lora(tiny_vit())))
@@ -287,6 +286,7 @@ def test_a_wrapped_backbone_shows_what_it_wraps():
     assert trained == {name for name, p in model.backbone.named_parameters() if '.lora_' in name}
 
 
+@pytest.mark.slow
 def test_a_compiled_backbone_is_read_inside():
     model = backbone()
     assert PatchTokenReader(torch.compile(model, backend='eager')).backbone is model

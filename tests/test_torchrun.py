@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 import torch
-from forked import free_port, run_ranks, train_as_rank
+from forked import train_as_ranks
 from test_parent_process import ends
 from tiny_run import make_images, write_config
 
@@ -237,7 +237,7 @@ train_dataloader['dataset'].update(indices=9)
 """,
     )
     options = '--work-dir', tmp_path / 'run'
-    statuses = run_ranks(train_as_rank, free_port(), config, *options, stderr=tmp_path / 'err')
+    statuses = train_as_ranks(config, *options, stderr=tmp_path / 'err')
     err = (tmp_path / 'err').read_text()
     assert statuses == [1, 1], err
     (line,) = (line for line in err.splitlines() if line.startswith('error: '))
