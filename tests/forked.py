@@ -7,6 +7,8 @@ import traceback
 
 import torch
 
+PATIENCE = 300  # seconds
+
 
 def run_ranks(target, *args, stderr=None):
     """Call a function as each of two ranks.
@@ -27,6 +29,9 @@ def run_ranks(target, *args, stderr=None):
     for process in processes:
         process.start()
     for process in processes:
+        # No launcher ends a rank whose other one is gone.
+        process.join(PATIENCE)
+        process.kill()
         process.join()
     return [process.exitcode for process in processes]
 
