@@ -27,7 +27,9 @@ def _child(parent: Registry, *locations: str) -> Registry:
 
 
 MODELS = _child(MMENGINE_MODELS, 'models')
-DATASETS = _child(MMENGINE_DATASETS, 'datasets.digits', 'datasets.fashion_mnist')
+DATASETS = _child(
+    MMENGINE_DATASETS, 'datasets.decoded_images', 'datasets.digits', 'datasets.fashion_mnist'
+)
 HOOKS = _child(MMENGINE_HOOKS, 'engine')
 METRICS = _child(MMENGINE_METRICS, 'evaluation.position_metrics')
 OPTIM_WRAPPERS = _child(MMENGINE_OPTIM_WRAPPERS, 'engine')

@@ -132,7 +132,7 @@ def done(run, top1=50.0, **more):
     run.claim().close()
     train(run.folder, run.config, run.cfg.train_cfg.max_epochs, **more)
     dump_test(run.folder / 'test', run.config, run.checkpoint)
-    run.metrics_path.write_text(json.dumps({'accuracy/top1': top1, 'accuracy/top5': top1 + 20}))
+    run.metrics_path().write_text(json.dumps({'accuracy/top1': top1, 'accuracy/top5': top1 + 20}))
     return run
 
 

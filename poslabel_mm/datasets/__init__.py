@@ -7,12 +7,13 @@
 import importlib
 
 _MODULES = {
+    'DecodedImages': 'decoded_images',
     'Digits': 'digits',
     'FashionMNIST': 'fashion_mnist',
     'LoadMissingImage': 'load_missing_image',
 }
 
-__all__ = ['Digits', 'FashionMNIST', 'LoadMissingImage']
+__all__ = ['DecodedImages', 'Digits', 'FashionMNIST', 'LoadMissingImage']
 
 
 def __getattr__(name: str):

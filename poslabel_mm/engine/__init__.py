@@ -12,6 +12,7 @@ from poslabel_mm.engine.hooks import (
     PositionProbeHook,
     RankMeHook,
     ResumeOptionsHook,
+    ShufflePatchesHook,
     StopSignalHook,
 )
 
@@ -29,6 +30,7 @@ __all__ = [
     'PositionProbeHook',
     'RankMeHook',
     'ResumeOptionsHook',
+    'ShufflePatchesHook',
     'StopSignalHook',
     'write_atomically',
 ]

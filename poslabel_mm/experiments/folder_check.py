@@ -123,7 +123,7 @@ def _check_order(run: 'Run', way_out: str) -> None:
             )
     if run.metrics() is None:
         return
-    test = run.folder / 'test'
+    test = run.test_folder()
     try:
         tested = Path(Config.fromfile(test / run.dumped.name).load_from).name
     except (OSError, AttributeError):
@@ -131,12 +131,12 @@ def _check_order(run: 'Run', way_out: str) -> None:
     if tested != run.checkpoint.name or not run.is_trained:
         saved = Path(last_saved(str(run.folder)) or 'none').name
         raise UserError(
-            f'{run.metrics_path} is the result of {tested}, but the last '
+            f'{run.metrics_path()} is the result of {tested}, but the last '
             f'checkpoint beside it is {saved}: remove that result'
         )
     if logs.started(test)[-1:] < run.started()[-1:]:
         raise UserError(
-            f'{run.metrics_path} is older than the last training in '
+            f'{run.metrics_path()} is older than the last training in '
             f'{run.folder}: remove that result'
         )
 

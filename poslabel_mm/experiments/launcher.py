@@ -7,7 +7,8 @@ from pathlib import Path
 from typing import NamedTuple
 
 from poslabel_mm.errors import UserError
-from poslabel_mm.experiments.run import Run
+from poslabel_mm.experiments.manifest import Test
+from poslabel_mm.experiments.run import PLAIN, Run
 from poslabel_mm.stack.config_prefix import ROOT
 from poslabel_mm.typed_command import python_as_typed
 
@@ -59,19 +60,20 @@ class Launcher(NamedTuple):
             return self._script('dist_train.sh', config, str(self.gpus), *options)
         return self._python('train.py', config, *options)
 
-    def test(self, run: Run) -> Command:
+    def test(self, run: Run, test: Test = PLAIN) -> Command:
         """The command that tests the last checkpoint of a run and writes its metrics as JSON."""
         options = [
             '--out',
-            _shortest_path(run.metrics_path),
+            _shortest_path(run.metrics_path(test)),
             '--out-item',
             'metrics',
             *_data(run),
             '--cfg-options',
             *run.all_options,
+            *test.options,
         ]
         config, checkpoint = str(run.config_path), _shortest_path(run.checkpoint)
-        folder = _shortest_path(run.folder / 'test')
+        folder = _shortest_path(run.test_folder(test))
         if self.partition:
             return self._slurm(
                 'slurm_test.sh',

@@ -5,6 +5,7 @@ The file's header says what its fields mean. Nothing here imports torch.
 
 import dataclasses
 import os.path as osp
+import re
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -62,6 +63,19 @@ class Row:
 
 
 @dataclass(frozen=True)
+class Test:
+    """A further test of every run's last checkpoint, beside that of its own config.
+
+    Attributes:
+        id (str): Names its folder and its metrics, as in ``'128px/accuracy/top1'``.
+        options (tuple[str, ...]): What it changes, ``KEY=VALUE`` as for ``--cfg-options``.
+    """
+
+    id: str
+    options: tuple[str, ...]
+
+
+@dataclass(frozen=True)
 class Table:
     """A table of the paper.
 
@@ -70,12 +84,14 @@ class Table:
         title (str): What it compares.
         rows (tuple[Row, ...]): In the paper's order.
         data (Dataset, optional): What its rows are trained and tested on, if the file says.
+        columns (dict[str, str]): More metrics of the tests to show, by their headings.
     """
 
     id: str
     title: str
     rows: tuple[Row, ...]
     data: Dataset | None = None
+    columns: dict[str, str] = dataclasses.field(default_factory=dict)
 
     def row(self, id: str) -> Row:
         """The row of this id.
@@ -121,6 +137,7 @@ class Paper:
         title (str): Heading of its results.
         tables (tuple[Table, ...]): In the paper's order.
         figures (tuple[Figure, ...]): Those that are made of runs.
+        tests (tuple[Test, ...]): Further tests of every run.
         recipes (dict[str, dict[str, Any]]): What the paper says of training.
         data (str, optional): Absolute path of a folder of images that every config uses in place
             of its own data.
@@ -129,6 +146,7 @@ class Paper:
     title: str
     tables: tuple[Table, ...]
     figures: tuple[Figure, ...] = ()
+    tests: tuple[Test, ...] = ()
     recipes: dict[str, dict[str, Any]] = dataclasses.field(default_factory=dict)
     data: str | None = None
 
@@ -245,10 +263,11 @@ def _paper(content: Any, folder: Path) -> Paper:
     figures = tuple(
         _figure(entry, folder) for entry in _unique(paper.figures, 'figures', 'figure')
     )
+    tests = tuple(_test(entry) for entry in _unique(paper.tests, 'tests', 'test'))
     if paper.data is not None and not isinstance(paper.data, str):
         raise UserError('data must be the path of a folder')
     data = paper.data and osp.abspath(folder / paper.data)
-    paper = dataclasses.replace(paper, tables=tables, figures=figures, data=data)
+    paper = dataclasses.replace(paper, tables=tables, figures=figures, tests=tests, data=data)
     _check_labels(paper)
     return paper
 
@@ -263,6 +282,7 @@ def _table(
             f'{where}: no dataset {table.data!r} is described; '
             f'there are {", ".join(datasets) or "none"}'
         )
+    _mapping(table.columns, f'{where}: columns')
     entries = _unique(table.rows, f'{where}: rows', f'{where}: row')
     rows = []
     for entry_ in entries:
@@ -290,6 +310,19 @@ def _table(
             )
         )
     return dataclasses.replace(table, data=datasets.get(table.data), rows=tuple(rows))
+
+
+def _test(entry: dict[str, Any]) -> Test:
+    where = f'test {entry["id"]}'
+    if not re.fullmatch(r'[\w.-]+', entry['id']):
+        raise UserError(
+            f'{where}: its id, which names a folder, must be of letters, digits, . - _'
+        )
+    test = _make(Test, entry, where)
+    options = test.options
+    if not isinstance(options, list) or not all('=' in str(option) for option in options):
+        raise UserError(f'{where}: options must be a list of KEY=VALUE')
+    return dataclasses.replace(test, options=tuple(map(str, options)))
 
 
 def _figure(entry: dict[str, Any], folder: Path) -> Figure:

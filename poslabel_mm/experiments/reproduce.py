@@ -85,8 +85,8 @@ def print_commands(
             )
         if not run.is_trained:
             print_line(str(launcher.train(run)))
-        if run.is_tested:
-            print_line(str(launcher.test(run)))
+        for test in run.missing_tests():
+            print_line(str(launcher.test(run, test)))
 
 
 def run(args: argparse.Namespace) -> int:
@@ -107,6 +107,7 @@ def run(args: argparse.Namespace) -> int:
         tuple(args.cfg_options),
         paper.title,
         data=data and osp.abspath(data),
+        tests=paper.tests,
     )
     selection = replace(everything, rows=rows, figures=chosen)
     if args.list:

@@ -16,6 +16,7 @@ from poslabel_mm.engine.folder_lock import is_locked, lock_folder
 from poslabel_mm.engine.hooks.last_saved import last_saved
 from poslabel_mm.experiments import logs
 from poslabel_mm.experiments.folder_check import check_folder
+from poslabel_mm.experiments.manifest import Test
 from poslabel_mm.experiments.scale import Scale
 from poslabel_mm.experiments.settings import (
     accumulation_of,
@@ -30,6 +31,7 @@ from poslabel_mm.experiments.settings import (
 from poslabel_mm.experiments.tiny import tiny_config
 
 HANDED_ON = 'model.backbone.init_cfg'  # the encoder's start, in a config
+PLAIN = Test('', ())  # the test by the config itself
 PREFIX = 'backbone.'  # of the encoder's weights, in a pre-training's checkpoint
 
 
@@ -76,6 +78,7 @@ class Run:
         data (str, optional): The folder of images in place of its own data, as ``--data``.
         shares_batch (bool): Whether the processes share the config's batch. Otherwise each process
             takes all of it. Defaults to True.
+        tests (tuple[Test, ...]): Further tests of its last checkpoint.
     """
 
     config: str
@@ -87,6 +90,7 @@ class Run:
     pretraining: 'Run | None' = None
     data: str | None = None
     shares_batch: bool = True
+    tests: tuple[Test, ...] = ()
 
     @property
     def folder(self) -> Path:
@@ -194,9 +198,13 @@ class Run:
         """The path of the last epoch's checkpoint."""
         return self.folder / f'epoch_{self.cfg.train_cfg.max_epochs}.pth'
 
-    @property
-    def metrics_path(self) -> Path:
-        return self.folder / 'metrics.json'
+    def test_folder(self, test: Test = PLAIN) -> Path:
+        """The folder of a test's log and config."""
+        return self.folder / (f'test_{test.id}' if test.id else 'test')
+
+    def metrics_path(self, test: Test = PLAIN) -> Path:
+        """The file that a test's metrics are written to."""
+        return self.test_folder(test) / 'metrics.json' if test.id else self.folder / 'metrics.json'
 
     @property
     def is_tested(self) -> bool:
@@ -209,7 +217,13 @@ class Run:
 
     @property
     def is_done(self) -> bool:
-        return self.is_trained and (not self.is_tested or self.metrics() is not None)
+        return self.is_trained and not self.missing_tests()
+
+    def missing_tests(self) -> list[Test]:
+        """The tests that have no result yet, that of the config first; none of a pre-training."""
+        if not self.is_tested:
+            return []
+        return [test for test in (PLAIN, *self.tests) if self._result(test) is None]
 
     def is_saved(self) -> bool:
         """Whether there is a checkpoint to resume from."""
@@ -225,11 +239,28 @@ class Run:
         return int(number[1]) - bool(number[2])
 
     def metrics(self) -> dict[str, float] | None:
-        """The result of the test; None without one."""
+        """The result of the test by the config, None without one, and of the further tests.
+
+        A further test's metrics have its id before their names: ``'128px/accuracy/top1'``.
+        """
+        found = self._result(PLAIN)
+        if found is None:
+            return None
+        for test in self.tests:
+            result = self._result(test) or {}
+            found |= {f'{test.id}/{name}': value for name, value in result.items()}
+        return found
+
+    def _result(self, test: Test) -> dict[str, float] | None:
         try:
-            return json.loads(self.metrics_path.read_text())
+            if test.options and self._options_path(test).read_text() != '\n'.join(test.options):
+                return None  # of a test with other options
+            return json.loads(self.metrics_path(test).read_text())
         except (OSError, ValueError):
             return None  # not there, or cut off
+
+    def _options_path(self, test: Test) -> Path:
+        return self.test_folder(test) / 'options.txt'
 
     def state(self) -> State:
         """Read from the folder how far the run has come."""
@@ -279,6 +310,12 @@ class Run:
         if self.config_text is not None:
             write_atomically(self.config_text.encode(), self.config_path)
         return lock
+
+    def begin_test(self, test: Test) -> None:
+        """Remove an earlier result of a test, and record its options."""
+        self.metrics_path(test).unlink(missing_ok=True)
+        if test.options:
+            write_atomically('\n'.join(test.options).encode(), self._options_path(test))
 
     # -------------------------------------------------------------- afterwards
 

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from poslabel_mm.errors import UserError
-from poslabel_mm.experiments.manifest import Figure, Paper, Row, Table
+from poslabel_mm.experiments.manifest import Figure, Paper, Row, Table, Test
 from poslabel_mm.experiments.run import Run
 from poslabel_mm.experiments.scale import Scale
 from poslabel_mm.experiments.settings import MACHINE
@@ -28,6 +28,7 @@ class Selection:
         title (str): Heading of the results.
         folder (str, optional): Name of the folder of these options. Made from them by default.
         data (str, optional): The folder of images that all runs use in place of their own data.
+        tests (tuple[Test, ...]): Further tests of every run.
     """
 
     rows: tuple[tuple[Table, Row], ...]
@@ -38,6 +39,7 @@ class Selection:
     title: str = ''
     folder: str | None = None
     data: str | None = None
+    tests: tuple[Test, ...] = ()
 
     @property
     def parent(self) -> Path:
@@ -91,7 +93,15 @@ class Selection:
 
     def _run(self, config: str, seed: int, sweep: str = '', pretraining: Run | None = None) -> Run:
         return Run(
-            config, seed, self.options, self.parent, self.scale, sweep, pretraining, self.data
+            config,
+            seed,
+            self.options,
+            self.parent,
+            self.scale,
+            sweep,
+            pretraining,
+            self.data,
+            tests=self.tests,
         )
 
     def _swept(self, config: str, seed: int, option: str, value: float) -> Run:

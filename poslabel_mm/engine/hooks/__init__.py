@@ -9,6 +9,7 @@ from .position_metrics_hook import PositionMetricsHook
 from .position_probe_hook import PositionProbeHook
 from .rankme_hook import RankMeHook
 from .resume_options_hook import ResumeOptionsHook
+from .shuffle_patches_hook import ShufflePatchesHook
 from .stop_signal_hook import StopSignalHook
 
 __all__ = [
@@ -23,5 +24,6 @@ __all__ = [
     'PositionProbeHook',
     'RankMeHook',
     'ResumeOptionsHook',
+    'ShufflePatchesHook',
     'StopSignalHook',
 ]

@@ -1,0 +1,5 @@
+# vit-micro_axial_imagenette.py without positional encoding.
+#   python tools/train.py configs/vit-micro_nope_axial_imagenette.py
+_base_ = './vit-micro_axial_imagenette.py'
+
+model = dict(backbone=dict(type='poslabel_mm.PositionalVisionTransformer', pos_encoding='none'))

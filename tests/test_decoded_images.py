@@ -1,0 +1,94 @@
+import os
+
+import cv2
+import numpy as np
+import pytest
+from mmcv.transforms import LoadImageFromFile
+from mmengine.registry import DATASETS
+from tiny_run import make_images
+
+from poslabel_mm.datasets import decoded_images
+from poslabel_mm.errors import UserError
+from poslabel_mm.stack.image_errors import name_unreadable_images
+
+
+@pytest.fixture
+def dataset(tmp_path, monkeypatch):
+    make_images(tmp_path / 'data' / 'train')
+    reads = []
+    read = decoded_images._read
+    monkeypatch.setattr(
+        decoded_images, '_read', lambda path, *rest: (reads.append(path), read(path, *rest))[1]
+    )
+
+    def build(**options):
+        reads.clear()
+        options = dict(short_side=8, cache=str(tmp_path / 'cache')) | options
+        dataset = DATASETS.build(
+            dict(
+                type='poslabel_mm.DecodedImages',
+                data_root=str(tmp_path / 'data'),
+                data_prefix='train',
+                pipeline=[],
+                **options,
+            )
+        )
+        return dataset, len(reads)
+
+    return build
+
+
+def test_images_are_those_that_mmcv_reads(dataset, tmp_path):
+    path = tmp_path / 'data' / 'train' / 'a' / 'wide.png'
+    noise = np.random.default_rng(0).integers(0, 256, (16, 24, 3), dtype=np.uint8)
+    cv2.imwrite(str(path), noise)
+    kept, read = dataset(short_side=16)
+    assert read == len(kept)
+    images = {info['img_path']: info for info in (kept[i] for i in range(len(kept)))}
+    assert np.array_equal(images[str(path)]['img'], noise)
+    for name, info in images.items():
+        assert np.array_equal(info['img'], cv2.imread(name))
+        assert info['gt_label'] == sorted(kept.CLASSES).index(
+            os.path.basename(os.path.dirname(name))
+        )
+    reduced, _ = dataset(short_side=8)
+    (info,) = (reduced[i] for i in range(len(reduced)) if reduced[i]['img_path'] == str(path))
+    assert info['img'].shape == (8, 12, 3) and info['img_shape'] == (8, 12)
+    blocks = noise.reshape(8, 2, 12, 2, 3).mean(axis=(1, 3))
+    assert np.abs(info['img'] - blocks).max() <= 0.5 + 1e-6  # the mean of four pixels, rounded
+
+
+def test_they_are_decoded_once_and_again_when_one_has_changed(dataset, tmp_path):
+    first, read = dataset()
+    assert read == len(first)
+    again, read = dataset()
+    assert read == 0
+    again[0]['img'][:] = 0  # a copy
+    assert np.array_equal(dataset()[0][0]['img'], first[0]['img'])
+    path = first.get_data_info(3)['img_path']
+    cv2.imwrite(path, np.full((16, 16, 3), 7, np.uint8))
+    os.utime(path, ns=(1, 1))
+    changed, read = dataset()
+    assert read == len(first)
+    assert (changed[3]['img'] == 7).all()
+    assert dataset(short_side=4)[1] == len(first)
+
+
+def test_what_a_killed_process_left_is_not_used(dataset, tmp_path):
+    dataset()
+    (shapes,) = (tmp_path / 'cache').glob('*_shapes.npy')
+    shapes.unlink()
+    again, read = dataset()
+    assert read == len(again)
+
+
+def test_bad_options_and_images(dataset, tmp_path, monkeypatch):
+    with pytest.raises(UserError, match='short_side'):
+        dataset(short_side=0)
+    (tmp_path / 'data' / 'train' / 'a' / 'broken.png').write_bytes(b'no image')
+    # As the tools do: the test takes it back.
+    monkeypatch.setattr(LoadImageFromFile, 'transform', LoadImageFromFile.transform)
+    name_unreadable_images()
+    with pytest.raises(UserError, match=r'broken\.png'):
+        dataset()
+    assert not list((tmp_path / 'cache').glob('*.npy'))
