@@ -1,4 +1,5 @@
-# The ViT, seed and schedule of vit-micro_imagenette.py with the offsets between its patches regressed.
+# The ViT, seed and schedule of vit-micro_imagenette.py with the offsets between its patches
+# regressed.
 #   python tools/train.py configs/vit-micro_offset_imagenette.py
 _base_ = './vit-micro_imagenette.py'
 

@@ -1,4 +1,5 @@
-# The ViT, seed and schedule of vit-micro_imagenette.py with relative positional labels of all pairs: 15x15 = 225.
+# The ViT, seed and schedule of vit-micro_imagenette.py with relative positional labels of all
+# pairs: 15x15 = 225.
 #   python tools/train.py configs/vit-micro_rpl_imagenette.py
 _base_ = './vit-micro_imagenette.py'
 
