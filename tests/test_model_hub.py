@@ -26,6 +26,7 @@ DATA = {
     'caltech256': 'Caltech-256',
     'digits': 'scikit-learn digits',
     'fashion-mnist': 'Fashion-MNIST',
+    'imagenette': 'Imagenette',
     'folder': 'images of your own',
 }
 PRETRAINING = ('mae-', 'mocov3-')

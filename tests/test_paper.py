@@ -29,7 +29,7 @@ from poslabel_mm.experiments.results import paper_gain
 
 CONFIGS = Path(__file__).resolve().parents[1] / 'configs'
 PAPER = load_paper()
-FASHION_MNIST = load_paper('fashion-mnist')
+FASHION_MNIST, IMAGENETTE = load_paper('fashion-mnist'), load_paper('imagenette')
 ROWS = [(table, row) for table in PAPER.tables for row in table.rows]
 LABEL_HEADS = {
     'APL': 'poslabel_mm.PositionalLabelHead',
@@ -37,7 +37,9 @@ LABEL_HEADS = {
 }
 
 every_config = pytest.mark.parametrize('name', PAPER.configs())
-of_every_manifest = pytest.mark.parametrize('name', PAPER.configs() + FASHION_MNIST.configs())
+of_every_manifest = pytest.mark.parametrize(
+    'name', [name for study in (PAPER, FASHION_MNIST, IMAGENETTE) for name in study.configs()]
+)
 every_row = pytest.mark.parametrize(
     'table, row', ROWS, ids=[f'{table.id}-{row.id}' for table, row in ROWS]
 )
@@ -57,9 +59,10 @@ def _runs():
         runs[row.config] = PAPER.recipes[row.recipe], table.data
         if row.pretrain:
             runs[row.pretrain] = PAPER.recipes['mae'], table.data
-    for table in FASHION_MNIST.tables:
-        for row in table.rows:
-            runs[row.config] = FASHION_MNIST.recipes[row.recipe], table.data
+    for study in FASHION_MNIST, IMAGENETTE:
+        for table in study.tables:
+            for row in table.rows:
+                runs[row.config] = study.recipes[row.recipe], table.data
     return runs
 
 
@@ -108,7 +111,7 @@ def test_a_config_has_one_value_whatever_the_table():
 
 def test_every_leaf_is_in_the_manifest_or_said_not_to_be():
     others = {path.name for path in CONFIGS.glob('*.py')} - set(PAPER.configs())
-    others -= set(FASHION_MNIST.configs())
+    others -= {*FASHION_MNIST.configs(), *IMAGENETTE.configs()}
     assert {name for name in others if 'digits' not in name} == {
         # Sec. 4.1's size for ViT-B, and the stock Swin: no row is made of them.
         'vit-b_384px_in1k.py',
@@ -166,7 +169,7 @@ def manifest(tmp_path):
 
 
 def test_manifests_are_those_of_the_configs():
-    assert list_manifests() == ['digits', 'fashion-mnist', 'paper']
+    assert list_manifests() == ['digits', 'fashion-mnist', 'imagenette', 'paper']
 
 
 def test_a_manifest_of_ones_own(manifest):
@@ -483,6 +486,48 @@ def test_rows_of_fashion_mnist(row):
         assert cfg.model.pos_head.type == LABEL_HEADS[label]
         assert model.pos_head.loss_weight == recipe['label_weight']
         assert tuple(model.pos_head.grid_shape) == (7, 7)
+
+
+HEADS = {
+    'apl': 'PositionalLabelHead',
+    'rpl': 'RelativePositionalLabelHead',
+    'axial': 'AxialRelativeLabelHead',
+    'coord': 'PositionRegressionHead',
+    'offset': 'OffsetRegressionHead',
+}
+ENCODINGS = {'pe': 'learned', 'nope': 'none', 'drop': 'learned', 'rope': 'rope'}
+
+
+@pytest.mark.parametrize('row', IMAGENETTE.table(1).rows, ids=lambda row: row.id)
+def test_objectives_on_imagenette(row):
+    recipe, data = _runs()[row.config]
+    cfg = load(row.config)
+    train, test = cfg.train_dataloader.dataset, cfg.test_dataloader.dataset
+    assert (train.data_prefix, test.data_prefix) == ('train', 'val')
+    assert cfg.model.head.num_classes == cfg.data_preprocessor.num_classes == data.classes
+    *transforms, last = train.pipeline
+    flips = [t for t in transforms if t.type == 'RandomFlip']
+    assert [t.direction for t in flips] == recipe['flips'] and flips[0].prob == 0.5
+    assert [t.type for t in transforms if t not in flips] == recipe['augmentation']
+    assert cfg.model.backbone.img_size == recipe['image_size']
+    assert cfg.model.head.loss.label_smooth_val == recipe['label_smoothing']
+
+    encoding, *rest = row.id.split('-')
+    # A gain is over the same encoding without labels, an encoding's over the learned one.
+    assert row.baseline == ((encoding if rest else 'pe') if row.id != 'pe' else None)
+    model = MODELS.build(copy.deepcopy(cfg.model))
+    assert getattr(model.backbone, 'pos_encoding', 'learned') == ENCODINGS[encoding]
+    pos_drop = cfg.model.backbone.get('pos_drop')
+    labelled = dict(labelled='dropped') if rest else {}
+    assert pos_drop == (dict(patches=0.75, **labelled) if encoding == 'drop' else None)
+    if not rest:
+        assert 'pos_head' not in cfg.model
+        return
+    head = model.pos_head
+    assert type(head).__name__ == HEADS[rest[-1]]
+    assert head.loss_weight == recipe['label_weight']
+    assert tuple(head.grid_shape) == (8, 8)
+    assert ('target' in cfg.model.pos_head) == ('soft' in rest)
 
 
 DATASETS = {
