@@ -16,7 +16,7 @@ model = dict(
 epochs = 8
 warmup_epochs = 1
 
-optim_wrapper = dict(optimizer=dict(lr=2e-3))
+optim_wrapper = dict(optimizer=dict(lr=1e-3))
 param_scheduler = [
     dict(type='LinearLR', start_factor=1e-2, end=warmup_epochs, convert_to_iter_based=True),
     dict(

@@ -10,6 +10,7 @@ import subprocess
 import sys
 import threading
 import time
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -20,7 +21,7 @@ from PIL import Image
 from poslabel_mm import UserError, config_path
 from poslabel_mm.experiments import command, figures, progress, results, selection, work
 from poslabel_mm.experiments.folder_check import check_checkpoint, check_folder
-from poslabel_mm.experiments.manifest import load_paper
+from poslabel_mm.experiments.manifest import Test, load_paper
 from poslabel_mm.experiments.run import Run, _configured
 from poslabel_mm.experiments.scale import Scale
 from poslabel_mm.experiments.selection import Selection, options_folder, select
@@ -192,11 +193,8 @@ def test_another_manifest_has_no_columns_of_the_paper(call, capsys):
 
 def test_the_page_on_fashion_mnist_shows_what_was_measured():
     table = load_paper('fashion-mnist').table(1)
-    measured = {row.id: {} for row in table.rows}
-    with open(ROOT / 'docs' / 'fashion-mnist.csv') as file:
-        for line in csv.DictReader(file):
-            assert table.row(line['row']).config == line['config']
-            measured[line['row']][int(line['seed'])] = {'accuracy/top1': float(line['top1'])}
+    values = results.read_csv(ROOT / 'docs' / 'fashion-mnist.csv')
+    measured = {row.id: values['1', row.id] for row in table.rows}
     lines = [results._cells(table, row, measured) for row in table.rows]
     page = (ROOT / 'docs' / 'fashion-mnist.md').read_text('utf-8')
     assert results._markdown_table(results.HEADER, lines) in page
@@ -948,6 +946,42 @@ def test_means_spreads_and_gains_paired_by_seed(tmp_path, monkeypatch):
     # Of a single seed there is no spread, and no gain without its baseline.
     text = results.markdown(chosen(['1/pe-apl']), [1])
     assert '| 64.00 | 84.00 | +1.20 | +2.00 | 1 |' in text
+
+
+def test_an_interval_is_students():
+    # Of 1, 2, 3: mean 2, standard error 1 / sqrt(3), and 4.302653 is t(0.975) of two degrees.
+    assert results.interval([1.0, 2.0, 3.0]) == pytest.approx((2 - 2.484138, 2 + 2.484138))
+    assert results.interval([1.0, 2.0]) is None
+
+
+def test_more_metrics_are_columns_of_the_table_and_of_the_csv(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    table = replace(PAPER.table(1), columns={'k-NN': 'features/knn/top1'})
+    test = Test('features', ('default_hooks.knn.type=poslabel_mm.KNNProbeHook',))
+    some = replace(chosen(), rows=tuple((table, row) for row in table.rows), tests=(test,))
+    for row, top1 in ('pe', 60.0), ('pe-apl', 62.0):
+        for seed in range(3):
+            run = done(replace(some.row_run(table.row(row), seed), tests=()), top1 + seed**2)
+            run = some.row_run(table.row(row), seed)
+            assert [t.id for t in run.missing_tests()] == ['features'] and not run.is_done
+            if row == 'pe':
+                run.begin_test(test)
+                run.metrics_path(test).write_text(json.dumps({'knn/top1': 40.0 + seed}))
+                assert run.is_done
+                # With other options it is another test.
+                other = replace(test, options=('default_hooks.knn.k=5',))
+                assert not replace(run, tests=(other,)).is_done
+    text = results.markdown(some, [0, 1, 2])
+    assert '| 95 % interval | better in | seeds | k-NN |' in text
+    lines = {line.split(' | ')[0]: line for line in text.splitlines()}
+    assert lines['| ViT-B + PE'].endswith('| 0, 1, 2 | 41.00 ± 1.00 |')
+    assert lines['| ViT-B + PE + APL'].endswith(
+        '| +2.00 ± 0.00 | +2.00 to +2.00 | 3 of 3 | 0, 1, 2 | |'
+    )
+    (tmp_path / 'values.csv').write_text(results.csv_of_seeds(some, [0, 1, 2]))
+    read = results.read_csv(tmp_path / 'values.csv')
+    assert read['1', 'pe'] == results.measure(some, table.row('pe'), [0, 1, 2])
+    assert read['1', 'pe'][2]['features/knn/top1'] == 42
 
 
 def test_results_are_kept_of_what_was_run_before(call):

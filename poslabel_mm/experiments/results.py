@@ -2,6 +2,7 @@
 
 import csv
 import io
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -14,6 +15,9 @@ from poslabel_mm.experiments.run import Run
 from poslabel_mm.experiments.selection import Selection
 
 METRICS = {'top1': 'accuracy/top1', 'top5': 'accuracy/top5'}
+CONFIDENCE = 0.95  # of the interval of a mean gain
+# Columns that are left out of a table in which they are empty.
+OPTIONAL = ('paper', 'top-5', 'interval', 'better')
 HEADER = (
     'row',
     'config',
@@ -22,6 +26,8 @@ HEADER = (
     'measured top-5',
     'gain, paper',
     'gain, measured',
+    '95 % interval',
+    'better in',
     'seeds',
 )
 
@@ -51,31 +57,54 @@ def markdown(
             [*_cells(table, row, measured), *(cells[row.id] for cells in columns.values())]
             for row in rows
         ]
+        headings = (*HEADER, *table.columns, *columns)
         data = table.data.title if table.data else ''
         used = selection.scale.data or (selection.data and Path(selection.data).name)
         if used:
             data = f'{used} in place of {data}' if data else used
         parts.append(f'## Table {table.id}: {table.title}' + (f' ({data})' if data else ''))
-        parts.append(_markdown_table((*HEADER, *columns), lines))
+        parts.append(_markdown_table(headings, lines))
         runs += [selection.row_run(row, seed) for row in rows for seed in measured[row.id]]
     parts.append(
         'Accuracy in percent on the test images after the last epoch: mean ± standard deviation '
-        'over the seeds. A gain is over the baseline of the row, seed by seed.'
+        'over the seeds. A gain is over the baseline of the row, seed by seed; its 95 % interval '
+        "is Student's."
     )
     parts += machine_lines(runs)
     return '\n\n'.join(parts) + '\n'
 
 
 def csv_of_seeds(selection: Selection, seeds: Sequence[int]) -> str:
-    """The values that :func:`markdown` averages, as CSV: a line for every row and seed."""
+    """The values that :func:`markdown` averages, as CSV: a line for every row and seed.
+
+    Its columns are top-1 and top-5, and every other metric of the tests by its name.
+    """
+    lines = [
+        ([table.id, row.id, row.config, seed], metrics)
+        for table, row in selection.rows
+        for seed, metrics in measure(selection, row, seeds).items()
+    ]
+    others = sorted({name for _, metrics in lines for name in metrics} - {*METRICS.values()})
     text = io.StringIO()
     writer = csv.writer(text, lineterminator='\n')
-    writer.writerow(['table', 'row', 'config', 'seed', *METRICS])
-    for table, row in selection.rows:
-        for seed, metrics in measure(selection, row, seeds).items():
-            values = [metrics.get(key, '') for key in METRICS.values()]
-            writer.writerow([table.id, row.id, row.config, seed, *values])
+    writer.writerow(['table', 'row', 'config', 'seed', *METRICS, *others])
+    for start, metrics in lines:
+        names = (*METRICS.values(), *others)
+        writer.writerow([*start, *(metrics.get(name, '') for name in names)])
     return text.getvalue()
+
+
+def read_csv(path: str | Path) -> dict[tuple[str, str], dict[int, dict[str, float]]]:
+    """Read what :func:`csv_of_seeds` wrote: for each table and row the metrics of every seed."""
+    found: dict[tuple[str, str], dict[int, dict[str, float]]] = {}
+    with open(path, encoding='utf-8', newline='') as file:
+        for line in csv.DictReader(file):
+            key, seed = (line.pop('table'), line.pop('row')), int(line.pop('seed'))
+            del line['config']
+            found.setdefault(key, {})[seed] = {
+                METRICS.get(name, name): float(value) for name, value in line.items() if value
+            }
+    return found
 
 
 def title(selection: Selection) -> str:
@@ -118,20 +147,27 @@ def mean_and_deviation(values: Sequence[float], sign: str = '') -> str:
     return f'{text} ± {stdev(values):.2f}' if len(values) > 1 else text
 
 
-def gain(row: Row, measured: dict[str, dict[int, dict[str, float]]]) -> str:
-    """Write the gain in top-1 of a row over its baseline, paired by seed."""
+def gains(row: Row, measured: dict[str, dict[int, dict[str, float]]]) -> list[float]:
+    """The gains in top-1 of a row over its baseline, seed by seed."""
     if row.baseline is None:
-        return ''
+        return []
     own, base = measured[row.id], measured[row.baseline]
     key = METRICS['top1']
-    return mean_and_deviation(
-        [
-            own[seed][key] - base[seed][key]
-            for seed in own
-            if key in own[seed] and key in base.get(seed, ())
-        ],
-        '+',
-    )
+    return [
+        own[seed][key] - base[seed][key]
+        for seed in own
+        if key in own[seed] and key in base.get(seed, ())
+    ]
+
+
+def interval(values: Sequence[float]) -> tuple[float, float] | None:
+    """The 95 % interval of a mean by Student's distribution; None of fewer than three values."""
+    if len(values) < 3:
+        return None
+    from scipy.stats import t
+
+    half = t.ppf((1 + CONFIDENCE) / 2, len(values) - 1) * stdev(values) / math.sqrt(len(values))
+    return mean(values) - half, mean(values) + half
 
 
 def paper_gain(table: Table, row: Row) -> str:
@@ -148,13 +184,15 @@ def paper_value(row: Row) -> str:
 
 
 def accuracy(by_seed: dict[int, dict[str, float]], metric: str = 'top1') -> str:
-    """Write the accuracy of a row, averaged over its seeds."""
-    key = METRICS[metric]
+    """Write the accuracy of a row, or another metric, averaged over its seeds."""
+    key = METRICS.get(metric, metric)
     return mean_and_deviation([metrics[key] for metrics in by_seed.values() if key in metrics])
 
 
 def _cells(table: Table, row: Row, measured: dict[str, dict[int, dict[str, float]]]) -> list[str]:
     by_seed = measured[row.id]
+    gained = gains(row, measured)
+    ends = interval(gained)
     config = ' → '.join(f'`{Path(name).name}`' for name in (row.pretrain, row.config) if name)
     return [
         row.name,
@@ -163,14 +201,17 @@ def _cells(table: Table, row: Row, measured: dict[str, dict[int, dict[str, float
         accuracy(by_seed),
         accuracy(by_seed, 'top5'),
         paper_gain(table, row),
-        gain(row, measured),
+        mean_and_deviation(gained, '+'),
+        ' to '.join(f'{end:+.2f}' for end in ends) if ends else '',
+        f'{sum(value > 0 for value in gained)} of {len(gained)}' if ends else '',
         ', '.join(map(str, by_seed)),
+        *(accuracy(by_seed, metric) for metric in table.columns.values()),
     ]
 
 
 def _markdown_table(header: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
-    """A Markdown table without the columns of the paper or of top-5 that are all empty."""
-    optional = {name for name in header if 'paper' in name or 'top-5' in name}
+    """A Markdown table without the optional columns that are all empty."""
+    optional = {name for name in header if any(part in name for part in OPTIONAL)}
     kept = [
         i for i, name in enumerate(header) if name not in optional or any(row[i] for row in rows)
     ]
