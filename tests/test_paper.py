@@ -258,6 +258,10 @@ FIRST_ROW = 'tables', 0, 'rows', 0
         (_change('tables', 0, id=None), 'tables: the id None is neither a number nor text'),
         (_change(data=['x']), 'data must be the path of a folder'),
         (_drop('tables'), 'the file: missing tables'),
+        (_change(tests=[dict(id='a/b', options=['x=1'])]), 'test a/b: its id, which names a'),
+        (_change(tests=[dict(id='a', options='x=1')]), 'test a: options must be a list of KEY'),
+        (_change(tests=[dict(id='a')]), 'test a: missing options'),
+        (_change('tables', 0, columns=['knn/top1']), 'table 1: columns must be a mapping'),
         (_drop('datasets'), "no dataset 'digits' is described; there are none"),
         (
             _change('figures', 0, configs=['vit-tiny_digits.py', 'a/vit-tiny_digits.py']),

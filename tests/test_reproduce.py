@@ -21,7 +21,7 @@ from PIL import Image
 from poslabel_mm import UserError, config_path
 from poslabel_mm.experiments import command, figures, progress, results, selection, work
 from poslabel_mm.experiments.folder_check import check_checkpoint, check_folder
-from poslabel_mm.experiments.manifest import Test, load_paper
+from poslabel_mm.experiments.manifest import FurtherTest, load_paper
 from poslabel_mm.experiments.run import Run, _configured
 from poslabel_mm.experiments.scale import Scale
 from poslabel_mm.experiments.selection import Selection, options_folder, select
@@ -957,7 +957,7 @@ def test_an_interval_is_students():
 def test_more_metrics_are_columns_of_the_table_and_of_the_csv(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     table = replace(PAPER.table(1), columns={'k-NN': 'features/knn/top1'})
-    test = Test('features', ('default_hooks.knn.type=poslabel_mm.KNNProbeHook',))
+    test = FurtherTest('features', ('default_hooks.knn.type=poslabel_mm.KNNProbeHook',))
     some = replace(chosen(), rows=tuple((table, row) for row in table.rows), tests=(test,))
     for row, top1 in ('pe', 60.0), ('pe-apl', 62.0):
         for seed in range(3):

@@ -22,6 +22,7 @@ class Source(NamedTuple):
 _IMAGENET = 'https://image-net.org/challenges/LSVRC/2012'
 _SPLIT_FILES = 'https://github.com/twitter-research/meta-learning-lstm, data/miniImagenet'
 _CALTECH256 = 'https://data.caltech.edu/records/nyy15-4j048'
+_IMAGENETTE = 'https://github.com/fastai/imagenette'
 _FASHION_MNIST = 'https://github.com/zalandoresearch/fashion-mnist'
 
 IMAGENET = Source(
@@ -44,6 +45,13 @@ CALTECH256 = Source(
     _CALTECH256,
     f'prepare Caltech-256 ({_CALTECH256}) with `poslabel convert caltech256 256_ObjectCategories`',
 )
+IMAGENETTE = Source(
+    'Imagenette',
+    'data/imagenette',
+    _IMAGENETTE,
+    f'unpack imagenette2-160.tgz ({_IMAGENETTE}) with '
+    '`tar xf imagenette2-160.tgz -C data && mv data/imagenette2-160 data/imagenette`',
+)
 FASHION_MNIST = Source(
     'Fashion-MNIST',
     'data/fashion_mnist',
@@ -52,4 +60,4 @@ FASHION_MNIST = Source(
     f'files of {_FASHION_MNIST} there',
 )
 
-SOURCES = (IMAGENET, MINI_IMAGENET, CALTECH256, FASHION_MNIST)
+SOURCES = (IMAGENET, MINI_IMAGENET, CALTECH256, IMAGENETTE, FASHION_MNIST)

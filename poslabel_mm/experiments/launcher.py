@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 from poslabel_mm.errors import UserError
-from poslabel_mm.experiments.manifest import Test
+from poslabel_mm.experiments.manifest import FurtherTest
 from poslabel_mm.experiments.run import PLAIN, Run
 from poslabel_mm.stack.config_prefix import ROOT
 from poslabel_mm.typed_command import python_as_typed
@@ -60,7 +60,7 @@ class Launcher(NamedTuple):
             return self._script('dist_train.sh', config, str(self.gpus), *options)
         return self._python('train.py', config, *options)
 
-    def test(self, run: Run, test: Test = PLAIN) -> Command:
+    def test(self, run: Run, test: FurtherTest = PLAIN) -> Command:
         """The command that tests the last checkpoint of a run and writes its metrics as JSON."""
         options = [
             '--out',

@@ -63,7 +63,7 @@ class Row:
 
 
 @dataclass(frozen=True)
-class Test:
+class FurtherTest:
     """A further test of every run's last checkpoint, beside that of its own config.
 
     Attributes:
@@ -137,7 +137,7 @@ class Paper:
         title (str): Heading of its results.
         tables (tuple[Table, ...]): In the paper's order.
         figures (tuple[Figure, ...]): Those that are made of runs.
-        tests (tuple[Test, ...]): Further tests of every run.
+        tests (tuple[FurtherTest, ...]): Further tests of every run.
         recipes (dict[str, dict[str, Any]]): What the paper says of training.
         data (str, optional): Absolute path of a folder of images that every config uses in place
             of its own data.
@@ -146,7 +146,7 @@ class Paper:
     title: str
     tables: tuple[Table, ...]
     figures: tuple[Figure, ...] = ()
-    tests: tuple[Test, ...] = ()
+    tests: tuple[FurtherTest, ...] = ()
     recipes: dict[str, dict[str, Any]] = dataclasses.field(default_factory=dict)
     data: str | None = None
 
@@ -312,13 +312,13 @@ def _table(
     return dataclasses.replace(table, data=datasets.get(table.data), rows=tuple(rows))
 
 
-def _test(entry: dict[str, Any]) -> Test:
+def _test(entry: dict[str, Any]) -> FurtherTest:
     where = f'test {entry["id"]}'
     if not re.fullmatch(r'[\w.-]+', entry['id']):
         raise UserError(
             f'{where}: its id, which names a folder, must be of letters, digits, . - _'
         )
-    test = _make(Test, entry, where)
+    test = _make(FurtherTest, entry, where)
     options = test.options
     if not isinstance(options, list) or not all('=' in str(option) for option in options):
         raise UserError(f'{where}: options must be a list of KEY=VALUE')

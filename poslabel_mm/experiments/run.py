@@ -16,7 +16,7 @@ from poslabel_mm.engine.folder_lock import is_locked, lock_folder
 from poslabel_mm.engine.hooks.last_saved import last_saved
 from poslabel_mm.experiments import logs
 from poslabel_mm.experiments.folder_check import check_folder
-from poslabel_mm.experiments.manifest import Test
+from poslabel_mm.experiments.manifest import FurtherTest
 from poslabel_mm.experiments.scale import Scale
 from poslabel_mm.experiments.settings import (
     accumulation_of,
@@ -31,7 +31,7 @@ from poslabel_mm.experiments.settings import (
 from poslabel_mm.experiments.tiny import tiny_config
 
 HANDED_ON = 'model.backbone.init_cfg'  # the encoder's start, in a config
-PLAIN = Test('', ())  # the test by the config itself
+PLAIN = FurtherTest('', ())  # the test by the config itself
 PREFIX = 'backbone.'  # of the encoder's weights, in a pre-training's checkpoint
 
 
@@ -78,7 +78,7 @@ class Run:
         data (str, optional): The folder of images in place of its own data, as ``--data``.
         shares_batch (bool): Whether the processes share the config's batch. Otherwise each process
             takes all of it. Defaults to True.
-        tests (tuple[Test, ...]): Further tests of its last checkpoint.
+        tests (tuple[FurtherTest, ...]): Further tests of its last checkpoint.
     """
 
     config: str
@@ -90,7 +90,7 @@ class Run:
     pretraining: 'Run | None' = None
     data: str | None = None
     shares_batch: bool = True
-    tests: tuple[Test, ...] = ()
+    tests: tuple[FurtherTest, ...] = ()
 
     @property
     def folder(self) -> Path:
@@ -198,11 +198,11 @@ class Run:
         """The path of the last epoch's checkpoint."""
         return self.folder / f'epoch_{self.cfg.train_cfg.max_epochs}.pth'
 
-    def test_folder(self, test: Test = PLAIN) -> Path:
+    def test_folder(self, test: FurtherTest = PLAIN) -> Path:
         """The folder of a test's log and config."""
         return self.folder / (f'test_{test.id}' if test.id else 'test')
 
-    def metrics_path(self, test: Test = PLAIN) -> Path:
+    def metrics_path(self, test: FurtherTest = PLAIN) -> Path:
         """The file that a test's metrics are written to."""
         return self.test_folder(test) / 'metrics.json' if test.id else self.folder / 'metrics.json'
 
@@ -219,7 +219,7 @@ class Run:
     def is_done(self) -> bool:
         return self.is_trained and not self.missing_tests()
 
-    def missing_tests(self) -> list[Test]:
+    def missing_tests(self) -> list[FurtherTest]:
         """The tests that have no result yet, that of the config first; none of a pre-training."""
         if not self.is_tested:
             return []
@@ -251,7 +251,7 @@ class Run:
             found |= {f'{test.id}/{name}': value for name, value in result.items()}
         return found
 
-    def _result(self, test: Test) -> dict[str, float] | None:
+    def _result(self, test: FurtherTest) -> dict[str, float] | None:
         try:
             if test.options and self._options_path(test).read_text() != '\n'.join(test.options):
                 return None  # of a test with other options
@@ -259,7 +259,7 @@ class Run:
         except (OSError, ValueError):
             return None  # not there, or cut off
 
-    def _options_path(self, test: Test) -> Path:
+    def _options_path(self, test: FurtherTest) -> Path:
         return self.test_folder(test) / 'options.txt'
 
     def state(self) -> State:
@@ -311,7 +311,7 @@ class Run:
             write_atomically(self.config_text.encode(), self.config_path)
         return lock
 
-    def begin_test(self, test: Test) -> None:
+    def begin_test(self, test: FurtherTest) -> None:
         """Remove an earlier result of a test, and record its options."""
         self.metrics_path(test).unlink(missing_ok=True)
         if test.options:

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from poslabel_mm.errors import UserError
-from poslabel_mm.experiments.manifest import Figure, Paper, Row, Table, Test
+from poslabel_mm.experiments.manifest import Figure, FurtherTest, Paper, Row, Table
 from poslabel_mm.experiments.run import Run
 from poslabel_mm.experiments.scale import Scale
 from poslabel_mm.experiments.settings import MACHINE
@@ -28,7 +28,7 @@ class Selection:
         title (str): Heading of the results.
         folder (str, optional): Name of the folder of these options. Made from them by default.
         data (str, optional): The folder of images that all runs use in place of their own data.
-        tests (tuple[Test, ...]): Further tests of every run.
+        tests (tuple[FurtherTest, ...]): Further tests of every run.
     """
 
     rows: tuple[tuple[Table, Row], ...]
@@ -39,7 +39,7 @@ class Selection:
     title: str = ''
     folder: str | None = None
     data: str | None = None
-    tests: tuple[Test, ...] = ()
+    tests: tuple[FurtherTest, ...] = ()
 
     @property
     def parent(self) -> Path:
