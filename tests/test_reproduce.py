@@ -980,8 +980,49 @@ def test_more_metrics_are_columns_of_the_table_and_of_the_csv(tmp_path, monkeypa
     )
     (tmp_path / 'values.csv').write_text(results.csv_of_seeds(some, [0, 1, 2]))
     read = results.read_csv(tmp_path / 'values.csv')
-    assert read['1', 'pe'] == results.measure(some, table.row('pe'), [0, 1, 2])
+    assert read['1', 'pe'] == results.measure(some, table, table.row('pe'), [0, 1, 2])
     assert read['1', 'pe'][2]['features/knn/top1'] == 42
+
+
+def test_recorded_runs_are_not_repeated(call, capsys):
+    Path('earlier.csv').write_text(
+        'table,row,config,seed,top1,top5,features/knn/top1\n'
+        '1,none,vit-tiny_digits.py,0,80.5,,\n'
+        '1,none,vit-tiny_digits.py,1,81.5,,40.5\n'
+        '1,apl,vit-tiny_apl_digits.py,0,83.25,,\n'
+    )
+    recorded = ['--manifest', 'digits', '--recorded', 'earlier.csv']
+    asked = ['--row', '1/none', '--row', '1/apl', '--seeds', 0, 1]
+    assert call(*recorded, *asked) == 0
+    (command,) = [words for words in call.children.commands if 'train' in words[1]]
+    assert 'vit-tiny_apl_digits.py' in command[2] and 'randomness.seed=1' in command
+    folder = Path('work_dirs/digits')
+    text = (folder / 'results.md').read_text()
+    assert '| 81.00 ± 0.71 |' in text and 'Some values are of earlier runs' in text
+    values = results.read_csv(folder / 'results.csv')
+    assert values['1', 'none'][1] == {'accuracy/top1': 81.5, 'features/knn/top1': 40.5}
+    assert set(values['1', 'apl']) == {0, 1}
+    capsys.readouterr()
+    assert call(*recorded, '--row', '1/none', '--list', '--seeds', 0, 1, 2) == 0
+    assert 'seed 0: recorded; seed 1: recorded; seed 2: not started' in ' '.join(
+        capsys.readouterr().out.split()
+    )
+    # What was measured is the record of the next.
+    again = ['--manifest', 'digits', '--recorded', folder / 'results.csv']
+    assert call(*again, *asked) == 0 and not call.children.commands
+    assert 'everything that was asked for is recorded' in capsys.readouterr().out
+    for text, problem in (
+        ('a,b\n1,2\n', 'earlier.csv is no results.csv'),
+        ('table,row,config,seed,top1\n1,pe,a.py,0,high\n', 'earlier.csv is no results.csv'),
+        ('table,row,config,seed,top1\n9,pe,a.py,0,5\n', 'earlier.csv has table 9, row pe'),
+    ):
+        Path('earlier.csv').write_text(text)
+        with pytest.raises(UserError, match=problem):
+            call(*recorded, *asked)
+    with pytest.raises(UserError, match='--recorded is for the configs as they are'):
+        call(*again, *asked, '--cfg-options', 'train_cfg.max_epochs=1')
+    with pytest.raises(UserError, match='cannot be read: No such file'):
+        call('--manifest', 'digits', '--recorded', 'gone.csv', *asked)
 
 
 def test_results_are_kept_of_what_was_run_before(call):

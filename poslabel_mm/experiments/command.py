@@ -95,6 +95,13 @@ def parse_args(argv: Sequence[str], prog: str) -> argparse.Namespace:
         'work_dirs/MANIFEST of another than the paper)',
     )
     how.add_argument(
+        '--recorded',
+        type=Path,
+        metavar='FILE.csv',
+        help='a results.csv of earlier runs, as docs/imagenette.csv: its runs are not repeated, '
+        'and its values are part of the results',
+    )
+    how.add_argument(
         '--data',
         metavar='DIR',
         help='the folder of train/<class>/<image> and test/ or val/ to use in place of the '
@@ -156,6 +163,11 @@ def _check_and_complete(args: argparse.Namespace) -> None:
         raise UserError('--launcher slurm and --partition P go together')
     args.manifest = shipped_name(args.manifest) or args.manifest
     _check_scale(args)
+    if args.recorded and (args.cfg_options or args.data or args.scale != 'full' or args.amp):
+        raise UserError(
+            '--recorded is for the configs as they are: leave out --cfg-options, --data, --amp '
+            'and --scale, or leave out --recorded'
+        )
     wrong = [
         text for text in args.cfg_options if not text.partition('=')[0].strip() or '=' not in text
     ]

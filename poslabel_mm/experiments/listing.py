@@ -50,23 +50,29 @@ def status_lines(selection: Selection, seeds: Sequence[int]) -> list[Line]:
     """
     found = []
     for table, row in selection.rows:
-        measured = measure(selection, row, seeds)
+        measured = measure(selection, table, row, seeds)
         config = row.config if row.pretrain is None else f'{row.pretrain} → {row.config}'
-        state = _state([selection.row_run(row, seed) for seed in seeds])
+        recorded = selection.recorded.get((table.id, row.id), ())
+        state = _state(
+            {
+                seed: 'recorded' if seed in recorded else _state_of_run(run)
+                for seed in seeds
+                for run in [selection.row_run(row, seed)]
+            }
+        )
         found.append(Line(table.id, row.id, config, paper_value(row), accuracy(measured), state))
     for figure in selection.figures:
         by_seed = [selection.figure_runs(figure, seed) for seed in seeds]
         for points in zip(*by_seed):
             config, value, _ = points[0]
             swept = '' if value is None else f'{figure.option.rpartition(".")[2]}={value:g}'
-            state = _state([run for _, _, run in points])
+            state = _state({run.seed: _state_of_run(run) for _, _, run in points})
             found.append(Line(f'Fig. {figure.id}', swept, config, '', '', state))
     return found
 
 
-def _state(runs: Sequence[Run]) -> str:
-    """The state of the runs of several seeds; it is written once where they agree."""
-    texts = {run.seed: _state_of_run(run) for run in runs}
+def _state(texts: dict[int, str]) -> str:
+    """The states of the runs of several seeds; a state is written once where they agree."""
     if len(set(texts.values())) == 1:
         return next(iter(texts.values()))
     return '; '.join(f'seed {seed}: {text}' for seed, text in texts.items())

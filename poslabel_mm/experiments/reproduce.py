@@ -5,6 +5,7 @@ import importlib.util
 import os.path as osp
 import shlex
 from dataclasses import replace
+from pathlib import Path
 
 from poslabel_mm import UserError, config_path
 from poslabel_mm.experiments import results
@@ -14,10 +15,10 @@ from poslabel_mm.experiments.figures import NO_MATPLOTLIB, check_figures, draw
 from poslabel_mm.experiments.folder_check import difference_of
 from poslabel_mm.experiments.launcher import TOOLS, Launcher
 from poslabel_mm.experiments.listing import print_list
-from poslabel_mm.experiments.manifest import load_paper
+from poslabel_mm.experiments.manifest import Paper, load_paper
 from poslabel_mm.experiments.run import Run
 from poslabel_mm.experiments.scale import Scale
-from poslabel_mm.experiments.selection import Selection, select
+from poslabel_mm.experiments.selection import Recorded, Selection, select
 from poslabel_mm.experiments.work import print_failures, run_all
 from poslabel_mm.launch.cpu_threads import bound_cores
 
@@ -34,6 +35,19 @@ def tiny_data() -> str:
     except UserError:
         return 'digits'
     return 'fashion_mnist'
+
+
+def recorded_values(paper: Paper, path: Path) -> Recorded:
+    """The values of earlier runs of a manifest's rows.
+
+    Raises:
+        UserError: If the file cannot be read, or has a row that the manifest does not have.
+    """
+    found = results.read_csv(path)
+    known = {(table.id, row.id) for table in paper.tables for row in table.rows}
+    for table, row in sorted(set(found) - known):
+        raise UserError(f'{path} has table {table}, row {row}, which the manifest does not have')
+    return found
 
 
 def print_results(selection: Selection, everything: Selection, seeds: list[int]) -> None:
@@ -108,6 +122,7 @@ def run(args: argparse.Namespace) -> int:
         paper.title,
         data=data and osp.abspath(data),
         tests=paper.tests,
+        recorded=recorded_values(paper, args.recorded) if args.recorded else {},
     )
     selection = replace(everything, rows=rows, figures=chosen)
     if args.list:
@@ -121,6 +136,11 @@ def run(args: argparse.Namespace) -> int:
     runs = selection.runs(args.seeds)
     if not runs:
         raise UserError('there is nothing to run: what was asked for has no rows and no configs')
+    runs = {run: uses for run, uses in runs.items() if not selection.is_recorded(run, uses)}
+    if not runs:
+        print_line(f'everything that was asked for is recorded in {args.recorded}')
+        print_results(selection, everything, args.seeds)
+        return 0
     if args.dry_run:
         problems = problems_of(list(runs))
         print_commands(runs, launcher, problems)

@@ -9,6 +9,7 @@ from pathlib import Path
 from statistics import mean, stdev
 
 from poslabel_mm.engine.files import write_atomically
+from poslabel_mm.errors import UserError
 from poslabel_mm.experiments.folder_check import difference_of
 from poslabel_mm.experiments.manifest import Row, Table
 from poslabel_mm.experiments.run import Run
@@ -52,7 +53,7 @@ def markdown(
         tables.setdefault(table.id, (table, []))[1].append(row)
     runs: list[Run] = []
     for table, rows in tables.values():
-        measured = {row.id: measure(selection, row, seeds) for row in table.rows}
+        measured = {row.id: measure(selection, table, row, seeds) for row in table.rows}
         lines = [
             [*_cells(table, row, measured), *(cells[row.id] for cells in columns.values())]
             for row in rows
@@ -64,12 +65,19 @@ def markdown(
             data = f'{used} in place of {data}' if data else used
         parts.append(f'## Table {table.id}: {table.title}' + (f' ({data})' if data else ''))
         parts.append(_markdown_table(headings, lines))
-        runs += [selection.row_run(row, seed) for row in rows for seed in measured[row.id]]
+        runs += [
+            selection.row_run(row, seed)
+            for row in rows
+            for seed in measured[row.id]
+            if seed not in selection.recorded.get((table.id, row.id), ())
+        ]
     parts.append(
         'Accuracy in percent on the test images after the last epoch: mean ± standard deviation '
         'over the seeds. A gain is over the baseline of the row, seed by seed; its 95 % interval '
         "is Student's."
     )
+    if selection.recorded:
+        parts.append('Some values are of earlier runs, given by --recorded.')
     parts += machine_lines(runs)
     return '\n\n'.join(parts) + '\n'
 
@@ -82,7 +90,7 @@ def csv_of_seeds(selection: Selection, seeds: Sequence[int]) -> str:
     lines = [
         ([table.id, row.id, row.config, seed], metrics)
         for table, row in selection.rows
-        for seed, metrics in measure(selection, row, seeds).items()
+        for seed, metrics in measure(selection, table, row, seeds).items()
     ]
     others = sorted({name for _, metrics in lines for name in metrics} - {*METRICS.values()})
     text = io.StringIO()
@@ -95,15 +103,27 @@ def csv_of_seeds(selection: Selection, seeds: Sequence[int]) -> str:
 
 
 def read_csv(path: str | Path) -> dict[tuple[str, str], dict[int, dict[str, float]]]:
-    """Read what :func:`csv_of_seeds` wrote: for each table and row the metrics of every seed."""
+    """Read what :func:`csv_of_seeds` wrote: for each table and row the metrics of every seed.
+
+    Raises:
+        UserError: If the file is missing or another kind of file.
+    """
     found: dict[tuple[str, str], dict[int, dict[str, float]]] = {}
-    with open(path, encoding='utf-8', newline='') as file:
-        for line in csv.DictReader(file):
-            key, seed = (line.pop('table'), line.pop('row')), int(line.pop('seed'))
-            del line['config']
-            found.setdefault(key, {})[seed] = {
-                METRICS.get(name, name): float(value) for name, value in line.items() if value
-            }
+    try:
+        with open(path, encoding='utf-8', newline='') as file:
+            for line in csv.DictReader(file):
+                key, seed = (line.pop('table'), line.pop('row')), int(line.pop('seed'))
+                del line['config']
+                found.setdefault(key, {})[seed] = {
+                    METRICS.get(name, name): float(value) for name, value in line.items() if value
+                }
+    except OSError as error:
+        raise UserError(f'{path} cannot be read: {error.strerror}') from error
+    except (KeyError, TypeError, ValueError, csv.Error) as error:
+        raise UserError(
+            f'{path} is no results.csv: it must have the columns table, row, config and seed, and '
+            'numbers in the others'
+        ) from error
     return found
 
 
@@ -123,10 +143,19 @@ def title(selection: Selection) -> str:
     return text
 
 
-def measure(selection: Selection, row: Row, seeds: Sequence[int]) -> dict[int, dict[str, float]]:
-    """Read the metrics of a row at every seed that has been tested with the row's settings."""
+def measure(
+    selection: Selection, table: Table, row: Row, seeds: Sequence[int]
+) -> dict[int, dict[str, float]]:
+    """Read the metrics of a row at every seed that has been tested with the row's settings.
+
+    Those that are recorded come before a run's own.
+    """
+    recorded = selection.recorded.get((table.id, row.id), {})
     found = {}
     for seed in seeds:
+        if seed in recorded:
+            found[seed] = recorded[seed]
+            continue
         run = selection.row_run(row, seed)
         metrics = run.state().metrics
         if metrics is not None and not difference_of(run):
@@ -245,7 +274,7 @@ def machine_lines(runs: Sequence[Run]) -> list[str]:
 
 def measured_tables(selection: Selection, seeds: Sequence[int]) -> Selection:
     """Leave out the tables of a selection that have no measured value."""
-    measured = {table.id for table, row in selection.rows if measure(selection, row, seeds)}
+    measured = {table.id for table, row in selection.rows if measure(selection, table, row, seeds)}
     rows = tuple((t, r) for t, r in selection.rows if t.id in measured)
     return replace(selection, rows=rows)
 

@@ -3,7 +3,7 @@
 import hashlib
 import re
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 
 from poslabel_mm.errors import UserError
@@ -13,6 +13,7 @@ from poslabel_mm.experiments.scale import Scale
 from poslabel_mm.experiments.settings import MACHINE
 
 LONGEST_NAME = 80
+Recorded = dict[tuple[str, str], dict[int, dict[str, float]]]
 
 
 @dataclass(frozen=True)
@@ -29,6 +30,8 @@ class Selection:
         folder (str, optional): Name of the folder of these options. Made from them by default.
         data (str, optional): The folder of images that all runs use in place of their own data.
         tests (tuple[FurtherTest, ...]): Further tests of every run.
+        recorded (Recorded): The metrics of rows that were run elsewhere, by table and row, and by
+            seed. Those runs count as done.
     """
 
     rows: tuple[tuple[Table, Row], ...]
@@ -40,6 +43,7 @@ class Selection:
     folder: str | None = None
     data: str | None = None
     tests: tuple[FurtherTest, ...] = ()
+    recorded: Recorded = field(default_factory=dict, compare=False)
 
     @property
     def parent(self) -> Path:
@@ -86,10 +90,16 @@ class Selection:
                     add(run, f'Fig. {figure.id}')
         return {run: list(dict.fromkeys(uses)) for run, uses in found.items()}
 
+    def is_recorded(self, run: Run, uses: Iterable[str]) -> bool:
+        """Whether a run is for rows alone whose values are recorded."""
+        rows = {f'{table}/{row}': seeds for (table, row), seeds in self.recorded.items()}
+        return all(run.seed in rows.get(use, ()) for use in uses)
+
     def seeds(self, asked: Sequence[int]) -> list[int]:
         """The seeds that were asked for and those of the folders that are there, sorted."""
         there = (re.fullmatch(r'seed(\d+)', p.name) for p in self.parent.glob('*/seed*'))
-        return sorted(set(asked) | {int(match[1]) for match in there if match})
+        known = {seed for seeds in self.recorded.values() for seed in seeds}
+        return sorted(set(asked) | known | {int(match[1]) for match in there if match})
 
     def _run(self, config: str, seed: int, sweep: str = '', pretraining: Run | None = None) -> Run:
         return Run(
