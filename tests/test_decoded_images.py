@@ -92,3 +92,24 @@ def test_bad_options_and_images(dataset, tmp_path, monkeypatch):
     with pytest.raises(UserError, match=r'broken\.png'):
         dataset()
     assert not list((tmp_path / 'cache').glob('*.npy'))
+
+
+def test_a_fraction_is_of_every_class_and_an_epoch_stays_as_long(dataset):
+    whole, _ = dataset()
+    of_class = {}
+    for info in (whole.get_data_info(i) for i in range(len(whole))):
+        of_class.setdefault(info['gt_label'], []).append(info)
+    most = max(map(len, of_class.values()))
+    assert len(of_class) > 1 and most > 1
+    part, read = dataset(fraction=1 / most)
+    assert len(part) == len(whole) and not read
+    taken = [part.get_data_info(i) for i in range(len(part))]
+    first = {images[0]['img_path'] for images in of_class.values()}
+    assert {info['img_path'] for info in taken} == first
+    for info in taken:
+        assert np.array_equal(info['img'], of_class[info['gt_label']][0]['img'])
+    counts = [sum(info['img_path'] == path for info in taken) for path in first]
+    assert max(counts) - min(counts) <= 1
+    for wrong in 0, 1.5, 'half':
+        with pytest.raises(UserError, match='fraction'):
+            dataset(fraction=wrong)

@@ -19,7 +19,15 @@ from mmpretrain.models import MAEViT
 from PIL import Image
 
 from poslabel_mm import UserError, config_path
-from poslabel_mm.experiments import command, figures, progress, results, selection, work
+from poslabel_mm.experiments import (
+    command,
+    figures,
+    gains,
+    progress,
+    results,
+    selection,
+    work,
+)
 from poslabel_mm.experiments.folder_check import check_checkpoint, check_folder
 from poslabel_mm.experiments.manifest import FurtherTest, load_paper
 from poslabel_mm.experiments.run import Run, _configured
@@ -191,13 +199,44 @@ def test_another_manifest_has_no_columns_of_the_paper(call, capsys):
     )
 
 
-def test_the_page_on_fashion_mnist_shows_what_was_measured():
+# The manifests whose results are in the docs: page, values, and picture of the gains.
+PAGES = {
+    'fashion-mnist': ('fashion-mnist.md', None),
+    'imagenette': ('results.md', 'imagenette.png'),
+}
+
+
+@pytest.mark.parametrize('name', PAGES)
+def test_pages_show_what_was_measured(name):
+    page, picture = PAGES[name]
+    table = load_paper(name).table(1)
+    values = results.read_csv(ROOT / 'docs' / f'{name}.csv')
+    measured = {row.id: values.get(('1', row.id), {}) for row in table.rows}
+    shown = [row for row in table.rows if measured[row.id]]
+    lines = [results._cells(table, row, measured) for row in shown]
+    text = (ROOT / 'docs' / page).read_text('utf-8')
+    assert results._markdown_table((*results.HEADER, *table.columns), lines) in text
+    if picture is not None:
+        with Image.open(ROOT / 'docs' / 'images' / picture) as image:
+            assert image.text[gains.DIGEST] == gains.digest(gains.drawn_gains(table, measured))
+
+
+def test_a_picture_of_gains_shows_those_of_two_seeds(tmp_path):
     table = load_paper('fashion-mnist').table(1)
-    values = results.read_csv(ROOT / 'docs' / 'fashion-mnist.csv')
-    measured = {row.id: values['1', row.id] for row in table.rows}
-    lines = [results._cells(table, row, measured) for row in table.rows]
-    page = (ROOT / 'docs' / 'fashion-mnist.md').read_text('utf-8')
-    assert results._markdown_table(results.HEADER, lines) in page
+    measured = {row.id: {} for row in table.rows}
+    assert gains.gains_png(table, measured) is None
+    measured |= {
+        'pe': {seed: {'accuracy/top1': 80.0 + seed} for seed in range(3)},
+        'pe-apl': {seed: {'accuracy/top1': 81.0 + 2 * seed} for seed in range(3)},
+        'pe-rpl': {1: {'accuracy/top1': 85.0}},
+    }
+    drawn = gains.drawn_gains(table, measured)
+    assert drawn == {'ViT + PE + APL': [1, 2, 3]}
+    (tmp_path / 'gains.png').write_bytes(gains.gains_png(table, measured))
+    with Image.open(tmp_path / 'gains.png') as image:
+        assert image.text[gains.DIGEST] == gains.digest(drawn)
+    measured['pe-apl'][2]['accuracy/top1'] = 85.1
+    assert gains.digest(gains.drawn_gains(table, measured)) != gains.digest(drawn)
 
 
 def test_everything_is_listed_and_nothing_made(call, capsys, tmp_path):

@@ -8,11 +8,13 @@ from dataclasses import replace
 from pathlib import Path
 
 from poslabel_mm import UserError, config_path
+from poslabel_mm.engine.files import write_atomically
 from poslabel_mm.experiments import results
 from poslabel_mm.experiments.checks import data_check, problems_of
 from poslabel_mm.experiments.console import print_line
 from poslabel_mm.experiments.figures import NO_MATPLOTLIB, check_figures, draw
 from poslabel_mm.experiments.folder_check import difference_of
+from poslabel_mm.experiments.gains import gains_png
 from poslabel_mm.experiments.launcher import TOOLS, Launcher
 from poslabel_mm.experiments.listing import print_list
 from poslabel_mm.experiments.manifest import Paper, load_paper
@@ -57,12 +59,27 @@ def print_results(selection: Selection, everything: Selection, seeds: list[int])
         print_line('\n' + results.markdown(selection, selection.seeds(seeds)))
     if results.results_path(everything).is_file():
         print_line(f'tables: {results.results_path(everything)}')
+    print_gains(everything, seeds)
     for figure in selection.figures:
         drawn = draw(everything, figure, seeds)  # whose rows name the curves
         if drawn is None:
             print_line(f'figure {figure.id}: nothing to draw yet')
         else:
             print_line(f'figure {figure.id}: {drawn[0]}, values in {drawn[1]}')
+
+
+def print_gains(selection: Selection, seeds: list[int]) -> None:
+    """Draw the gains of every table that has some at two seeds, and print where."""
+    if importlib.util.find_spec('matplotlib') is None:
+        return
+    seeds = selection.seeds(seeds)
+    for table in dict.fromkeys(table for table, _ in selection.rows):
+        measured = {row.id: results.measure(selection, table, row, seeds) for row in table.rows}
+        png = gains_png(table, measured)
+        if png is not None:
+            path = selection.parent / f'table{table.id}.png'
+            write_atomically(png, path)
+            print_line(f'gains of table {table.id}: {path}')
 
 
 def print_left_out(selection: Selection, seeds: list[int]) -> None:

@@ -127,7 +127,11 @@ class Selection:
 
 
 # Of what a sweep changes and a config leaves to the model.
-DEFAULTS = {'model.pos_head.loss_weight': 0.5, 'model.backbone.mask_ratio': 0.75}
+DEFAULTS = {
+    'model.pos_head.loss_weight': 0.5,
+    'model.backbone.mask_ratio': 0.75,
+    'train_dataloader.dataset.fraction': 1,
+}
 
 
 def options_folder(options: Sequence[str]) -> str:

@@ -1,0 +1,76 @@
+"""A picture of the gains of a table: every seed, their mean and its 95 % interval."""
+
+import hashlib
+import io
+import json
+from collections.abc import Mapping
+from statistics import mean
+
+from poslabel_mm.experiments.manifest import Table
+from poslabel_mm.experiments.results import gains, interval
+
+WIDTH, ROW_HEIGHT, MARGINS = 7.2, 0.3, 1.5  # inches
+SIZE, DPI = 9, 130
+DIGEST = 'Description'  # the field of the PNG that tells what was drawn
+
+Measured = Mapping[str, Mapping[int, Mapping[str, float]]]
+
+
+def drawn_gains(table: Table, measured: Measured) -> dict[str, list[float]]:
+    """The gains in top-1 that the picture shows, by the name of the row, seed by seed.
+
+    Args:
+        table (Table): Rows without a baseline, or without two seeds in common with it, have none.
+        measured (Mapping): The metrics of every row, by its id and by seed.
+    """
+    found = {row.name: gains(row, measured) for row in table.rows}
+    return {name: values for name, values in found.items() if len(values) > 1}
+
+
+def digest(drawn: Mapping[str, list[float]]) -> str:
+    """What a picture of these gains has in its field :data:`DIGEST`."""
+    text = json.dumps({name: [round(value, 2) for value in drawn[name]] for name in drawn})
+    return f'gains {hashlib.sha256(text.encode()).hexdigest()[:16]}'
+
+
+def gains_png(table: Table, measured: Measured) -> bytes | None:
+    """Draw the gains of a table.
+
+    Args:
+        table (Table): What is compared.
+        measured (Mapping): The metrics of every row, by its id and by seed.
+
+    Returns:
+        bytes | None: A PNG; None without a row that has gains at two seeds.
+    """
+    from matplotlib.figure import Figure
+
+    from poslabel_mm.visualization.curves import BLUE, GREY
+    from poslabel_mm.visualization.sheet import wrapped
+
+    drawn = drawn_gains(table, measured)
+    if not drawn:
+        return None
+    baselines = {row.name: table.row(row.baseline).name for row in table.rows if row.baseline}
+    figure = Figure((WIDTH, ROW_HEIGHT * len(drawn) + MARGINS), dpi=DPI, layout='constrained')
+    axes = figure.subplots()
+    for place, values in enumerate(drawn.values()):
+        axes.plot(values, [place + 0.25] * len(values), 'o', color=GREY, alpha=0.6, ms=4, mew=0)
+        ends = interval(values)
+        if ends:
+            axes.plot(ends, [place] * 2, color=BLUE, lw=2, solid_capstyle='butt')
+        axes.plot(mean(values), place, 'D', color=BLUE, ms=6)
+    axes.axvline(0, color='black', lw=0.8)
+    names = [f'{name}  over  {baselines[name]}' for name in drawn]
+    axes.set_yticks(range(len(drawn)), names, fontsize=SIZE)
+    axes.set_ylim(len(drawn) - 0.4, -0.6)
+    axes.grid(axis='x', color='#DDDDDD', lw=0.8)
+    axes.set_axisbelow(True)
+    for side in 'top', 'right', 'left':
+        axes.spines[side].set_visible(False)
+    axes.tick_params(axis='y', length=0)
+    text = 'gain in top-1 (points): mean and 95 % interval, below them the seeds'
+    axes.set_xlabel(wrapped(text, WIDTH / 2, SIZE), fontsize=SIZE)
+    image = io.BytesIO()
+    figure.savefig(image, format='png', metadata={DIGEST: digest(drawn)})
+    return image.getvalue()
