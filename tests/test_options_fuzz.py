@@ -97,6 +97,7 @@ PLAIN = ENCODING | dict(
             labelled=st.sampled_from(['all', 'dropped']),
         ),
     ),
+    pos_swap=st.none() | st.floats(0, 0.99),
 )
 # A wrong value inside of `pos_drop` is named by its own key.
 PLAIN_KEYS = [*PLAIN, 'pos_drop.patches', 'pos_drop.images', 'pos_drop.labelled']

@@ -12,6 +12,7 @@ from .heads import (
     PositionalLabelHead,
     PositionRegressionHead,
     RelativePositionalLabelHead,
+    SwappedEncodingHead,
     ViewOffsetHead,
 )
 from .necks import PatchTokenNeck
@@ -31,5 +32,6 @@ __all__ = [
     'PositionalSwinTransformer',
     'PositionalVisionTransformer',
     'RelativePositionalLabelHead',
+    'SwappedEncodingHead',
     'ViewOffsetHead',
 ] + _algorithms

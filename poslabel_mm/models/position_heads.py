@@ -10,10 +10,11 @@ from poslabel_mm import options
 from poslabel_mm.errors import UserError
 from poslabel_mm.models.backbones.encoding_grid import keep_grid
 from poslabel_mm.models.heads.base_head import BaseHead
+from poslabel_mm.models.heads.base_position_head import BasePositionHead
 from poslabel_mm.models.heads.base_view_head import BaseViewHead
 from poslabel_mm.models.pretrained import loads_checkpoint
 from poslabel_mm.models.sharded_weights import inside_forward
-from poslabel_mm.tokens import OffsetPredictions, PatchTokens, PlacePredictions
+from poslabel_mm.tokens import OffsetPredictions, PatchTokens, PlacePredictions, SwapPredictions
 from poslabel_mm.tokens.built import built_tokens, is_of_any_size
 from poslabel_mm.tokens.views import Views
 from poslabel_mm.tokens.wrappers import unwrapped
@@ -65,6 +66,8 @@ class PositionHeads:
         self.pos_head = pos_head
         self._check_kinds()
         self._check_views()
+        for key, head in self._own_heads():
+            head.check_backbone(key, self.backbone)
 
     def _check_kinds(self) -> None:
         """Refuse a second head whose loss is that of one before it."""
@@ -114,7 +117,7 @@ class PositionHeads:
                     f'the patch tokens of {name} have {channels} channels; '
                     f'set in_channels={channels}',
                 )
-            if isinstance(head, BaseViewHead):
+            if not isinstance(head, BasePositionHead):
                 continue  # of any grid
             if grid not in (None, head.grid_shape) and head.on_grid_mismatch == 'error':
                 raise options.wrong(
@@ -147,7 +150,7 @@ class PositionHeads:
 
     def predict_positions(
         self, patch_tokens: PatchTokens
-    ) -> dict[str, PlacePredictions | OffsetPredictions]:
+    ) -> dict[str, PlacePredictions | OffsetPredictions | SwapPredictions]:
         """What every position head predicts (``predict`` is the stock model's own).
 
         Args:
@@ -155,9 +158,10 @@ class PositionHeads:
                 their indices if not all are present.
 
         Returns:
-            dict[str, PlacePredictions | OffsetPredictions]: By what the head's
-            loss is called in the log, without 'loss_': 'apl' for ``loss_apl``.
-            Heads that have no ``predict`` are left out.
+            dict[str, PlacePredictions | OffsetPredictions | SwapPredictions]:
+            By what the head's loss is called in the log, without 'loss_':
+            'apl' for ``loss_apl``. Heads that have no ``predict`` are left
+            out.
 
         Raises:
             UserError: If the tokens have another width or grid than a head was

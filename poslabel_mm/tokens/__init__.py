@@ -1,14 +1,16 @@
 """Patch tokens: their labels, how they are read off a backbone, and predictions for them."""
 
 from . import labels
-from .predictions import OffsetPredictions, PlacePredictions
-from .reader import PatchTokenReader, PatchTokens, check_gradient
+from .predictions import OffsetPredictions, PlacePredictions, SwapPredictions
+from .reader import PatchTokenReader, PatchTokens, SwappedTokens, check_gradient
 
 __all__ = [
     'OffsetPredictions',
     'PatchTokenReader',
     'PatchTokens',
     'PlacePredictions',
+    'SwapPredictions',
+    'SwappedTokens',
     'check_gradient',
     'labels',
 ]

@@ -97,3 +97,19 @@ class OffsetPredictions(NamedTuple):
         # Offsets need not be antisymmetric: those from a patch and to it count alike.
         coordinates = (self.offsets.mean(dim=2) - self.offsets.mean(dim=1)) / 2
         return PlacePredictions(self.grid_shape, self.true_places, coordinates + centre)
+
+
+class SwapPredictions(NamedTuple):
+    """Which patches a head predicts to have the positional encoding of another place.
+
+    Attributes:
+        grid_shape (tuple[int, int]): The patch grid (H, W).
+        true_places (Tensor): int64 (B, n), the flattened places where the patches are.
+        swapped (Tensor): bool (B, n), which patches have such an encoding. In evaluation none.
+        probabilities (Tensor): float32 (B, n), how probable it is of each.
+    """
+
+    grid_shape: GridShape
+    true_places: Tensor
+    swapped: Tensor
+    probabilities: Tensor

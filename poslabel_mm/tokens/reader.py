@@ -33,6 +33,33 @@ class PatchTokens(NamedTuple):
     indices: Tensor | None = None
 
 
+class SwappedTokens(PatchTokens):
+    """Patch tokens of which some were given the positional encoding of another place.
+
+    Args:
+        tokens (Tensor): As of :class:`PatchTokens`.
+        grid_shape (tuple[int, int]): As of :class:`PatchTokens`.
+        indices (Tensor, optional): As of :class:`PatchTokens`.
+        swapped (Tensor): bool of shape (B, n), which they are.
+    """
+
+    def __new__(
+        cls,
+        tokens: Tensor,
+        grid_shape: GridShape,
+        indices: Tensor | None = None,
+        *,
+        swapped: Tensor,
+    ) -> 'SwappedTokens':
+        self = super().__new__(cls, tokens, grid_shape, indices)
+        self.swapped = swapped
+        return self
+
+    # What `PatchTokens` makes would lose the attribute.
+    def _replace(self, **kwargs) -> 'SwappedTokens':
+        return SwappedTokens(*PatchTokens(*self)._replace(**kwargs), swapped=self.swapped)
+
+
 def check_gradient(backbone: nn.Module, with_grad: bool) -> None:
     """Refuse tokens that a re-entrant activation checkpoint computes.
 
@@ -205,3 +232,7 @@ class PatchTokenReader:
         if places is not None:
             tokens = tokens.gather(1, places.unsqueeze(-1).expand(-1, -1, tokens.shape[-1]))
         self._patch_tokens = PatchTokens(tokens, (H, W), places)
+        # One that gives some the encoding of another place tells which.
+        swapped = getattr(self.backbone, 'swapped_patches', None)
+        if swapped is not None:
+            self._patch_tokens = SwappedTokens(*self._patch_tokens, swapped=swapped)

@@ -13,6 +13,7 @@ from torch import Tensor, nn
 from poslabel_mm.evaluation.extraction import preprocess
 from poslabel_mm.evaluation.features import whole_image_outputs
 from poslabel_mm.launch.saved_model import load_saved_model
+from poslabel_mm.models.heads import SwappedEncodingHead
 from poslabel_mm.tokens import OffsetPredictions, PatchTokenReader, PatchTokens, PlacePredictions
 from poslabel_mm.visualization.features import class_attention, why_no_attention
 
@@ -67,7 +68,10 @@ class SavedModel:
             )
         pos_head = self.model.pos_head
         several = pos_head if isinstance(pos_head, nn.ModuleList) else [pos_head]
-        if not any(hasattr(head, 'predict') for head in several):
+        if not any(
+            hasattr(head, 'predict') and not isinstance(head, SwappedEncodingHead)
+            for head in several
+        ):
             return f'no position head in checkpoint {self.checkpoint} predicts places'
         return None
 
@@ -113,7 +117,7 @@ class SavedModel:
 
         Returns:
             dict[str, PlacePredictions]: By the head's name, on the CPU. Offsets are turned into
-            the places that fit them best. Empty without heads.
+            the places that fit them best. Heads that predict neither are left out.
         """
         if self.without_heads is not None:
             return {}
@@ -121,6 +125,8 @@ class SavedModel:
         for name, predicted in self.model.predict_positions(self.tokens(images)).items():
             if isinstance(predicted, OffsetPredictions):
                 predicted = predicted.to_places()
+            if not isinstance(predicted, PlacePredictions):
+                continue
             found[name] = PlacePredictions(
                 *(value.cpu() if isinstance(value, Tensor) else value for value in predicted)
             )

@@ -20,6 +20,10 @@ class PositionalMoCoV3ViT(PlainEncodingChoice, MoCoV3ViT):
         pos_drop (dict, optional): In training, leave the encoding of drawn
             patches out: the arguments of :class:`~.encoding_drop.EncodingDrop`.
             Defaults to None. The momentum encoder trains likewise.
+        pos_swap (float, optional): In training, exchange the encodings of this
+            part of every image's patches among them, see
+            :class:`~.encoding_swap.EncodingSwap`. Defaults to None. The
+            momentum encoder has the right ones.
         **kwargs: The stock ``MoCoV3ViT``'s arguments.
 
     Raises:

@@ -21,6 +21,9 @@ class PositionalVisionTransformer(PlainEncodingChoice, VisionTransformer):
         pos_drop (dict, optional): In training, leave the encoding of drawn
             patches out: the arguments of :class:`~.encoding_drop.EncodingDrop`.
             Defaults to None.
+        pos_swap (float, optional): In training, exchange the encodings of this
+            part of every image's patches among them, see
+            :class:`~.encoding_swap.EncodingSwap`. Defaults to None.
         **kwargs: The stock ``VisionTransformer``'s arguments.
 
     Raises:

@@ -3,6 +3,7 @@ from .offset_regression_head import OffsetRegressionHead
 from .position_regression_head import PositionRegressionHead
 from .positional_label_head import PositionalLabelHead
 from .relative_positional_label_head import RelativePositionalLabelHead
+from .swapped_encoding_head import SwappedEncodingHead
 from .view_offset_head import ViewOffsetHead
 
 __all__ = [
@@ -11,5 +12,6 @@ __all__ = [
     'PositionRegressionHead',
     'PositionalLabelHead',
     'RelativePositionalLabelHead',
+    'SwappedEncodingHead',
     'ViewOffsetHead',
 ]

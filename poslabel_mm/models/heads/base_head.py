@@ -1,7 +1,7 @@
 """Base of all heads: their weight in the loss, their first weights, the width of their tokens."""
 
 from mmengine.model import BaseModule
-from torch import Tensor
+from torch import Tensor, nn
 
 from poslabel_mm import options
 from poslabel_mm.errors import UserError
@@ -53,6 +53,17 @@ class BaseHead(BaseModule):
         if not self.is_init:
             with independent_random_state(type(self).__name__):
                 super().init_weights()
+
+    def check_backbone(self, key: str, backbone: nn.Module) -> None:
+        """Refuse a backbone that cannot be trained with this head. By default none is.
+
+        Args:
+            key (str): Where the head stands in the config.
+            backbone (nn.Module): The backbone, wrapped or not.
+
+        Raises:
+            UserError: With the key and the way out.
+        """
 
     def check_width(self, tokens: Tensor) -> None:
         """Refuse tokens (B, n, C) of another width than this head was built for.
