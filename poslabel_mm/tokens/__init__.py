@@ -1,7 +1,7 @@
 """Patch tokens: their labels, how they are read off a backbone, and predictions for them."""
 
 from . import labels
-from .predictions import OffsetPredictions, PlacePredictions
+from .predictions import OffsetPredictions, PlacePredictions, ViewPredictions
 from .reader import PatchTokenReader, PatchTokens, check_gradient
 
 __all__ = [
@@ -9,6 +9,7 @@ __all__ = [
     'PatchTokenReader',
     'PatchTokens',
     'PlacePredictions',
+    'ViewPredictions',
     'check_gradient',
     'labels',
 ]

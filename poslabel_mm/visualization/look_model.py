@@ -65,9 +65,7 @@ class SavedModel:
             return (
                 f'the position heads in checkpoint {self.checkpoint} are not those of the config'
             )
-        pos_head = self.model.pos_head
-        several = pos_head if isinstance(pos_head, nn.ModuleList) else [pos_head]
-        if not any(hasattr(head, 'predict') for head in several):
+        if not self.model.heads_that_predict_positions():
             return f'no position head in checkpoint {self.checkpoint} predicts places'
         return None
 
