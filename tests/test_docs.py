@@ -53,7 +53,7 @@ from poslabel_mm.registry import MODELS
 from poslabel_mm.visualization import look as look_module
 
 ROOT = Path(__file__).resolve().parents[1]
-PAGES = [ROOT / 'README.md', *sorted((ROOT / 'docs').glob('*.md'))]
+PAGES = [ROOT / 'README.md', *sorted((ROOT / 'docs').rglob('*.md'))]
 
 
 class Snippet(NamedTuple):
