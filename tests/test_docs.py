@@ -556,6 +556,7 @@ RULES = {
     'mmpretrain_tool.py': other,
     'test_backbones.py': as_it_is,
     'timm_vit.py': as_it_is,
+    'objectives.py': as_it_is,
     'imagenet.py': converter,
     'mini_imagenet.py': converter,
     'caltech256.py': converter,

@@ -2,6 +2,7 @@
 
 import importlib
 import re
+import runpy
 from pathlib import Path
 
 import pytest
@@ -64,3 +65,12 @@ def test_what_an_api_page_documents_is_there_and_has_a_docstring():
     for name in DOCUMENTED:
         if not name.startswith('poslabel_mm.mmselfsup.'):  # needs MMSelfSup
             assert found(name).__doc__, name
+
+
+def test_the_figures_of_the_objectives_are_those_of_their_program(tmp_path):
+    images = ROOT / 'docs/images'
+    runpy.run_path(str(images / 'objectives.py'))['main'](tmp_path)
+    drawn = {path.name for path in tmp_path.iterdir()}
+    assert drawn == {path.name for path in images.glob('objective_*.png')}
+    page = (ROOT / 'docs/objectives.md').read_text('utf-8')
+    assert drawn == set(re.findall(r'\(images/(\w+\.png)\)', page))
