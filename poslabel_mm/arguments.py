@@ -11,11 +11,11 @@ class Parser(argparse.ArgumentParser):
 
     Args:
         prog (str, optional): The command's name, for help and errors. Defaults to the script's.
-        description (str): What help says of the command.
+        description (str, optional): What help says of the command.
         **options: Further arguments of :class:`argparse.ArgumentParser`.
     """
 
-    def __init__(self, prog: str | None, description: str, **options) -> None:
+    def __init__(self, prog: str | None = None, description: str | None = None, **options) -> None:
         super().__init__(
             prog=prog,
             description=description,

@@ -6,6 +6,7 @@ from pathlib import Path
 import pytest
 import torch
 
+from poslabel_mm import UserError
 from poslabel_mm.benchmark import command, forms, pairs
 from poslabel_mm.benchmark.steps import load, training_step
 from poslabel_mm.benchmark.table import markdown, steps_table
@@ -172,8 +173,7 @@ def test_the_gpu_that_is_measured_is_the_one_asked_for(monkeypatch, device, chos
     assert devices == chosen
 
 
-def test_no_gpu_is_said_in_one_line(monkeypatch, capsys):
+def test_no_gpu_is_said_in_one_line(monkeypatch):
     monkeypatch.setattr(torch.cuda, 'is_available', lambda: False)
-    with pytest.raises(SystemExit):
+    with pytest.raises(UserError, match='^--device cuda: no GPU is visible here; .* --help lists'):
         run('pairs', '--device', 'cuda')
-    assert 'no GPU is visible' in capsys.readouterr().err

@@ -60,6 +60,39 @@ def test_every_command_is_there():
         assert functions[function] == ['argv', 'prog'], subcommand
 
 
+MISSING = 'the following arguments are required'
+
+
+@pytest.mark.parametrize(
+    'command, words, line',
+    [
+        ('convert', ['imagenet'], f'{MISSING}: --check'),
+        ('doctor', ['--what'], 'unrecognized arguments: --what'),
+        ('look', ['--what', 'nothing'], "argument --what: invalid choice: 'nothing'"),
+        ('plot', [], f'{MISSING}: WORK_DIRS, --out'),
+        (
+            'probe',
+            ['a.py', 'b.pth', '--probes', 'all'],
+            "argument --probes: invalid choice: 'all'",
+        ),
+        ('reproduce', ['--seeds', 'a'], 'argument --seeds: '),
+        ('benchmark.py', [], f'{MISSING}: command'),
+        ('benchmark.py', ['step', 'a.py'], f'{MISSING}: configs'),
+        ('benchmark.py', ['step', 'a.py', 'b.py', '--rounds', '0'], '--rounds must be at least 1'),
+    ],
+)
+def test_wrong_arguments_are_one_line(monkeypatch, capsys, command, words, line):
+    if command in cli.SUBCOMMANDS:
+        status, out, err = call(capsys, command, *words)
+    else:
+        monkeypatch.setattr(sys, 'argv', [f'tools/{command}', *words])
+        status = cli.run_script('poslabel_mm.benchmark.command:main')
+        out, err = capsys.readouterr()
+    assert (status, out) == (1, '')
+    assert err.startswith(f'error: {line}') and err.endswith(' --help lists the options\n')
+    assert err.count('\n') == 1 and command in err
+
+
 def test_a_mistyped_command_is_one_line(capsys):
     status, out, err = call(capsys, 'trian')
     assert (status, out) == (1, '')

@@ -53,7 +53,7 @@ from poslabel_mm.registry import MODELS
 from poslabel_mm.visualization import look as look_module
 
 ROOT = Path(__file__).resolve().parents[1]
-PAGES = [ROOT / 'README.md', *sorted((ROOT / 'docs').glob('*.md'))]
+PAGES = [ROOT / 'README.md', *sorted((ROOT / 'docs').rglob('*.md'))]
 
 
 class Snippet(NamedTuple):
@@ -556,6 +556,7 @@ RULES = {
     'mmpretrain_tool.py': other,
     'test_backbones.py': as_it_is,
     'timm_vit.py': as_it_is,
+    'objectives.py': as_it_is,
     'imagenet.py': converter,
     'mini_imagenet.py': converter,
     'caltech256.py': converter,

@@ -4,6 +4,7 @@ import shutil
 
 import pytest
 import torch
+from mmengine.logging import MessageHub
 from models import apl_head, batch, build, classifier, tiny_vit
 from selfsup_models import ALGORITHMS, rpl_head
 from tiny_run import make_config, make_images, train
@@ -175,7 +176,8 @@ def test_draws_of_images_leave_the_number_of_labels_alone():
     assert set(dropped.sum(1).tolist()) == {1, 16}
 
 
-def test_mocov3_takes_it_too():
+def mocov3_draws(seeds):
+    """Where MoCo v3 drops encodings: of every step, by encoder, two views of (B, N)."""
     mocov3 = ALGORITHMS['MoCo v3']
     cfg = mocov3.cfg() | dict(type='poslabel_mm.PositionalLabelMoCoV3', pos_head=apl_head())
     cfg['backbone'] |= dict(
@@ -188,18 +190,36 @@ def test_mocov3_takes_it_too():
     model.backbone.register_forward_hook(
         lambda backbone, *_: labelled.append(backbone.labelled_places)
     )
-    losses = model.loss(*mocov3.batch())
-    assert losses['loss_apl'].isfinite()
-    for of_passes in seen:  # patches and tokens of two views
-        views = [
-            (tokens[:, 1:] == patches).all(dim=-1)
-            for patches, tokens in zip(of_passes[::2], of_passes[1::2], strict=True)
-        ]
-        assert [view.sum(1).tolist() for view in views] == [[8] * 4] * 2
-        assert not torch.equal(*views)
-        if of_passes is seen[0]:
-            for view, places in zip(views, labelled, strict=True):
-                assert torch.equal(torch.zeros(4, 16).bool().scatter(1, places, True), view)
+    steps = []
+    for seed in seeds:
+        for of_passes in *seen, labelled:
+            of_passes.clear()
+        torch.manual_seed(seed)
+        losses = model.loss(*mocov3.batch())
+        assert losses['loss_apl'].isfinite()
+        steps.append(
+            [  # patches and tokens of two views
+                [
+                    (tokens[:, 1:] == patches).all(dim=-1)
+                    for patches, tokens in zip(of_passes[::2], of_passes[1::2], strict=True)
+                ]
+                for of_passes in seen
+            ]
+        )
+        for view, places in zip(steps[-1][0], labelled, strict=True):
+            assert torch.equal(torch.zeros(4, 16).bool().scatter(1, places, True), view)
+    return steps
+
+
+def test_both_encoders_of_mocov3_drop_patches_of_their_own():
+    MessageHub.get_current_instance().update_info('max_iters', 10)
+    steps = mocov3_draws([3, 4, 5])
+    draws = [view for step in steps for encoder in step for view in encoder]
+    assert [view.sum(1).tolist() for view in draws] == [[8] * 4] * 12
+    assert len({view.numpy().tobytes() for view in draws}) == 12
+    # As after a resume, which starts with the seed of the step.
+    (resumed,) = mocov3_draws([5])
+    assert all(map(torch.equal, sum(resumed, []), sum(steps[2], [])))
 
 
 def test_a_repeated_forward_pass_is_refused():

@@ -347,6 +347,18 @@ def test_an_image_of_another_size_says_what_fits(planted, capsys):
     assert 'The input has a 5x4 patch grid but PositionalLabelHead was built with' in line
 
 
+@pytest.mark.parametrize('to_rgb', ['True', 'False'])
+def test_a_photograph_has_its_own_colours(planted, capsys, drawn, to_rgb):
+    # A model of grey images has no need to turn the channels, which are read as BGR.
+    config, checkpoint = planted
+    Path(config).write_text(Path(config).read_text().replace('to_rgb=True', f'to_rgb={to_rgb}'))
+    Image.new('RGB', (16, 16), 'red').save('red.png')
+    status, _, err = call(capsys, config, checkpoint, 'red.png', '--out', 'o', '--what', 'jigsaw')
+    assert (status, err) == (0, [])
+    ((row,),) = drawn['jigsaw']
+    assert (row.shuffled == [255, 0, 0]).all()
+
+
 def test_folders_and_names(data, planted):
     cfg = Config.fromfile(planted[0])
     images = find_images(cfg, [data, f'{data}/a/0.png', 'test'])

@@ -9,7 +9,6 @@ from models import apl_head, batch, build, classifier
 from selfsup_models import offset_head
 from torch import nn
 from torch.utils._python_dispatch import TorchDispatchMode
-from torch.utils.checkpoint import checkpoint
 
 from poslabel_mm.errors import UserError
 from poslabel_mm.models import OffsetRegressionHead
@@ -229,53 +228,6 @@ def test_a_chunk_is_as_large_as_is_said(pairs, pairs_per_token, monkeypatch):
         with LargestGELU() as seen:
             method(patch_tokens)
         assert H < seen.elements <= pairs * H
-
-
-@pytest.mark.parametrize('use_reentrant', [False, True])
-def test_checkpointing_repeats_the_exact_head_and_refuses_one_that_draws(use_reentrant):
-    tokens = torch.randn(2, 9, 8, requires_grad=True)
-
-    def loss(tokens):
-        return head.loss(PatchTokens(tokens, (3, 3)))['loss_offset']
-
-    head = OffsetRegressionHead(8, (3, 3))
-    (expected,) = torch.autograd.grad(loss(tokens), tokens)
-    checkpoint(loss, tokens, use_reentrant=use_reentrant).backward()
-    assert torch.equal(tokens.grad, expected)
-
-    head = OffsetRegressionHead(8, (3, 3), pairs_per_token=2)
-    with pytest.raises(UserError, match='pairs_per_token=None'):
-        checkpoint(loss, tokens, use_reentrant=use_reentrant).backward()
-
-
-@pytest.mark.slow
-@pytest.mark.parametrize('pairs_per_token', [None, 2])
-@pytest.mark.parametrize('autocast', [False, True])
-def test_compiled_head_equals_the_plain_one(pairs_per_token, autocast):
-    results = []
-    for compiled in (False, True):
-        torch.manual_seed(0)
-        head = OffsetRegressionHead(8, (3, 3), pairs_per_token=pairs_per_token)
-        tokens = torch.randn(2, 9, 8, requires_grad=True)
-        loss = torch.compile(head.loss, backend='aot_eager') if compiled else head.loss
-        with torch.autocast('cpu', torch.bfloat16, enabled=autocast):
-            out = loss(PatchTokens(tokens, (3, 3)))
-        assert out['loss_offset'].dtype == torch.float32
-        out['loss_offset'].backward()
-        results.append([*out.values(), tokens.grad, *(p.grad for p in head.parameters())])
-    for got, expected in zip(*results):
-        torch.testing.assert_close(got, expected, rtol=1e-5, atol=1e-7)
-    torch._dynamo.reset()
-
-
-def test_autocast_is_near_float32():
-    head = OffsetRegressionHead(16, 3, init_cfg=XAVIER)
-    head.init_weights()
-    patch_tokens = PatchTokens(torch.randn(2, 9, 16), (3, 3))
-    with torch.autocast('cpu', torch.bfloat16):
-        loss = head.loss(patch_tokens)['loss_offset']
-        assert head.predict(patch_tokens).offsets.dtype == torch.float32
-    torch.testing.assert_close(loss, head.loss(patch_tokens)['loss_offset'], rtol=1e-2, atol=1e-2)
 
 
 @pytest.mark.parametrize('dtype', [torch.bfloat16, torch.float16])

@@ -15,6 +15,8 @@ from PIL import Image
 from poslabel_mm import UserError, config_path
 from poslabel_mm.datasets import command
 from poslabel_mm.datasets.converters import folder
+from poslabel_mm.experiments.scale import Scale
+from poslabel_mm.experiments.settings import configured
 from poslabel_mm.launch import tools as launch
 from poslabel_mm.launch.arguments import checked_arguments
 from poslabel_mm.launch.checks.class_names import LOADERS, name_classes
@@ -298,6 +300,11 @@ def test_a_test_needs_no_training_data(split, tmp_path):
     check_data(cfg, ('test_dataloader',))
     line = fails(config_with, 'vit-s_folder.py', tmp_path)
     assert line.startswith(f'--data {tmp_path} has no train/: expected {tmp_path}/{{train,test}}/')
+
+
+def test_a_study_names_the_folder_that_its_manifest_may_have(split):
+    with pytest.raises(UserError, match=f'^the data folder {split} has no place in vit-tiny_dig'):
+        configured('vit-tiny_digits.py', Scale(), [], str(split))
 
 
 def test_every_count_follows(split):

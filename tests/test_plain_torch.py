@@ -6,6 +6,7 @@ import runpy
 from pathlib import Path
 
 import pytest
+import sklearn.datasets
 import torch
 from torch import nn
 
@@ -33,11 +34,16 @@ def read(model, images):
     return reader.take(), output
 
 
-def test_the_example_trains_model_and_head(capsys):
+def test_the_example_trains_model_and_head(capsys, monkeypatch):
+    images, classes = sklearn.datasets.load_digits(return_X_y=True)
+    monkeypatch.setattr(sklearn.datasets, 'load_digits', lambda **_: (images[:120], classes[:120]))
     torch.manual_seed(0)
     example = runpy.run_path(str(EXAMPLE), run_name='__main__')
     lines = capsys.readouterr().out.splitlines()
     assert len(lines) == 5
+    text = EXAMPLE.read_text('utf-8').rpartition('"""')[2]
+    code = [line for line in text.splitlines() if line.strip() and not line.startswith('#')]
+    assert len(code) == 20
     for epoch, line in enumerate(lines, start=1):
         figures = re.fullmatch(rf'epoch {epoch}: loss (.+), (.+) % of the places', line)
         assert all(math.isfinite(float(x)) for x in figures.groups())

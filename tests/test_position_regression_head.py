@@ -134,35 +134,6 @@ def test_another_grid_is_rescaled_to_its_own_centres():
     assert head.predict(patch_tokens).grid_shape == (4, 1)
 
 
-def test_autocast_keeps_the_loss_in_float32():
-    head = PositionRegressionHead(16, 3)
-    patch_tokens = PatchTokens(torch.randn(2, 9, 16), (3, 3))
-    with torch.autocast('cpu', dtype=torch.bfloat16):
-        out = head.loss(patch_tokens)
-        predictions = head.predict(patch_tokens)
-    assert out['loss_coord'].dtype == predictions.coordinates.dtype == torch.float32
-    torch.testing.assert_close(
-        out['loss_coord'], head.loss(patch_tokens)['loss_coord'], rtol=1e-2, atol=1e-2
-    )
-
-
-@pytest.mark.slow
-@pytest.mark.parametrize('kwargs', [dict(), dict(label_ratio=0.5)])
-def test_compiled_head_equals_the_plain_one(kwargs):
-    results = []
-    for compiled in (False, True):
-        torch.manual_seed(0)
-        head = PositionRegressionHead(8, (3, 3), **kwargs)
-        tokens = torch.randn(2, 9, 8, requires_grad=True)
-        loss = torch.compile(head.loss, backend='aot_eager') if compiled else head.loss
-        out = loss(PatchTokens(tokens, (3, 3)))
-        out['loss_coord'].backward()
-        results.append([*out.values(), tokens.grad, *(p.grad for p in head.parameters())])
-    for got, expected in zip(*results):
-        torch.testing.assert_close(got, expected, rtol=1e-5, atol=1e-7)
-    torch._dynamo.reset()
-
-
 def test_beside_the_absolute_head():
     model = build(classifier([apl_head(), coord_head()]))
     out = model.loss(*batch())

@@ -6,7 +6,6 @@ import torch
 import torch.nn.functional as F
 from models import EMBED_DIMS, GRID, apl_head, batch, build, classifier, tiny_vit
 from torch import nn
-from torch.utils.checkpoint import checkpoint
 
 from poslabel_mm.errors import UserError
 from poslabel_mm.models import RelativePositionalLabelHead
@@ -172,42 +171,6 @@ def test_the_draw_leaves_the_global_stream_alone():
     before = torch.get_rng_state()
     head.loss(patch_tokens)
     assert torch.equal(torch.get_rng_state(), before)
-
-
-@pytest.mark.parametrize('use_reentrant', [False, True])
-def test_checkpointing_repeats_the_exact_head_and_refuses_one_that_draws(use_reentrant):
-    tokens = torch.randn(2, 9, 8, requires_grad=True)
-
-    def loss(tokens):
-        return head.loss(PatchTokens(tokens, (3, 3)))['loss_rpl']
-
-    head = RelativePositionalLabelHead(8, (3, 3))
-    (expected,) = torch.autograd.grad(loss(tokens), tokens)
-    checkpoint(loss, tokens, use_reentrant=use_reentrant).backward()
-    assert torch.equal(tokens.grad, expected)
-
-    head = RelativePositionalLabelHead(8, (3, 3), pairs_per_token=2)
-    with pytest.raises(UserError, match='pairs_per_token=None'):
-        checkpoint(loss, tokens, use_reentrant=use_reentrant).backward()
-
-
-@pytest.mark.slow
-@pytest.mark.parametrize('pairs_per_token', [None, 2])
-@pytest.mark.parametrize('autocast', [False, True])
-def test_compiled_head_equals_the_plain_one(pairs_per_token, autocast):
-    results = []
-    for compiled in (False, True):
-        torch.manual_seed(0)
-        head = RelativePositionalLabelHead(8, (3, 3), pairs_per_token=pairs_per_token)
-        tokens = torch.randn(2, 9, 8, requires_grad=True)
-        loss = torch.compile(head.loss, backend='aot_eager') if compiled else head.loss
-        with torch.autocast('cpu', torch.bfloat16, enabled=autocast):
-            out = loss(PatchTokens(tokens, (3, 3)))
-        out['loss_rpl'].backward()
-        results.append([out['loss_rpl'], tokens.grad, *(p.grad for p in head.parameters())])
-    for got, expected in zip(*results):
-        torch.testing.assert_close(got, expected, rtol=1e-5, atol=1e-7)
-    torch._dynamo.reset()
 
 
 @pytest.mark.parametrize(

@@ -1,6 +1,7 @@
 """`pos_encoding='rope'`: MMPretrain's rotary embedding in the attention of a plain ViT."""
 
 import copy
+from types import SimpleNamespace
 
 import pytest
 import torch
@@ -122,18 +123,58 @@ def test_activation_checkpointing_repeats_a_pass_of_another_resolution(use_reent
     assert torch.equal(*gradients)
 
 
+LANDSCAPE, PORTRAIT = (8, 12), (12, 8)  # of as many patches
+
+
+def kept_open(model):
+    """Gradients where a pass waits for its backward pass until those of others have run."""
+
+    def loss(size):
+        return model(batch(2, *size)[0].double())[0].square().sum()
+
+    first = loss(LANDSCAPE)
+    for size in LANDSCAPE, PORTRAIT, LANDSCAPE:
+        loss(size).backward()
+    second, third = loss(PORTRAIT), loss(LANDSCAPE)
+    with torch.no_grad():
+        loss(PORTRAIT)
+    second.backward()
+    loss(PORTRAIT).backward()
+    (first + third).backward()
+    return [parameter.grad for parameter in model.parameters()]
+
+
 @pytest.mark.parametrize('use_reentrant', [False, True])
-def test_activation_checkpointing_of_two_grids_of_as_many_patches(use_reentrant):
-    sizes = (8, 12), (12, 8), (8, 12)
+@pytest.mark.parametrize('of', ['layers', 'attentions', 'frozen'])
+def test_activation_checkpointing_repeats_each_pass_with_its_own_grid(use_reentrant, of):
+    if of == 'frozen' and use_reentrant:
+        pytest.skip('a re-entrant checkpoint needs an input with a gradient')
     gradients = []
-    for model in build(vit()), checkpointed(build(vit()), use_reentrant):
-        for size in sizes:  # each with its backward pass
-            model(batch(2, *size)[0])[0].square().sum().backward()
+    for model in build(vit()).double(), build(vit()).double():
+        if of == 'frozen':
+            for parameter in (model.cls_token, *model.patch_embed.parameters()):
+                parameter.requires_grad = False
+        if gradients and of == 'attentions':
+            for layer in model.layers:
+                checkpointed(SimpleNamespace(layers=[layer.attn]), use_reentrant)
+        elif gradients:
+            checkpointed(model, use_reentrant)
+        gradients.append(kept_open(model))
+    torch.testing.assert_close(*gradients)
+
+
+def test_what_checkpoints_keep_elsewhere_tells_no_grid():
+    """Of one grid alone it need not."""
+    gradients = []
+    for model in build(vit()), checkpointed(build(vit())):
+        with torch.autograd.graph.saved_tensors_hooks(torch.clone, torch.clone):
+            model(batch(2, *LANDSCAPE)[0])[0].square().sum().backward()
         gradients.append(model.layers[0].attn.qkv.weight.grad)
     assert torch.equal(*gradients)
-    both = [model(batch(2, *size)[0])[0].square().sum() for size in sizes[:2]]
-    with pytest.raises(UserError, match='grids of 2x3 and 3x2, 6 patches each'):
-        sum(both).backward()
+    with torch.autograd.graph.saved_tensors_hooks(torch.clone, torch.clone):
+        loss = model(batch(2, *PORTRAIT)[0])[0].square().sum()
+        with pytest.raises(UserError, match='grids of 2x3 and 3x2, 6 patches each'):
+            loss.backward()
 
 
 @pytest.mark.parametrize('use_reentrant', [False, True])

@@ -42,10 +42,12 @@ def _assert_one_line(done, *told):
 
 
 def test_unknown_stack(programs):
-    _assert_one_line(_run('onedl2', path=programs), "'onedl2'", 'onedl or openmmlab')
+    _assert_one_line(_run('onedl2', path=programs), "'onedl2'", 'onedl, openmmlab or docs')
 
 
-@pytest.mark.parametrize('script', ['quickstart.sh', 'run_tests.sh', 'setup_env.sh'])
+@pytest.mark.parametrize(
+    'script', ['quickstart.sh', 'run_tests.sh', 'build_docs.sh', 'setup_env.sh']
+)
 def test_as_the_wheel_ships_it(programs, tmp_path, script):
     shutil.copytree(SCRIPT.parent, tmp_path / '.mim' / 'tools')
     done = subprocess.run(
@@ -128,3 +130,7 @@ def test_ready_environment_is_left_alone(programs, tmp_path):
     assert 'pip' not in (tmp_path / 'calls').read_text()
     # The other stack's pins are not those of the stamp.
     assert '[2/4]' in _run('openmmlab', env, path=programs).stdout
+    # No torch for the documentation.
+    docs = _run('docs', env, path=programs)
+    assert docs.stdout.splitlines() == ['[2/2] MkDocs', f'{env}/bin/python']
+    assert 'torch' not in (tmp_path / 'calls').read_text().splitlines()[-1]

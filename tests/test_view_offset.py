@@ -244,6 +244,30 @@ def test_one_view_has_nothing_to_be_compared_with():
         head.loss(Views([PatchTokens(torch.randn(2, 4, 6), (2, 2))], boxes(2, 1)))
 
 
+def test_what_it_predicts_is_where_the_views_are_put():
+    given = boxes(3, 3)
+    views = Views([PatchTokens(torch.randn(3, 4, 6), (2, 2)) for _ in range(3)], given)
+    head = ViewOffsetHead(6)
+    predicted = head.predict(views)
+    assert torch.equal(predicted.boxes, given) and not predicted.offsets.requires_grad
+    means = torch.stack([tokens.mean(1) for tokens, *_ in views.tokens], dim=1)
+    expected = head(means) * (1 - torch.eye(3)).unsqueeze(-1)
+    torch.testing.assert_close(predicted.offsets, expected.detach())
+    # The box that has the predicted offsets, and the right one for the right offsets.
+    for j in range(3):
+        placed = predicted.to_boxes()[:, :, j].clone()
+        placed[:, j] = given[:, j]
+        torch.testing.assert_close(
+            view_offsets(placed)[:, :, j], predicted.offsets[:, :, j], atol=1e-5, rtol=1e-5
+        )
+    right = predicted._replace(offsets=predicted.true_offsets()).to_boxes()
+    centre, size = given.split(2, dim=-1)
+    truth = torch.cat([centre, size.abs()], dim=-1).unsqueeze(2).expand_as(right)
+    torch.testing.assert_close(right, truth, atol=1e-4, rtol=1e-5)
+    with pytest.raises(UserError, match='^ViewOffsetHead compares the views'):
+        head.predict(Views(views.tokens[:1], given[:, :1]))
+
+
 # ------------------------------------------------------------------------------------------ hosts
 
 
@@ -306,6 +330,11 @@ def test_it_trains_the_encoder_beside_other_heads():
         alone = model.pos_head[1].loss(Views(tokens, boxes()))
     torch.testing.assert_close(alone['loss_view_offset'], losses['loss_view_offset'].detach())
     assert set(model.position_losses(images[0])) == {'loss_apl', 'apl_acc'}
+    assert set(model.predict_positions(tokens[0])) == {'apl'}
+    predicted = model.eval().predict_views(images, samples)
+    assert set(predicted) == {'view_offset'}
+    assert torch.equal(predicted['view_offset'].boxes, boxes())
+    assert predicted['view_offset'].offsets.shape == (4, 2, 2, 4)
 
 
 def test_evaluation_does_not_run_it():

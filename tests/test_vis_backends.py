@@ -7,6 +7,9 @@ import pytest
 from mmengine.runner import Runner
 from tiny_run import make_images, write_config
 
+from poslabel_mm import UserError
+from poslabel_mm.experiments.checks import problems_of
+from poslabel_mm.experiments.run import Run
 from poslabel_mm.launch import tools as launch
 from poslabel_mm.launch import vis_backends
 
@@ -74,6 +77,16 @@ def test_several_backends_with_their_options(tmp_path, data, monkeypatch, built)
     )  # fmt: skip
     assert kinds(built[0]) == ['LocalVisBackend', 'WandbVisBackend', 'MLflowVisBackend']
     assert built[0].visualizer.vis_backends[1].init_kwargs == dict(mode='offline')
+
+
+def test_a_study_takes_the_option_too(tmp_path, monkeypatch):
+    key = 'visualizer.vis_backends.1'
+    run = Run('vit-tiny_digits.py', 0, (f'{key}.type=TensorboardVisBackend',), tmp_path)
+    assert kinds(run.cfg) == ['LocalVisBackend', 'TensorboardVisBackend']
+    monkeypatch.setattr(vis_backends, 'NEEDED', {'TensorboardVisBackend': 'no_such_package'})
+    assert problems_of([run])[run].startswith('TensorboardVisBackend needs no_such_package, ')
+    with pytest.raises(UserError, match='must be a list of backends: add one with'):
+        _ = Run('vit-tiny_digits.py', 0, (f'{key}.save_dir=x',), tmp_path).cfg
 
 
 def test_a_config_decides_for_itself(tmp_path, data, monkeypatch, built):

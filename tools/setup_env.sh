@@ -1,9 +1,10 @@
 #!/usr/bin/env bash
 # Make, or bring up to date, a virtual environment with one stack at its pinned
-# versions. Running it again is cheap, and resumes after an interrupt.
+# versions, or with what builds the documentation (docs). Running it again is
+# cheap, and resumes after an interrupt.
 #
-#   bash tools/setup_env.sh [onedl|openmmlab] [DIR]   prints its python last
-#   . tools/setup_env.sh; setup_env STACK [DIR]       sets PYTHON to it
+#   bash tools/setup_env.sh [onedl|openmmlab|docs] [DIR]   prints its python last
+#   . tools/setup_env.sh; setup_env STACK [DIR]            sets PYTHON to it
 
 setup_env() {
     local stack=$1 root dir constraints stamp want python
@@ -21,8 +22,9 @@ setup_env() {
     esac
     case $dir in /*) ;; *) dir=$PWD/$dir ;; esac
     constraints=$root/requirements/constraints-$stack.txt
+    [ "$stack" != docs ] || constraints=$root/requirements/docs.txt
     if [ ! -f "$constraints" ]; then
-        echo "error: no stack '$stack': choose onedl or openmmlab" >&2
+        echo "error: no stack '$stack': choose onedl, openmmlab or docs" >&2
         return 1
     fi
     if [ -e "$dir" ] && [ ! -f "$dir/pyvenv.cfg" ] && [ -n "$(ls -A "$dir")" ]; then
@@ -41,10 +43,21 @@ setup_env() {
 
     if ! "$dir/bin/python" -m pip --version >/dev/null 2>&1; then
         python=$(find_python) || return 1
-        echo "[1/4] virtual environment in $dir, $("$python" --version)"
+        echo "[1/$([ "$stack" = docs ] && echo 2 || echo 4)] virtual environment in $dir, $("$python" --version)"
         "$python" -m venv "$dir" || return 1
     fi
     rm -f "$stamp"
+    if [ "$stack" = docs ]; then
+        pip_step "$dir" "[2/2] MkDocs" --no-compile -r "$constraints" || return 1
+    else
+        install_stack || return 1
+    fi
+    echo "$want" >"$stamp"
+    PYTHON=$dir/bin/python
+}
+
+# What setup_env installs of a stack; reads its variables.
+install_stack() {
     pip_step "$dir" "[2/4] torch and torchvision" -c "$constraints" torch torchvision || return 1
     pip_step "$dir" "[3/4] MMPretrain ($stack), tools and tests" \
         -c "$constraints" -e "$root[$stack,tools,test]" || return 1
@@ -53,9 +66,7 @@ setup_env() {
     # one does without libGL and the X libraries.
     pip_step "$dir" "[4/4] OpenCV without display libraries" \
         -c "$constraints" --force-reinstall --no-deps opencv-python-headless || return 1
-    "$dir/bin/python" -c 'import cv2, poslabel_mm' || return 1
-    echo "$want" >"$stamp"
-    PYTHON=$dir/bin/python
+    "$dir/bin/python" -c 'import cv2, poslabel_mm'
 }
 
 # Prints the first Python that will do.

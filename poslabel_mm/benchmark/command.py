@@ -13,9 +13,11 @@ import argparse
 from collections.abc import Sequence
 from pathlib import Path
 
+from poslabel_mm.arguments import Parser
+
 
 def parse_args(argv: Sequence[str] | None = None, prog: str | None = None) -> argparse.Namespace:
-    shared = argparse.ArgumentParser(add_help=False)
+    shared = Parser(add_help=False)
     shared.add_argument('--device', help='default: cuda where there is a GPU, else cpu')
     shared.add_argument(
         '--dtype',
@@ -29,9 +31,7 @@ def parse_args(argv: Sequence[str] | None = None, prog: str | None = None) -> ar
     shared.add_argument('--warmup', type=int, default=1, help='untimed rounds (default 1)')
     shared.add_argument('--out', type=Path, help='CSV to append every round to')
 
-    parser = argparse.ArgumentParser(
-        prog=prog, description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
+    parser = Parser(prog, __doc__)
     commands = parser.add_subparsers(dest='command', required=True)
     step = commands.add_parser('step', parents=[shared], help="configs' whole training steps")
     step.add_argument('baseline', help='config to compare with')
@@ -80,7 +80,7 @@ def parse_args(argv: Sequence[str] | None = None, prog: str | None = None) -> ar
     return args
 
 
-def _complete(parser: argparse.ArgumentParser, args: argparse.Namespace) -> None:
+def _complete(parser: Parser, args: argparse.Namespace) -> None:
     """Check arguments, and set the defaults, that need the stack. Help answers without it."""
     import torch
     from mmengine.config import DictAction
@@ -113,7 +113,7 @@ def main(argv: Sequence[str] | None = None, prog: str | None = None) -> None:
         prog (str, optional): What help calls it. Defaults to the script's name.
 
     Raises:
-        UserError: For a config or a form that is not there.
+        UserError: For wrong arguments, or a config or a form that is not there.
     """
     args = parse_args(argv, prog)
     import torch

@@ -10,6 +10,7 @@ from poslabel_mm.experiments.folder_check import check_checkpoint, check_folder
 from poslabel_mm.experiments.run import Run
 from poslabel_mm.launch.checks.class_names import LOADERS
 from poslabel_mm.launch.checks.options import check_num_classes
+from poslabel_mm.launch.vis_backends import check_backends
 
 
 def problems_of(runs: Iterable[Run]) -> dict[Run, str]:
@@ -22,6 +23,7 @@ def problems_of(runs: Iterable[Run]) -> dict[Run, str]:
             if not run.is_done:
                 check_checkpoint(run)
                 _check_timm(run)
+                check_backends(run.cfg)
         except UserError as error:
             problems[run] = str(error)
         if run.pretraining in problems and not run.is_trained:

@@ -8,6 +8,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import NamedTuple
 
+from poslabel_mm.arguments import Parser
 from poslabel_mm.errors import UserError
 
 DESCRIPTION = """Losses, accuracies and position metrics of runs, from their logs.
@@ -82,10 +83,12 @@ def main(argv: Sequence[str], prog: str = 'poslabel plot') -> int:
 
 
 def parse_args(argv: Sequence[str], prog: str) -> argparse.Namespace:
-    """Parse the command's arguments."""
-    parser = argparse.ArgumentParser(
-        prog=prog, description=DESCRIPTION, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
+    """Parse the command's arguments.
+
+    Raises:
+        UserError: If one is wrong.
+    """
+    parser = Parser(prog, DESCRIPTION)
     parser.add_argument('work_dirs', nargs='+', metavar='WORK_DIRS', help='work dirs of runs')
     parser.add_argument(
         '--out', type=Path, required=True, metavar='FILE', help='a PNG, PDF or SVG file'

@@ -16,6 +16,7 @@ from poslabel_mm.experiments.scale import Scale
 from poslabel_mm.experiments.tiny import tiny_config
 from poslabel_mm.launch.checks.class_names import LOADERS
 from poslabel_mm.launch.data_option import use_data
+from poslabel_mm.launch.vis_backends import keep_local_backend, make_room_for_backends
 from poslabel_mm.stack.compat import installed_versions
 from poslabel_mm.stack.config_prefix import config_path
 
@@ -82,11 +83,14 @@ def configured(name: str, scale: Scale, options: list[str], data: str | None = N
     cfg = copy.deepcopy(plain_config(name, scale))
     # The list of what is done needs no images.
     if data is not None and osp.isdir(data):
-        use_data(cfg, name, data, LOADERS)  # before the options are merged, as in the tools
+        # Before the options are merged, as in the tools; it may be a manifest's.
+        use_data(cfg, name, data, LOADERS, called='the data folder')
     parsed = argparse.Namespace(options=None)
     try:
         DictAction(['--options'], 'options')(None, parsed, options)
+        make_room_for_backends(cfg, parsed.options)
         cfg.merge_from_dict(parsed.options)
+        keep_local_backend(cfg, parsed.options)
         if 'max_epochs' not in cfg.train_cfg:
             raise UserError(
                 f'{name} has no train_cfg.max_epochs: only epoch-based runs can be tabulated'

@@ -22,7 +22,13 @@ from poslabel_mm.launch.checks.options import counted_classes, metrics_of, ranks
 OTHER_NAME = {'val': 'test', 'test': 'val'}
 
 
-def use_data(cfg: Config, name: str, folder: str | None, loaders: tuple[str, ...]) -> None:
+def use_data(
+    cfg: Config,
+    name: str,
+    folder: str | None,
+    loaders: tuple[str, ...],
+    called: str = '--data',
+) -> None:
     """Move a config's datasets to the folder of ``--data``, and count its classes.
 
     Args:
@@ -30,34 +36,35 @@ def use_data(cfg: Config, name: str, folder: str | None, loaders: tuple[str, ...
         name (str): What messages call the config.
         folder (str, optional): The folder. Without one nothing changes.
         loaders (tuple[str]): Which of the config's data loaders are used.
+        called (str): What messages call the folder. Defaults to '--data'.
 
     Raises:
         UserError: If the folder cannot be used, or the config has no place for it.
     """
     if folder is None:
         return
+    shown = f'{called} {folder}'
     # For names without a prefix, such as `type='ImageNet'`.
     init_default_scope(cfg.get('default_scope', 'mmengine'))
     found = {key: data for loader in LOADERS for key, data in datasets_of(cfg, loader)}
     rooted = {key: data for key, data in found.items() if data.get('data_root')}
     if not rooted:
-        raise UserError(f'--data {folder} has no place in {name}: its datasets have no data_root')
+        raise UserError(f'{shown} has no place in {name}: its datasets have no data_root')
     if len({osp.normpath(data['data_root']) for data in rooted.values()}) > 1:
         options = ' '.join(f'{key}.data_root=...' for key in rooted)
         raise UserError(
-            f'--data {folder} is one folder, and {name} reads several: set each, '
-            f'--cfg-options {options}'
+            f'{shown} is one folder, and {name} reads several: set each, --cfg-options {options}'
         )
     if not osp.isdir(folder):
-        raise UserError(f'--data {folder} is no folder')
+        raise UserError(f'{shown} is no folder')
     for data in rooted.values():
         data['data_root'] = folder
         _use_other_name(data, folder)
     if isinstance(cfg.get('data_root'), str):
         cfg.data_root = folder  # which the config set the others from
     for loader in loaders:
-        _check_layout(cfg, loader, folder)
-    _count_classes(cfg, folder, loaders)
+        _check_layout(cfg, loader, folder, shown)
+    _count_classes(cfg, loaders, shown)
 
 
 def _use_other_name(data: dict[str, Any], folder: str) -> None:
@@ -72,18 +79,18 @@ def _use_other_name(data: dict[str, Any], folder: str) -> None:
             data['data_prefix'] = other
 
 
-def _check_layout(cfg: Config, loader: str, folder: str) -> None:
+def _check_layout(cfg: Config, loader: str, folder: str, shown: str) -> None:
     for _, data in datasets_of(cfg, loader):
         place = ImageFiles(data)
         if place.is_custom and place.is_local and not osp.isdir(place.folder):
             raise UserError(
-                f'--data {folder} has no {osp.relpath(place.folder, folder)}/: expected '
+                f'{shown} has no {osp.relpath(place.folder, folder)}/: expected '
                 f'{osp.join(folder, "{train,test}", "<class>", "<image>")}; of class folders '
                 f'`poslabel convert folder {shlex.quote(folder)} --out data/mine` makes that'
             )
 
 
-def _count_classes(cfg: Config, folder: str, loaders: tuple[str, ...]) -> None:
+def _count_classes(cfg: Config, loaders: tuple[str, ...], shown: str) -> None:
     """Set the number of classes to the number of class folders to train on.
 
     A test takes its own folders where the training data is not there.
@@ -98,8 +105,7 @@ def _count_classes(cfg: Config, folder: str, loaders: tuple[str, ...]) -> None:
         return
     if len(names) == 1:
         raise UserError(
-            f'--data {folder} holds a single class, {names[0]}: expected two or more in '
-            f'{place.folder}'
+            f'{shown} holds a single class, {names[0]}: expected two or more in {place.folder}'
         )
     keys = [HEAD, *(key for key, _ in counted_classes(cfg, LOADERS))]
     if 'num_classes' in (cfg.get('data_preprocessor') or {}):

@@ -5,8 +5,12 @@ import json
 from collections.abc import Sequence
 from pathlib import Path
 
+from poslabel_mm.arguments import Parser
 from poslabel_mm.errors import UserError
 
+DESCRIPTION = """Measures the frozen features of a checkpoint, of any model of MMPretrain:
+k-nearest neighbours, a linear classifier, position layer by layer, effective rank. Probes that the
+config's hooks name keep their settings."""
 PROBES = {
     'knn': 'KNNProbeHook',
     'linear': 'LinearProbeHook',
@@ -16,13 +20,12 @@ PROBES = {
 
 
 def parse_args(argv: Sequence[str], prog: str) -> argparse.Namespace:
-    """Parse the command's arguments."""
-    parser = argparse.ArgumentParser(
-        prog=prog,
-        description='Measures the frozen features of a checkpoint, of any model of MMPretrain: '
-        'k-nearest neighbours, a linear classifier, position layer by layer, effective rank. '
-        "Probes that the config's hooks name keep their settings.",
-    )
+    """Parse the command's arguments.
+
+    Raises:
+        UserError: If one is wrong.
+    """
+    parser = Parser(prog, DESCRIPTION)
     parser.add_argument('config', help='path of a config, or name of a shipped one')
     parser.add_argument('checkpoint', help='a checkpoint of it')
     parser.add_argument(

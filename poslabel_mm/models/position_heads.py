@@ -14,7 +14,13 @@ from poslabel_mm.models.heads.base_position_head import BasePositionHead
 from poslabel_mm.models.heads.base_view_head import BaseViewHead
 from poslabel_mm.models.pretrained import loads_checkpoint
 from poslabel_mm.models.sharded_weights import inside_forward
-from poslabel_mm.tokens import OffsetPredictions, PatchTokens, PlacePredictions, SwapPredictions
+from poslabel_mm.tokens import (
+    OffsetPredictions,
+    PatchTokens,
+    PlacePredictions,
+    SwapPredictions,
+    ViewPredictions,
+)
 from poslabel_mm.tokens.built import built_tokens, is_of_any_size
 from poslabel_mm.tokens.views import Views
 from poslabel_mm.tokens.wrappers import unwrapped
@@ -148,6 +154,14 @@ class PositionHeads:
         super().init_weights()
         self.pos_head = pos_head
 
+    def heads_that_predict_positions(self) -> list[nn.Module]:
+        """The position heads with a ``predict`` of the patch tokens of one view."""
+        return [
+            head
+            for head in _as_list(self.pos_head)
+            if hasattr(head, 'predict') and not _reads_views(head)
+        ]
+
     def predict_positions(
         self, patch_tokens: PatchTokens
     ) -> dict[str, PlacePredictions | OffsetPredictions | SwapPredictions]:
@@ -161,7 +175,7 @@ class PositionHeads:
             dict[str, PlacePredictions | OffsetPredictions | SwapPredictions]:
             By what the head's loss is called in the log, without 'loss_':
             'apl' for ``loss_apl``. Heads that have no ``predict`` are left
-            out.
+            out, and so are those that compare views.
 
         Raises:
             UserError: If the tokens have another width or grid than a head was
@@ -171,8 +185,16 @@ class PositionHeads:
             head.loss_name.removeprefix('loss_'): inside_forward(
                 head, partial(head.predict, patch_tokens)
             )
+            for head in self.heads_that_predict_positions()
+        }
+
+    def _view_predictions(self, views: Views) -> dict[str, ViewPredictions]:
+        return {
+            head.loss_name.removeprefix('loss_'): inside_forward(
+                head, partial(head.predict, views)
+            )
             for head in _as_list(self.pos_head)
-            if hasattr(head, 'predict')
+            if _reads_views(head) and hasattr(head, 'predict')
         }
 
     def _position_losses(self, patch_tokens: PatchTokens) -> dict[str, Tensor]:

@@ -43,7 +43,7 @@ one module more                       changed when it is
 MMEngine's ``Config._get_cfg_path``   it knows ``package::``      MMEngine takes any package's
 (:mod:`.config_prefix`)               names of OpenMMLab's        name, without a ``/``
                                       packages alone
-**When a part of MMPretrain or MMSelfSup is imported**
+**When a part of MMCV, MMPretrain or MMSelfSup is imported**
 ``TIMMBackbone.__init__`` of          some versions of timm load  the oldest timm in use loads
 MMPretrain (:mod:`.timm_guard`) and   with code                   weights alone
 of mmcls
@@ -53,6 +53,11 @@ of mmcls
 (:mod:`.quiet_imports`)
 ``ModelHub``, its reading of the      it reads MMPretrain's       MMPretrain reads the indexes of
 index (:mod:`.model_hub`)             index alone                 installed plugins
+``adjust_hue`` of MMCV                since numpy 2 a negative    the openmmlab stack is dropped
+(:mod:`.numpy_2`)                     number is no ``uint8``
+``np`` in MMPretrain's                numpy 2.4 has no ``in1d``   the openmmlab stack is dropped
+``evaluation.metrics.retrieval``
+(:mod:`.numpy_2`)
 **While a tool of ours runs** (:mod:`poslabel_mm.launch`)
 MMEngine's ``Config.fromfile``        inherited dicts carry a     MMEngine does not stamp what is
 (:mod:`.config_prefix`)               ``_scope_`` that breaks     in the default scope
@@ -90,7 +95,7 @@ by importing :mod:`poslabel_mm.mmselfsup`.
 """
 
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager
 
 from . import compat, config_prefix, model_hub, torchvision_schemas
 from .quiet_imports import ignore_missing_operator, without_onedl_line
@@ -108,6 +113,8 @@ def install() -> None:
     when_imported('mmengine', _mending_mmengine, before=compat.check_installed)
     when_imported('mmpretrain.datasets', without_onedl_line)
     when_imported('mmpretrain.apis.model', _extending_the_hub)
+    when_imported('mmcv.image.photometric', _wrapping_hue)
+    when_imported('mmpretrain.evaluation.metrics.retrieval', _with_in1d)
 
 
 @contextmanager
@@ -121,3 +128,15 @@ def _mending_mmengine() -> Iterator[None]:
 def _extending_the_hub() -> Iterator[None]:
     yield
     model_hub.install()
+
+
+def _wrapping_hue() -> AbstractContextManager:
+    from .numpy_2 import wrapping_hue  # it imports numpy
+
+    return wrapping_hue()
+
+
+def _with_in1d() -> AbstractContextManager:
+    from .numpy_2 import retrieval_with_in1d
+
+    return retrieval_with_in1d()

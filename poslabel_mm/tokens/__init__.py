@@ -1,7 +1,7 @@
 """Patch tokens: their labels, how they are read off a backbone, and predictions for them."""
 
 from . import labels
-from .predictions import OffsetPredictions, PlacePredictions, SwapPredictions
+from .predictions import OffsetPredictions, PlacePredictions, SwapPredictions, ViewPredictions
 from .reader import PatchTokenReader, PatchTokens, SwappedTokens, check_gradient
 
 __all__ = [
@@ -11,6 +11,7 @@ __all__ = [
     'PlacePredictions',
     'SwapPredictions',
     'SwappedTokens',
+    'ViewPredictions',
     'check_gradient',
     'labels',
 ]

@@ -1,7 +1,7 @@
 """Predicted positions, in the one form that metrics and pictures read.
 
-Shape letters: B images, n tokens of an image, (H, W) patch grid, N = H·W places in row-major
-order. Rows and columns are in patches, counted from 0 at the top left patch's centre.
+Shape letters: B images, V views and n tokens of an image, (H, W) patch grid, N = H·W places in
+row-major order. Rows and columns are in patches, counted from 0 at the top left patch's centre.
 """
 
 from typing import NamedTuple
@@ -10,6 +10,7 @@ import torch
 from torch import Tensor
 
 from poslabel_mm.tokens.labels import GridShape, rows_and_columns
+from poslabel_mm.tokens.views import view_offsets
 
 
 class PlacePredictions(NamedTuple):
@@ -113,3 +114,37 @@ class SwapPredictions(NamedTuple):
     true_places: Tensor
     swapped: Tensor
     probabilities: Tensor
+
+
+class ViewPredictions(NamedTuple):
+    """How a head predicts that each ordered pair of views of an image lies.
+
+    Attributes:
+        boxes (Tensor): float32 (B, V, 4), where the views are: row and column of the centre,
+            height and width, in pixels of the image (:mod:`poslabel_mm.tokens.views`).
+        offsets (Tensor): float32 (B, V, V, 4). Entry [b, i, j] is the predicted position and size
+            of view i as seen from view j, as :func:`poslabel_mm.tokens.views.view_offsets` has
+            them; zero for a view and itself.
+    """
+
+    boxes: Tensor
+    offsets: Tensor
+
+    def true_offsets(self) -> Tensor:
+        """The offsets of the boxes.
+
+        Returns:
+            Tensor: float32 (B, V, V, 4), entry [b, i, j] is view i as seen from view j.
+        """
+        return view_offsets(self.boxes)
+
+    def to_boxes(self) -> Tensor:
+        """Where the offsets put each view in the image.
+
+        Returns:
+            Tensor: float32 (B, V, V, 4), entry [b, i, j] is the box of view i, put there from the
+            box of view j. Heights and widths are positive: that i is mirrored is not predicted.
+        """
+        centre, size = self.boxes.unsqueeze(1).split(2, dim=-1)
+        shift, log_ratio = self.offsets.split(2, dim=-1)
+        return torch.cat([centre + shift * size, size.abs() * log_ratio.exp()], dim=-1)

@@ -3,8 +3,8 @@
 import argparse
 from collections.abc import Sequence
 from pathlib import Path
-from typing import NoReturn
 
+from poslabel_mm.arguments import Parser
 from poslabel_mm.errors import UserError
 
 DESCRIPTION = """Pictures of what a saved model knows of the positions of patches.
@@ -29,13 +29,6 @@ ENCODINGS = ('kept', 'removed', 'shuffled')
 SPLITS = ('train', 'val', 'test')
 
 
-class Parser(argparse.ArgumentParser):
-    """An argument parser whose errors are :class:`UserError`."""
-
-    def error(self, message: str) -> NoReturn:
-        raise UserError(f'{message}; {self.prog} --help lists the options')
-
-
 def positive(text: str) -> int:
     """The ``type`` of an argument that is a whole number above 0."""
     if not text.isdecimal() or int(text) < 1:
@@ -56,12 +49,7 @@ def parse_args(argv: Sequence[str], prog: str) -> argparse.Namespace:
     Raises:
         UserError: If one is wrong.
     """
-    parser = Parser(
-        prog=prog,
-        description=DESCRIPTION,
-        epilog=EPILOG,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
-    )
+    parser = Parser(prog, DESCRIPTION, epilog=EPILOG)
     parser.add_argument('config', help='path of a config, or name of a shipped one')
     parser.add_argument('checkpoint', help='a checkpoint of it')
     parser.add_argument(

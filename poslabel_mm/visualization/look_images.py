@@ -27,10 +27,12 @@ class LookedImage(NamedTuple):
         name (str): For pictures and their files.
         load (callable): Gives the image as the model's input before normalisation, uint8
             (3, height, width).
+        is_bgr (bool): Whether it is known that the channels are BGR.
     """
 
     name: str
     load: Callable[[], Tensor]
+    is_bgr: bool = False
 
 
 def find_images(cfg: Config, sources: Sequence[str]) -> list[LookedImage]:
@@ -82,7 +84,10 @@ def _of_path(cfg: Config, path: str) -> list[LookedImage]:
     def loader(file: str) -> Callable[[], Tensor]:
         return lambda: _one_image(prepare(dict(img_path=file)), file)
 
-    return [LookedImage(osp.splitext(osp.basename(file))[0], loader(file)) for file in files]
+    is_bgr = pipeline[0].get('channel_order', 'bgr') == 'bgr'
+    return [
+        LookedImage(osp.splitext(osp.basename(file))[0], loader(file), is_bgr) for file in files
+    ]
 
 
 def _files_in(folder: str) -> list[str]:

@@ -66,12 +66,8 @@ class SavedModel:
             return (
                 f'the position heads in checkpoint {self.checkpoint} are not those of the config'
             )
-        pos_head = self.model.pos_head
-        several = pos_head if isinstance(pos_head, nn.ModuleList) else [pos_head]
-        if not any(
-            hasattr(head, 'predict') and not isinstance(head, SwappedEncodingHead)
-            for head in several
-        ):
+        predicting = self.model.heads_that_predict_positions()
+        if all(isinstance(head, SwappedEncodingHead) for head in predicting):
             return f'no position head in checkpoint {self.checkpoint} predicts places'
         return None
 

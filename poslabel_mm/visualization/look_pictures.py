@@ -101,6 +101,8 @@ class Album:
     ) -> None:
         self.args, self.models, self.images = args, models, images
         self.pictured = spread(images, args.pictures)
+        # A model of grey images need not turn them.
+        self.is_bgr = models[0].is_rgb_flipped or any(image.is_bgr for image in images)
         self.visualizer = _visualizer(cfg, args.out)
         self.grid_shape = _common_grid(models, self.pictured[0].load()[None])
 
@@ -258,7 +260,7 @@ class Album:
     def _rgb(self, inputs: Tensor) -> np.ndarray:
         """An input (1, channels, height, width) as it is shown."""
         image = inputs[0].float().clamp(0, 255).byte()
-        if self.models[0].is_rgb_flipped and len(image) == 3:
+        if self.is_bgr and len(image) == 3:
             image = image.flip(0)
         return image.expand(3, -1, -1).permute(1, 2, 0).contiguous().numpy()
 

@@ -1,3 +1,5 @@
+import copy
+
 import torch
 from torch import Tensor
 
@@ -16,7 +18,9 @@ class EncodingDrop:
     stays the stock one. With a learned encoding the two differ by a common shift of all encodings
     and the patch embedding's bias alone.
 
-    It draws from a random stream of its own, see :class:`RandomStream`.
+    It draws from a random stream of its own, see :class:`RandomStream`. A deep copy, as the
+    momentum encoder of MoCo v3, has another one: as with dropout, two encoders leave out other
+    patches of one view.
 
     Args:
         patches (float): The part of an image's patches whose encoding is dropped, from 0 to 1;
@@ -39,11 +43,21 @@ class EncodingDrop:
             raise options.wrong(
                 'labelled', labelled, 'leaves no patch to label: set patches to more than 0'
             )
+        self._make_stream('pos_drop')
+
+    def _make_stream(self, name: str) -> None:
+        self._name, self._num_copies = name, 0
         self._stream = RandomStream(
             'pos_drop draws patches, which activation checkpointing cannot repeat: checkpoint '
             "the backbone's layers, not the whole backbone",
-            name='pos_drop',
+            name=name,
         )
+
+    def __deepcopy__(self, memo: dict) -> 'EncodingDrop':
+        copied = copy.copy(self)
+        self._num_copies += 1
+        copied._make_stream(f'{self._name}.{self._num_copies}')
+        return copied
 
     @classmethod
     def build(cls, key: str, value: object) -> 'EncodingDrop | None':

@@ -19,7 +19,8 @@ class PositionalMoCoV3ViT(PlainEncodingChoice, MoCoV3ViT):
             'learned_sincos', 'rope' or 'none'. Defaults to 'sincos'.
         pos_drop (dict, optional): In training, leave the encoding of drawn
             patches out: the arguments of :class:`~.encoding_drop.EncodingDrop`.
-            Defaults to None. The momentum encoder trains likewise.
+            Defaults to None. The momentum encoder leaves out other patches,
+            drawn for it alone.
         pos_swap (float, optional): In training, exchange the encodings of this
             part of every image's patches among them, see
             :class:`~.encoding_swap.EncodingSwap`. Defaults to None. The

@@ -9,6 +9,7 @@ from functools import partial
 import torch
 from mmpretrain.models.utils import RotaryEmbeddingFast
 from torch import Tensor, nn
+from torch.multiprocessing.reductions import StorageWeakRef
 
 from poslabel_mm import options
 from poslabel_mm.errors import UserError
@@ -35,10 +36,12 @@ class RotaryEmbedding(RotaryEmbeddingFast):
         self.num_extra_tokens = num_extra_tokens
         self.grid = self.patch_resolution
         # Activation checkpointing repeats the attention of a pass after passes of other images.
-        # All that it has of that pass is the number of patches: by that, the grids of the passes
-        # that a backward pass may repeat.
-        self._grids: dict[int, set[GridShape]] = {}
-        self._repeated: set[int] = set()
+        # What it begins with is a tensor of that pass: an input of a layer or of its attention.
+        self._grids = _GridsOfTensors()
+        # The grids of all passes that may be repeated, by their number of patches.
+        self._met: dict[int, set[GridShape]] = {}
+        # The last step of a repeated pass, and its grid.
+        self._repeated: tuple[int, GridShape] | None = None
 
     def register_buffer(self, name: str, tensor: Tensor, persistent: bool = True) -> None:
         # The stock tables change their shape with the grid: as buffers they would be saved, and
@@ -58,26 +61,46 @@ class RotaryEmbedding(RotaryEmbeddingFast):
     def see_grid(self, _patch_embed: nn.Module, _inputs: tuple, output: tuple) -> None:
         """Hook of the patch embedding, which returns patches and their grid (H, W)."""
         self.grid = H, W = tuple(map(int, output[1]))
-        N = H * W
-        if in_backward() or N in self._repeated:  # the passes before this one are done with
-            self._repeated.discard(N)
-            self._grids[N] = {self.grid}
-        elif torch.is_grad_enabled():
-            self._grids.setdefault(N, set()).add(self.grid)
+        if torch.compiler.is_compiling():
+            return
+        # Activation checkpointing of the whole backbone repeats this step, too.
+        self._repeated = (-1, self.grid) if in_backward() else None
+        if torch.is_grad_enabled():
+            self._met.setdefault(H * W, set()).add(self.grid)
+        self._grids.forget_freed()
 
-    def _grid_of_pass(self, N: int) -> GridShape:
-        """The grid of the pass that runs, or that activation checkpointing repeats."""
+    def see_input(self, step: int, _module: nn.Module, inputs: tuple) -> None:
+        """Hook before a module that gets the input of a layer or of its attention.
+
+        Args:
+            step (int): The how-manieth such module of a pass it is, counted from 0.
+
+        Raises:
+            UserError: If activation checkpointing repeats a pass whose grid cannot be told.
+        """
+        if torch.compiler.is_compiling():
+            return
+        tokens = inputs[0]
         if not in_backward():
-            return self.grid
-        self._repeated.add(N)
-        grids = sorted(self._grids[N])
+            self._grids.note(tokens, self.grid)
+            return
+        grid = self._grids.of(tokens)
+        if grid is None and self._repeated is not None and self._repeated[0] == step - 1:
+            grid = self._repeated[1]
+        if grid is None:
+            grid = self._only_grid(tokens.shape[1] - self.num_extra_tokens)
+        self._repeated = step, grid
+        self._grids.note(tokens, grid)
+
+    def _only_grid(self, N: int) -> GridShape:
+        grids = sorted(self._met[N])
         if len(grids) > 1:
             names = ' and '.join(f'{H}x{W}' for H, W in grids)
             raise UserError(
-                f"pos_encoding='rope' met patch grids of {names}, {N} patches each, before one "
-                'backward pass, and activation checkpointing cannot tell whose attention it '
-                'repeats: run the backward pass of one before the other is fed, or leave '
-                'activation checkpointing of the layers out'
+                f"pos_encoding='rope' met patch grids of {names}, {N} patches each, and "
+                'activation checkpointing cannot tell whose attention it repeats: checkpoint '
+                'the backbone.layers one by one, and let their inputs stay where they are in '
+                'memory'
             )
         return grids[0]
 
@@ -89,17 +112,46 @@ class RotaryEmbedding(RotaryEmbeddingFast):
 
         Returns:
             Tensor: Of the same shape and dtype.
-
-        Raises:
-            UserError: If activation checkpointing repeats a pass and the number of patches does
-                not tell its grid.
         """
         E = self.num_extra_tokens
         if self.freqs_cos.device != x.device:  # also where the model was built without memory
             tables = self.compute_position_embedding()
             self.freqs_cos, self.freqs_sin = (table.to(x.device) for table in tables)
-        turned = super().forward(x[:, :, E:], self._grid_of_pass(x.shape[2] - E))
+        grid = self._repeated[1] if in_backward() else self.grid
+        turned = super().forward(x[:, :, E:], grid)
         return torch.cat([x[:, :, :E], turned.to(x.dtype)], dim=2)
+
+
+class _GridsOfTensors:
+    """The patch grids of tensors, by their storages: a detached tensor has its original's.
+
+    Weak references: nothing is kept alive. A copy begins empty.
+    """
+
+    def __init__(self) -> None:
+        self._grids: dict[StorageWeakRef, GridShape] = {}
+
+    def __reduce__(self) -> tuple:
+        return _GridsOfTensors, ()
+
+    def note(self, tensor: Tensor, grid: GridShape) -> None:
+        key = self._key(tensor)
+        if key is not None:
+            self._grids[key] = grid
+
+    def of(self, tensor: Tensor) -> GridShape | None:
+        key = self._key(tensor)
+        return None if key is None else self._grids.get(key)
+
+    def forget_freed(self) -> None:
+        self._grids = {key: grid for key, grid in self._grids.items() if not key.expired()}
+
+    @staticmethod
+    def _key(tensor: Tensor) -> StorageWeakRef | None:
+        try:
+            return StorageWeakRef(tensor.untyped_storage())
+        except (NotImplementedError, RuntimeError):  # as in torch.func's transformations
+            return None
 
 
 def _attend(rope: RotaryEmbedding, attend, query: Tensor, key: Tensor, value: Tensor, **kwargs):
@@ -129,6 +181,8 @@ def add_rotary_encoding(backbone: nn.Module) -> None:
         channels, built_grid(backbone), num_extra_tokens=backbone.num_extra_tokens
     )
     backbone.patch_embed.register_forward_hook(rope.see_grid)
-    for layer in backbone.layers:
+    for i, layer in enumerate(backbone.layers):
+        layer.ln1.register_forward_pre_hook(partial(rope.see_input, 2 * i))
+        layer.attn.qkv.register_forward_pre_hook(partial(rope.see_input, 2 * i + 1))
         attend = layer.attn.scaled_dot_product_attention
         layer.attn.scaled_dot_product_attention = partial(_attend, rope, attend)

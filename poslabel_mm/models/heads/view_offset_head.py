@@ -7,6 +7,7 @@ from poslabel_mm.models.heads.base_position_head import width_or
 from poslabel_mm.models.heads.base_view_head import BaseViewHead
 from poslabel_mm.models.random_state import independent_random_state
 from poslabel_mm.registry import MODELS
+from poslabel_mm.tokens import ViewPredictions
 from poslabel_mm.tokens.views import Views, view_offsets
 
 
@@ -62,6 +63,11 @@ class ViewOffsetHead(BaseViewHead):
         pairs = torch.cat([first.expand(-1, -1, V, -1), second.expand(-1, V, -1, -1)], dim=-1)
         return self.fc2(F.gelu(self.fc1(pairs)))
 
+    def _means(self, views: Views) -> Tensor:
+        """The mean patch tokens of every view, (B, V, C)."""
+        self.check(views)
+        return torch.stack([tokens.mean(dim=1) for tokens, *_ in views.tokens], dim=1)
+
     def loss(self, views: Views) -> dict[str, Tensor]:
         """Loss of a batch.
 
@@ -78,8 +84,7 @@ class ViewOffsetHead(BaseViewHead):
             UserError: If there is one view alone, or the tokens have another width than the head
                 was built for.
         """
-        self.check(views)
-        means = torch.stack([tokens.mean(dim=1) for tokens, *_ in views.tokens], dim=1)
+        means = self._means(views)
         V = means.shape[1]
         # No view is predicted from itself.
         others = ~torch.eye(V, dtype=torch.bool, device=means.device)
@@ -96,3 +101,22 @@ class ViewOffsetHead(BaseViewHead):
             'view_offset_err': offset_err,
             'view_scale_err': scale_err,
         }
+
+    @torch.no_grad()
+    def predict(self, views: Views) -> ViewPredictions:
+        """Predict position and size of every view in every other one's frame.
+
+        Args:
+            views (Views): Tokens (B, n, C) of each of V views, and their boxes.
+
+        Returns:
+            ViewPredictions: Offsets of all ordered pairs, beside the boxes.
+
+        Raises:
+            UserError: As ``loss`` does.
+        """
+        means = self._means(views)
+        V = means.shape[1]
+        itself = torch.eye(V, dtype=torch.bool, device=means.device).unsqueeze(-1)
+        offsets = self(means).float().masked_fill(itself, 0)
+        return ViewPredictions(views.boxes.to(means.device), offsets)

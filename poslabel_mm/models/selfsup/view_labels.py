@@ -8,7 +8,7 @@ from torch import Tensor
 
 from poslabel_mm.errors import UserError
 from poslabel_mm.models.selfsup.self_supervised_labels import SelfSupervisedLabels
-from poslabel_mm.tokens import PatchTokenReader, PatchTokens
+from poslabel_mm.tokens import PatchTokenReader, PatchTokens, ViewPredictions
 from poslabel_mm.tokens.views import Views
 
 
@@ -66,6 +66,26 @@ class ViewLabels(SelfSupervisedLabels):
                 'tokens are whose'
             )
         return passes
+
+    def predict_views(
+        self, inputs: list[Tensor], data_samples: list[DataSample]
+    ) -> dict[str, ViewPredictions]:
+        """What every head that compares views predicts.
+
+        Args:
+            inputs (list[Tensor]): The images of each of V views, of shape (B, 3, height, width).
+            data_samples (list[DataSample]): Their annotations, with ``view_boxes``.
+
+        Returns:
+            dict[str, ViewPredictions]: By what the head's loss is called in the log, without
+            'loss_': 'view_offset' for ``loss_view_offset``.
+
+        Raises:
+            UserError: If the data do not tell where the views lie, or the tokens have another
+                width than a head was built for.
+        """
+        tokens = [self.patch_tokens(view) for view in inputs]
+        return self._view_predictions(Views(tokens, _view_boxes(data_samples)))
 
     def _losses_of_passes(
         self, passes: list[PatchTokens], data_samples: list[DataSample]

@@ -1,0 +1,95 @@
+"""Every head compiled, in half precision and under activation checkpointing."""
+
+import pytest
+import torch
+from torch.utils.checkpoint import checkpoint
+
+from poslabel_mm.errors import UserError
+from poslabel_mm.models import (
+    AxialRelativeLabelHead,
+    OffsetRegressionHead,
+    PositionalLabelHead,
+    PositionRegressionHead,
+    RelativePositionalLabelHead,
+)
+from poslabel_mm.tokens import PatchTokens
+
+pytestmark = pytest.mark.computes
+
+GRID = 3, 4
+PATCHES, PAIRS = dict(label_ratio=0.5), dict(pairs_per_token=2)
+DRAWS = {
+    PositionalLabelHead: PATCHES,
+    PositionRegressionHead: PATCHES,
+    RelativePositionalLabelHead: PAIRS,
+    AxialRelativeLabelHead: PAIRS,
+    OffsetRegressionHead: PAIRS,
+}
+SOFT = dict(target=dict(type='GaussianTarget'))
+WHOLE = [*((head, {}) for head in DRAWS), (PositionalLabelHead, SOFT)]
+
+
+def names(value):
+    return value.__name__ if isinstance(value, type) else ' '.join(value) or None
+
+
+def of_heads(heads):
+    return pytest.mark.parametrize('head, kwargs', heads, ids=names)
+
+
+def make(head, kwargs):
+    """The head and tokens of a batch."""
+    torch.manual_seed(0)
+    head = head(8, GRID, init_cfg=dict(type='Xavier', layer='Linear'), **kwargs)
+    head.init_weights()
+    return head, torch.randn(2, 12, 8, requires_grad=True)
+
+
+@pytest.mark.slow
+@of_heads([*WHOLE, *DRAWS.items()])
+@pytest.mark.parametrize('autocast', [False, True])
+def test_compiled_head_equals_the_plain_one(head, kwargs, autocast):
+    results = []
+    for compiled in (False, True):
+        module, tokens = make(head, kwargs)
+        loss = torch.compile(module.loss, backend='aot_eager') if compiled else module.loss
+        with torch.autocast('cpu', torch.bfloat16, enabled=autocast):
+            out = loss(PatchTokens(tokens, GRID))
+        out[head.loss_name].backward()
+        results.append([*out.values(), tokens.grad, *(p.grad for p in module.parameters())])
+    for got, expected in zip(*results):
+        torch.testing.assert_close(got, expected, rtol=1e-5, atol=1e-7)
+    torch._dynamo.reset()
+
+
+@of_heads(WHOLE)
+@pytest.mark.parametrize('dtype', [torch.bfloat16, torch.float16], ids=str)
+def test_autocast_keeps_the_loss_in_float32(head, kwargs, dtype):
+    module, tokens = make(head, kwargs)
+    patch_tokens = PatchTokens(tokens, GRID)
+    with torch.autocast('cpu', dtype):
+        loss = module.loss(patch_tokens)[head.loss_name]
+        predictions = module.predict(patch_tokens)
+    assert loss.dtype == torch.float32
+    torch.testing.assert_close(
+        loss, module.loss(patch_tokens)[head.loss_name], rtol=1e-2, atol=1e-2
+    )
+    for value in predictions:
+        assert not isinstance(value, torch.Tensor) or value.dtype in (torch.float32, torch.int64)
+
+
+@pytest.mark.parametrize('head', DRAWS, ids=names)
+@pytest.mark.parametrize('use_reentrant', [False, True])
+def test_checkpointing_repeats_a_whole_head_and_refuses_one_that_draws(head, use_reentrant):
+    def loss(tokens):
+        return module.loss(PatchTokens(tokens, GRID))[head.loss_name]
+
+    module, tokens = make(head, {})
+    (expected,) = torch.autograd.grad(loss(tokens), tokens)
+    checkpoint(loss, tokens, use_reentrant=use_reentrant).backward()
+    assert torch.equal(tokens.grad, expected)
+
+    module, tokens = make(head, DRAWS[head])
+    way_out = 'label_ratio=1' if DRAWS[head] is PATCHES else 'pairs_per_token=None'
+    with pytest.raises(UserError, match=way_out):
+        checkpoint(loss, tokens, use_reentrant=use_reentrant).backward()
