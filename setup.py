@@ -43,6 +43,7 @@ setup(
     install_requires=[
         'torch>=2.6',
         'torchvision>=0.21',
+        'filelock',
         'numpy',
         'packaging',
         'pillow',

@@ -1,5 +1,5 @@
-# The ViT, seed and schedule of vit-micro_imagenette.py with absolute positional labels: 8x8 =
-# 64.
+# The ViT, seed and schedule of vit-micro_imagenette.py with absolute positional labels:
+# 8x8 = 64.
 #   python tools/train.py configs/vit-micro_apl_imagenette.py
 _base_ = './vit-micro_imagenette.py'
 

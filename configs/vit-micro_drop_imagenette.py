@@ -1,5 +1,5 @@
-# vit-micro_imagenette.py with the encoding left out for 3 of 4 patches in training: what vit-
-# micro_drop-apl_imagenette.py is without its labels.
+# vit-micro_imagenette.py with the encoding left out for 3 of 4 patches in training: what
+# vit-micro_drop-apl_imagenette.py is without its labels.
 #   python tools/train.py configs/vit-micro_drop_imagenette.py
 _base_ = './vit-micro_imagenette.py'
 

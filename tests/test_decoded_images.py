@@ -1,4 +1,7 @@
 import os
+import pickle
+import subprocess
+import sys
 
 import cv2
 import numpy as np
@@ -74,12 +77,51 @@ def test_they_are_decoded_once_and_again_when_one_has_changed(dataset, tmp_path)
     assert dataset(short_side=4)[1] == len(first)
 
 
-def test_what_a_killed_process_left_is_not_used(dataset, tmp_path):
-    dataset()
-    (shapes,) = (tmp_path / 'cache').glob('*_shapes.npy')
-    shapes.unlink()
+@pytest.mark.parametrize('left', ['*.bin', '*.npy'])
+@pytest.mark.parametrize('size', [None, 10], ids=['missing', 'cut off'])
+def test_what_a_killed_process_left_is_not_used(dataset, tmp_path, left, size):
+    first, _ = dataset()
+    images = [first[i]['img'] for i in range(len(first))]
+    (path,) = (tmp_path / 'cache').glob(left)
+    if size is None:
+        path.unlink()
+    else:
+        os.truncate(path, size)
     again, read = dataset()
     assert read == len(again)
+    assert all(np.array_equal(again[i]['img'], image) for i, image in enumerate(images))
+
+
+def test_processes_that_start_together_decode_once(tmp_path):
+    make_images(tmp_path / 'data' / 'train')
+    code = """
+import sys
+from mmengine.registry import DATASETS
+import poslabel_mm
+from poslabel_mm.datasets import decoded_images
+read, reads = decoded_images._read, []
+decoded_images._read = lambda path, side: (reads.append(path), read(path, side))[1]
+kept = DATASETS.build(dict(
+    type='poslabel_mm.DecodedImages', short_side=8, cache=sys.argv[1] + '/cache',
+    data_root=sys.argv[1] + '/data', data_prefix='train', pipeline=[]))
+print(len(kept), len(reads), sum(int(info['img'].sum()) for info in kept))
+"""
+    processes = [
+        subprocess.Popen([sys.executable, '-c', code, str(tmp_path)], stdout=subprocess.PIPE)
+        for _ in range(2)
+    ]
+    found = [process.communicate()[0].decode().split()[-3:] for process in processes]
+    assert found[0][0] == found[1][0] and found[0][2] == found[1][2]
+    assert sorted(int(reads) for _, reads, _ in found) == [0, int(found[0][0])]
+
+
+def test_a_copy_for_another_process_has_no_pixels(dataset):
+    kept, _ = dataset()
+    before = len(pickle.dumps(kept))
+    image = kept[0]['img']  # maps the file
+    copied = pickle.dumps(kept)
+    assert len(copied) == before
+    assert np.array_equal(pickle.loads(copied)[0]['img'], image)
 
 
 def test_bad_options_and_images(dataset, tmp_path, monkeypatch):
@@ -92,24 +134,8 @@ def test_bad_options_and_images(dataset, tmp_path, monkeypatch):
     with pytest.raises(UserError, match=r'broken\.png'):
         dataset()
     assert not list((tmp_path / 'cache').glob('*.npy'))
-
-
-def test_a_fraction_is_of_every_class_and_an_epoch_stays_as_long(dataset):
-    whole, _ = dataset()
-    of_class = {}
-    for info in (whole.get_data_info(i) for i in range(len(whole))):
-        of_class.setdefault(info['gt_label'], []).append(info)
-    most = max(map(len, of_class.values()))
-    assert len(of_class) > 1 and most > 1
-    part, read = dataset(fraction=1 / most)
-    assert len(part) == len(whole) and not read
-    taken = [part.get_data_info(i) for i in range(len(part))]
-    first = {images[0]['img_path'] for images in of_class.values()}
-    assert {info['img_path'] for info in taken} == first
-    for info in taken:
-        assert np.array_equal(info['img'], of_class[info['gt_label']][0]['img'])
-    counts = [sum(info['img_path'] == path for info in taken) for path in first]
-    assert max(counts) - min(counts) <= 1
-    for wrong in 0, 1.5, 'half':
-        with pytest.raises(UserError, match='fraction'):
-            dataset(fraction=wrong)
+    (tmp_path / 'data' / 'train' / 'a' / 'broken.png').unlink()
+    blocked = tmp_path / 'file'
+    blocked.touch()
+    with pytest.raises(UserError, match=r'could not be written to .*file.* cache='):
+        dataset(cache=str(blocked))

@@ -262,6 +262,8 @@ FIRST_ROW = 'tables', 0, 'rows', 0
         (_change(tests=[dict(id='a', options='x=1')]), 'test a: options must be a list of KEY'),
         (_change(tests=[dict(id='a')]), 'test a: missing options'),
         (_change('tables', 0, columns=['knn/top1']), 'table 1: columns must be a mapping'),
+        (_change('tables', 0, columns={'k-NN': 5}), 'table 1: columns must name a metric for'),
+        (_change('tables', 0, id='a/b'), 'table a/b: its id, which names its picture, must be'),
         (_drop('datasets'), "no dataset 'digits' is described; there are none"),
         (
             _change('figures', 0, configs=['vit-tiny_digits.py', 'a/vit-tiny_digits.py']),
@@ -500,7 +502,7 @@ HEADS = {
     'offset': 'OffsetRegressionHead',
     'dilemma': 'SwappedEncodingHead',
 }
-ENCODINGS = {'pe': 'learned', 'nope': 'none', 'drop': 'learned', 'rope': 'rope'}
+ENCODINGS = {'nope': 'none', 'rope': 'rope'}
 
 
 @pytest.mark.parametrize('row', IMAGENETTE.table(1).rows, ids=lambda row: row.id)
@@ -521,10 +523,11 @@ def test_objectives_on_imagenette(row):
     # A gain is over the same encoding without labels, an encoding's over the learned one.
     assert row.baseline == ((encoding if rest else 'pe') if row.id != 'pe' else None)
     model = MODELS.build(copy.deepcopy(cfg.model))
-    assert getattr(model.backbone, 'pos_encoding', 'learned') == ENCODINGS[encoding]
+    assert getattr(model.backbone, 'pos_encoding', 'learned') == ENCODINGS.get(encoding, 'learned')
     pos_drop = cfg.model.backbone.get('pos_drop')
     labelled = dict(labelled='dropped') if rest else {}
     assert pos_drop == (dict(patches=0.75, **labelled) if encoding == 'drop' else None)
+    assert cfg.model.backbone.get('pos_swap') == (0.2 if encoding == 'swap' else None)
     if not rest:
         assert 'pos_head' not in cfg.model
         return

@@ -30,6 +30,7 @@ from poslabel_mm.experiments import (
 )
 from poslabel_mm.experiments.folder_check import check_checkpoint, check_folder
 from poslabel_mm.experiments.manifest import FurtherTest, load_paper
+from poslabel_mm.experiments.recorded import read_csv, settings_digest
 from poslabel_mm.experiments.run import Run, _configured
 from poslabel_mm.experiments.scale import Scale
 from poslabel_mm.experiments.selection import Selection, options_folder, select
@@ -199,40 +200,36 @@ def test_another_manifest_has_no_columns_of_the_paper(call, capsys):
     )
 
 
-# The manifests whose results are in the docs: page, values, and picture of the gains.
-PAGES = {
-    'fashion-mnist': ('fashion-mnist.md', None),
-    'imagenette': ('results.md', 'imagenette.png'),
-}
-
-
-@pytest.mark.parametrize('name', PAGES)
-def test_pages_show_what_was_measured(name):
-    page, picture = PAGES[name]
-    table = load_paper(name).table(1)
-    values = results.read_csv(ROOT / 'docs' / f'{name}.csv')
-    measured = {row.id: values.get(('1', row.id), {}) for row in table.rows}
-    shown = [row for row in table.rows if measured[row.id]]
-    lines = [results._cells(table, row, measured) for row in shown]
-    text = (ROOT / 'docs' / page).read_text('utf-8')
-    assert results._markdown_table((*results.HEADER, *table.columns), lines) in text
-    if picture is not None:
-        with Image.open(ROOT / 'docs' / 'images' / picture) as image:
-            assert image.text[gains.DIGEST] == gains.digest(gains.drawn_gains(table, measured))
+def test_pages_show_what_was_measured():
+    """docs/images/results.py writes them anew."""
+    sys.path.insert(0, str(ROOT / 'docs' / 'images'))
+    try:
+        import results as pages
+    finally:
+        sys.path.pop(0)
+    for manifest, name in pages.PAGES.items():
+        text = (ROOT / 'docs' / name).read_text('utf-8')
+        assert pages.page(manifest) == text and pages.START in text
+        configs = {row.id: row.config for row in load_paper(manifest).table(1).rows}
+        for (_, row), seeds in read_csv(ROOT / 'docs' / f'{manifest}.csv').items():
+            assert {value.config for value in seeds.values()} == {configs[row]}
+    expected = gains.digest(gains.drawn_gains(*pages.measured('imagenette')))
+    with Image.open(ROOT / 'docs' / 'images' / 'imagenette.png') as image:
+        assert image.text[gains.DIGEST] == expected
 
 
 def test_a_picture_of_gains_shows_those_of_two_seeds(tmp_path):
     table = load_paper('fashion-mnist').table(1)
     measured = {row.id: {} for row in table.rows}
-    assert gains.gains_png(table, measured) is None
+    assert gains.gains_png(table, measured, 'A title') is None
     measured |= {
         'pe': {seed: {'accuracy/top1': 80.0 + seed} for seed in range(3)},
         'pe-apl': {seed: {'accuracy/top1': 81.0 + 2 * seed} for seed in range(3)},
         'pe-rpl': {1: {'accuracy/top1': 85.0}},
     }
     drawn = gains.drawn_gains(table, measured)
-    assert drawn == {'ViT + PE + APL': [1, 2, 3]}
-    (tmp_path / 'gains.png').write_bytes(gains.gains_png(table, measured))
+    assert drawn == {'ViT + PE + APL  over  ViT + PE (Baseline)': [1, 2, 3]}
+    (tmp_path / 'gains.png').write_bytes(gains.gains_png(table, measured, 'A title'))
     with Image.open(tmp_path / 'gains.png') as image:
         assert image.text[gains.DIGEST] == gains.digest(drawn)
     measured['pe-apl'][2]['accuracy/top1'] = 85.1
@@ -1003,8 +1000,9 @@ def test_more_metrics_are_columns_of_the_table_and_of_the_csv(tmp_path, monkeypa
             run = done(replace(some.row_run(table.row(row), seed), tests=()), top1 + seed**2)
             run = some.row_run(table.row(row), seed)
             assert [t.id for t in run.missing_tests()] == ['features'] and not run.is_done
+            assert str(run.state()) == 'tested, but for features'
             if row == 'pe':
-                run.begin_test(test)
+                run.test_folder(test).mkdir()
                 run.metrics_path(test).write_text(json.dumps({'knn/top1': 40.0 + seed}))
                 assert run.is_done
                 # With other options it is another test.
@@ -1018,9 +1016,11 @@ def test_more_metrics_are_columns_of_the_table_and_of_the_csv(tmp_path, monkeypa
         '| +2.00 ± 0.00 | +2.00 to +2.00 | 3 of 3 | 0, 1, 2 | |'
     )
     (tmp_path / 'values.csv').write_text(results.csv_of_seeds(some, [0, 1, 2]))
-    read = results.read_csv(tmp_path / 'values.csv')
-    assert read['1', 'pe'] == results.measure(some, table, table.row('pe'), [0, 1, 2])
-    assert read['1', 'pe'][2]['features/knn/top1'] == 42
+    read = {
+        seed: value.metrics for seed, value in read_csv(tmp_path / 'values.csv')['1', 'pe'].items()
+    }
+    assert read == results.measure(some, table, table.row('pe'), [0, 1, 2])
+    assert read[2]['features/knn/top1'] == 42
 
 
 def test_recorded_runs_are_not_repeated(call, capsys):
@@ -1037,10 +1037,14 @@ def test_recorded_runs_are_not_repeated(call, capsys):
     assert 'vit-tiny_apl_digits.py' in command[2] and 'randomness.seed=1' in command
     folder = Path('work_dirs/digits')
     text = (folder / 'results.md').read_text()
-    assert '| 81.00 ± 0.71 |' in text and 'Some values are of earlier runs' in text
-    values = results.read_csv(folder / 'results.csv')
-    assert values['1', 'none'][1] == {'accuracy/top1': 81.5, 'features/knn/top1': 40.5}
-    assert set(values['1', 'apl']) == {0, 1}
+    assert '| 81.00 ± 0.71 |' in text
+    said = 'vit-tiny_digits, seed 0; vit-tiny_digits, seed 1; vit-tiny_apl_digits, seed 0'
+    assert f'Recorded values of earlier runs: {said}.' in text
+    values = read_csv(folder / 'results.csv')
+    assert values['1', 'none'][1].metrics == {'accuracy/top1': 81.5, 'features/knn/top1': 40.5}
+    assert values['1', 'none'][1].settings == ''
+    own = Run('vit-tiny_apl_digits.py', 1, (), folder)
+    assert values['1', 'apl'][1].settings == settings_digest(own) and len(values['1', 'apl']) == 2
     capsys.readouterr()
     assert call(*recorded, '--row', '1/none', '--list', '--seeds', 0, 1, 2) == 0
     assert 'seed 0: recorded; seed 1: recorded; seed 2: not started' in ' '.join(
@@ -1053,7 +1057,14 @@ def test_recorded_runs_are_not_repeated(call, capsys):
     for text, problem in (
         ('a,b\n1,2\n', 'earlier.csv is no results.csv'),
         ('table,row,config,seed,top1\n1,pe,a.py,0,high\n', 'earlier.csv is no results.csv'),
-        ('table,row,config,seed,top1\n9,pe,a.py,0,5\n', 'earlier.csv has table 9, row pe'),
+        ('table,row,config,seed,top1\n9,none,a.py,0,5\n', 'table 9, row none is no row of'),
+        ('table,row,config,seed,top1\n1,none,a.py,0,5\n', 'row none is of a.py, and in the man'),
+        (
+            'table,row,config,seed,settings,top1\n1,none,vit-tiny_digits.py,0,abc,5\n',
+            'row none, seed 0 was made with other settings',
+        ),
+        ('table,row,config,seed,top1\n1,none,a.py,0,5\n1,none,a.py,0,6\n', 'seed 0 twice'),
+        ('table,row,config,seed,top1\n1,none,a.py,0,nan\n', 'seed 0 is not finite'),
     ):
         Path('earlier.csv').write_text(text)
         with pytest.raises(UserError, match=problem):

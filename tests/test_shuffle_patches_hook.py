@@ -60,3 +60,7 @@ def test_refusals():
         shuffled(['a/1.jpg'], side=6)
     with pytest.raises(UserError, match='patch_size'):
         shuffled(['a/1.jpg'], patch_size=0)
+    hook = HOOKS.build(dict(type='poslabel_mm.ShufflePatchesHook', patch_size=4))
+    views = batch(['a/1.jpg', 'a/2.jpg'])
+    with pytest.raises(UserError, match='leave out --tta'):
+        hook.before_test_iter(None, 0, {key: [value] for key, value in views.items()})

@@ -98,8 +98,8 @@ def parse_args(argv: Sequence[str], prog: str) -> argparse.Namespace:
         '--recorded',
         type=Path,
         metavar='FILE.csv',
-        help='a results.csv of earlier runs, as docs/imagenette.csv: its runs are not repeated, '
-        'and its values are part of the results',
+        help='a results.csv of earlier runs, such as docs/imagenette.csv: its rows are not run '
+        'again, but for figures, and its values are part of the results',
     )
     how.add_argument(
         '--data',

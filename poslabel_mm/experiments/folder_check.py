@@ -13,6 +13,7 @@ from poslabel_mm.engine.folder_lock import NAME, lock_folder
 from poslabel_mm.engine.hooks.last_saved import last_saved
 from poslabel_mm.errors import UserError
 from poslabel_mm.experiments import logs
+from poslabel_mm.experiments.manifest import FurtherTest
 from poslabel_mm.experiments.settings import EXPERIMENT, comparable_settings, first_difference
 
 # Records of earlier versions lack these settings.
@@ -121,23 +122,26 @@ def _check_order(run: 'Run', way_out: str) -> None:
                 f'{run.folder} was trained from another pre-training than '
                 f'{run.pretraining.folder} has now: {way_out}'
             )
-    if run.metrics() is None:
-        return
-    test = run.test_folder()
+    for test in run.tests_with_result():
+        _check_test(run, test)
+
+
+def _check_test(run: 'Run', test: FurtherTest) -> None:
+    """Refuse the result of a test that was not of the last checkpoint."""
+    folder, result = run.test_folder(test), run.metrics_path(test)
     try:
-        tested = Path(Config.fromfile(test / run.dumped.name).load_from).name
+        tested = Path(Config.fromfile(folder / run.dumped.name).load_from).name
     except (OSError, AttributeError):
         tested = 'an unknown checkpoint'
     if tested != run.checkpoint.name or not run.is_trained:
         saved = Path(last_saved(str(run.folder)) or 'none').name
         raise UserError(
-            f'{run.metrics_path()} is the result of {tested}, but the last '
+            f'{result} is the result of {tested}, but the last '
             f'checkpoint beside it is {saved}: remove that result'
         )
-    if logs.started(test)[-1:] < run.started()[-1:]:
+    if logs.started(folder)[-1:] < run.started()[-1:]:
         raise UserError(
-            f'{run.metrics_path()} is older than the last training in '
-            f'{run.folder}: remove that result'
+            f'{result} is older than the last training in {run.folder}: remove that result'
         )
 
 

@@ -17,13 +17,17 @@ Measured = Mapping[str, Mapping[int, Mapping[str, float]]]
 
 
 def drawn_gains(table: Table, measured: Measured) -> dict[str, list[float]]:
-    """The gains in top-1 that the picture shows, by the name of the row, seed by seed.
+    """The gains in top-1 that the picture shows, by what is compared, seed by seed.
 
     Args:
         table (Table): Rows without a baseline, or without two seeds in common with it, have none.
         measured (Mapping): The metrics of every row, by its id and by seed.
     """
-    found = {row.name: gains(row, measured) for row in table.rows}
+    found = {
+        f'{row.name}  over  {table.row(row.baseline).name}': gains(row, measured)
+        for row in table.rows
+        if row.baseline
+    }
     return {name: values for name, values in found.items() if len(values) > 1}
 
 
@@ -33,12 +37,13 @@ def digest(drawn: Mapping[str, list[float]]) -> str:
     return f'gains {hashlib.sha256(text.encode()).hexdigest()[:16]}'
 
 
-def gains_png(table: Table, measured: Measured) -> bytes | None:
+def gains_png(table: Table, measured: Measured, title: str) -> bytes | None:
     """Draw the gains of a table.
 
     Args:
         table (Table): What is compared.
         measured (Mapping): The metrics of every row, by its id and by seed.
+        title (str): The heading, which names the scale and the data.
 
     Returns:
         bytes | None: A PNG; None without a row that has gains at two seeds.
@@ -51,7 +56,6 @@ def gains_png(table: Table, measured: Measured) -> bytes | None:
     drawn = drawn_gains(table, measured)
     if not drawn:
         return None
-    baselines = {row.name: table.row(row.baseline).name for row in table.rows if row.baseline}
     figure = Figure((WIDTH, ROW_HEIGHT * len(drawn) + MARGINS), dpi=DPI, layout='constrained')
     axes = figure.subplots()
     for place, values in enumerate(drawn.values()):
@@ -61,16 +65,18 @@ def gains_png(table: Table, measured: Measured) -> bytes | None:
             axes.plot(ends, [place] * 2, color=BLUE, lw=2, solid_capstyle='butt')
         axes.plot(mean(values), place, 'D', color=BLUE, ms=6)
     axes.axvline(0, color='black', lw=0.8)
-    names = [f'{name}  over  {baselines[name]}' for name in drawn]
-    axes.set_yticks(range(len(drawn)), names, fontsize=SIZE)
+    axes.set_yticks(range(len(drawn)), list(drawn), fontsize=SIZE)
     axes.set_ylim(len(drawn) - 0.4, -0.6)
     axes.grid(axis='x', color='#DDDDDD', lw=0.8)
     axes.set_axisbelow(True)
     for side in 'top', 'right', 'left':
         axes.spines[side].set_visible(False)
     axes.tick_params(axis='y', length=0)
-    text = 'gain in top-1 (points): mean and 95 % interval, below them the seeds'
+    whole = all(interval(values) for values in drawn.values())
+    parts = 'mean and 95 % interval' if whole else 'mean, 95 % interval from three seeds on'
+    text = f'gain in top-1 (points): {parts}; below them the seeds'
     axes.set_xlabel(wrapped(text, WIDTH / 2, SIZE), fontsize=SIZE)
+    figure.suptitle(wrapped(title, WIDTH - 1, SIZE), fontsize=SIZE)
     image = io.BytesIO()
     figure.savefig(image, format='png', metadata={DIGEST: digest(drawn)})
     return image.getvalue()

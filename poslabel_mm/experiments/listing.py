@@ -55,7 +55,9 @@ def status_lines(selection: Selection, seeds: Sequence[int]) -> list[Line]:
         recorded = selection.recorded.get((table.id, row.id), ())
         state = _state(
             {
-                seed: 'recorded' if seed in recorded else _state_of_run(run)
+                seed: 'recorded'
+                if seed in recorded and seed in measured and run.metrics() is None
+                else _state_of_run(run)
                 for seed in seeds
                 for run in [selection.row_run(row, seed)]
             }

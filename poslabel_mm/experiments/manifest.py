@@ -276,13 +276,17 @@ def _table(
     entry: dict[str, Any], datasets: dict[str, Dataset], recipes: dict[str, Any], folder: Path
 ) -> Table:
     where = f'table {entry["id"]}'
+    if '/' in entry['id']:
+        raise UserError(f'{where}: its id, which names its picture, must be without /')
     table = _make(Table, entry, where, extra=('recipe',))
     if table.data is not None and table.data not in datasets:
         raise UserError(
             f'{where}: no dataset {table.data!r} is described; '
             f'there are {", ".join(datasets) or "none"}'
         )
-    _mapping(table.columns, f'{where}: columns')
+    columns = _mapping(table.columns, f'{where}: columns')
+    if not all(isinstance(text, str) for pair in columns.items() for text in pair):
+        raise UserError(f'{where}: columns must name a metric for each heading')
     entries = _unique(table.rows, f'{where}: rows', f'{where}: row')
     rows = []
     for entry_ in entries:

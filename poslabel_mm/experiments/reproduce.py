@@ -5,7 +5,6 @@ import importlib.util
 import os.path as osp
 import shlex
 from dataclasses import replace
-from pathlib import Path
 
 from poslabel_mm import UserError, config_path
 from poslabel_mm.engine.files import write_atomically
@@ -17,10 +16,11 @@ from poslabel_mm.experiments.folder_check import difference_of
 from poslabel_mm.experiments.gains import gains_png
 from poslabel_mm.experiments.launcher import TOOLS, Launcher
 from poslabel_mm.experiments.listing import print_list
-from poslabel_mm.experiments.manifest import Paper, load_paper
+from poslabel_mm.experiments.manifest import load_paper
+from poslabel_mm.experiments.recorded import read_csv
 from poslabel_mm.experiments.run import Run
 from poslabel_mm.experiments.scale import Scale
-from poslabel_mm.experiments.selection import Recorded, Selection, select
+from poslabel_mm.experiments.selection import Selection, select
 from poslabel_mm.experiments.work import print_failures, run_all
 from poslabel_mm.launch.cpu_threads import bound_cores
 
@@ -39,19 +39,6 @@ def tiny_data() -> str:
     return 'fashion_mnist'
 
 
-def recorded_values(paper: Paper, path: Path) -> Recorded:
-    """The values of earlier runs of a manifest's rows.
-
-    Raises:
-        UserError: If the file cannot be read, or has a row that the manifest does not have.
-    """
-    found = results.read_csv(path)
-    known = {(table.id, row.id) for table in paper.tables for row in table.rows}
-    for table, row in sorted(set(found) - known):
-        raise UserError(f'{path} has table {table}, row {row}, which the manifest does not have')
-    return found
-
-
 def print_results(selection: Selection, everything: Selection, seeds: list[int]) -> None:
     """Write the results, print the selected tables and draw the selected figures."""
     results.write_results(everything, seeds)
@@ -59,7 +46,7 @@ def print_results(selection: Selection, everything: Selection, seeds: list[int])
         print_line('\n' + results.markdown(selection, selection.seeds(seeds)))
     if results.results_path(everything).is_file():
         print_line(f'tables: {results.results_path(everything)}')
-    print_gains(everything, seeds)
+    print_gains(selection, seeds)
     for figure in selection.figures:
         drawn = draw(everything, figure, seeds)  # whose rows name the curves
         if drawn is None:
@@ -75,7 +62,7 @@ def print_gains(selection: Selection, seeds: list[int]) -> None:
     seeds = selection.seeds(seeds)
     for table in dict.fromkeys(table for table, _ in selection.rows):
         measured = {row.id: results.measure(selection, table, row, seeds) for row in table.rows}
-        png = gains_png(table, measured)
+        png = gains_png(table, measured, results.title(selection).replace('`', ''))
         if png is not None:
             path = selection.parent / f'table{table.id}.png'
             write_atomically(png, path)
@@ -139,8 +126,9 @@ def run(args: argparse.Namespace) -> int:
         paper.title,
         data=data and osp.abspath(data),
         tests=paper.tests,
-        recorded=recorded_values(paper, args.recorded) if args.recorded else {},
+        recorded=read_csv(args.recorded) if args.recorded else {},
     )
+    everything.check_recorded(args.recorded)
     selection = replace(everything, rows=rows, figures=chosen)
     if args.list:
         print_list(selection, selection.seeds(args.seeds))

@@ -1,7 +1,5 @@
 """The tables of a manifest with the measured values, as Markdown and as CSV."""
 
-import csv
-import io
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
@@ -9,13 +7,12 @@ from pathlib import Path
 from statistics import mean, stdev
 
 from poslabel_mm.engine.files import write_atomically
-from poslabel_mm.errors import UserError
 from poslabel_mm.experiments.folder_check import difference_of
 from poslabel_mm.experiments.manifest import Row, Table
+from poslabel_mm.experiments.recorded import METRICS, Value, settings_digest, to_csv
 from poslabel_mm.experiments.run import Run
 from poslabel_mm.experiments.selection import Selection
 
-METRICS = {'top1': 'accuracy/top1', 'top5': 'accuracy/top5'}
 CONFIDENCE = 0.95  # of the interval of a mean gain
 # Columns that are left out of a table in which they are empty.
 OPTIONAL = ('paper', 'top-5', 'interval', 'better')
@@ -52,79 +49,60 @@ def markdown(
     for table, row in selection.rows:
         tables.setdefault(table.id, (table, []))[1].append(row)
     runs: list[Run] = []
+    recorded: list[Run] = []
     for table, rows in tables.values():
         measured = {row.id: measure(selection, table, row, seeds) for row in table.rows}
-        lines = [
-            [*_cells(table, row, measured), *(cells[row.id] for cells in columns.values())]
-            for row in rows
-        ]
-        headings = (*HEADER, *table.columns, *columns)
         data = table.data.title if table.data else ''
         used = selection.scale.data or (selection.data and Path(selection.data).name)
         if used:
             data = f'{used} in place of {data}' if data else used
         parts.append(f'## Table {table.id}: {table.title}' + (f' ({data})' if data else ''))
-        parts.append(_markdown_table(headings, lines))
-        runs += [
-            selection.row_run(row, seed)
-            for row in rows
-            for seed in measured[row.id]
-            if seed not in selection.recorded.get((table.id, row.id), ())
-        ]
+        parts.append(table_of(table, rows, measured, columns))
+        for row in rows:
+            for seed in measured[row.id]:
+                run = selection.row_run(row, seed)
+                (runs if run.metrics() else recorded).append(run)
     parts.append(
         'Accuracy in percent on the test images after the last epoch: mean ± standard deviation '
         'over the seeds. A gain is over the baseline of the row, seed by seed; its 95 % interval '
         "is Student's."
     )
-    if selection.recorded:
-        parts.append('Some values are of earlier runs, given by --recorded.')
+    if recorded:
+        names = '; '.join(run.name for run in dict.fromkeys(recorded))
+        parts.append(f'Recorded values of earlier runs: {names}.')
     parts += machine_lines(runs)
     return '\n\n'.join(parts) + '\n'
 
 
-def csv_of_seeds(selection: Selection, seeds: Sequence[int]) -> str:
-    """The values that :func:`markdown` averages, as CSV: a line for every row and seed.
+def table_of(
+    table: Table,
+    rows: Sequence[Row],
+    measured: Mapping[str, Mapping[int, Mapping[str, float]]],
+    columns: Mapping[str, Mapping[str, str]] | None = None,
+) -> str:
+    """Write rows of a table as Markdown.
 
-    Its columns are top-1 and top-5, and every other metric of the tests by its name.
+    Args:
+        table (Table): The table.
+        rows (Sequence[Row]): Some of its rows.
+        measured (Mapping): The metrics of all its rows, by id and by seed.
+        columns (Mapping, optional): More columns, as of :func:`markdown`.
     """
+    columns = columns or {}
     lines = [
-        ([table.id, row.id, row.config, seed], metrics)
-        for table, row in selection.rows
-        for seed, metrics in measure(selection, table, row, seeds).items()
+        [*_cells(table, row, measured), *(cells[row.id] for cells in columns.values())]
+        for row in rows
     ]
-    others = sorted({name for _, metrics in lines for name in metrics} - {*METRICS.values()})
-    text = io.StringIO()
-    writer = csv.writer(text, lineterminator='\n')
-    writer.writerow(['table', 'row', 'config', 'seed', *METRICS, *others])
-    for start, metrics in lines:
-        names = (*METRICS.values(), *others)
-        writer.writerow([*start, *(metrics.get(name, '') for name in names)])
-    return text.getvalue()
+    return _markdown_table((*HEADER, *table.columns, *columns), lines)
 
 
-def read_csv(path: str | Path) -> dict[tuple[str, str], dict[int, dict[str, float]]]:
-    """Read what :func:`csv_of_seeds` wrote: for each table and row the metrics of every seed.
-
-    Raises:
-        UserError: If the file is missing or another kind of file.
-    """
-    found: dict[tuple[str, str], dict[int, dict[str, float]]] = {}
-    try:
-        with open(path, encoding='utf-8', newline='') as file:
-            for line in csv.DictReader(file):
-                key, seed = (line.pop('table'), line.pop('row')), int(line.pop('seed'))
-                del line['config']
-                found.setdefault(key, {})[seed] = {
-                    METRICS.get(name, name): float(value) for name, value in line.items() if value
-                }
-    except OSError as error:
-        raise UserError(f'{path} cannot be read: {error.strerror}') from error
-    except (KeyError, TypeError, ValueError, csv.Error) as error:
-        raise UserError(
-            f'{path} is no results.csv: it must have the columns table, row, config and seed, and '
-            'numbers in the others'
-        ) from error
-    return found
+def csv_of_seeds(selection: Selection, seeds: Sequence[int]) -> str:
+    """The values that :func:`markdown` averages, as CSV, see :mod:`.recorded`."""
+    return to_csv(
+        (table.id, row.id, seed, value)
+        for table, row in selection.rows
+        for seed, value in _values(selection, table, row, seeds).items()
+    )
 
 
 def title(selection: Selection) -> str:
@@ -146,20 +124,26 @@ def title(selection: Selection) -> str:
 def measure(
     selection: Selection, table: Table, row: Row, seeds: Sequence[int]
 ) -> dict[int, dict[str, float]]:
-    """Read the metrics of a row at every seed that has been tested with the row's settings.
+    """The metrics of a row at every seed that has been tested with the row's settings.
 
-    Those that are recorded come before a run's own.
+    Where a run of these settings is in the folder, they are its own, and else the recorded ones.
     """
+    values = _values(selection, table, row, seeds)
+    return {seed: value.metrics for seed, value in values.items()}
+
+
+def _values(
+    selection: Selection, table: Table, row: Row, seeds: Sequence[int]
+) -> dict[int, Value]:
     recorded = selection.recorded.get((table.id, row.id), {})
     found = {}
     for seed in seeds:
-        if seed in recorded:
-            found[seed] = recorded[seed]
-            continue
         run = selection.row_run(row, seed)
         metrics = run.state().metrics
         if metrics is not None and not difference_of(run):
-            found[seed] = metrics
+            found[seed] = Value(Path(row.config).name, settings_digest(run), metrics)
+        elif seed in recorded:
+            found[seed] = recorded[seed]
     return found
 
 
@@ -215,7 +199,9 @@ def paper_value(row: Row) -> str:
 def accuracy(by_seed: dict[int, dict[str, float]], metric: str = 'top1') -> str:
     """Write the accuracy of a row, or another metric, averaged over its seeds."""
     key = METRICS.get(metric, metric)
-    return mean_and_deviation([metrics[key] for metrics in by_seed.values() if key in metrics])
+    values = [metrics[key] for metrics in by_seed.values() if key in metrics]
+    of_fewer = f' (of {len(values)})' if 0 < len(values) < len(by_seed) else ''
+    return mean_and_deviation(values) + of_fewer
 
 
 def _cells(table: Table, row: Row, measured: dict[str, dict[int, dict[str, float]]]) -> list[str]:

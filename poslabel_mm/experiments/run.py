@@ -1,6 +1,7 @@
 """One training run in a folder of its own, and how far it has come."""
 
 import functools
+import hashlib
 import json
 import os.path as osp
 import re
@@ -43,16 +44,18 @@ class State(NamedTuple):
         epochs (int): The number of all epochs; 0 without a checkpoint.
         metrics (dict[str, float], optional): The test of the last epoch.
         is_running (bool): Whether a process is at work in its folder.
+        missing (tuple[str, ...]): The ids of further tests that have no result yet.
     """
 
     epoch: int
     epochs: int
     metrics: dict[str, float] | None
     is_running: bool
+    missing: tuple[str, ...] = ()
 
     def __str__(self) -> str:
         if self.metrics is not None:
-            text = 'tested'
+            text = f'tested, but for {", ".join(self.missing)}' if self.missing else 'tested'
         elif self.epochs and self.epoch == self.epochs:
             text = 'trained'
         elif self.epochs:
@@ -199,12 +202,20 @@ class Run:
         return self.folder / f'epoch_{self.cfg.train_cfg.max_epochs}.pth'
 
     def test_folder(self, test: FurtherTest = PLAIN) -> Path:
-        """The folder of a test's log and config."""
-        return self.folder / (f'test_{test.id}' if test.id else 'test')
+        """The folder of a test's log and config, with other options another one."""
+        if not test.id:
+            return self.folder / 'test'
+        digest = hashlib.sha256('\n'.join(test.options).encode()).hexdigest()
+        return self.folder / f'test_{test.id}-{digest[:8]}'
 
     def metrics_path(self, test: FurtherTest = PLAIN) -> Path:
         """The file that a test's metrics are written to."""
         return self.test_folder(test) / 'metrics.json' if test.id else self.folder / 'metrics.json'
+
+    def remove_metrics(self) -> None:
+        """Remove the results of all tests, which are of an earlier checkpoint."""
+        for path in (self.metrics_path(), *self.folder.glob('test_*/metrics.json')):
+            path.unlink(missing_ok=True)
 
     @property
     def is_tested(self) -> bool:
@@ -218,6 +229,10 @@ class Run:
     @property
     def is_done(self) -> bool:
         return self.is_trained and not self.missing_tests()
+
+    def tests_with_result(self) -> list[FurtherTest]:
+        """The tests that have a result."""
+        return [test for test in (PLAIN, *self.tests) if self._result(test) is not None]
 
     def missing_tests(self) -> list[FurtherTest]:
         """The tests that have no result yet, that of the config first; none of a pre-training."""
@@ -253,21 +268,17 @@ class Run:
 
     def _result(self, test: FurtherTest) -> dict[str, float] | None:
         try:
-            if test.options and self._options_path(test).read_text() != '\n'.join(test.options):
-                return None  # of a test with other options
             return json.loads(self.metrics_path(test).read_text())
         except (OSError, ValueError):
             return None  # not there, or cut off
-
-    def _options_path(self, test: FurtherTest) -> Path:
-        return self.test_folder(test) / 'options.txt'
 
     def state(self) -> State:
         """Read from the folder how far the run has come."""
         epoch = self.last_epoch()
         epochs = self.cfg.train_cfg.max_epochs if self.is_saved() else 0
         metrics = self.metrics() if epoch and epoch == epochs else None
-        return State(epoch, epochs, metrics, is_locked(self.folder))
+        missing = tuple(test.id for test in self.missing_tests() if test.id) if metrics else ()
+        return State(epoch, epochs, metrics, is_locked(self.folder), missing)
 
     def settings(self) -> dict[str, Any]:
         """The settings and the data that the run's result depends on, as JSON returns them."""
@@ -310,12 +321,6 @@ class Run:
         if self.config_text is not None:
             write_atomically(self.config_text.encode(), self.config_path)
         return lock
-
-    def begin_test(self, test: FurtherTest) -> None:
-        """Remove an earlier result of a test, and record its options."""
-        self.metrics_path(test).unlink(missing_ok=True)
-        if test.options:
-            write_atomically('\n'.join(test.options).encode(), self._options_path(test))
 
     # -------------------------------------------------------------- afterwards
 

@@ -8,12 +8,12 @@ from pathlib import Path
 
 from poslabel_mm.errors import UserError
 from poslabel_mm.experiments.manifest import Figure, FurtherTest, Paper, Row, Table
+from poslabel_mm.experiments.recorded import METRICS, Recorded, settings_digest
 from poslabel_mm.experiments.run import Run
 from poslabel_mm.experiments.scale import Scale
 from poslabel_mm.experiments.settings import MACHINE
 
 LONGEST_NAME = 80
-Recorded = dict[tuple[str, str], dict[int, dict[str, float]]]
 
 
 @dataclass(frozen=True)
@@ -30,7 +30,7 @@ class Selection:
         folder (str, optional): Name of the folder of these options. Made from them by default.
         data (str, optional): The folder of images that all runs use in place of their own data.
         tests (tuple[FurtherTest, ...]): Further tests of every run.
-        recorded (Recorded): The metrics of rows that were run elsewhere, by table and row, and by
+        recorded (Recorded): The values of rows that were run elsewhere, by table and row and by
             seed. Those runs count as done.
     """
 
@@ -82,18 +82,54 @@ class Selection:
                 add(run.pretraining, use)
             found.setdefault(run, []).append(use)
 
+        seeds = list(seeds)
         for seed in seeds:
             for table, row in self.rows:
                 add(self.row_run(row, seed), f'{table.id}/{row.id}')
+        for seed in seeds:
             for figure in self.figures:
                 for _, _, run in self.figure_runs(figure, seed):
                     add(run, f'Fig. {figure.id}')
         return {run: list(dict.fromkeys(uses)) for run, uses in found.items()}
 
     def is_recorded(self, run: Run, uses: Iterable[str]) -> bool:
-        """Whether a run is for rows alone whose values are recorded."""
+        """Whether nothing needs a run but rows with recorded values, those of all tests."""
         rows = {f'{table}/{row}': seeds for (table, row), seeds in self.recorded.items()}
-        return all(run.seed in rows.get(use, ()) for use in uses)
+        found = [rows[use][run.seed] for use in uses if run.seed in rows.get(use, ())]
+        if len(found) < len(list(uses)):
+            return False
+        return all(
+            METRICS['top1'] in value.metrics
+            and all(any(k.startswith(f'{t.id}/') for k in value.metrics) for t in self.tests)
+            for value in found
+        )
+
+    def check_recorded(self, path: Path) -> None:
+        """Refuse recorded values that are not of this selection's rows.
+
+        Args:
+            path (Path): The file that they were read from.
+
+        Raises:
+            UserError: Naming the first row of another manifest, config or settings.
+        """
+        rows = {(table.id, row.id): row for table, row in self.rows}
+        for (table, row), seeds in self.recorded.items():
+            where = f'{path}: table {table}, row {row}'
+            if (table, row) not in rows:
+                raise UserError(f'{where} is no row of the manifest')
+            config = Path(rows[table, row].config).name
+            for seed, value in seeds.items():
+                if value.config != config:
+                    raise UserError(f'{where} is of {value.config}, and in the manifest {config}')
+                if value.settings not in (
+                    '',
+                    settings_digest(self.row_run(rows[table, row], seed)),
+                ):
+                    raise UserError(
+                        f'{where}, seed {seed} was made with other settings than {config} has '
+                        'now: remove the line'
+                    )
 
     def seeds(self, asked: Sequence[int]) -> list[int]:
         """The seeds that were asked for and those of the folders that are there, sorted."""
@@ -127,11 +163,7 @@ class Selection:
 
 
 # Of what a sweep changes and a config leaves to the model.
-DEFAULTS = {
-    'model.pos_head.loss_weight': 0.5,
-    'model.backbone.mask_ratio': 0.75,
-    'train_dataloader.dataset.fraction': 1,
-}
+DEFAULTS = {'model.pos_head.loss_weight': 0.5, 'model.backbone.mask_ratio': 0.75}
 
 
 def options_folder(options: Sequence[str]) -> str:

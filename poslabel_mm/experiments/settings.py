@@ -22,6 +22,7 @@ from poslabel_mm.stack.config_prefix import config_path
 
 # What a machine or a person needs, in options and configs, and no result depends on.
 MACHINE = (
+    'cache',
     'data_root',
     'num_workers',
     'persistent_workers',

@@ -16,7 +16,7 @@ from poslabel_mm.experiments.console import print_line
 from poslabel_mm.experiments.folder_check import check_checkpoint
 from poslabel_mm.experiments.launcher import Launcher
 from poslabel_mm.experiments.progress import Display
-from poslabel_mm.experiments.run import PLAIN, Run
+from poslabel_mm.experiments.run import Run
 from poslabel_mm.launch.child_processes import ChildProcesses
 from poslabel_mm.launch.cpu_threads import bound_cores
 from poslabel_mm.typed_command import shell_line, typed_words
@@ -165,7 +165,6 @@ class Work:
                     out = run.folder / 'test.out'
                     name = f' {test.id}' if test.id else ''
                     self.display.print_line(f'{place}: testing{name}, log {osp.relpath(out)}')
-                    run.begin_test(test)
                     self._call(self.launcher.test(run, test), lock, out, f'the test{name}')
             finally:
                 self.display.end(run)
@@ -176,8 +175,7 @@ class Work:
 
     def _train(self, run: Run, lock, place: str) -> None:
         check_checkpoint(run)
-        for test in (PLAIN, *run.tests):
-            run.metrics_path(test).unlink(missing_ok=True)  # of an earlier model
+        run.remove_metrics()  # of an earlier model
         out = run.folder / 'train.out'
         epoch = run.last_epoch()
         resumed = (

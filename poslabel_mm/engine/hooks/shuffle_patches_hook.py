@@ -20,10 +20,14 @@ class ShufflePatchesHook(Hook):
     Args:
         patch_size (int): The side of the patches in pixels. Several patches of the model make
             larger ones.
-        seed (int): Other seeds shuffle otherwise. Defaults to 0.
+        seed (int): Of the drawn orders. Defaults to 0.
+
+    Position metrics then count the place where a patch is shown. Probes read images of their own,
+    which are not shuffled.
 
     Raises:
-        UserError: If ``patch_size`` is no positive whole number, or does not divide the images.
+        UserError: If ``patch_size`` is no positive whole number or does not divide the images, or
+            in test-time augmentation.
     """
 
     def __init__(self, patch_size: int, seed: int = 0) -> None:
@@ -37,6 +41,11 @@ class ShufflePatchesHook(Hook):
         self._shuffle(data_batch)
 
     def _shuffle(self, data_batch: dict) -> None:
+        if any(isinstance(sample, (list, tuple)) for sample in data_batch['data_samples']):
+            raise UserError(
+                'ShufflePatchesHook shuffles single images, and test-time augmentation makes '
+                'several of each: leave out --tta, or the hook'
+            )
         data_batch['inputs'] = [
             self._shuffled(image, sample.get('img_path') or str(sample.get('sample_idx')))
             for image, sample in zip(data_batch['inputs'], data_batch['data_samples'])

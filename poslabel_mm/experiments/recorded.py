@@ -1,0 +1,89 @@
+"""The measured values of a manifest's rows as CSV, a line for every row and seed."""
+
+import csv
+import hashlib
+import io
+import json
+import math
+from collections.abc import Iterable, Mapping
+from pathlib import Path
+from typing import NamedTuple
+
+from poslabel_mm.errors import UserError
+from poslabel_mm.experiments.run import Run
+
+METRICS = {'top1': 'accuracy/top1', 'top5': 'accuracy/top5'}
+KEYS = ('table', 'row', 'config', 'seed', 'settings')
+
+
+class Value(NamedTuple):
+    """What was measured of a row at a seed.
+
+    Attributes:
+        config (str): File name of the config.
+        settings (str): Digest of the settings that the run was made with; empty if not recorded.
+        metrics (dict[str, float]): The results of its tests.
+    """
+
+    config: str
+    settings: str
+    metrics: dict[str, float]
+
+
+Recorded = Mapping[tuple[str, str], Mapping[int, Value]]
+
+
+def settings_digest(run: Run) -> str:
+    """A short text that differs between runs whose settings differ."""
+    text = json.dumps(run.settings(), sort_keys=True)
+    return hashlib.sha256(text.encode()).hexdigest()[:12]
+
+
+def to_csv(lines: Iterable[tuple[str, str, int, Value]]) -> str:
+    """Write values as CSV.
+
+    The columns are :data:`KEYS`, top-1 and top-5, and every other metric by its name.
+
+    Args:
+        lines (Iterable[tuple[str, str, int, Value]]): Table, row and seed of each value.
+    """
+    lines = list(lines)
+    names = {name for *_, value in lines for name in value.metrics}
+    others = sorted(names - {*METRICS.values()})
+    text = io.StringIO()
+    writer = csv.writer(text, lineterminator='\n')
+    writer.writerow([*KEYS, *METRICS, *others])
+    for table, row, seed, value in lines:
+        cells = [value.metrics.get(name, '') for name in (*METRICS.values(), *others)]
+        writer.writerow([table, row, value.config, seed, value.settings, *cells])
+    return text.getvalue()
+
+
+def read_csv(path: str | Path) -> dict[tuple[str, str], dict[int, Value]]:
+    """Read what :func:`to_csv` wrote: the values of each table and row, by seed.
+
+    Raises:
+        UserError: If the file cannot be read, is another kind of file, has a seed of a row twice,
+            or a value that is not finite.
+    """
+    found: dict[tuple[str, str], dict[int, Value]] = {}
+    try:
+        with open(path, encoding='utf-8', newline='') as file:
+            for line in csv.DictReader(file):
+                table, row, config, seed = (line.pop(key) for key in KEYS[:4])
+                settings = line.pop('settings', '')
+                metrics = {METRICS.get(k, k): float(v) for k, v in line.items() if v}
+                if not all(map(math.isfinite, metrics.values())):
+                    raise UserError(f'{path}: table {table}, row {row}, seed {seed} is not finite')
+                seeds = found.setdefault((table, row), {})
+                if int(seed) in seeds:
+                    raise UserError(f'{path} has table {table}, row {row}, seed {seed} twice')
+                seeds[int(seed)] = Value(config, settings, metrics)
+    except OSError as error:
+        raise UserError(f'{path} cannot be read: {error.strerror}') from error
+    except (KeyError, TypeError, ValueError, AttributeError, csv.Error) as error:
+        raise UserError(
+            f'{path} is no results.csv: it must have the columns table, row, config and seed, and '
+            'numbers in the others'
+        ) from error
+    return found
