@@ -60,7 +60,7 @@ def print_gains(selection: Selection, seeds: list[int]) -> None:
     if importlib.util.find_spec('matplotlib') is None:
         return
     seeds = selection.seeds(seeds)
-    for table in dict.fromkeys(table for table, _ in selection.rows):
+    for table in {table.id: table for table, _ in selection.rows}.values():
         measured = {row.id: results.measure(selection, table, row, seeds) for row in table.rows}
         png = gains_png(table, measured, results.title(selection).replace('`', ''))
         if png is not None:
