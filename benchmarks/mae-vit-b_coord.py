@@ -1,5 +1,5 @@
-# MAE pre-training of ViT-B/16 with the coordinates of its visible patches regressed, as mae-vit-b_apl_in1k.py has
-# labels. For tools/benchmark.py alone.
+# MAE pre-training of ViT-B/16 with the coordinates of its visible patches regressed in place of
+# mae-vit-b_apl_in1k.py's labels. For tools/benchmark.py alone.
 _base_ = '../configs/mae-vit-b_in1k.py'
 
 model = dict(
