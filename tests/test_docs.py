@@ -209,17 +209,12 @@ model = dict(
         out_type='avg_featmap'),
     neck=dict(in_channels=16, hid_channels=16, with_avg_pool=False),
     pos_head=dict(type='poslabel_mm.PositionalLabelHead', in_channels=16, grid_size=14))
-# Without its ColorJitter, which mmcv-lite 2.2 cannot do under NumPy 2.
-view = [dict(type='RandomResizedCrop', scale=224)]
-train_dataloader = dict(dataset=dict(pipeline=[
-    dict(type='LoadImageFromFile'),
-    dict(type='MultiView', num_views=2, transforms=[view]),
-    dict(type='PackInputs')]))
 """
 
 
 def names(text: str) -> set[str]:
-    return {node.targets[0].id for node in ast.parse(text).body if isinstance(node, ast.Assign)}
+    targets = [node.targets[0] for node in ast.parse(text).body if isinstance(node, ast.Assign)]
+    return {target.id for target in targets if isinstance(target, ast.Name)}
 
 
 def losses_of_heads(text: str) -> set[str]:
