@@ -74,6 +74,8 @@ setup(
         'nest': ['timm>=1.0'],
         'test': [
             'hypothesis',
+            'ipykernel',
+            'nbclient',
             'pytest',
             'pytest-xdist',
             'ruff',

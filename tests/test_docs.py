@@ -310,6 +310,8 @@ def desk(images, tmp_path_factory):
         if path.name not in ('data', 'work_dirs') and not path.name.startswith('.'):
             (folder / path.name).symlink_to(path)
     (folder / 'data').symlink_to(images / 'data')
+    (folder / '.venv/bin').mkdir(parents=True)
+    (folder / '.venv/bin/activate').touch()
     (folder / 'my_config.py').write_text(FIRST)
     (folder / 'my_apl.py').write_text("_base_ = 'poslabel_mm::vit-tiny_apl_digits.py'")
     (manifest,) = [snippet.text for snippet in ALL if snippet.language == 'yaml']
@@ -551,6 +553,7 @@ RULES = {
     'mmpretrain_tool.py': other,
     'test_backbones.py': as_it_is,
     'timm_vit.py': as_it_is,
+    'method.py': as_it_is,
     'objectives.py': as_it_is,
     'imagenet.py': converter,
     'mini_imagenet.py': converter,
