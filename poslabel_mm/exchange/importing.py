@@ -1,6 +1,7 @@
 """What ``poslabel import`` does: rename, load into the config's model, check, write, report."""
 
 import argparse
+import copy
 from collections import Counter, OrderedDict
 
 import torch
@@ -69,13 +70,13 @@ def import_weights(args: argparse.Namespace) -> None:
         arrived = _arrived(model, translation, differences)
         with unfinished(args.out) as path:
             torch.save(dict(meta={}, state_dict=arrived), path)
-        _report(args, model, translation, differences, arrived)
+        _report(args, cfg, model, translation, arrived)
 
 
 def _model(cfg: Config, args: argparse.Namespace) -> nn.Module:
     if cfg.get('model') is None:
         raise UserError(f'{args.to} has no model')
-    cfg = cfg.copy()
+    cfg = copy.deepcopy(cfg)
     cfg.model.pop('target_generator', None)  # of a loss alone, and with weights of its own
     _without_checkpoints(cfg.model)
     model = build_model(cfg)
@@ -131,9 +132,9 @@ def _arrived(model: nn.Module, translation: Translation, differences: Difference
 
 def _report(
     args: argparse.Namespace,
+    cfg: Config,
     model: nn.Module,
     translation: Translation,
-    differences: Differences,
     arrived: OrderedDict,
 ) -> None:
     given = translation.weights
@@ -150,11 +151,19 @@ def _report(
     for note in translation.notes:
         print(f'note       {note}')
     print(f'written    {args.out}')
-    print(f'start with --cfg-options load_from={args.out}')
-    print(
-        "or with    model.backbone.init_cfg = dict(type='Pretrained', "
-        f"checkpoint={args.out!r}, prefix='backbone.')"
-    )
+    print(f'start with {_way_to_start(cfg, args.out)}')
+
+
+def _way_to_start(cfg: Config, out: str) -> str:
+    """The options with which a training of the config starts from a file."""
+    init_cfg = cfg.model.backbone.get('init_cfg')
+    if isinstance(init_cfg, dict) and init_cfg.get('type') == 'Pretrained':
+        # It is read, and has to be there, even where `load_from` overwrites it.
+        return (
+            f'--cfg-options model.backbone.init_cfg.checkpoint={out} '
+            'model.backbone.init_cfg.prefix=backbone.'
+        )
+    return f'--cfg-options load_from={out}'
 
 
 def _left_out(

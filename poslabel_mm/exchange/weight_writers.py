@@ -33,8 +33,15 @@ def write_weights(weights: dict[str, Tensor], path: str) -> None:
         from safetensors.torch import save_file
 
         save_file(weights, path, metadata=dict(format='pt'))
+        os.chmod(path, 0o666 & ~_umask())  # its writer lets the user alone read it
     else:
         torch.save(dict(state_dict=weights), path)
+
+
+def _umask() -> int:
+    mask = os.umask(0)
+    os.umask(mask)
+    return mask
 
 
 def write_stock(source: Source, path: str) -> Written:
