@@ -32,6 +32,7 @@ from poslabel_mm.benchmark.command import parse_args
 from poslabel_mm.benchmark.steps import load
 from poslabel_mm.datasets.command import main as convert
 from poslabel_mm.engine.cpu import SET
+from poslabel_mm.exchange import export_command, import_command
 from poslabel_mm.experiments import chain as chain_module
 from poslabel_mm.experiments import command as reproduce_module
 from poslabel_mm.experiments import plot as plot_module
@@ -449,6 +450,12 @@ def check_subcommand(name: str, *arguments: str) -> None:
         args = look_module.parse_args(arguments, name)
         for config in filter(None, (args.config, args.against_config)):
             Config.fromfile(find_config(config))
+    elif name == 'export':
+        args = export_command.parse_args(arguments, name)
+        assert Path(find_config(args.config)).stem == Path(args.checkpoint).parent.name
+        assert args.out.endswith(export_command.FORMATS[args.to].endings or args.out)
+    elif name == 'import':
+        find_config(import_command.parse_args(arguments, name).to)
     elif name == 'plot':
         plot_module.parse_args(arguments, name)
     elif name != 'doctor':
