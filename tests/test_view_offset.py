@@ -182,7 +182,7 @@ def test_colours_and_sizes_may_change_in_any_wrapper():
     ]
     image = np.random.default_rng(0).integers(0, 256, (20, 20, 3), dtype=np.uint8)
     results = recorded([view])(dict(img=image))
-    assert results['img'][0].shape == (6, 6, 3) and results['view_boxes'].shape == (1, 4)
+    assert results['img'][0].shape[:2] == (6, 6) and results['view_boxes'].shape == (1, 4)
 
 
 # ------------------------------------------------------------------------------------------- head
