@@ -60,7 +60,7 @@ setup_env() {
 install_stack() {
     pip_step "$dir" "[2/4] torch and torchvision" -c "$constraints" torch torchvision || return 1
     pip_step "$dir" "[3/4] MMPretrain ($stack), tools and tests" \
-        -c "$constraints" -e "$root[$stack,tools,exchange,test]" || return 1
+        -c "$constraints" -e "$root[$stack,tools,test]" || return 1
     # The stack asks for opencv-python and the tools for opencv-python-headless.
     # Both own the folder cv2: the one written last serves, and only the headless
     # one does without libGL and the X libraries.
