@@ -361,6 +361,30 @@ def test_a_config_without_encoding_passes_it_over(tmp_path, capsys):
     assert 'pos_embed is passed over: the config adds no encoding' in result.text
 
 
+def test_the_modified_swin_takes_what_fits_it(tmp_path, capsys):
+    backbone = SWIN | dict(type='poslabel_mm.PositionalSwinTransformer')
+    cfg = classifier(apl_head(in_channels=32, grid_size=8), backbone, head=HEAD, **POOLED)
+    theirs = timm_swin().state_dict()
+    result = run_import(theirs, 'timm', cfg, tmp_path, capsys)
+    ours = loaded(result, cfg)
+    qkv = 'blocks.1.attn.qkv.weight', 'blocks.1.attn.w_msa.qkv.weight'
+    assert torch.equal(ours.backbone.stages[0].state_dict()[qkv[1]], theirs[f'layers.0.{qkv[0]}'])
+    norm = 'backbone.stages.0.downsample.norm'
+    assert f'left out   {norm}.weight, {norm}.bias: 64, and 16 in the config' in result.text
+    assert 'new        backbone.stages.0.blocks.0.cpe.' in result.text
+
+
+def test_a_grid_that_is_no_square_is_named(tmp_path, capsys):
+    cfg = classifier(None, own_vit(img_size=(16, 64)), head=VIT_HEAD)
+    theirs = timm_vit(img_size=(16, 64))
+    options = '--cfg-options', 'model.backbone.checkpoint_grid=(4,16)'
+    result = run_import(theirs.state_dict(), 'timm', cfg, tmp_path, capsys)
+    assert result.status == 1 and options[1].replace('4,16', 'rows,columns') in result.text
+    result = run_import(theirs.state_dict(), 'timm', cfg, tmp_path, capsys, *options)
+    with torch.no_grad():
+        assert_same(loaded(result, cfg)(images(16, 64)), theirs(images(16, 64)))
+
+
 # Refusals
 
 PLAIN = classifier(APL, vit(), head=VIT_HEAD)
