@@ -8,9 +8,11 @@ import functools
 import gc
 import logging
 import os
+import random
 import tempfile
 from types import SimpleNamespace
 
+import numpy as np
 import pytest
 import torch
 from mmengine.dataset import base_dataset
@@ -67,6 +69,8 @@ def wait_for_no_disk():
 def threads_and_seed():
     torch.set_num_threads(THREADS)
     torch.manual_seed(0)
+    np.random.seed(0)  # of MMPretrain's augmentations
+    random.seed(0)
 
 
 @pytest.fixture(autouse=True)

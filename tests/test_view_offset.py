@@ -175,7 +175,9 @@ def test_colours_and_sizes_may_change_in_any_wrapper():
     view = [
         crop(),
         apply(dict(type='ColorJitter', brightness=0.4)),
-        dict(type='RandomGrayscale', prob=0.2, channel_weights=(0.1, 0.2, 0.7)),
+        dict(
+            type='RandomGrayscale', prob=0.2, keep_channels=True, channel_weights=(0.1, 0.2, 0.7)
+        ),
         dict(type='RandomChoice', transforms=[[dict(type='Solarize', thr=128)], [FLIP]]),
         dict(type='GaussianBlur', magnitude_range=(0.1, 2), magnitude_std='inf', prob=0.5),
         dict(type='Resize', scale=6),
