@@ -71,10 +71,21 @@ setup(
             'pandas',
             'scikit-learn>=1.5',
         ],
+        # `poslabel export` and `poslabel import`; --to stock and torch-export need none of them.
+        'exchange': [
+            'onnx',
+            'onnxruntime',
+            'onnxscript',
+            'safetensors',
+            'timm>=1.0',
+            'transformers>=4.40',
+        ],
         # NesT, through MMPretrain's TIMMBackbone.
         'nest': ['timm>=1.0'],
         'test': [
             'hypothesis',
+            'ipykernel',
+            'nbclient',
             'pytest',
             'pytest-xdist',
             'ruff',

@@ -1,6 +1,6 @@
 # DeiT-B/16 without distillation, 224 px: the baseline.
 # Table 4, row "DeiT-B": 81.87 / 93.92.
-# Where Sec. 4.1 leaves room, DeiT's own recipe: what it is stands in models/deit-b.py.
+# Where Sec. 4.1 gives no value, DeiT's own is taken: see _base_/models/deit-b.py.
 #   tools/dist_train.sh configs/deit-b_in1k.py 8
 _base_ = ['./_base_/models/deit-b.py', './_base_/imagenet_300e.py']
 

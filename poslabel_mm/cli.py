@@ -92,6 +92,14 @@ SUBCOMMANDS = {
         'what the frozen features of a checkpoint tell: k-NN, linear, position, rank',
         'poslabel_mm.launch.probe:main',
     ),
+    'export': Subcommand(
+        'a checkpoint for MMPretrain, timm, Hugging Face, ONNX or torch.export, without heads',
+        'poslabel_mm.exchange.export_command:main',
+    ),
+    'import': Subcommand(
+        'weights of timm, MAE, DINOv2, DeiT, Swin or Hugging Face, for a config to start from',
+        'poslabel_mm.exchange.import_command:main',
+    ),
     'list': Subcommand('the shipped configs', 'poslabel_mm.cli_configs:list_main'),
     'config': Subcommand(
         'the path of a shipped config, or a copy of it to edit',

@@ -250,6 +250,12 @@ def mocov3():
     )
 
 
+def igpt(**kwargs):
+    backbone = dict(type='poslabel_mm.CausalVisionTransformer') | VIT | kwargs
+    neck = dict(type='LinearNeck', in_channels=16, out_channels=48, norm_cfg=None)
+    return dict(type='poslabel_mm.IGPT', backbone=backbone, neck=neck, head=mae()['head'])
+
+
 def mff():
     return mae() | dict(
         type='MFF', backbone=dict(type='MFFViT', mask_ratio=0.75, out_indices=[0, 1]) | VIT
@@ -386,6 +392,7 @@ ALGORITHMS = {
     'MoCo v3': Algorithm(
         mocov3, view_batch, 'PositionalLabelMoCoV3', visible=16, passes=2, loss='loss_view'
     ),
+    'iGPT': Algorithm(igpt, plain_batch, 'PositionalLabelIGPT', visible=16),
     'MFF': Algorithm(mff, plain_batch, 'PositionalLabelMFF'),
     'EVA': Algorithm(eva, plain_batch, 'PositionalLabelEVA', targets=FakeCLIP),
     'MILAN': Algorithm(milan, plain_batch, 'PositionalLabelMILAN', targets=FakeCLIP),

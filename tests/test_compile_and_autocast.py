@@ -30,11 +30,9 @@ WHOLE = [*((head, {}) for head in DRAWS), (PositionalLabelHead, SOFT)]
 
 
 def names(value):
-    return value.__name__ if isinstance(value, type) else ' '.join(value) or None
-
-
-def of_heads(heads):
-    return pytest.mark.parametrize('head, kwargs', heads, ids=names)
+    if isinstance(value, dict):
+        return ' '.join(value) or 'whole'
+    return getattr(value, '__name__', str(value))
 
 
 def make(head, kwargs):
@@ -46,8 +44,14 @@ def make(head, kwargs):
 
 
 @pytest.mark.slow
-@of_heads([*WHOLE, *DRAWS.items()])
-@pytest.mark.parametrize('autocast', [False, True])
+@pytest.mark.parametrize(
+    'head, kwargs, autocast',
+    [
+        *((*case, autocast) for case in WHOLE for autocast in (False, True)),
+        *((*case, True) for case in DRAWS.items()),
+    ],
+    ids=names,
+)
 def test_compiled_head_equals_the_plain_one(head, kwargs, autocast):
     results = []
     for compiled in (False, True):
@@ -62,7 +66,7 @@ def test_compiled_head_equals_the_plain_one(head, kwargs, autocast):
     torch._dynamo.reset()
 
 
-@of_heads(WHOLE)
+@pytest.mark.parametrize('head, kwargs', WHOLE, ids=names)
 @pytest.mark.parametrize('dtype', [torch.bfloat16, torch.float16], ids=str)
 def test_autocast_keeps_the_loss_in_float32(head, kwargs, dtype):
     module, tokens = make(head, kwargs)

@@ -12,6 +12,7 @@ import pytest
 import torch
 from forked import train_as_ranks
 from selfsup_models import HEADS, LABELS
+from stack_check import fork_tool
 from tiny_run import make_config, make_images, train, weights, write_config
 
 from poslabel_mm.errors import UserError
@@ -169,15 +170,9 @@ def test_warning_of_slurm_is_passed_on_and_the_run_saved(tmp_path):
 @pytest.mark.skipif(torch.cuda.is_available(), reason='is for CPU machines')
 def test_mistake_of_all_processes_is_told_once(tmp_path):
     config = write_config(tmp_path, make_images(tmp_path / 'images'))
-    run = _run(
-        LAUNCHER,
-        config,
-        2,
-        '--work-dir',
-        tmp_path / 'run',
-        '--cfg-options',
-        'model.pos_head.0.grid_size=7',
-    )
+    options = '--work-dir', 'run', '--cfg-options', 'model.pos_head.0.grid_size=7'
+    words = 2, osp.join(ROOT, 'tools', 'train.py'), config, '--launcher', 'pytorch', *options
+    run = fork_tool('torchrun.py', *words, folder=tmp_path)  # as the LAUNCHER calls it
     assert run.returncode == 1
     said = [line for line in run.stderr.splitlines() if line.startswith('error')]
     assert len(said) == 1 and 'grid_size=(7, 7)' in said[0], run.stderr

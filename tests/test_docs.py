@@ -32,6 +32,7 @@ from poslabel_mm.benchmark.command import parse_args
 from poslabel_mm.benchmark.steps import load
 from poslabel_mm.datasets.command import main as convert
 from poslabel_mm.engine.cpu import SET
+from poslabel_mm.exchange import export_command, import_command
 from poslabel_mm.experiments import chain as chain_module
 from poslabel_mm.experiments import command as reproduce_module
 from poslabel_mm.experiments import plot as plot_module
@@ -209,17 +210,12 @@ model = dict(
         out_type='avg_featmap'),
     neck=dict(in_channels=16, hid_channels=16, with_avg_pool=False),
     pos_head=dict(type='poslabel_mm.PositionalLabelHead', in_channels=16, grid_size=14))
-# Without its ColorJitter, which mmcv-lite 2.2 cannot do under NumPy 2.
-view = [dict(type='RandomResizedCrop', scale=224)]
-train_dataloader = dict(dataset=dict(pipeline=[
-    dict(type='LoadImageFromFile'),
-    dict(type='MultiView', num_views=2, transforms=[view]),
-    dict(type='PackInputs')]))
 """
 
 
 def names(text: str) -> set[str]:
-    return {node.targets[0].id for node in ast.parse(text).body if isinstance(node, ast.Assign)}
+    targets = [node.targets[0] for node in ast.parse(text).body if isinstance(node, ast.Assign)]
+    return {target.id for target in targets if isinstance(target, ast.Name)}
 
 
 def losses_of_heads(text: str) -> set[str]:
@@ -315,6 +311,8 @@ def desk(images, tmp_path_factory):
         if path.name not in ('data', 'work_dirs') and not path.name.startswith('.'):
             (folder / path.name).symlink_to(path)
     (folder / 'data').symlink_to(images / 'data')
+    (folder / '.venv/bin').mkdir(parents=True)
+    (folder / '.venv/bin/activate').touch()
     (folder / 'my_config.py').write_text(FIRST)
     (folder / 'my_apl.py').write_text("_base_ = 'poslabel_mm::vit-tiny_apl_digits.py'")
     (manifest,) = [snippet.text for snippet in ALL if snippet.language == 'yaml']
@@ -452,6 +450,12 @@ def check_subcommand(name: str, *arguments: str) -> None:
         args = look_module.parse_args(arguments, name)
         for config in filter(None, (args.config, args.against_config)):
             Config.fromfile(find_config(config))
+    elif name == 'export':
+        args = export_command.parse_args(arguments, name)
+        assert Path(find_config(args.config)).stem == Path(args.checkpoint).parent.name
+        assert args.out.endswith(export_command.FORMATS[args.to].endings or args.out)
+    elif name == 'import':
+        find_config(import_command.parse_args(arguments, name).to)
     elif name == 'plot':
         plot_module.parse_args(arguments, name)
     elif name != 'doctor':
@@ -556,6 +560,7 @@ RULES = {
     'mmpretrain_tool.py': other,
     'test_backbones.py': as_it_is,
     'timm_vit.py': as_it_is,
+    'method.py': as_it_is,
     'objectives.py': as_it_is,
     'imagenet.py': converter,
     'mini_imagenet.py': converter,

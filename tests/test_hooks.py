@@ -23,8 +23,6 @@ from poslabel_mm.engine import (
 from poslabel_mm.engine.hooks import partial_gradients, stop_signal_hook
 from poslabel_mm.errors import UserError
 
-pytestmark = pytest.mark.computes
-
 ITERATIONS = 3  # per epoch
 
 
@@ -229,6 +227,7 @@ def _poison_buffer(runner):
         (_poison_buffer, r'the weights head\.running_var became'),
     ],
 )
+@pytest.mark.computes
 def test_all_that_is_saved_is_finite(tmp_path, data, poison, message):
     runner = Runner.from_cfg(make_config(tmp_path, data, 'run'))
     runner.model.head.register_buffer('running_var', torch.ones(2))
@@ -299,6 +298,7 @@ def test_nan_advises_what_can_be_typed(tmp_path, data, monkeypatch, typed, advis
     assert shlex.split(said[1])
 
 
+@pytest.mark.computes
 def test_overflows_that_a_loss_scaler_skips_are_no_end(tmp_path):
     buffer = SimpleNamespace(current=lambda: float('inf'))
     runner = SimpleNamespace(
@@ -424,6 +424,7 @@ def test_training_in_another_thread_installs_no_handler(tmp_path):
 # ------------------------------------------------------------ mixed precision
 
 
+@pytest.mark.computes
 def test_cpu_amp_computes_in_bfloat16_and_steps_in_float32(tmp_path, data):
     # Steps so small that no loss differs by anything but its own rounding.
     options = {'optim_wrapper.optimizer.lr': 1e-5}

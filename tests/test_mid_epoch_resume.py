@@ -35,8 +35,6 @@ from poslabel_mm.engine.seeding import SeededIndices
 from poslabel_mm.engine.worker_signals import protect_workers
 from poslabel_mm.stack.safe_loading import load_from_local
 
-pytestmark = pytest.mark.computes
-
 ITERATIONS = 3  # an epoch
 EPOCHS = 3
 WITH_VALIDATION = {
@@ -233,6 +231,7 @@ VARIANTS = {
 
 
 @pytest.mark.parametrize('variant', VARIANTS)
+@pytest.mark.computes
 def test_stopped_and_resumed(tmp_path, data, variant):
     options = VARIANTS[variant]
     whole = run(config(tmp_path, data, 'whole', **options))
@@ -248,6 +247,7 @@ def test_stopped_and_resumed(tmp_path, data, variant):
     assert_same_run(tmp_path / 'stopped', tmp_path / 'whole')
 
 
+@pytest.mark.computes
 def test_stopped_mae(tmp_path, data):
     """Masks, and pairs of the tokens that they leave."""
 
@@ -426,6 +426,7 @@ def _in_process(target, *args):
 
 
 @pytest.mark.skipif(torch.cuda.is_available(), reason='is for CPU machines')
+@pytest.mark.computes
 def test_two_processes_stopped_and_resumed(tmp_path, data):
     assert run_ranks(_two_processes, tmp_path, data) == [0, 0]
 
@@ -606,6 +607,7 @@ def test_a_protected_worker_that_hangs_can_be_ended_by_its_parent(tmp_path, thre
 # --------------------------------------------------- other runs and checkpoints
 
 
+@pytest.mark.computes
 def test_mmengines_own_hook_by_iteration_is_resumed_in_mid_epoch(tmp_path, data, capfd):
     options = {
         'train_cfg.max_epochs': 2,

@@ -1,5 +1,6 @@
 """Our configs among MMPretrain's models, and the metafile that lists them."""
 
+import copy
 import re
 import warnings
 from pathlib import Path
@@ -12,6 +13,7 @@ import yaml
 from mmengine.config import Config
 from mmpretrain import FeatureExtractor, ImageClassificationInferencer
 from mmpretrain.apis.model import ModelHub
+from mmpretrain.models import ImageClassifier
 from PIL import Image
 
 from poslabel_mm import config_path
@@ -29,7 +31,7 @@ DATA = {
     'imagenette': 'Imagenette',
     'folder': 'images of your own',
 }
-PRETRAINING = ('mae-', 'mocov3-')
+PRETRAINING = ('igpt-', 'mae-', 'mocov3-')
 
 
 def test_metafile_lists_every_config_once():
@@ -95,6 +97,20 @@ def test_get_model_builds_ours():
     assert model(torch.zeros(1, 3, 24, 24)).shape == (1, 10)
     model = mmpretrain.get_model('mae-vit-tiny_rpl_digits')
     assert type(model) is PositionalLabelMAE
+
+
+def test_get_model_without_head_gives_the_stock_classifier():
+    """It takes the weights of a training with heads, and computes what that model computes."""
+    labelled = mmpretrain.get_model('vit-tiny_apl_digits').eval()
+    stock = mmpretrain.get_model('vit-tiny_apl_digits', pos_head=None).eval()
+    assert type(stock) is ImageClassifier and stock._metainfo.name == 'vit-tiny_apl_digits'
+    unexpected = stock.load_state_dict(labelled.state_dict(), strict=False).unexpected_keys
+    assert unexpected and all(name.startswith('pos_head.') for name in unexpected)
+    images = torch.randn(2, 3, 24, 24)
+    assert torch.equal(stock(images), labelled(images))
+    assert type(copy.deepcopy(labelled)) is PositionalLabelClassifier
+    # MAE's heads are optional in the type of ours.
+    assert mmpretrain.get_model('mae-vit-tiny_apl_digits', pos_head=None).pos_head is None
 
 
 @pytest.mark.parametrize(

@@ -1,6 +1,7 @@
 """The wheel and the sdist are whole, and the pins fit what they ask for."""
 
 import email
+import json
 import os
 import re
 import shutil
@@ -13,6 +14,7 @@ from pathlib import Path
 import pytest
 from packaging.markers import default_environment
 from packaging.requirements import Requirement
+from tiny_run import make_images
 
 from poslabel_mm.stack.stacks import STACKS
 from poslabel_mm.version import __version__
@@ -118,7 +120,7 @@ def test_no_stack_is_required_without_its_extra(packed):
         assert {k: Requirement(k + v).specifier for k, v in ranges.items()} == extra
 
 
-def test_installed_wheel_finds_its_own_configs(packed, tmp_path):
+def test_installed_wheel_finds_its_own_configs_and_runs_its_tools(packed, tmp_path):
     with zipfile.ZipFile(packed[1]) as wheel:
         wheel.extractall(tmp_path)
     done = subprocess.run(
@@ -134,7 +136,10 @@ def test_installed_wheel_finds_its_own_configs(packed, tmp_path):
             'print(load_paper().table(7).row("mae").paper["top1"])\n'
             'from modelindex.load_model_index import load\n'
             'from poslabel_mm.stack.model_hub import INDEX\n'
-            'print(load(str(INDEX)).models[0].config)',
+            'print(load(str(INDEX)).models[0].config)\n'
+            'import runpy, sys\n'
+            'sys.argv = ["poslabel_mm/.mim/tools/torchrun.py"]\n'
+            'runpy.run_path(sys.argv[0], run_name="__main__")',
         ],
         cwd=tmp_path,
         env={**os.environ, 'PYTHONPATH': str(tmp_path)},
@@ -147,31 +152,72 @@ def test_installed_wheel_finds_its_own_configs(packed, tmp_path):
         '79.54',
         'configs/deit-b_apl_in1k.py',
     ], done.stderr
+    assert done.returncode == 1
+    assert done.stderr.splitlines()[-1].startswith(
+        'error: usage is torchrun.py PROCESSES SCRIPT [ARGUMENTS]'
+    )
 
 
-@pytest.mark.parametrize(
-    'arguments, line',
-    [
-        (
-            ['dataset_converters/imagenet.py', '--check', 'data'],
-            'error: data/train does not exist',
-        ),
-        (['torchrun.py'], 'error: usage is torchrun.py PROCESSES SCRIPT [ARGUMENTS]'),
-    ],
-)
-def test_the_tools_of_an_installed_wheel_run(packed, tmp_path, arguments, line):
+def test_a_converter_of_an_installed_wheel_runs_from_anywhere(packed, tmp_path):
     with zipfile.ZipFile(packed[1]) as wheel:
         wheel.extractall(tmp_path / 'site')
-    script, *rest = arguments
+    script = tmp_path / 'site/poslabel_mm/.mim/tools/dataset_converters/imagenet.py'
     done = subprocess.run(
-        [sys.executable, tmp_path / 'site/poslabel_mm/.mim/tools' / script, *rest],
+        [sys.executable, script, '--check', 'data'],
         cwd=tmp_path,
         env={**os.environ, 'PYTHONPATH': str(tmp_path / 'site')},
         capture_output=True,
         text=True,
     )
     assert done.returncode == 1 and done.stdout == ''
-    assert done.stderr.splitlines()[-1].startswith(line)
+    assert done.stderr.splitlines()[-1].startswith('error: data/train does not exist')
+
+
+CLASSES = ('a', 'cat'), ('b', 'dog')  # the folders of `make_images`, and their labels
+TINY = """
+_base_ = './vit-b_apl_photos.py'
+arch = dict(embed_dims=16, num_layers=1, num_heads=2, feedforward_channels=16)
+model = dict(
+    backbone=dict(arch=dict(_delete_=True, **arch)),
+    head=dict(in_channels=16),
+    pos_head=dict(in_channels=16, hidden_channels=16, feat_channels=16),
+)
+train_cfg = dict(max_epochs=1)
+param_scheduler = []
+train_dataloader = dict(batch_size=2, num_workers=0, persistent_workers=False)
+val_dataloader = dict(batch_size=2, num_workers=0, persistent_workers=False)
+default_hooks = dict(logger=dict(interval=1))
+"""
+
+
+def test_the_downstream_project_trains_with_an_installed_wheel(packed, tmp_path):
+    """By the command of its README, but for a model that is as small as can be."""
+    with zipfile.ZipFile(packed[1]) as wheel:
+        wheel.extractall(tmp_path / 'site')
+    project = tmp_path / 'project'
+    shutil.copytree(ROOT / 'examples/downstream_project', project)
+    (project / 'tiny.py').write_text(TINY)
+    make_images(project / 'data', per_class=2)
+    for split in 'train', 'val':
+        rows = ''.join(f'{name}/{i}.png,{label}\n' for name, label in CLASSES for i in range(2))
+        (project / f'data/{split}.csv').write_text('image,label\n' + rows)
+    installed = tmp_path / 'poslabel'
+    run = f'exec {sys.executable} -m poslabel_mm "$@"'
+    installed.write_text(f'#!/bin/sh\nPYTHONPATH={tmp_path}/site:$PYTHONPATH {run}\n')
+    installed.chmod(0o755)
+    (command,) = re.findall('```bash\n(.*)\n```', (project / 'README.md').read_text('utf-8'))
+    done = subprocess.run(
+        ['bash', '-c', command.replace('vit-b_apl_photos.py', 'tiny.py')],
+        cwd=project,
+        env={**os.environ, 'PATH': f'{tmp_path}:{os.environ["PATH"]}', 'CUDA_VISIBLE_DEVICES': ''},
+        capture_output=True,
+        text=True,
+    )
+    assert done.returncode == 0, done.stderr
+    (log,) = project.glob('work_dirs/tiny/*/vis_data/scalars.json')
+    *steps, accuracy = map(json.loads, log.read_text().splitlines())
+    assert len(steps) == 2 and all({'loss_cls', 'loss_apl'} <= set(step) for step in steps)
+    assert 'accuracy/top1' in accuracy
 
 
 def test_tools_are_entry_points_alone():

@@ -8,6 +8,7 @@ import pytest
 import torch
 from mmengine.analysis import get_model_complexity_info
 from mmengine.runner.checkpoint import load_state_dict
+from mmpretrain.models import ImageClassifier
 from mmpretrain.registry import MODELS
 from models import apl_head, batch, build, classifier, tiny_vit
 from torch.utils.checkpoint import checkpoint
@@ -144,6 +145,14 @@ def test_two_heads_of_a_kind_are_refused():
 def test_no_head_at_all_is_refused(pos_head):
     with pytest.raises(UserError, match='has no pos_head'):
         build(classifier() | dict(type='poslabel_mm.PositionalLabelClassifier', pos_head=pos_head))
+
+
+def test_none_for_a_head_is_the_stock_classifier():
+    cfg = classifier() | dict(type='poslabel_mm.PositionalLabelClassifier', pos_head=None)
+    assert type(build(cfg)) is ImageClassifier
+    assert type(build(cfg | dict(pos_neck=dict(type='poslabel_mm.PatchTokenNeck', stage=0)))) is (
+        ImageClassifier
+    )
 
 
 def test_a_built_head_is_taken_as_stock_parts_are():

@@ -14,8 +14,6 @@ from poslabel_mm.engine import EpochSeedHook
 from poslabel_mm.engine.hooks.resume_options_hook import _steps
 from poslabel_mm.errors import UserError
 
-pytestmark = pytest.mark.computes
-
 EPOCHS = 3
 
 
@@ -24,6 +22,7 @@ def data(tmp_path_factory):
     return make_images(tmp_path_factory.mktemp('images') / 'train')
 
 
+@pytest.mark.computes
 def test_seed_gives_the_same_losses_twice(tmp_path, data):
     runs = [train(make_config(tmp_path, data, name, **RANDOM)) for name in ('first', 'second')]
     assert len(runs[0]) == 3 * EPOCHS
@@ -31,6 +30,7 @@ def test_seed_gives_the_same_losses_twice(tmp_path, data):
 
 
 @pytest.mark.parametrize('num_workers, seed', [(0, 7), (2, None)])
+@pytest.mark.computes
 def test_resumed_run_is_the_run_that_never_stopped(tmp_path, data, num_workers, seed):
     options = {**RANDOM, 'train_dataloader.num_workers': num_workers, 'randomness.seed': seed}
     cfg = make_config(tmp_path, data, 'whole', **options)
@@ -102,6 +102,7 @@ def test_persistent_workers_are_warned_of(tmp_path, data, caplog):
     assert re.search('persistent_workers=False', caplog.text)
 
 
+@pytest.mark.computes
 def test_iteration_based_loop_is_warned_of_and_draws_anew(tmp_path, data, caplog):
     cfg = make_config(tmp_path, data, 'run', log_level='WARNING')
     cfg.train_cfg = dict(by_epoch=False, max_iters=9)

@@ -13,8 +13,6 @@ from poslabel_mm.errors import UserError
 from poslabel_mm.launch.checks.checkpoint import check_load_from, check_weights
 from poslabel_mm.launch.checks.resume import check_resume
 
-pytestmark = pytest.mark.computes
-
 FSDP = dict(type='FSDPStrategy')
 FULL = dict(FSDP, state_dict_cfg='full')
 

@@ -175,14 +175,16 @@ def test_colours_and_sizes_may_change_in_any_wrapper():
     view = [
         crop(),
         apply(dict(type='ColorJitter', brightness=0.4)),
-        dict(type='RandomGrayscale', prob=0.2, channel_weights=(0.1, 0.2, 0.7)),
+        dict(
+            type='RandomGrayscale', prob=0.2, keep_channels=True, channel_weights=(0.1, 0.2, 0.7)
+        ),
         dict(type='RandomChoice', transforms=[[dict(type='Solarize', thr=128)], [FLIP]]),
         dict(type='GaussianBlur', magnitude_range=(0.1, 2), magnitude_std='inf', prob=0.5),
         dict(type='Resize', scale=6),
     ]
     image = np.random.default_rng(0).integers(0, 256, (20, 20, 3), dtype=np.uint8)
     results = recorded([view])(dict(img=image))
-    assert results['img'][0].shape == (6, 6, 3) and results['view_boxes'].shape == (1, 4)
+    assert results['img'][0].shape[:2] == (6, 6) and results['view_boxes'].shape == (1, 4)
 
 
 # ------------------------------------------------------------------------------------------- head

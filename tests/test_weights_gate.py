@@ -386,7 +386,8 @@ def test_the_tool_refuses_before_it_makes_anything(fails, folder, config, option
         *(option.format(path) for option in options),
     )
     assert f'error: checkpoint {path} is not of ' in line
-    assert 'those of timm; name another with --cfg-options ' in line
+    translates = '`poslabel import FILE --from timm --to CONFIG` translates them'
+    assert f'those of timm: {translates}; name another with --cfg-options ' in line
     assert not (folder / 'new').exists() and listing(folder) == before
 
 

@@ -1,4 +1,5 @@
 from .backbones import (
+    CausalVisionTransformer,
     PositionalMAEHiViT,
     PositionalMAEViT,
     PositionalMoCoV3ViT,
@@ -21,6 +22,7 @@ from .selfsup import __all__ as _algorithms
 
 __all__ = [
     'AxialRelativeLabelHead',
+    'CausalVisionTransformer',
     'OffsetRegressionHead',
     'PatchTokenNeck',
     'PositionRegressionHead',

@@ -186,8 +186,8 @@ def _other_kind(head: bytes) -> str | None:
         )
     if head[8:9] == b'{' and int.from_bytes(head[:8], 'little') < 1 << 32:
         return (
-            'a safetensors file: load it with safetensors.torch.load_file '
-            'and save its weights with torch.save'
+            'a safetensors file: `poslabel import FILE --from timm, hf or another '
+            '--to CONFIG` makes a checkpoint of it'
         )
     line = head.splitlines()[0][:40]
     if all(32 <= byte or byte in b'\t\r\n\f' for byte in head) and head[:1] < b'\x7f':

@@ -79,6 +79,8 @@ def why_no_attention(backbone: nn.Module) -> str | None:
     name = type(backbone).__name__
     if not isinstance(getattr(backbone, 'cls_token', None), Tensor):
         return f'{name} has no class token'
+    if getattr(backbone, 'is_causal', False):
+        return f'the class token of {name} comes first and sees no patch'
     layers = getattr(backbone, 'layers', None)
     attention = getattr(layers[-1], 'attn', None) if layers is not None and len(layers) else None
     if not isinstance(attention, MultiheadAttention):

@@ -18,6 +18,16 @@ CONTAINERS = (
     'weights',
 )
 
+# What `poslabel import` calls the layouts that it reads.
+LAYOUTS = {
+    'a Hugging Face model': 'hf',
+    "MAE's own code": 'mae',
+    'DINOv2': 'dinov2',
+    "DeiT's own code": 'deit',
+    "Swin's own code": 'swin',
+    'timm': 'timm',
+}
+
 # The patterns that identify a layout; all of them have to occur.
 HUGGING_FACE = (r'(\w+\.)?encoder\.layer\.\d+\.attention\.attention\.query\.',)
 TORCHVISION = (r'encoder\.layers\.encoder_layer_\d+\.',)
@@ -50,7 +60,10 @@ def whose_keys(content: dict) -> str | None:
     parts = [f'its keys are those of {owner}'] if owner else []
     if place in CONTAINERS and _is_weights(weights):
         parts.append(f'its weights lie below {place!r}, where MMEngine does not look')
-    return ', and '.join(parts) or None
+    line = ', and '.join(parts)
+    if owner in LAYOUTS:
+        line += f': `poslabel import FILE --from {LAYOUTS[owner]} --to CONFIG` translates them'
+    return line or None
 
 
 def _owner(names: list[str], place: str | None) -> str | None:

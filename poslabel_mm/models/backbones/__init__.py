@@ -1,3 +1,4 @@
+from .causal_vit import CausalVisionTransformer
 from .deit_vit import DeiTVisionTransformer
 from .positional_mae_hivit import PositionalMAEHiViT
 from .positional_mae_vit import PositionalMAEViT
@@ -6,6 +7,7 @@ from .positional_swin import PositionalSwinTransformer
 from .positional_vit import PositionalVisionTransformer
 
 __all__ = [
+    'CausalVisionTransformer',
     'DeiTVisionTransformer',
     'PositionalMAEHiViT',
     'PositionalMAEViT',

@@ -73,7 +73,7 @@ class RotaryEmbedding(RotaryEmbeddingFast):
         """Hook before a module that gets the input of a layer or of its attention.
 
         Args:
-            step (int): The how-manieth such module of a pass it is, counted from 0.
+            step (int): The number of the module among those of a pass, counted from 0.
 
         Raises:
             UserError: If activation checkpointing repeats a pass whose grid cannot be told.
@@ -117,7 +117,9 @@ class RotaryEmbedding(RotaryEmbeddingFast):
         if self.freqs_cos.device != x.device:  # also where the model was built without memory
             tables = self.compute_position_embedding()
             self.freqs_cos, self.freqs_sin = (table.to(x.device) for table in tables)
-        grid = self._repeated[1] if in_backward() else self.grid
+        grid = self.grid
+        if in_backward():
+            grid = self._repeated[1] if self._repeated else self._only_grid(x.shape[2] - E)
         turned = super().forward(x[:, :, E:], grid)
         return torch.cat([x[:, :, :E], turned.to(x.dtype)], dim=2)
 

@@ -8,6 +8,9 @@ from poslabel_mm.models.position_heads import PositionHeads, build_part
 from poslabel_mm.registry import MODELS
 from poslabel_mm.tokens import PatchTokenReader, PatchTokens
 
+# Of the constructor; a copy is made without arguments.
+_TO_BE_GIVEN = object()
+
 
 @MODELS.register_module()
 class PositionalLabelClassifier(PositionHeads, ImageClassifier):
@@ -19,7 +22,9 @@ class PositionalLabelClassifier(PositionHeads, ImageClassifier):
 
     Args:
         *args: The stock ``ImageClassifier``'s arguments.
-        pos_head (dict | list[dict]): One or several position heads.
+        pos_head (dict | list[dict] | None): One or several position heads.
+            With None the stock ``ImageClassifier`` is built in this one's
+            place, as by ``get_model('vit-b_apl_in1k', pos_head=None)``.
         pos_neck (dict, optional): What stands between the backbone and the
             position heads, such as ``PatchTokenNeck``, which reads another
             stage's tokens. Defaults to None, the last tokens as they are.
@@ -37,6 +42,12 @@ class PositionalLabelClassifier(PositionHeads, ImageClassifier):
     """
 
     stock_loss_name = 'loss_cls'
+
+    def __new__(cls, *args, pos_head: dict | list[dict] | None = _TO_BE_GIVEN, **kwargs):
+        if pos_head is None and cls is PositionalLabelClassifier:
+            kwargs.pop('pos_neck', None)
+            return ImageClassifier(*args, **kwargs)
+        return super().__new__(cls)
 
     def __init__(
         self, *args, pos_head: dict | list[dict], pos_neck: dict | None = None, **kwargs

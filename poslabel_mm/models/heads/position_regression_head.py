@@ -20,34 +20,17 @@ class PositionRegressionHead(BaseTokenHead):
     without positional encoding this is the objective of Active Spatial
     Guidance (arXiv 2607.00580).
 
+    Arguments that are not listed are those of :class:`~.base_token_head.BaseTokenHead`.
+
     Args:
-        in_channels (int): Channels C of a patch token.
-        grid_size (int | tuple[int, int]): The patch grid (H, W).
-        channels (str): The channels that are read of a token: 'first_half',
-            'second_half' or 'all'. Defaults to 'first_half'.
-        hidden_channels (int, optional): Width of the MLP's hidden layer.
-            Defaults to the number of channels read (C/2 for a half).
-        feat_channels (int, optional): Width of the MLP's second layer.
-            Defaults to half the number of channels read (C/4 for a half).
-        loss_weight (float | dict): λ in Eq. 6, or a schedule of it, see
-            :func:`poslabel_mm.models.schedules.schedule`. Defaults to 0.5.
-        init_cfg (dict | list[dict], optional): MMEngine initialisation.
-            Defaults to a truncated normal of standard deviation 0.02 with
-            zero biases.
         on_grid_mismatch (str): For an input of another grid: 'error', or
             'rescale' to take the coordinates of its own patches' centres.
             Defaults to 'error'.
-        label_ratio (float): The part of the patches that are labelled, more
-            than 0. Training draws them anew for every image, iteration and
-            rank, from a random stream of the head's own, which activation
-            checkpointing around the head cannot repeat: that is an error. In
-            evaluation all are labelled. Defaults to 1.
         loss (str): 'l2' (squared), 'l1' or 'smooth_l1', as torch's, a mean
             over tokens and both coordinates. Defaults to 'l2'.
 
     Raises:
-        UserError: For half of an odd ``in_channels``, or naming the option
-            that is of the wrong type or out of range.
+        UserError: As of :class:`~.base_token_head.BaseTokenHead`.
     """
 
     loss_name = 'loss_coord'

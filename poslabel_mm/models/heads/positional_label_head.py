@@ -18,37 +18,19 @@ class PositionalLabelHead(BaseTokenHead):
     p_i = MLP(½z_i) (Eq. 3), softmax over the N positions of the patch grid
     (Eq. 4), mean cross-entropy over the tokens (Eq. 5) times λ (Eq. 6).
 
+    Arguments that are not listed are those of :class:`~.base_token_head.BaseTokenHead`.
+
     Args:
-        in_channels (int): Channels C of a patch token.
-        grid_size (int | tuple[int, int]): The patch grid (H, W); the labels
-            are its N = H·W positions, row by row.
-        channels (str): The channels that are read of a token: 'first_half',
-            'second_half' or 'all'. Defaults to 'first_half'.
-        hidden_channels (int, optional): Width of the MLP's hidden layer.
-            Defaults to the number of channels read (C/2 for a half).
-        feat_channels (int, optional): Width of p_i. Defaults to half the
-            number of channels read (C/4 for a half).
-        loss_weight (float | dict): λ in Eq. 6, or a schedule of it, see
-            :func:`poslabel_mm.models.schedules.schedule`. Defaults to 0.5.
-        init_cfg (dict | list[dict], optional): MMEngine initialisation.
-            Defaults to a truncated normal of standard deviation 0.02 with
-            zero biases.
         on_grid_mismatch (str): For an input of another grid: 'error', or
             'rescale' to label each patch with the place of this head's grid
             that its centre falls into. Defaults to 'error'.
-        label_ratio (float): The part of the patches that are labelled, more
-            than 0. Training draws them anew for every image, iteration and
-            rank, from a random stream of the head's own, which activation
-            checkpointing around the head cannot repeat: that is an error. In
-            evaluation all are labelled. Defaults to 1.
         target (dict, optional): Soft labels, such as
             ``dict(type='GaussianTarget', sigma=1.0)``, see
             :class:`poslabel_mm.models.losses.GaussianTarget`. Defaults to
             None, the place of the patch alone.
 
     Raises:
-        UserError: For half of an odd ``in_channels``, or naming the option
-            that is of the wrong type or out of range.
+        UserError: As of :class:`~.base_token_head.BaseTokenHead`.
     """
 
     loss_name = 'loss_apl'

@@ -27,36 +27,14 @@ class RelativePositionalLabelHead(BasePairHead):
     and it never makes a tensor of all pairs: see
     :func:`poslabel_mm.models.losses.pairwise_cross_entropy`.
 
+    Arguments that are not listed are those of :class:`~.base_pair_head.BasePairHead`.
+
     Args:
-        in_channels (int): Channels C of a patch token.
-        grid_size (int | tuple[int, int]): The patch grid (H, W); there are
-            (2H−1)(2W−1) labels.
-        query_channels (str): The channels that are read of token i in the pair
-            (i, j): 'first_half', 'second_half' or 'all'. Defaults to
-            'first_half'.
-        key_channels (str): Those of token j. Defaults to 'second_half', as in
-            the released code of the paper.
-        hidden_channels (int, optional): Width of the MLP's hidden layer.
-            Defaults to half the channels of a pair (C/2 for two halves).
-        feat_channels (int, optional): Width of p^r_ij. Defaults to
-            ``hidden_channels``.
-        pairs_per_token (int, optional): Draw so many keys for every token, an
-            unbiased estimate of the loss at ``pairs_per_token / n`` of its
-            cost. Every image, iteration and rank draws anew, from a random
-            stream of the head's own, which activation checkpointing around
-            the head cannot repeat: that is an error. Defaults to None, all
-            pairs.
-        loss_weight (float | dict): λ in Eq. 6, or a schedule of it, see
-            :func:`poslabel_mm.models.schedules.schedule`. Defaults to 0.5.
-        init_cfg (dict | list[dict], optional): MMEngine initialisation.
-            Defaults to a truncated normal of standard deviation 0.02 with
-            zero biases.
         on_grid_mismatch (str): For an input of another grid: 'error', or
             'rescale' to this head's grid. Defaults to 'error'.
 
     Raises:
-        UserError: For half of an odd ``in_channels``, or naming the option
-            that is of the wrong type or out of range.
+        UserError: As of :class:`~.base_pair_head.BasePairHead`.
     """
 
     loss_name = 'loss_rpl'

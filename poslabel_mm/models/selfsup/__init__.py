@@ -1,6 +1,8 @@
+from .igpt import IGPT
 from .positional_label_beit import PositionalLabelBEiT
 from .positional_label_cae import PositionalLabelCAE
 from .positional_label_eva import PositionalLabelEVA
+from .positional_label_igpt import PositionalLabelIGPT
 from .positional_label_itpn import PositionalLabelITPN
 from .positional_label_mae import PositionalLabelMAE
 from .positional_label_maskfeat import PositionalLabelMaskFeat
@@ -11,9 +13,11 @@ from .positional_label_mocov3 import PositionalLabelMoCoV3
 from .positional_label_simmim import PositionalLabelSimMIM
 
 __all__ = [
+    'IGPT',
     'PositionalLabelBEiT',
     'PositionalLabelCAE',
     'PositionalLabelEVA',
+    'PositionalLabelIGPT',
     'PositionalLabelITPN',
     'PositionalLabelMAE',
     'PositionalLabelMFF',

@@ -1,0 +1,7 @@
+# The ViT of vit-96_32px.py with the coordinates of its patches regressed.
+_base_ = './vit-96_32px.py'
+
+model = dict(
+    type='poslabel_mm.PositionalLabelClassifier',
+    pos_head=dict(type='poslabel_mm.PositionRegressionHead', in_channels=96, grid_size=8),
+)

@@ -1,0 +1,7 @@
+# The ViT of vit-96_32px.py with the offsets between its patches regressed.
+_base_ = './vit-96_32px.py'
+
+model = dict(
+    type='poslabel_mm.PositionalLabelClassifier',
+    pos_head=dict(type='poslabel_mm.OffsetRegressionHead', in_channels=96, grid_size=8),
+)

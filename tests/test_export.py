@@ -1,0 +1,313 @@
+"""`poslabel export`: what it writes computes what the model computes, in each library."""
+
+import json
+
+import pytest
+import torch
+from models import apl_head, build, classifier, tiny_vit
+
+from poslabel_mm.errors import UserError
+from poslabel_mm.exchange import export_command, timm_model
+
+timm = pytest.importorskip('timm')
+safetensors_torch = pytest.importorskip('safetensors.torch')
+
+ARCH = dict(embed_dims=32, num_layers=2, num_heads=4, feedforward_channels=64)
+VIT_HEAD = dict(type='VisionTransformerClsHead', num_classes=3, in_channels=32)
+LINEAR_HEAD = dict(type='LinearClsHead', num_classes=3, in_channels=32)
+POOLED = dict(neck=dict(type='GlobalAveragePooling'))
+APL = apl_head(in_channels=32)
+SWIN = dict(
+    type='SwinTransformer',
+    arch=dict(embed_dims=16, depths=[2, 1], num_heads=[2, 4]),
+    img_size=32,
+    window_size=4,
+    out_indices=(1,),
+)
+OWN_SWIN = SWIN | dict(type='poslabel_mm.PositionalSwinTransformer')
+
+
+def vit(**kwargs):
+    return tiny_vit(arch=ARCH, **kwargs)
+
+
+def own_vit(**kwargs):
+    return vit(type='poslabel_mm.PositionalVisionTransformer', **kwargs)
+
+
+def swin_classifier(backbone, grid=4):
+    head = apl_head(in_channels=32, grid_size=grid)
+    return classifier(head, backbone, head=LINEAR_HEAD, **POOLED)
+
+
+MAE = dict(
+    type='poslabel_mm.PositionalLabelMAE',
+    backbone=dict(
+        type='poslabel_mm.PositionalMAEViT', arch=ARCH, img_size=16, patch_size=4, mask_ratio=0.75
+    ),
+    neck=dict(
+        type='MAEPretrainDecoder',
+        num_patches=16,
+        patch_size=4,
+        embed_dim=32,
+        decoder_embed_dim=16,
+        decoder_depth=1,
+        decoder_num_heads=2,
+    ),
+    head=dict(
+        type='MAEPretrainHead',
+        norm_pix=True,
+        patch_size=4,
+        loss=dict(type='PixelReconstructionLoss', criterion='L2'),
+    ),
+    pos_head=APL,
+)
+NEST = dict(
+    type='TIMMBackbone', model_name='nest_tiny', img_size=16, patch_size=1, drop_path_rate=0.1
+)
+MODELS = {
+    'ViT': classifier(
+        [APL, dict(type='poslabel_mm.RelativePositionalLabelHead', in_channels=32, grid_size=4)],
+        own_vit(),
+        head=VIT_HEAD,
+    ),
+    'stock ViT': classifier(None, vit(), head=VIT_HEAD),
+    'no encoding': classifier(APL, own_vit(pos_encoding='none'), head=LINEAR_HEAD),
+    'fixed encoding': classifier(APL, own_vit(pos_encoding='sincos'), head=LINEAR_HEAD),
+    'layer scale': classifier(APL, vit(layer_scale_init_value=0.1), head=VIT_HEAD),
+    'not square': classifier(
+        apl_head(in_channels=32, grid_size=(4, 8)), own_vit(img_size=(16, 32)), head=VIT_HEAD
+    ),
+    'averaged': classifier(APL, vit(out_type='avg_featmap', final_norm=False), head=LINEAR_HEAD),
+    'DeiT': classifier(
+        APL, vit(type='poslabel_mm.DeiTVisionTransformer', init_cfg=None), head=VIT_HEAD
+    ),
+    'distilled DeiT': classifier(
+        APL, vit(type='DistilledVisionTransformer'), head=VIT_HEAD | dict(type='DeiTClsHead')
+    ),
+    'Swin': swin_classifier(SWIN),
+    'own stock Swin': swin_classifier(OWN_SWIN | dict(pos_encoding='rpb', last_downsample=True)),
+    'modified Swin': swin_classifier(OWN_SWIN, grid=8),
+    'NesT': classifier(
+        apl_head(in_channels=384), NEST, head=LINEAR_HEAD | dict(in_channels=384), **POOLED
+    ),
+    'rotary': classifier(APL, own_vit(pos_encoding='rope'), head=VIT_HEAD),
+    'MAE': MAE,
+}
+# What is refused, and how.
+REFUSED = {
+    (
+        'modified Swin',
+        'stock',
+    ): "has no PositionalSwinTransformer with pos_encoding='cpe' and last",
+    ('modified Swin', 'timm'): "timm has no PositionalSwinTransformer with pos_encoding='cpe' and",
+    ('rotary', 'stock'): "MMPretrain has no PositionalVisionTransformer with pos_encoding='rope'",
+    ('rotary', 'timm'): "timm has no PositionalVisionTransformer with pos_encoding='rope'",
+    ('averaged', 'hf'): "transformers' ViT has no out_type='avg_featmap'",
+    ('layer scale', 'hf'): "transformers' ViT has no layer scale",
+    ('distilled DeiT', 'hf'): "transformers' ViT has no distillation token and no DeiTClsHead",
+    ('rotary', 'hf'): "transformers has no PositionalVisionTransformer with pos_encoding='rope'",
+    ('Swin', 'hf'): 'takes a ViT that classifies, not PositionalLabelClassifier with SwinTrans',
+    ('MAE', 'hf'): 'takes a ViT that classifies, not PositionalLabelMAE with PositionalMAEViT',
+}
+ENDINGS = {
+    'stock': '.pth',
+    'timm': '.safetensors',
+    'hf': '',
+    'onnx': '.onnx',
+    'torch-export': '.pt2',
+    'safetensors': '.safetensors',
+}
+
+
+def drawn(cfg, seed=0):
+    """A model none of whose weights is as it was initialised."""
+    model = build(cfg, seed, training=False)
+    generator = torch.Generator().manual_seed(seed)
+    for parameter in model.parameters():
+        noise = torch.randn(parameter.shape, generator=generator)
+        parameter.data.add_(noise, alpha=0.2)
+    return model
+
+
+def saved(folder, cfg, model):
+    """A config and a checkpoint of a model, as the command takes them."""
+    config, checkpoint = folder / 'config.py', folder / 'epoch_1.pth'
+    config.write_text(
+        f"default_scope = 'mmpretrain'\nmodel = {cfg!r}\n"
+        'data_preprocessor = dict(mean=[127.0, 120.0, 110.0], std=[60.0, 50.0, 40.0], '
+        'to_rgb=True)\n'
+    )
+    meta = dict(dataset_meta=dict(classes=['a', 'b', 'c']))
+    torch.save(dict(meta=meta, state_dict=model.state_dict()), checkpoint)
+    return str(config), str(checkpoint)
+
+
+@pytest.fixture(scope='module')
+def sources(tmp_path_factory):
+    """Config and checkpoint by the model's name, made when they are asked for."""
+    made = {}
+
+    def source(name):
+        if name not in made:
+            folder = tmp_path_factory.mktemp('source')
+            made[name] = saved(folder, MODELS[name], drawn(MODELS[name]))
+        return made[name]
+
+    return source
+
+
+def export(source, form, out, capsys):
+    """Run the command; its exit status and what it printed."""
+    try:
+        status = export_command.main([*source, '--to', form, '--out', str(out)])
+    except SystemExit as ended:
+        status = ended.code
+    printed = capsys.readouterr()
+    return status, printed.out + printed.err
+
+
+def check(name, form, sources, folder, capsys):
+    out = folder / f'out{ENDINGS[form]}'
+    status, text = export(sources(name), form, out, capsys)
+    if (name, form) in REFUSED:
+        assert status == 1 and REFUSED[name, form] in text
+        assert text.startswith('error: ') and text.count('\n') == 1
+        assert not list(folder.iterdir())
+        return None
+    assert status == 0, text
+    assert 'verified' in text
+    assert [path.name for path in folder.iterdir()] == [out.name]
+    return out, text
+
+
+@pytest.mark.parametrize(
+    'name, form',
+    [
+        *((n, f) for n in MODELS if n != 'NesT' for f in ('stock', 'timm', 'safetensors')),
+        # timm fixes NesT's widths: 17 million weights.
+        pytest.param('NesT', 'timm', marks=pytest.mark.slow),
+    ],
+)
+def test_models_for_mmpretrain_and_timm(name, form, sources, tmp_path, capsys):
+    written = check(name, form, sources, tmp_path, capsys)
+    if written is None:
+        return
+    out, text = written
+    weights = (
+        torch.load(out, weights_only=True)['state_dict']
+        if form == 'stock'
+        else safetensors_torch.load_file(out)
+    )
+    assert not [key for key in weights if 'pos_head' in key or 'neck' in key]
+    assert 'left out' in text or name == 'stock ViT'
+    if form != 'timm':
+        assert 'are equal (largest difference 0.0)' in text
+    elif name == 'Swin':
+        assert 'in float64 (bound' in text
+
+
+def test_what_timm_is_told_builds_it(sources, tmp_path, capsys):
+    """The printed call, as a user would run it."""
+    out, text = check('not square', 'timm', sources, tmp_path, capsys)
+    (call,) = [line[11:] for line in text.splitlines() if line.startswith('read ')]
+    assert call == (
+        "timm.create_model('vit_base_patch16_224', img_size=(16, 32), patch_size=4, "
+        'num_classes=3, embed_dim=32, depth=2, num_heads=4, mlp_ratio=2.0, '
+        f"checkpoint_path='{out}')"
+    )
+    assert eval(call, dict(timm=timm)).num_classes == 3
+
+
+# What goes wrong
+
+
+def test_weights_that_differ_are_refused(sources, tmp_path, capsys, monkeypatch):
+    """A table with two names exchanged builds a model that fits, and computes something else."""
+    pairs = dict(timm_model.TIMM_VIT.pairs)
+    first, second = 'backbone.layers.{i}.ln1', 'backbone.layers.{i}.ln2'
+    pairs[first], pairs[second] = pairs[second], pairs[first]
+    monkeypatch.setattr(timm_model, 'TIMM_VIT', type(timm_model.TIMM_VIT)(pairs))
+    status, text = export(sources('ViT'), 'timm', tmp_path / 'out.pth', capsys)
+    assert status == 1
+    assert text.startswith('error: not exported: the outputs of what was written differ from')
+    assert not list(tmp_path.iterdir())
+
+
+@pytest.mark.parametrize(
+    'form, out, said',
+    [
+        ('timm', 'out.onnx', 'must end in .safetensors or .pth'),
+        ('hf', 'taken', 'exists: remove it, or name another'),
+        ('stock', 'gone/out.pth', 'the folder of --out'),
+        ('nonsense', 'out.pth', "invalid choice: 'nonsense'"),
+    ],
+)
+def test_arguments_are_refused_before_anything_is_read(form, out, said, tmp_path, capsys):
+    (tmp_path / 'taken').mkdir()
+    try:
+        status, text = export(['no.py', 'no.pth'], form, tmp_path / out, capsys)
+    except UserError as error:
+        status, text = 1, f'error: {error}'
+    assert status == 1 and said in text
+    assert [path.name for path in tmp_path.iterdir()] == ['taken']
+
+
+def test_a_missing_package_is_one_line(sources, tmp_path, capsys, monkeypatch):
+    monkeypatch.setattr('importlib.util.find_spec', lambda name: None)
+    status, text = export(sources('ViT'), 'onnx', tmp_path / 'out.onnx', capsys)
+    assert status == 1
+    assert text == (
+        'error: --to onnx needs onnx, onnxscript, onnxruntime: '
+        "pip install 'poslabel_mm[exchange]'\n"
+    )
+
+
+# With packages of the extra `exchange`
+
+
+def with_packages(form):
+    for package in export_command.FORMATS[form].packages:
+        pytest.importorskip(package)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    'name',
+    ['ViT', 'not square', 'no encoding', *(name for name, form in REFUSED if form == 'hf')],
+)
+def test_models_for_hugging_face(name, sources, tmp_path, capsys):
+    with_packages('hf')
+    written = check(name, 'hf', sources, tmp_path, capsys)
+    if written is None:
+        return
+    out, text = written
+    assert 'class scores of 2 images are equal' in text or 'in float64 (bound' in text
+    config, images = (
+        json.loads((out / name).read_text())
+        for name in ('config.json', 'preprocessor_config.json')
+    )
+    assert config['id2label'] == {'0': 'a', '1': 'b', '2': 'c'}
+    assert images['image_mean'][0] == pytest.approx(127 / 255)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize('name', ['ViT', 'modified Swin'])
+def test_programs_of_onnx_take_any_batch(name, sources, tmp_path, capsys):
+    with_packages('onnx')
+    out, text = check(name, 'onnx', sources, tmp_path, capsys)
+    assert 'outputs at batches of 1, 2, 5' in text
+    import onnx
+
+    graph = onnx.load(out).graph
+    assert [value.name for value in (*graph.input, *graph.output)] == ['images', 'scores']
+    assert graph.input[0].type.tensor_type.shape.dim[0].dim_param
+    assert not [weight.name for weight in graph.initializer if 'pos_head' in weight.name]
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize('name', ['Swin', 'MAE'])
+def test_programs_of_torch_export_take_any_batch(name, sources, tmp_path, capsys):
+    out, text = check(name, 'torch-export', sources, tmp_path, capsys)
+    assert 'outputs at batches of 1, 2, 5 are equal (largest difference 0.0)' in text
+    assert not [key for key in torch.export.load(out).state_dict if 'pos_head' in key]
