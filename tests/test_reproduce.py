@@ -542,7 +542,7 @@ def test_defaults_of_swept_options_are_the_models():
         (['--all', '--data', 'nowhere'], '--data .*/nowhere is no folder'),
         (
             ['--table', 1, '--manifest', 'digits', '--data', ROOT],
-            f'--data {ROOT} has no place in vit-tiny_digits.py: its datasets have no data_root',
+            f'the data folder {ROOT} has no place in vit-tiny_digits.py: its datasets have no',
         ),
         (['--all', '--cfg-options', 'a'], 'KEY=VALUE pairs, got a'),
         (['--all', '--cfg-options', 'randomness.seed=1'], 'given by --seeds'),
@@ -1083,6 +1083,7 @@ def test_results_are_kept_of_what_was_run_before(call):
     assert '## Table 1:' in text and '## Table 4:' in text and '## Table 2:' not in text
     with open(FOLDER / 'results.csv') as file:
         first, *others = csv.DictReader(file)
+    assert len(first.pop('settings')) == 12
     assert first == dict(
         table='1', row='pe', config='vit-b_in1k.py', seed='0', top1='50.0', top5='70.0'
     )

@@ -5,6 +5,7 @@ import hashlib
 import io
 import json
 import math
+import os.path as osp
 from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import NamedTuple
@@ -34,7 +35,9 @@ Recorded = Mapping[tuple[str, str], Mapping[int, Value]]
 
 
 def settings_digest(run: Run) -> str:
-    """A short text that differs between runs whose settings differ."""
+    """A short text that differs between runs whose settings differ; empty without their data."""
+    if run.data is not None and not osp.isdir(run.data):
+        return ''
     text = json.dumps(run.settings(), sort_keys=True)
     return hashlib.sha256(text.encode()).hexdigest()[:12]
 
@@ -79,6 +82,8 @@ def read_csv(path: str | Path) -> dict[tuple[str, str], dict[int, Value]]:
                 if int(seed) in seeds:
                     raise UserError(f'{path} has table {table}, row {row}, seed {seed} twice')
                 seeds[int(seed)] = Value(config, settings, metrics)
+    except UserError:
+        raise
     except OSError as error:
         raise UserError(f'{path} cannot be read: {error.strerror}') from error
     except (KeyError, TypeError, ValueError, AttributeError, csv.Error) as error:
