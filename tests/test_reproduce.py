@@ -542,7 +542,7 @@ def test_defaults_of_swept_options_are_the_models():
         (['--all', '--data', 'nowhere'], '--data .*/nowhere is no folder'),
         (
             ['--table', 1, '--manifest', 'digits', '--data', ROOT],
-            f'the data folder {ROOT} has no place in vit-tiny_digits.py: its datasets have no',
+            f'the data folder {ROOT} has no place in vit-tiny_digits.py: its datasets',
         ),
         (['--all', '--cfg-options', 'a'], 'KEY=VALUE pairs, got a'),
         (['--all', '--cfg-options', 'randomness.seed=1'], 'given by --seeds'),
