@@ -7,7 +7,7 @@
 #   . tools/setup_env.sh; setup_env STACK [DIR]            sets PYTHON to it
 
 setup_env() {
-    local stack=$1 root dir constraints stamp want python
+    local stack=$1 root dir constraints stamp want python steps=4
     root=$(cd "$(dirname "${BASH_SOURCE[0]}")/.." && pwd)
     if [ ! -f "$root/setup.py" ]; then
         echo "error: ${0##*/} sets up an environment for a checkout of the repository, and" \
@@ -22,7 +22,7 @@ setup_env() {
     esac
     case $dir in /*) ;; *) dir=$PWD/$dir ;; esac
     constraints=$root/requirements/constraints-$stack.txt
-    [ "$stack" != docs ] || constraints=$root/requirements/docs.txt
+    [ "$stack" != docs ] || constraints=$root/requirements/docs.txt steps=2
     if [ ! -f "$constraints" ]; then
         echo "error: no stack '$stack': choose onedl, openmmlab or docs" >&2
         return 1
@@ -43,7 +43,7 @@ setup_env() {
 
     if ! "$dir/bin/python" -m pip --version >/dev/null 2>&1; then
         python=$(find_python) || return 1
-        echo "[1/$([ "$stack" = docs ] && echo 2 || echo 4)] virtual environment in $dir, $("$python" --version)"
+        echo "[1/$steps] virtual environment in $dir, $("$python" --version)"
         "$python" -m venv "$dir" || return 1
     fi
     rm -f "$stamp"

@@ -1,10 +1,11 @@
 """MkDocs hook: the pages are the repository's own files, and their links lead on in the site.
 
-Links in them are relative to the file, so that they work on the Git host. README, CONTRIBUTING and
-CHANGELOG lie outside `docs/` and become pages of the site; other files that a page links to, such
-as a config, are copied into it.
+Links in them are relative to the file, so that they work on the Git host. README, CONTRIBUTING,
+CHANGELOG and the notebooks lie outside `docs/` and become pages of the site; other files that a
+page links to, such as a config, are copied into it.
 """
 
+import json
 import posixpath
 import re
 from html.parser import HTMLParser
@@ -19,7 +20,11 @@ PAGES = {
     ROOT / 'README.md': 'index.md',
     ROOT / 'CONTRIBUTING.md': 'contributing.md',
     ROOT / 'CHANGELOG.md': 'changelog.md',
+    **{
+        path: f'notebooks/{path.stem}.md' for path in (ROOT / 'examples/notebooks').glob('*.ipynb')
+    },
 }
+SOURCES = {name: path for path, name in PAGES.items()}
 LINK = re.compile(r'(?<=\]\()(?!\w+:|#)([^)#\s]+)')
 CODE = re.compile(r'^(```.*?^```$)', re.M | re.S)
 
@@ -27,7 +32,9 @@ CODE = re.compile(r'^(```.*?^```$)', re.M | re.S)
 def on_files(files, config):
     """Add the pages from outside `docs/`, and the files that pages link to."""
     for source, name in PAGES.items():
-        files.append(File.generated(config, name, abs_src_path=str(source)))
+        text = source.read_text('utf-8')
+        content = _as_markdown(text) if source.suffix == '.ipynb' else text
+        files.append(File.generated(config, name, content=content))
     for page in list(files.documentation_pages()):
         for target in LINK.findall(_prose(page.content_string)):
             path = _on_disk(page, target)
@@ -67,7 +74,8 @@ def _prose(markdown: str) -> str:
 
 
 def _on_disk(file: File, target: str) -> Path:
-    return Path(posixpath.normpath(Path(file.abs_src_path).parent / target))
+    source = SOURCES.get(file.src_uri) or Path(file.abs_src_path)
+    return Path(posixpath.normpath(source.parent / target))
 
 
 def _in_site(path: Path) -> str:
@@ -77,6 +85,25 @@ def _in_site(path: Path) -> str:
     if path.is_relative_to(DOCS):
         return path.relative_to(DOCS).as_posix()
     return posixpath.join('files', path.relative_to(ROOT).as_posix())
+
+
+def _as_markdown(notebook: str) -> str:
+    """The cells of a notebook with what they printed and drew."""
+    parts = []
+    for cell in json.loads(notebook)['cells']:
+        source = ''.join(cell['source'])
+        parts.append(source if cell['cell_type'] == 'markdown' else _fenced('python', source))
+        for output in cell.get('outputs', []):
+            if 'text' in output:
+                parts.append(_fenced('text', ''.join(output['text'])))
+            elif 'image/png' in output['data']:
+                png = ''.join(output['data']['image/png']).replace('\n', '')
+                parts.append(f'![Output of the cell above](data:image/png;base64,{png})')
+    return '\n\n'.join(parts)
+
+
+def _fenced(language: str, text: str) -> str:
+    return f'```{language}\n{text.rstrip()}\n```'
 
 
 class _Loads(HTMLParser):
