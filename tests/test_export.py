@@ -1,13 +1,15 @@
 """`poslabel export`: what it writes computes what the model computes, in each library."""
 
 import json
+import os
+import signal
 
 import pytest
 import torch
 from models import apl_head, build, classifier, tiny_vit
 
 from poslabel_mm.errors import UserError
-from poslabel_mm.exchange import export_command, timm_model
+from poslabel_mm.exchange import export_command, exporting, timm_model
 
 timm = pytest.importorskip('timm')
 safetensors_torch = pytest.importorskip('safetensors.torch')
@@ -251,6 +253,19 @@ def test_arguments_are_refused_before_anything_is_read(form, out, said, tmp_path
         status, text = 1, f'error: {error}'
     assert status == 1 and said in text
     assert [path.name for path in tmp_path.iterdir()] == ['taken']
+
+
+def test_ctrl_c_leaves_nothing_behind(sources, tmp_path, capsys, monkeypatch):
+    def interrupted(source, path):
+        torch.save({}, path)
+        os.kill(os.getpid(), signal.SIGINT)
+
+    before = signal.getsignal(signal.SIGINT)
+    monkeypatch.setitem(exporting.WRITERS, 'stock', interrupted)
+    status, text = export(sources('ViT'), 'stock', tmp_path / 'out.pth', capsys)
+    assert (status, text) == (130, 'interrupted\n')
+    assert not list(tmp_path.iterdir())
+    assert signal.getsignal(signal.SIGINT) == before
 
 
 def test_a_missing_package_is_one_line(sources, tmp_path, capsys, monkeypatch):

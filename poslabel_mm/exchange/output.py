@@ -3,6 +3,7 @@
 import os
 import os.path as osp
 import shutil
+import signal
 import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -43,6 +44,8 @@ def unfinished(path: str) -> Iterator[str]:
     """
     path = osp.abspath(path)
     folder = None
+    # Ctrl-C is to pass through here too; the command's own handler ends the process at once.
+    handler = signal.signal(signal.SIGINT, signal.default_int_handler)
     try:
         folder = tempfile.mkdtemp(prefix='.unfinished-', dir=osp.dirname(path))
         # Under its own name: programs hold the names of the files beside them.
@@ -52,5 +55,6 @@ def unfinished(path: str) -> Iterator[str]:
     except OSError as error:
         raise unwritable(path, error) from error
     finally:
+        signal.signal(signal.SIGINT, handler)
         if folder is not None:
             shutil.rmtree(folder, ignore_errors=True)

@@ -26,6 +26,7 @@ from poslabel_mm.launch.parent_process import follow_parent, forked_children_fol
 from poslabel_mm.launch.preparation import prepare_test, prepare_training, use_cpu_amp
 from poslabel_mm.launch.resume_command import resume_command
 from poslabel_mm.launch.stock_tools import list_tools, load_tool, tool_path
+from poslabel_mm.launch.tool_errors import check_loader, one_line
 from poslabel_mm.stack.config_prefix import without_own_scope
 from poslabel_mm.stack.grad_cam import mend_grad_cam
 from poslabel_mm.stack.image_errors import name_unreadable_images
@@ -76,13 +77,16 @@ def other_tool(argv: list[str], prog: str = 'poslabel tool') -> None:
         path = tool_path(argv[0])
         if osp.basename(path) == 'vis_cam.py':
             mend_grad_cam()
-        sys.argv = [path] + [shipped_config(arg) or arg for arg in argv[1:]]
+        words = [shipped_config(arg) or arg for arg in argv[1:]]
+        check_loader(argv[0], words)
+        sys.argv = [path, *words]
         # Tools import their neighbours.
         sys.path.insert(0, osp.dirname(path))
-        if osp.basename(path) == 'vis_scheduler.py':
-            _plot_schedule(load_tool(path))
-        else:
-            runpy.run_path(path, run_name='__main__')
+        with one_line(argv[0], path, words):
+            if osp.basename(path) == 'vis_scheduler.py':
+                _plot_schedule(load_tool(path))
+            else:
+                runpy.run_path(path, run_name='__main__')
 
 
 def _plot_schedule(tool: ModuleType) -> None:
