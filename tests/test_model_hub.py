@@ -28,7 +28,7 @@ DATA = {
     'fashion-mnist': 'Fashion-MNIST',
     'folder': 'images of your own',
 }
-PRETRAINING = ('igpt-', 'mae-', 'mocov3-')
+PRETRAINING = ('dino-', 'igpt-', 'mae-', 'mocov3-')
 
 
 def test_metafile_lists_every_config_once():
