@@ -21,6 +21,7 @@ def build(cfg):
     return model
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     'name, baseline, losses',
     [
