@@ -44,10 +44,15 @@ def wrong(key: str, value: object, reason: str) -> OptionError:
 
 @contextmanager
 def within(path: str) -> Iterator[None]:
-    """Put a path such as 'model.pos_head.1' in front of the keys of the errors raised inside."""
+    """Put a path such as 'model.pos_head.1' in front of the keys of the errors raised inside.
+
+    A key that begins with 'model.' is whole already.
+    """
     try:
         yield
     except OptionError as error:
+        if error.key.startswith('model.'):
+            raise
         raise OptionError(f'{path}.{error.key}', error.text) from error
 
 

@@ -250,6 +250,19 @@ def mocov3():
     )
 
 
+def dino(**kwargs):
+    neck = dict(type='poslabel_mm.DINONeck', in_channels=16, out_channels=12, hid_channels=8)
+    return (
+        dict(
+            type='poslabel_mm.DINO',
+            backbone=dict(type='VisionTransformer') | VIT,
+            neck=neck | dict(bottleneck_channels=6, freeze_last_layer=0),
+            head=dict(type='poslabel_mm.DINOHead', out_channels=12),
+        )
+        | kwargs
+    )
+
+
 def igpt(**kwargs):
     backbone = dict(type='poslabel_mm.CausalVisionTransformer') | VIT | kwargs
     neck = dict(type='LinearNeck', in_channels=16, out_channels=48, norm_cfg=None)
@@ -391,6 +404,9 @@ ALGORITHMS = {
     'SimMIM': Algorithm(simmim, simmim_batch, 'PositionalLabelSimMIM', channels=64, visible=7),
     'MoCo v3': Algorithm(
         mocov3, view_batch, 'PositionalLabelMoCoV3', visible=16, passes=2, loss='loss_view'
+    ),
+    'DINO': Algorithm(
+        dino, view_batch, 'PositionalLabelDINO', visible=16, passes=2, loss='loss_view'
     ),
     'iGPT': Algorithm(igpt, plain_batch, 'PositionalLabelIGPT', visible=16),
     'MFF': Algorithm(mff, plain_batch, 'PositionalLabelMFF'),

@@ -21,6 +21,7 @@ def build(cfg):
     return model
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     'name, baseline, losses',
     [
@@ -30,12 +31,14 @@ def build(cfg):
             'mocov3-vit-tiny_digits.py',
             {'loss_view', 'loss_swap'},
         ),
+        ('dino-vit-tiny_digits.py', None, {'loss'}),
+        ('dino-vit-tiny_apl_digits.py', 'dino-vit-tiny_digits.py', {'loss_view', 'loss_apl'}),
         ('igpt-vit-tiny_digits.py', None, {'loss'}),
         ('igpt-vit-tiny_apl_digits.py', 'igpt-vit-tiny_digits.py', {'loss_recon', 'loss_apl'}),
     ],
 )
 def test_two_iterations(name, baseline, losses):
-    MessageHub.get_current_instance().update_info('max_iters', 10)  # which MoCo v3 reads
+    MessageHub.get_current_instance().update_info('max_iters', 10)  # which MoCo v3 and DINO read
     cfg = Config.fromfile(config_path(name))
     dataset = DATASETS.build(cfg.train_dataloader.dataset)
     np.random.seed(0)

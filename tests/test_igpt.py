@@ -2,7 +2,7 @@
 
 import pytest
 import torch
-from models import build, classifier, tiny_vit
+from models import apl_head, build, classifier, tiny_vit
 from selfsup_models import ALGORITHMS, ARCH, igpt
 from torch import nn
 
@@ -124,8 +124,8 @@ def test_autocast_keeps_the_loss_in_float32():
         (dict(backbone=tiny_vit()), 'model.backbone.type=VisionTransformer shows every token all'),
         (igpt(with_cls_token=False), 'model.backbone.with_cls_token is False'),
         (igpt(out_type='featmap'), "model.backbone.out_type='featmap' leaves out the class token"),
-        (dict(neck=None), 'model.neck is missing'),
-        (dict(head=None), 'model.head is missing'),
+        (dict(neck=None), 'model.neck=None is refused: set it to a dict'),
+        (dict(head=None), 'model.head=None is refused: set it to a dict'),
         (
             dict(neck=dict(type='LinearNeck', in_channels=16, out_channels=48)),
             'model.neck.norm_cfg mixes patches',
@@ -148,5 +148,6 @@ def test_autocast_keeps_the_loss_in_float32():
     ],
 )
 def test_parts_that_do_not_fit_are_refused(options, line):
-    with pytest.raises(UserError, match=f'^{line}'):
-        build(igpt() | options)
+    for head in dict(), dict(type='poslabel_mm.PositionalLabelIGPT', pos_head=apl_head()):
+        with pytest.raises(UserError, match=f'^{line}'):
+            build(igpt() | options | head)

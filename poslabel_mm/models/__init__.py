@@ -16,13 +16,14 @@ from .heads import (
     SwappedEncodingHead,
     ViewOffsetHead,
 )
-from .necks import PatchTokenNeck
+from .necks import DINONeck, PatchTokenNeck
 from .selfsup import *  # noqa: F401,F403
 from .selfsup import __all__ as _algorithms
 
 __all__ = [
     'AxialRelativeLabelHead',
     'CausalVisionTransformer',
+    'DINONeck',
     'OffsetRegressionHead',
     'PatchTokenNeck',
     'PositionRegressionHead',

@@ -46,7 +46,7 @@ class Schedule(ABC):
 
     def __call__(self) -> float:
         """The value at the present iteration of the training run, or at its first outside one."""
-        return self.at(*_epoch())
+        return self.at(*epoch_and_length())
 
     @abstractmethod
     def at(self, epoch: float, max_epochs: float) -> float:
@@ -70,10 +70,13 @@ class Schedule(ABC):
 
 
 @torch.compiler.disable
-def _epoch() -> tuple[float, float]:
-    """Epochs that were trained, and the epochs of the run.
+def epoch_and_length() -> tuple[float, float]:
+    """Epochs that were trained, fractions of one included, and the epochs of the run.
 
     The Runner writes them down before every iteration. A loop that counts iterations is one epoch.
+
+    Returns:
+        tuple[float, float]: Both; 0 epochs trained outside of a run.
     """
     hub = MessageHub.get_current_instance().runtime_info
     iteration, max_iters = hub.get('iter', 0), hub.get('max_iters', 0)

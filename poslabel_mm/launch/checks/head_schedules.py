@@ -1,6 +1,7 @@
-"""Checks that the schedules of the position heads fit into the run."""
+"""Checks that the schedules of the position heads, and of DINO's head, fit into the run."""
 
 from collections.abc import Iterator
+from itertools import chain
 
 from mmengine.config import Config
 
@@ -19,7 +20,9 @@ def check_head_schedules(cfg: Config) -> None:
     """
     train_cfg = cfg.get('train_cfg') or {}
     max_epochs = train_cfg.get('max_epochs')
-    for key, schedule in _schedules((cfg.get('model') or {}).get('pos_head'), 'model.pos_head'):
+    model = cfg.get('model') or {}
+    found = (_schedules(model.get(part), f'model.{part}') for part in ('pos_head', 'head'))
+    for key, schedule in chain.from_iterable(found):
         warms_up = schedule['type'] == 'warmup'
         if max_epochs is None and 'max_iters' in train_cfg:
             way_out = 'leave it out, for a schedule over the whole run'

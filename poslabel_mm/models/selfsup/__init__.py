@@ -1,6 +1,9 @@
+from .dino import DINO
+from .dino_head import DINOHead
 from .igpt import IGPT
 from .positional_label_beit import PositionalLabelBEiT
 from .positional_label_cae import PositionalLabelCAE
+from .positional_label_dino import PositionalLabelDINO
 from .positional_label_eva import PositionalLabelEVA
 from .positional_label_igpt import PositionalLabelIGPT
 from .positional_label_itpn import PositionalLabelITPN
@@ -13,9 +16,12 @@ from .positional_label_mocov3 import PositionalLabelMoCoV3
 from .positional_label_simmim import PositionalLabelSimMIM
 
 __all__ = [
+    'DINO',
+    'DINOHead',
     'IGPT',
     'PositionalLabelBEiT',
     'PositionalLabelCAE',
+    'PositionalLabelDINO',
     'PositionalLabelEVA',
     'PositionalLabelIGPT',
     'PositionalLabelITPN',

@@ -5,18 +5,18 @@ of a patch.
 """
 
 import torch
-from mmpretrain.models.selfsup import BaseSelfSupervisor
 from mmpretrain.structures import DataSample
 from torch import Tensor, nn
 
 from poslabel_mm import options
 from poslabel_mm.models.selfsup.non_square_grid import lay_grid
+from poslabel_mm.models.selfsup.own_algorithm import OwnAlgorithm
 from poslabel_mm.registry import MODELS
 from poslabel_mm.tokens.wrappers import unwrapped
 
 
 @MODELS.register_module()
-class IGPT(BaseSelfSupervisor):
+class IGPT(OwnAlgorithm):
     """Predicts every patch of an image from those before it in raster order.
 
     After iGPT (Chen et al., "Generative Pretraining from Pixels", ICML 2020), whose tokens are
@@ -25,11 +25,11 @@ class IGPT(BaseSelfSupervisor):
     has nothing but itself to tell from, and each patch the next.
 
     Args:
-        *args: The arguments of MMPretrain's ``BaseSelfSupervisor``: the ``backbone`` is a
-            ``CausalVisionTransformer``; the ``neck`` takes tokens (B·N, C) to predictions
-            (B·N, D), each by itself, such as ``LinearNeck`` with ``norm_cfg=None``; the ``head``
-            has the loss, such as ``MAEPretrainHead``.
-        **kwargs: The same.
+        backbone (dict): A ``CausalVisionTransformer``.
+        neck (dict): Takes tokens (B·N, C) to predictions (B·N, D), each by itself, such as
+            ``LinearNeck`` with ``norm_cfg=None``.
+        head (dict): Has the loss, such as ``MAEPretrainHead``.
+        **kwargs: The other arguments of MMPretrain's ``BaseSelfSupervisor``.
 
     Raises:
         UserError: Naming the part that does not fit the task.
@@ -61,9 +61,6 @@ class IGPT(BaseSelfSupervisor):
                 f'leaves out the class token, from which {name} predicts the first patch: set it '
                 "to 'raw'",
             )
-        for key, part in ('model.neck', self.neck), ('model.head', self.head):
-            if part is None:
-                raise options.OptionError(key, f' is missing: {name} predicts pixels with it')
         if not isinstance(getattr(self.neck, 'norm', nn.Identity()), (nn.Identity, nn.LayerNorm)):
             raise options.OptionError(
                 'model.neck.norm_cfg',

@@ -1,0 +1,87 @@
+import torch
+from mmpretrain.models.utils import CosineEMA
+from mmpretrain.structures import DataSample
+from torch import Tensor, nn
+
+from poslabel_mm import options
+from poslabel_mm.errors import UserError
+from poslabel_mm.models.selfsup.own_algorithm import OwnAlgorithm
+from poslabel_mm.registry import MODELS
+
+
+@MODELS.register_module()
+class DINO(OwnAlgorithm):
+    """A student that learns from its own moving average what crops of an image have in common.
+
+    Caron et al., "Emerging Properties in Self-Supervised Vision Transformers" (ICCV 2021). The
+    student sees every crop, the teacher the first ones alone, which show most of the image; the
+    others, the local crops, are smaller and have another patch grid, for which the ViT
+    interpolates its encoding. The teacher drops nothing.
+
+    Args:
+        backbone (dict): A backbone that gives one vector an image.
+        neck (dict): As :class:`~poslabel_mm.models.necks.DINONeck`.
+        head (dict): As :class:`~.dino_head.DINOHead`.
+        num_global_crops (int): How many of the views the teacher sees. Defaults to 2.
+        base_momentum (float): What the teacher takes from the student in the first step, from 0
+            to 1; it falls to 0 along a cosine. Defaults to 0.004.
+        **kwargs: The other arguments of MMPretrain's ``BaseSelfSupervisor``.
+
+    Raises:
+        UserError: Naming the option that is of the wrong type or out of range.
+    """
+
+    def __init__(
+        self, *args, num_global_crops: int = 2, base_momentum: float = 0.004, **kwargs
+    ) -> None:
+        with options.within('model'):
+            num_global_crops = options.whole_number('num_global_crops', num_global_crops)
+            base_momentum = options.number('base_momentum', base_momentum, 0, 1)
+        super().__init__(*args, **kwargs)
+        outputs = [getattr(part, 'out_channels', None) for part in (self.neck, self.head)]
+        if None not in outputs and outputs[0] != outputs[1]:
+            raise options.wrong(
+                'model.head.out_channels',
+                outputs[1],
+                f'does not fit: the neck has {outputs[0]} outputs; set one to the other',
+            )
+        self.num_global_crops = num_global_crops
+        self.momentum_encoder = CosineEMA(self._student(), momentum=base_momentum)
+
+    def _student(self) -> nn.Module:
+        return nn.Sequential(self.backbone, self.neck)
+
+    def train(self, mode: bool = True) -> 'DINO':
+        super().train(mode)
+        self.momentum_encoder.eval()
+        return self
+
+    def loss(
+        self, inputs: list[Tensor], data_samples: list[DataSample], **kwargs
+    ) -> dict[str, Tensor]:
+        """Loss of a batch. In training the teacher moves first.
+
+        Args:
+            inputs (list[Tensor]): The views of B images, (B, 3, height, width) each, the global
+                crops first.
+            data_samples (list[DataSample]): Their annotations; they are not read.
+
+        Returns:
+            dict[str, Tensor]: ``loss``.
+
+        Raises:
+            UserError: If there are fewer views than the teacher sees, or one alone.
+        """
+        views = inputs if isinstance(inputs, (list, tuple)) else [inputs]
+        if len(views) < max(self.num_global_crops, 2):
+            raise UserError(
+                f'{type(self).__name__} got {len(views)} view{"s" * (len(views) > 1)} of an image '
+                f'and compares 2 or more, {self.num_global_crops} of them global crops: set '
+                'num_views of MultiView, such as [2, 6]'
+            )
+        student = [self.neck(self.backbone(view))[0] for view in views]
+        with torch.no_grad():
+            if self.training:
+                self.momentum_encoder.update_parameters(self._student())
+            teacher = [self.momentum_encoder(view)[0] for view in views[: self.num_global_crops]]
+        return dict(loss=self.head.loss(student, teacher))

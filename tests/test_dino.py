@@ -1,0 +1,291 @@
+"""DINO: a student follows its moving average across crops of an image."""
+
+import math
+
+import pytest
+import torch
+import torch.nn.functional as F
+from mmengine.config import Config
+from mmengine.logging import MessageHub
+from models import apl_head, build
+from selfsup_models import dino, images, rpl_head
+from test_self_supervised_labels import leave_tokens_alone, marked_images, record
+
+from poslabel_mm.errors import UserError
+from poslabel_mm.launch.checks.head_schedules import check_head_schedules
+from poslabel_mm.models import DINOHead, DINONeck
+
+pytestmark = pytest.mark.computes
+
+
+def set_time(iteration):
+    """Of a run of 10 epochs of 10 iterations."""
+    info = MessageHub.get_current_instance().update_info
+    for key, value in dict(iter=iteration, max_iters=100, max_epochs=10).items():
+        info(key, value)
+
+
+@pytest.fixture(autouse=True)
+def length_of_training():
+    set_time(0)
+
+
+def crops(num_local=2):
+    """Two global crops of 4x4 patches and local ones of 2x2."""
+    sides = [16, 16, *[8] * num_local]
+    return [images(side=side, seed=seed) for seed, side in enumerate(sides)]
+
+
+def labelled(*heads):
+    return dino(type='poslabel_mm.PositionalLabelDINO', pos_head=list(heads))
+
+
+# ------------------------------------------------------------------------------------ the loss
+
+
+def written_out(head, student, teacher, teacher_temp):
+    """Image by image and output by output, in plain Python."""
+    terms = []
+    B, K = student[0].shape
+    for i, of_teacher in enumerate(teacher):
+        for j, of_student in enumerate(student):
+            if i == j:
+                continue
+            for b in range(B):
+                target = [
+                    math.exp((of_teacher[b, k] - head.center[k]) / teacher_temp) for k in range(K)
+                ]
+                partition = torch.stack([(x / head.student_temp).exp() for x in of_student[b]])
+                terms.append(
+                    sum(
+                        target[k]
+                        / sum(target)
+                        * (partition.sum().log() - of_student[b, k] / head.student_temp)
+                        for k in range(K)
+                    )
+                )
+    return sum(terms) / len(terms)
+
+
+@pytest.mark.parametrize('num_views, num_teacher', [(4, 2), (2, 2), (3, 1)])
+def test_loss_is_the_plain_one(num_views, num_teacher):
+    schedule = dict(type='linear', start=0.2, end=0.4, epochs=5)
+    head = DINOHead(5, student_temp=0.3, teacher_temp=schedule, center_momentum=0.7).double()
+    head.center.normal_()
+    student = [
+        torch.randn(3, 5, dtype=torch.float64, requires_grad=True) for _ in range(num_views)
+    ]
+    teacher = [torch.randn(3, 5, dtype=torch.float64) for _ in range(num_teacher)]
+    for iteration, temperature in (0, 0.2), (25, 0.3), (80, 0.4):
+        set_time(iteration)
+        expected = written_out(head, student, teacher, temperature)
+        center = 0.7 * head.center + 0.3 * torch.cat(teacher).mean(0)
+        loss = head.loss(student, teacher)
+        torch.testing.assert_close(loss, expected, rtol=1e-10, atol=1e-10)
+        # A teacher of one view has nothing to say to the student of that view.
+        wanted = student[num_teacher == 1 :]
+        gradients = (torch.autograd.grad(each, wanted) for each in (loss, expected))
+        for ours, plain in zip(*gradients):
+            torch.testing.assert_close(ours, plain, rtol=1e-10, atol=1e-10)
+        torch.testing.assert_close(head.center, center, rtol=1e-12, atol=1e-12)
+    center = head.state_dict()['center'].clone()
+    head.eval().loss(student, teacher)
+    assert torch.equal(head.center, center)
+
+
+def test_the_centre_is_the_mean_over_ranks(monkeypatch):
+    def all_reduce(mean, op):
+        assert op == 'mean'
+        mean.add_(3).div_(2)  # of another rank, whose mean is 3
+
+    monkeypatch.setattr('poslabel_mm.models.selfsup.dino_head.all_reduce', all_reduce)
+    head = DINOHead(4, center_momentum=0.5)
+    head.loss([torch.ones(2, 4)] * 2, [torch.ones(2, 4)] * 2)
+    assert torch.equal(head.center, torch.ones(4))  # half of (1 + 3) / 2
+
+
+def test_outputs_are_cosines_of_normalised_prototypes():
+    neck = DINONeck(4, 6, hid_channels=8, bottleneck_channels=3, freeze_last_layer=0)
+    neck.init_weights()
+    x = torch.randn(5, 4)
+    (outputs,) = neck((torch.zeros(5, 4), x))  # the last of several
+    hidden = neck.mlp(x)
+    expected = F.cosine_similarity(hidden.unsqueeze(1), neck.prototypes.unsqueeze(0), dim=-1)
+    torch.testing.assert_close(outputs, expected)
+    with torch.no_grad():
+        neck.prototypes *= torch.rand(6, 1) + 0.5
+    torch.testing.assert_close(neck(x)[0], outputs)
+
+
+@pytest.mark.parametrize('epochs, frozen', [(0, 0), (0.5, 5), (1, 10)])
+def test_the_last_layer_is_frozen_so_many_epochs(epochs, frozen):
+    neck = DINONeck(4, 6, 8, 3, freeze_last_layer=epochs)
+    for iteration in 0, 4, 5, 9, 10, 99:
+        set_time(iteration)
+        neck.zero_grad()
+        neck(torch.randn(5, 4))[0].square().sum().backward()
+        assert neck.prototypes.grad.any() == (iteration >= frozen)  # there it always is
+        assert neck.mlp[0].weight.grad.any()
+
+
+def test_autocast_keeps_the_loss_in_float32():
+    model = build(dino())
+    losses = []
+    for autocast in True, False:
+        model.head.center.zero_()
+        with torch.autocast('cpu', dtype=torch.bfloat16, enabled=autocast):
+            losses.append(model.loss(crops(), [])['loss'])
+    assert losses[0].dtype == torch.float32
+    torch.testing.assert_close(*losses, rtol=2e-2, atol=2e-2)
+
+
+# --------------------------------------------------------------------------------- the algorithm
+
+
+def test_the_teacher_is_the_moving_average_and_sees_global_crops_alone():
+    cfg = dino(base_momentum=0.25)
+    cfg['backbone'] |= dict(drop_path_rate=0.5, drop_rate=0.2)
+    model = build(cfg)
+    teacher = model.momentum_encoder
+    assert not teacher.training and model.backbone.training
+    seen = []
+    teacher.module[0].register_forward_pre_hook(lambda _, inputs: seen.append(inputs[0]))
+    given = []
+    head_loss = model.head.loss
+    model.head.loss = lambda *outputs: given.append(outputs) or head_loss(*outputs)
+    optimizer = torch.optim.SGD(model.parameters(), lr=0.5)
+    views = crops()
+    expected = None
+    for step in range(3):
+        now = {name: p.detach().clone() for name, p in model._student().named_parameters()}
+        momentum = 0.25 * (math.cos(math.pi * step / 100) + 1) / 2
+        loss = model.loss(views, [])['loss']
+        # The first time it is copied.
+        expected = {
+            name: value if expected is None else expected[name].lerp(value, momentum)
+            for name, value in now.items()
+        }
+        for name, value in teacher.module.named_parameters():
+            torch.testing.assert_close(value, expected[name], msg=name)
+            assert not value.requires_grad
+        optimizer.zero_grad()
+        loss.backward()
+        optimizer.step()
+    assert [view.shape[-1] for view in seen] == [16, 16] * 3
+    student, of_teacher = given[-1]
+    assert len(student) == 4 and len(of_teacher) == 2
+    assert all(output.requires_grad for output in student)
+    assert not any(output.requires_grad for output in of_teacher)
+    # Nothing is dropped.
+    assert torch.equal(teacher(views[0])[0], of_teacher[0])
+    trained = {name for name, p in model.named_parameters() if p.grad is not None}
+    assert {name.partition('.')[0] for name in trained} == {'backbone', 'neck'}
+    assert trained == {name for name, p in model.named_parameters() if p.requires_grad}
+    before = [value.clone() for value in model.state_dict().values()]
+    model.eval()
+    model.loss(views, [])
+    assert all(map(torch.equal, model.state_dict().values(), before))
+
+
+def test_a_resumed_run_has_the_centre_and_the_teacher():
+    model, resumed = build(dino()), build(dino(), seed=1)
+    model.loss(crops(), [])
+    assert model.head.center.any()
+    resumed.load_state_dict(model.state_dict())
+    assert torch.equal(*(each.loss(crops(), [])['loss'] for each in (model, resumed)))
+
+
+def test_every_patch_of_every_crop_has_its_label():
+    model = build(labelled(apl_head(on_grid_mismatch='rescale')))
+    head = model.pos_head[0]
+    leave_tokens_alone(model)
+    model.momentum_encoder.update_parameters = lambda _: None  # it has other layers now
+    shapes = [(4, 3, 16, 16), (4, 3, 16, 16), (4, 3, 8, 8), (4, 3, 8, 12)]
+    grids = [(shape[2] // 4, shape[3] // 4) for shape in shapes]
+    views = [
+        100 * i + marked_images(shape, grid) for i, (shape, grid) in enumerate(zip(shapes, grids))
+    ]
+    seen = record(model, (views, []))
+    assert [tuple(tokens.grid_shape) for tokens in seen] == grids
+    for i, (tokens, grid_shape, indices) in enumerate(seen):
+        N = grid_shape[0] * grid_shape[1]
+        assert indices is None
+        assert torch.equal(tokens[..., 0], (100 * i + torch.arange(1.0, N + 1)).expand(4, -1))
+    # The place of the head's 4x4 grid that the centre of a patch falls into.
+    places = [head.check(tokens).indices for tokens in seen]
+    assert places[:2] == [None, None]
+    assert places[2].tolist() == [[5, 7, 13, 15]] * 4
+    assert places[3].tolist() == [[4, 6, 7, 12, 14, 15]] * 4
+
+
+def test_labels_are_averaged_over_all_crops():
+    heads = apl_head(on_grid_mismatch='rescale'), rpl_head(on_grid_mismatch='rescale')
+    model = build(labelled(*heads))
+    views = crops()
+    losses = model.loss(views, [])
+    of_views = [model.position_losses(view) for view in views]
+    assert set(losses) == {'loss_view', *of_views[0]}
+    for name in of_views[0]:
+        mean = sum(of_view[name] for of_view in of_views) / 4
+        torch.testing.assert_close(losses[name], mean)
+
+
+def test_local_crops_do_not_fit_a_head_that_does_not_rescale():
+    with pytest.raises(UserError, match=r"2x2 patch grid .*\(4, 4\).*on_grid_mismatch='rescale'"):
+        build(labelled(apl_head())).loss(crops(), [])
+
+
+def test_weight_zero_trains_as_without_heads():
+    """With local crops; of two views tests/test_self_supervised_labels.py says more."""
+    outs = []
+    for cfg in dino(), labelled(apl_head(on_grid_mismatch='rescale', loss_weight=0)):
+        model = build(cfg | dict(backbone=dict(dino()['backbone'], drop_path_rate=0.3)))
+        torch.manual_seed(3)
+        total, log = model.parse_losses(model.loss(crops(), []))
+        total.backward()
+        gradients = [p.grad for name, p in model.named_parameters() if 'pos_head' not in name]
+        outs.append([log.get('loss_view', log['loss'])] + [g for g in gradients if g is not None])
+    assert all(map(torch.equal, *outs))
+
+
+@pytest.mark.parametrize('views', [1, 2])
+def test_too_few_views_are_refused(views):
+    model = build(dino(num_global_crops=3))
+    with pytest.raises(
+        UserError, match=f'got {views} views? of an image and compares 2 or more, 3'
+    ):
+        model.loss(crops()[:views], [])
+
+
+@pytest.mark.parametrize(
+    'options, line',
+    [
+        (dict(num_global_crops=0), 'model.num_global_crops=0 is refused'),
+        (dict(base_momentum=2), 'model.base_momentum=2 is refused: .* from 0 to 1'),
+        (dict(neck=dict(hid_channels=0)), 'model.neck.hid_channels=0 is refused'),
+        (dict(neck=dict(freeze_last_layer=-1)), 'model.neck.freeze_last_layer=-1 is refused'),
+        (dict(neck=dict(num_layers=1.5)), 'model.neck.num_layers=1.5 is refused'),
+        (dict(head=dict(student_temp=0)), 'model.head.student_temp=0 is refused'),
+        (dict(head=dict(teacher_temp=-1)), 'model.head.teacher_temp=-1 is refused'),
+        (
+            dict(head=dict(teacher_temp=dict(type='linear', start=0, end=1))),
+            'model.head.teacher_temp.start=0 is refused',
+        ),
+        (dict(head=dict(center_momentum=1.1)), 'model.head.center_momentum=1.1 is refused'),
+        (dict(head=dict(out_channels=7)), 'model.head.out_channels=7 does not fit: .*12'),
+    ],
+)
+def test_bad_options_are_refused(options, line):
+    parts = {k: dino()[k] | v if isinstance(v, dict) else v for k, v in options.items()}
+    for cfg in dino(), labelled(apl_head()):
+        with pytest.raises(UserError, match=f'^{line}'):
+            build(cfg | parts)
+
+
+def test_a_temperature_that_is_never_reached_is_refused():
+    cfg = Config(dict(train_cfg=dict(by_epoch=True, max_epochs=10), model=dino()))
+    cfg.model.head.teacher_temp = dict(type='linear', start=0.04, end=0.07, epochs=30)
+    check_head_schedules(cfg)
+    cfg.model.head.teacher_temp.begin = 12
+    with pytest.raises(UserError, match='^model.head.teacher_temp.begin=12 is never reached'):
+        check_head_schedules(cfg)
