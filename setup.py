@@ -63,6 +63,8 @@ setup(
             'mmengine>=0.10.7,<1',
             'setuptools<82',
         ],
+        # MMSegmentation on the onedl stack.
+        'mmseg': ['onedl-mmsegmentation>=1.4.2,<1.5', *stacks['onedl']],
         # The digits example and MMPretrain's analysis tools.
         'tools': [
             # browse_dataset breaks on 3.11.

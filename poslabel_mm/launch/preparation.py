@@ -67,6 +67,7 @@ def prepare_training(
     cfg.train_dataloader.setdefault('persistent_workers', False)
     if args.auto_scale_lr and cfg.get('auto_scale_lr') is None:
         cfg.auto_scale_lr = {}  # for the stock tool to enable it
+    _keep_collation(cfg)
     cfg = stock_merge(cfg, args)
     keep_local_backend(cfg, args.cfg_options)
     check_backends(cfg)
@@ -122,6 +123,7 @@ def prepare_test(
     if cfg.get('test_dataloader') is None:
         raise UserError(f'{args.config} cannot be tested: it has no test_dataloader')
     use_data(cfg, args.config, args.data, ('test_dataloader',))
+    _keep_collation(cfg)
     cfg = stock_merge(cfg, args)
     keep_local_backend(cfg, args.cfg_options)
     check_backends(cfg)
@@ -157,6 +159,18 @@ def _check_out(path: str, item: str | None) -> None:
         )
     if local_rank() == 0:
         check_writable(path)
+
+
+def _keep_collation(cfg: Config) -> None:
+    """Leave other libraries' batches as MMEngine makes them.
+
+    MMPretrain's tools stack the images, which in its configs have one size.
+    """
+    if cfg.get('default_scope', 'mmpretrain') in ('mmengine', 'mmpretrain'):
+        return
+    for name in 'train_dataloader', 'val_dataloader', 'test_dataloader':
+        if cfg.get(name):
+            cfg[name].setdefault('collate_fn', dict(type='pseudo_collate'))
 
 
 def _adapt_loaders(cfg: Config) -> None:

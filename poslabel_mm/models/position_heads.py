@@ -64,11 +64,9 @@ class PositionHeads:
             for name in 'pos_embed', 'absolute_pos_embed':
                 keep_grid(module, name)
         if isinstance(pos_head, (list, tuple)):
-            pos_head = ModuleList(
-                _build_head(cfg, f'{_KEY}.{i}') for i, cfg in enumerate(pos_head)
-            )
+            pos_head = ModuleList(build_head(cfg, f'{_KEY}.{i}') for i, cfg in enumerate(pos_head))
         elif pos_head is not None:
-            pos_head = _build_head(pos_head, _KEY)
+            pos_head = build_head(pos_head, _KEY)
         self.pos_head = pos_head
         self._check_kinds()
         self._check_views()
@@ -229,7 +227,19 @@ class PositionHeads:
 _KEY = 'model.pos_head'
 
 
-def _build_head(cfg: dict | nn.Module, key: str) -> nn.Module:
+def build_head(cfg: dict | nn.Module, key: str) -> nn.Module:
+    """Build a position head.
+
+    Args:
+        cfg (dict | nn.Module): Its config; a module is taken as it is.
+        key (str): Where the config stands, for messages.
+
+    Returns:
+        nn.Module: The head.
+
+    Raises:
+        UserError: As of :func:`build_part`, and if it has no loss of patch tokens.
+    """
     head = build_part(cfg, key)
     try:
         inspect.signature(head.loss).bind(None)

@@ -43,11 +43,14 @@ one module more                       changed when it is
 MMEngine's ``Config._get_cfg_path``   it knows ``package::``      MMEngine takes any package's
 (:mod:`.config_prefix`)               names of OpenMMLab's        name, without a ``/``
                                       packages alone
-**When a part of MMCV, MMPretrain or MMSelfSup is imported**
+MMEngine's ``MODULE2PACKAGE``:        it asks for OpenMMLab's     it finds
+``mmseg`` (:mod:`.config_prefix`)     distribution by name        ``onedl-mmsegmentation``
+**When a part of MMCV, MMPretrain, MMSelfSup or MMSegmentation is imported**
 ``TIMMBackbone.__init__`` of          some versions of timm load  the oldest timm in use loads
-MMPretrain (:mod:`.timm_guard`) and   with code                   weights alone
-of mmcls
-(:mod:`poslabel_mm.mmselfsup`)
+MMPretrain (:mod:`.timm_guard`), of   with code                   weights alone
+mmcls (:mod:`poslabel_mm.mmselfsup`)
+and of MMSegmentation
+(:mod:`poslabel_mm.mmseg`)
 ``sys.stdout`` while                  it prints "Could not        MMPretrain logs it to no screen
 ``mmpretrain.datasets`` is imported   import OneDL"
 (:mod:`.quiet_imports`)
@@ -94,7 +97,7 @@ stays
 ====================================  ==========================  ================================
 
 Registering our own types, schemes and hooks is not a change. MMSelfSup and mmcls are changed only
-by importing :mod:`poslabel_mm.mmselfsup`.
+by importing :mod:`poslabel_mm.mmselfsup`, MMSegmentation by :mod:`poslabel_mm.mmseg`.
 """
 
 from collections.abc import Iterator

@@ -58,11 +58,16 @@ def config_path(name: str) -> str:
 
 def install() -> None:
     """Have :class:`mmengine.config.Config` read bases with the prefix ``poslabel_mm::``."""
-    from mmengine.config import Config
+    from mmengine.config import Config, utils
+    from mmengine.utils import is_installed
 
     stock = Config._get_cfg_path
     if getattr(stock, 'prefix', None) == PREFIX:
         return
+
+    # OneDL's distribution has another name; by its own a package is found whoever made it.
+    if not is_installed(utils.MODULE2PACKAGE['mmseg']):
+        utils.MODULE2PACKAGE['mmseg'] = 'mmseg'
 
     # Cached: for every base of another package MMEngine reads all of that package's metafiles.
     external = functools.lru_cache(maxsize=None)(stock)

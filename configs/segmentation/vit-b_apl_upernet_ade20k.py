@@ -1,0 +1,9 @@
+# UPerNet on the ViT-B/16 of vit-b_apl_in1k.py, ADE20K, with absolute
+# positional labels: 32x32 = 1,024.
+_base_ = './vit-b_upernet_ade20k.py'
+
+model = dict(
+    type='PositionalLabelEncoderDecoder',
+    backbone=dict(init_cfg=dict(checkpoint='work_dirs/vit-b_apl_in1k/epoch_300.pth')),
+    pos_head=dict(type='poslabel_mm.PositionalLabelHead', in_channels=768, grid_size=32),
+)

@@ -1,0 +1,11 @@
+# UPerNet on the ViT-B/16 that MAE has pre-trained in mae-vit-b_in1k.py, ADE20K: the baseline.
+_base_ = './vit-b_upernet_ade20k.py'
+
+# The encoding starts as MAE's sine-cosine one, and learns.
+model = dict(
+    backbone=dict(
+        type='poslabel_mm.PositionalVisionTransformer',
+        pos_encoding='learned_sincos',
+        init_cfg=dict(checkpoint='work_dirs/mae-vit-b_in1k/epoch_400.pth'),
+    )
+)
