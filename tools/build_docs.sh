@@ -8,4 +8,4 @@ cd "$(dirname "${BASH_SOURCE[0]}")/.."
 setup_env docs "${VENV:-}"
 # Material for MkDocs announces its successor at every start.
 export NO_MKDOCS_2_WARNING=1
-exec "$PYTHON" -m mkdocs "${1:-build}" --strict --quiet
+exec "$PYTHON" -m mkdocs "${1:-build}" --strict
