@@ -1,3 +1,4 @@
+import importlib.util
 import os
 import subprocess
 import sys
@@ -117,3 +118,19 @@ def test_launchers_that_never_import_the_package(tmp_path):
         env={**os.environ, 'PYTHONPATH': str(CONFIGS.parent)},
     )
     assert done.stdout.strip() == 'poslabel_mm.PositionalLabelClassifier', done.stderr
+
+
+def test_a_base_of_a_package_that_is_not_installed(tmp_path):
+    with pytest.raises(UserError, match='^the base mmrazor::.* pip install mmrazor$'):
+        _inherit(tmp_path, repr('mmrazor::_base_/default_runtime.py'))
+    if importlib.util.find_spec('mmseg') is None:
+        with pytest.raises(
+            UserError, match='config of mmseg, .* pip install onedl-mmsegmentation'
+        ):
+            _inherit(tmp_path, repr('poslabel_mm::segmentation/vit-b_fcn_ade20k.py'))
+
+
+def test_parts_of_configs_are_not_listed():
+    names = config_prefix.list_configs()
+    assert 'segmentation/vit-b_fcn_ade20k.py' in names
+    assert not [name for name in names if '_base_' in name]

@@ -16,6 +16,9 @@ from poslabel_mm.errors import UserError
 
 PREFIX = 'poslabel_mm::'
 
+# Where MMEngine knows another name than that of the distribution which works with poslabel_mm.
+_INSTALLED_BY = {'mmseg': 'onedl-mmsegmentation'}
+
 # A link to the checkout's configs/, or the wheel's copy of them.
 ROOT = (Path(__file__).parents[1] / '.mim' / 'configs').resolve()
 
@@ -25,7 +28,7 @@ def list_configs() -> list[str]:
 
     Files under ``_base_`` are left out; :func:`config_path` finds them too.
     """
-    return [name for name in _all_configs() if not name.startswith('_base_')]
+    return [name for name in _all_configs() if '_base_' not in name.split('/')]
 
 
 def _all_configs() -> list[str]:
@@ -65,19 +68,29 @@ def install() -> None:
     if getattr(stock, 'prefix', None) == PREFIX:
         return
 
-    # OneDL's distribution has another name; by its own a package is found whoever made it.
+    # OneDL's distribution has another name; by the module's it is found whoever made it.
     if not is_installed(utils.MODULE2PACKAGE['mmseg']):
         utils.MODULE2PACKAGE['mmseg'] = 'mmseg'
 
     # Cached: for every base of another package MMEngine reads all of that package's metafiles.
-    external = functools.lru_cache(maxsize=None)(stock)
+    @functools.cache
+    def external(cfg_path):
+        try:
+            return stock(cfg_path, '')
+        except ModuleNotFoundError as error:
+            package = cfg_path.partition('::')[0]
+            name = _INSTALLED_BY.get(package) or utils.MODULE2PACKAGE.get(package, package)
+            raise UserError(
+                f'the base {cfg_path} is a config of {package}, which is not installed: '
+                f'pip install {name}'
+            ) from error
 
     @functools.wraps(stock)
     def get_cfg_path(cfg_path, filename):
         if cfg_path.startswith(PREFIX):
             return config_path(cfg_path[len(PREFIX) :]), None
         if '::' in cfg_path:
-            return external(cfg_path, '')
+            return external(cfg_path)
         return stock(cfg_path, filename)
 
     get_cfg_path.prefix = PREFIX
