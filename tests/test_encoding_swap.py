@@ -1,5 +1,7 @@
 """DILEMMA: patches with the positional encoding of another place, and the head that finds them."""
 
+import copy
+import pickle
 import shutil
 
 import pytest
@@ -9,6 +11,8 @@ from mmengine.logging import MessageHub
 from models import apl_head, batch, build, classifier, tiny_vit
 from selfsup_models import ALGORITHMS, rpl_head
 from tiny_run import make_config, make_images, train
+from torch import Tensor
+from torch.utils._pytree import tree_map, tree_map_only
 from torch.utils.checkpoint import checkpoint
 
 from poslabel_mm.errors import UserError
@@ -76,8 +80,10 @@ def test_as_many_patches_of_every_image_exchange_their_encodings(N, share, count
         # Every patch is drawn, and may get any other place's encoding.
         pairs = torch.cat([swap.draw(4096, N, CPU) for _ in range(4)])
         frequency = F.one_hot(pairs, N).float().mean(0)
-        expected = torch.full((N, N), count / N / (N - 1)).fill_diagonal_(1 - count / N)
-        assert (frequency - expected).abs().max() < 0.015
+        # Of 16384 draws: the standard deviations are 0.0009 and, of the own place, 0.003.
+        off = ~torch.eye(N, dtype=torch.bool)
+        assert (frequency[off] - count / N / (N - 1)).abs().max() < 0.004
+        assert (frequency.diag() - (1 - count / N)).abs().max() < 0.015
 
 
 @pytest.mark.parametrize('pos_encoding', ['learned', 'sincos', 'learned_sincos'])
@@ -233,6 +239,29 @@ def test_loss_is_the_plain_one(kind):
         torch.autograd.grad(out['loss_swap'], wanted), torch.autograd.grad(expected, wanted)
     ):
         torch.testing.assert_close(ours, 0.25 * plain, rtol=1e-10, atol=1e-10)
+
+
+def same_tokens(ours, theirs):
+    assert type(ours) is type(theirs) is SwappedTokens
+    assert ours.grid_shape == theirs.grid_shape
+    torch.testing.assert_close([*ours[::2], ours.swapped], [*theirs[::2], theirs.swapped])
+
+
+def test_copies_keep_what_was_swapped():
+    tokens, swapped = tokens_and_swaps()
+    given = SwappedTokens(tokens.detach(), (2, 3), torch.arange(6).expand(3, 6), swapped=swapped)
+    for copied in pickle.loads(pickle.dumps(given)), copy.copy(given), copy.deepcopy(given):
+        same_tokens(copied, given)
+    assert copy.deepcopy(given).swapped is not given.swapped
+    moved = tree_map(lambda value: value.clone() if torch.is_tensor(value) else value, given)
+    same_tokens(moved, given)
+    assert moved.swapped is not given.swapped
+    assert tree_map_only(torch.Tensor, Tensor.bool, given).tokens.dtype == torch.bool
+    assert torch.equal(given._replace(swapped=~swapped).swapped, ~swapped)
+    same_tokens(given._replace(tokens=given.tokens), given)
+    # What makes it anew of its three does not lose the fourth unnoticed.
+    with pytest.raises(TypeError, match='swapped'):
+        SwappedTokens(*given)
 
 
 def test_a_head_that_always_says_own_is_half_right():

@@ -9,6 +9,7 @@ from typing import NamedTuple
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
+from torch.utils._pytree import register_pytree_node
 from torch.utils.checkpoint import CheckpointFunction
 
 from poslabel_mm.errors import UserError
@@ -55,9 +56,21 @@ class SwappedTokens(PatchTokens):
         self.swapped = swapped
         return self
 
-    # What `PatchTokens` makes would lose the attribute.
+    # A tuple of three, as every head takes apart. What copies it needs to know of the fourth.
     def _replace(self, **kwargs) -> 'SwappedTokens':
-        return SwappedTokens(*PatchTokens(*self)._replace(**kwargs), swapped=self.swapped)
+        swapped = kwargs.pop('swapped', self.swapped)
+        return SwappedTokens(*PatchTokens(*self)._replace(**kwargs), swapped=swapped)
+
+    def __getnewargs_ex__(self) -> tuple[tuple, dict]:
+        return tuple(self), dict(swapped=self.swapped)
+
+
+register_pytree_node(
+    SwappedTokens,
+    lambda tokens: ([*tokens, tokens.swapped], None),
+    lambda children, _: SwappedTokens(*children[:3], swapped=children[3]),
+    serialized_type_name=f'{SwappedTokens.__module__}.{SwappedTokens.__name__}',
+)
 
 
 def check_gradient(backbone: nn.Module, with_grad: bool) -> None:
