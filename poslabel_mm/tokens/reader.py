@@ -9,7 +9,6 @@ from typing import NamedTuple
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
-from torch.utils._pytree import register_pytree_node
 from torch.utils.checkpoint import CheckpointFunction
 
 from poslabel_mm.errors import UserError
@@ -34,43 +33,23 @@ class PatchTokens(NamedTuple):
     indices: Tensor | None = None
 
 
-class SwappedTokens(PatchTokens):
+class SwappedTokens(NamedTuple):
     """Patch tokens of which some were given the positional encoding of another place.
 
-    Args:
+    It begins as :class:`PatchTokens` does: what takes either apart leaves room for the fourth,
+    ``tokens, grid_shape, indices, *_ = patch_tokens``.
+
+    Attributes:
         tokens (Tensor): As of :class:`PatchTokens`.
         grid_shape (tuple[int, int]): As of :class:`PatchTokens`.
         indices (Tensor, optional): As of :class:`PatchTokens`.
         swapped (Tensor): bool of shape (B, n), which they are.
     """
 
-    def __new__(
-        cls,
-        tokens: Tensor,
-        grid_shape: GridShape,
-        indices: Tensor | None = None,
-        *,
-        swapped: Tensor,
-    ) -> 'SwappedTokens':
-        self = super().__new__(cls, tokens, grid_shape, indices)
-        self.swapped = swapped
-        return self
-
-    # A tuple of three, as every head takes apart. What copies it needs to know of the fourth.
-    def _replace(self, **kwargs) -> 'SwappedTokens':
-        swapped = kwargs.pop('swapped', self.swapped)
-        return SwappedTokens(*PatchTokens(*self)._replace(**kwargs), swapped=swapped)
-
-    def __getnewargs_ex__(self) -> tuple[tuple, dict]:
-        return tuple(self), dict(swapped=self.swapped)
-
-
-register_pytree_node(
-    SwappedTokens,
-    lambda tokens: ([*tokens, tokens.swapped], None),
-    lambda children, _: SwappedTokens(*children[:3], swapped=children[3]),
-    serialized_type_name=f'{SwappedTokens.__module__}.{SwappedTokens.__name__}',
-)
+    tokens: Tensor
+    grid_shape: GridShape
+    indices: Tensor | None
+    swapped: Tensor
 
 
 def check_gradient(backbone: nn.Module, with_grad: bool) -> None:
@@ -147,7 +126,7 @@ class PatchTokenReader:
         self.source = source = token_source(backbone, stage)
         self._reading = self._with_grad = False
         self._grid_shape: GridShape | None = None
-        self._patch_tokens: PatchTokens | None = None
+        self._patch_tokens: PatchTokens | SwappedTokens | None = None
         self._next = None
         # Bound methods of this object, not closures: a deep copy of the model
         # (EMA) must end up with a reader of its own.
@@ -182,7 +161,7 @@ class PatchTokenReader:
             if self._next is not None:
                 self.backbone._format_output = self._next
 
-    def take(self) -> PatchTokens:
+    def take(self) -> PatchTokens | SwappedTokens:
         """Hand over the tokens of the last forward pass inside ``with reader:``.
 
         Raises:
@@ -248,4 +227,4 @@ class PatchTokenReader:
         # One that gives some the encoding of another place tells which.
         swapped = getattr(self.backbone, 'swapped_patches', None)
         if swapped is not None:
-            self._patch_tokens = SwappedTokens(*self._patch_tokens, swapped=swapped)
+            self._patch_tokens = SwappedTokens(*self._patch_tokens, swapped)

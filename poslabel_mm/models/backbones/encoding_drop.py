@@ -16,9 +16,9 @@ class EncodingDrop:
     stays the stock one. With a learned encoding the two differ by a common shift of all encodings
     and the patch embedding's bias alone.
 
-    It draws from a random stream of its own, see :class:`RandomStream`. Passes without gradient, as
-    of the momentum encoder of MoCo v3, have another one: as with dropout, two encoders leave out
-    other patches of one view.
+    It draws from a random stream of its own, see :class:`RandomStream`. Passes without gradient,
+    as of the momentum encoder of MoCo v3, have another one: as with dropout, two encoders leave
+    out other patches of one view.
 
     Args:
         patches (float): The part of an image's patches whose encoding is dropped, from 0 to 1;

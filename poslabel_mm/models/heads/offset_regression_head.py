@@ -93,7 +93,7 @@ class OffsetRegressionHead(BasePairHead):
             UserError: If the tokens have another width or grid than the head
                 was built for and ``on_grid_mismatch='error'``.
         """
-        tokens, grid_shape, indices = self.check(patch_tokens)
+        tokens, grid_shape, indices, *_ = self.check(patch_tokens)
         places = absolute_labels(grid_shape, indices, tokens.device).expand(tokens.shape[:2])
         places = rows_and_columns(places, grid_shape)
         loss, acc, distance = pairwise_regression(
@@ -124,7 +124,7 @@ class OffsetRegressionHead(BasePairHead):
         Raises:
             UserError: As ``loss`` does.
         """
-        tokens, grid_shape, indices = self.check(patch_tokens)
+        tokens, grid_shape, indices, *_ = self.check(patch_tokens)
         output = pairwise_outputs(
             *self.query_and_key(tokens), PairMLP(self.fc1, self.fc2, self.regressor)
         ).float()

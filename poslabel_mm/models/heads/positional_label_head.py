@@ -78,7 +78,7 @@ class PositionalLabelHead(BaseTokenHead):
             UserError: If the tokens have another width than the head was
                 built for, or another grid and ``on_grid_mismatch='error'``.
         """
-        tokens, grid_shape, indices = self.labelled(patch_tokens)
+        tokens, grid_shape, indices, *_ = self.labelled(patch_tokens)
         logits = self(tokens)
         labels = absolute_labels(grid_shape, indices, tokens.device)
         labels = labels.expand(logits.shape[:-1])
@@ -110,7 +110,7 @@ class PositionalLabelHead(BaseTokenHead):
         Raises:
             UserError: As ``loss`` does.
         """
-        tokens, grid_shape, indices = self.check(patch_tokens)
+        tokens, grid_shape, indices, *_ = self.check(patch_tokens)
         probabilities = self(tokens).float().softmax(dim=-1)
         truth = absolute_labels(grid_shape, indices, tokens.device)
         return PlacePredictions(

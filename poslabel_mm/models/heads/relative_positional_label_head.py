@@ -100,7 +100,7 @@ class RelativePositionalLabelHead(BasePairHead):
             UserError: If the tokens have another width or grid than the head
                 was built for and ``on_grid_mismatch='error'``.
         """
-        tokens, grid_shape, indices = self.check(patch_tokens)
+        tokens, grid_shape, indices, *_ = self.check(patch_tokens)
         loss, acc = pairwise_cross_entropy(
             *self.query_and_key(tokens),
             *self.codes(grid_shape, indices, tokens.device),
@@ -128,7 +128,7 @@ class RelativePositionalLabelHead(BasePairHead):
         Raises:
             UserError: As ``loss`` does.
         """
-        tokens, grid_shape, indices = self.check(patch_tokens)
+        tokens, grid_shape, indices, *_ = self.check(patch_tokens)
         labels, probabilities = pairwise_predictions(
             *self.query_and_key(tokens),
             self.fc1,
