@@ -30,6 +30,8 @@ class OffsetRegressionHead(BasePairHead):
     Arguments that are not listed are those of :class:`~.base_pair_head.BasePairHead`.
 
     Args:
+        in_channels (int): Channels C of a patch token.
+        grid_size (int | tuple[int, int]): The patch grid (H, W).
         loss (str): 'l1', 'l2' (squared) or 'smooth_l1', as torch's, a mean
             over pairs and both coordinates. Defaults to 'l1'.
         on_grid_mismatch (str): For an input of another grid: 'error', or

@@ -23,6 +23,8 @@ class PositionRegressionHead(BaseTokenHead):
     Arguments that are not listed are those of :class:`~.base_token_head.BaseTokenHead`.
 
     Args:
+        in_channels (int): Channels C of a patch token.
+        grid_size (int | tuple[int, int]): The patch grid (H, W).
         on_grid_mismatch (str): For an input of another grid: 'error', or
             'rescale' to take the coordinates of its own patches' centres.
             Defaults to 'error'.

@@ -21,6 +21,11 @@ class PositionalLabelHead(BaseTokenHead):
     Arguments that are not listed are those of :class:`~.base_token_head.BaseTokenHead`.
 
     Args:
+        in_channels (int): Channels C of a patch token.
+        grid_size (int | tuple[int, int]): The patch grid (H, W); the labels
+            are its N = H·W positions, row by row.
+        feat_channels (int, optional): Width of p_i. Defaults to half the
+            number of channels read (C/4 for a half).
         on_grid_mismatch (str): For an input of another grid: 'error', or
             'rescale' to label each patch with the place of this head's grid
             that its centre falls into. Defaults to 'error'.

@@ -30,6 +30,11 @@ class RelativePositionalLabelHead(BasePairHead):
     Arguments that are not listed are those of :class:`~.base_pair_head.BasePairHead`.
 
     Args:
+        in_channels (int): Channels C of a patch token.
+        grid_size (int | tuple[int, int]): The patch grid (H, W); there are
+            (2H−1)(2W−1) labels.
+        feat_channels (int, optional): Width of p^r_ij. Defaults to
+            ``hidden_channels``.
         on_grid_mismatch (str): For an input of another grid: 'error', or
             'rescale' to this head's grid. Defaults to 'error'.
 
