@@ -1,5 +1,6 @@
 # MAE pre-training of ViT-B/16 with the offsets between its visible patches regressed in place of
-# mae-vit-b_apl_in1k.py's labels. For tools/benchmark.py alone.
+# mae-vit-b_apl_in1k.py's labels:
+# python tools/benchmark.py step mae-vit-b_in1k.py benchmarks/mae-vit-b_offset.py
 _base_ = '../configs/mae-vit-b_in1k.py'
 
 model = dict(

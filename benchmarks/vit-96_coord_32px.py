@@ -1,4 +1,5 @@
-# The ViT of vit-96_32px.py with the coordinates of its patches regressed.
+# The ViT of vit-96_32px.py with the coordinates of its patches regressed:
+# python tools/benchmark.py step benchmarks/vit-96_32px.py benchmarks/vit-96_coord_32px.py
 _base_ = './vit-96_32px.py'
 
 model = dict(

@@ -1,4 +1,5 @@
-# The ViT of vit-96_32px.py with the offsets between its patches regressed.
+# The ViT of vit-96_32px.py with the offsets between its patches regressed:
+# python tools/benchmark.py step benchmarks/vit-96_32px.py benchmarks/vit-96_offset_32px.py
 _base_ = './vit-96_32px.py'
 
 model = dict(

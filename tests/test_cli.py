@@ -66,7 +66,7 @@ MISSING = 'the following arguments are required'
 @pytest.mark.parametrize(
     'command, words, line',
     [
-        ('convert', ['imagenet'], f'{MISSING}: --check'),
+        ('convert imagenet', [], f'{MISSING}: --check'),
         ('doctor', ['--what'], 'unrecognized arguments: --what'),
         ('look', ['--what', 'nothing'], "argument --what: invalid choice: 'nothing'"),
         ('plot', [], f'{MISSING}: WORK_DIRS, --out'),
@@ -77,20 +77,28 @@ MISSING = 'the following arguments are required'
         ),
         ('reproduce', ['--seeds', 'a'], 'argument --seeds: '),
         ('benchmark.py', [], f'{MISSING}: command'),
-        ('benchmark.py', ['step', 'a.py'], f'{MISSING}: configs'),
-        ('benchmark.py', ['step', 'a.py', 'b.py', '--rounds', '0'], '--rounds must be at least 1'),
+        ('benchmark.py step', ['a.py'], f'{MISSING}: configs'),
+        (
+            'benchmark.py step',
+            ['a.py', 'b.py', '--rounds', '0'],
+            '--rounds must be at least 1',
+        ),
+        ('benchmark.py step', ['a.py', 'b.py', '--x'], 'unrecognized arguments: --x'),
+        ('benchmark.py pairs', ['--forms', 'x'], 'there is no form x: choose from '),
     ],
 )
 def test_wrong_arguments_are_one_line(monkeypatch, capsys, command, words, line):
-    if command in cli.SUBCOMMANDS:
-        status, out, err = call(capsys, command, *words)
+    first, *rest = command.split()
+    if first in cli.SUBCOMMANDS:
+        status, out, err = call(capsys, first, *rest, *words)
+        command = f'poslabel {command}'
     else:
-        monkeypatch.setattr(sys, 'argv', [f'tools/{command}', *words])
+        monkeypatch.setattr(sys, 'argv', [f'tools/{first}', *rest, *words])
         status = cli.run_script('poslabel_mm.benchmark.command:main')
         out, err = capsys.readouterr()
     assert (status, out) == (1, '')
-    assert err.startswith(f'error: {line}') and err.endswith(' --help lists the options\n')
-    assert err.count('\n') == 1 and command in err
+    assert err.startswith(f'error: {line}')
+    assert err.endswith(f'; {command} --help lists the options\n') and err.count('\n') == 1
 
 
 def test_a_mistyped_command_is_one_line(capsys):

@@ -1,5 +1,6 @@
 """`pos_drop`: training without the positional encoding of drawn patches."""
 
+import copy
 import shutil
 
 import pytest
@@ -174,6 +175,21 @@ def test_draws_of_images_leave_the_number_of_labels_alone():
     assert places.shape == (32, 1)
     assert dropped.gather(1, places).all()
     assert set(dropped.sum(1).tolist()) == {1, 16}
+
+
+def test_a_copy_draws_as_the_original():
+    model = build(vit(dict(patches=0.5)))
+    images, _ = batch()
+    torch.manual_seed(7)
+    expected = [dropped_places(copy.deepcopy(model), images) for _ in range(2)]
+    expected.append(dropped_places(model, images))
+    for drawn in expected[1:]:
+        assert torch.equal(drawn, expected[0])
+    after = copy.deepcopy(model)  # goes on where the original stands
+    assert torch.equal(dropped_places(after, images), dropped_places(model, images))
+    with torch.no_grad():  # as of a momentum encoder
+        torch.manual_seed(7)
+        assert not torch.equal(dropped_places(copy.deepcopy(model), images), expected[0])
 
 
 def mocov3_draws(seeds):

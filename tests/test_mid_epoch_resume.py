@@ -276,6 +276,7 @@ def always_better(monkeypatch):
     monkeypatch.setattr(AtomicCheckpointHook, 'rule_map', rules)
 
 
+@pytest.mark.computes
 def test_validation_that_was_killed_is_made_up(tmp_path, data, always_better):
     whole = run(config(tmp_path, data, 'whole'))
     scores = [
@@ -300,6 +301,7 @@ def test_validation_that_was_killed_is_made_up(tmp_path, data, always_better):
         ('epoch_3_iter_2.pth', False),  # by the last checkpoint of all
     ],
 )
+@pytest.mark.computes
 def test_what_a_killed_run_was_about_to_remove(tmp_path, data, always_better, outdated, validates):
     options = {'default_hooks.checkpoint.mid_epoch_interval': 2}
     run(config(tmp_path, data, 'whole', validates, **options))
@@ -321,6 +323,7 @@ def test_what_a_killed_run_was_about_to_remove(tmp_path, data, always_better, ou
     assert_same_run(tmp_path / 'killed', tmp_path / 'whole')
 
 
+@pytest.mark.computes
 def test_kill_costs_at_most_the_interval(tmp_path, data):
     whole = run(config(tmp_path, data, 'whole', False))
     cfg = config(
@@ -541,6 +544,7 @@ def _stopped_with_its_group(tmp_path, data, train_cfg):
     ],
     ids=['epochs', 'iterations'],
 )
+@pytest.mark.computes
 def test_workers_leave_a_stop_of_all_processes_to_training(tmp_path, data, train_cfg, saved):
     """As `scancel`, systemd and `kill -- -PGID` send it."""
     process = multiprocessing.get_context('fork').Process(
@@ -585,6 +589,7 @@ def fork_hook():
 
 @pytest.mark.skipif(not hasattr(signal, 'sigwaitinfo'), reason='who sent a signal is not told')
 @pytest.mark.parametrize('threads', [1, 2])
+@pytest.mark.computes
 def test_a_protected_worker_that_hangs_can_be_ended_by_its_parent(tmp_path, threads, fork_hook):
     # As torch may do where it computes with several threads.
     fork_hook.start_thread = threads == 2
@@ -723,6 +728,7 @@ def _samples(tmp_path, data, name, **options):
     return sorted(samples, key=lambda sample: sample[:2])
 
 
+@pytest.mark.computes
 def test_samples_depend_on_epoch_and_index_alone(tmp_path, data):
     collate = {'train_dataloader.collate_fn': dict(type='pseudo_collate')}
     expected = _samples(tmp_path, data, 'here', **collate)

@@ -46,7 +46,7 @@ def spread_within_offsets(of_pairs, grid):
 @pytest.mark.parametrize('channels', [4, 8, 16])
 def test_scores_depend_on_the_offset_of_two_patches_alone(grid, channels):
     embedding = RotaryEmbedding(channels, grid, num_extra_tokens=0).double()
-    embedding.see_grid(None, None, (None, grid))
+    embedding.see_grid(None, None, (torch.zeros(()), grid))
     of_pairs = scores(lambda x, _: embedding(x), grid, channels)
     within, between = spread_within_offsets(of_pairs, grid)
     assert within < 1e-5
@@ -58,7 +58,7 @@ def test_scores_depend_on_the_offset_of_two_patches_alone(grid, channels):
 
 def test_class_tokens_are_not_turned():
     embedding = RotaryEmbedding(8, (2, 3), num_extra_tokens=2)
-    embedding.see_grid(None, None, (None, (2, 3)))
+    embedding.see_grid(None, None, (torch.zeros(()), (2, 3)))
     x = torch.randn(2, 4, 8, 8)
     turned = embedding(x)
     assert torch.equal(turned[:, :, :3], x[:, :, :3])  # the patch at (0, 0) neither
@@ -163,18 +163,61 @@ def test_activation_checkpointing_repeats_each_pass_with_its_own_grid(use_reentr
     torch.testing.assert_close(*gradients)
 
 
-def test_what_checkpoints_keep_elsewhere_tells_no_grid():
-    """Of one grid alone it need not."""
+@pytest.mark.parametrize('of', ['all', 'frozen'])
+def test_what_checkpoints_keep_elsewhere_tells_no_grid(of):
+    """As where activations are offloaded. Grids of which one pass at a time is open need not."""
     gradients = []
-    for model in build(vit()), checkpointed(build(vit())):
+    for model in build(vit()).double(), checkpointed(build(vit()).double()):
+        if of == 'frozen':
+            for parameter in (model.cls_token, *model.patch_embed.parameters()):
+                parameter.requires_grad = False
+
+        def loss(size, model=model):
+            return model(batch(2, *size)[0].double())[0].square().sum()
+
         with torch.autograd.graph.saved_tensors_hooks(torch.clone, torch.clone):
-            model(batch(2, *LANDSCAPE)[0])[0].square().sum().backward()
-        gradients.append(model.layers[0].attn.qkv.weight.grad)
-    assert torch.equal(*gradients)
+            losses = []
+            for size in LANDSCAPE, PORTRAIT, LANDSCAPE:
+                losses.append(
+                    loss(size)
+                )  # a loss that is kept keeps its graph, which is done with
+                losses[-1].backward(retain_graph=True)
+                losses[-1].backward()
+            loss(PORTRAIT)  # never goes backward
+            loss(LANDSCAPE).backward()
+        gradients.append([parameter.grad for parameter in model.parameters()])
+    torch.testing.assert_close(*gradients)
     with torch.autograd.graph.saved_tensors_hooks(torch.clone, torch.clone):
-        loss = model(batch(2, *PORTRAIT)[0])[0].square().sum()
-        with pytest.raises(UserError, match='grids of 2x3 and 3x2, 6 patches each'):
-            loss.backward()
+        first, second = loss(LANDSCAPE), loss(PORTRAIT)
+        for kept in second, first:
+            with pytest.raises(UserError, match='grids of 2x3 and 3x2, 6 patches each.*layers'):
+                kept.backward(retain_graph=True)
+
+
+@pytest.mark.slow
+def test_compiled_layers_are_not_repeated_with_another_grid():
+    torch.compiler.reset()
+    gradients = []
+    for kind in 'plain', 'compiled', 'compiled and checkpointed':
+        model = build(vit()).double()
+        if kind != 'plain':
+            layer = model.layers[1]
+            layer.forward = torch.compile(layer.forward, backend='eager')
+
+        def loss(size, model=model):
+            return model(batch(2, *size)[0].double())[0].square().sum()
+
+        if kind == 'compiled and checkpointed':
+            checkpointed(model)
+            loss(LANDSCAPE).backward(), loss(PORTRAIT).backward()
+        else:  # nothing is repeated: both may be open
+            (loss(LANDSCAPE) + loss(PORTRAIT)).backward()
+        gradients.append([parameter.grad for parameter in model.parameters()])
+    for others in gradients[1:]:
+        torch.testing.assert_close(others, gradients[0])
+    both = loss(LANDSCAPE) + loss(PORTRAIT)
+    with pytest.raises(UserError, match='grids of 2x3 and 3x2, 6 patches each.*uncompiled'):
+        both.backward()
 
 
 @pytest.mark.parametrize('use_reentrant', [False, True])

@@ -74,7 +74,10 @@ def parse_args(argv: Sequence[str] | None = None, prog: str | None = None) -> ar
     memory.add_argument('batch_size', type=int)
     table = commands.add_parser('table', help='Markdown of CSVs')
     table.add_argument('csv', nargs='+', type=Path)
-    args = parser.parse_args(argv)
+    args, unknown = parser.parse_known_args(argv)
+    parser = commands.choices[args.command]  # whose help has the options
+    if unknown:
+        parser.error(f'unrecognized arguments: {" ".join(unknown)}')
     if args.command != 'table':
         _complete(parser, args)
     return args

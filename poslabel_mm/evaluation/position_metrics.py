@@ -194,7 +194,7 @@ class PositionR2(PositionMetric):
         used = (numbers < self.size) & ((numbers + 1) * drawn // self.size > turn)
         for fold, readout in enumerate(self._folds):
             chosen = (used & (turn % 2 == fold)).nonzero().flatten()
-            for tokens, grid_shape, indices in (one.patch_tokens for one in passes):
+            for tokens, grid_shape, indices, *_ in (one.patch_tokens for one in passes):
                 here = chosen.to(tokens.device)
                 indices = None if indices is None else indices[here]
                 readout.add(PatchTokens(tokens[here], grid_shape, indices), numbers[chosen])

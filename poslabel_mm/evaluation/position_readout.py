@@ -57,7 +57,7 @@ class PositionReadout:
             image_numbers (Tensor): int64 (B,), on the CPU. Each image's random order follows from
                 its number.
         """
-        tokens, grid_shape, indices = patch_tokens
+        tokens, grid_shape, indices, *_ = patch_tokens
         places = absolute_labels(grid_shape, indices, tokens.device).expand(tokens.shape[:2])
         order = permutations(CONTROL, image_numbers, tokens.shape[1]).to(tokens.device)
         coordinates = torch.cat(

@@ -41,7 +41,7 @@ class TokenDraw:
             UserError: If called in a backward pass, as activation checkpointing does to repeat
                 the forward pass.
         """
-        tokens, grid_shape, indices = patch_tokens
+        tokens, grid_shape, indices, *_ = patch_tokens
         B, n, C = tokens.shape
         k = max(1, round(self.ratio * n))
         if k == n:

@@ -33,31 +33,23 @@ class PatchTokens(NamedTuple):
     indices: Tensor | None = None
 
 
-class SwappedTokens(PatchTokens):
+class SwappedTokens(NamedTuple):
     """Patch tokens of which some were given the positional encoding of another place.
 
-    Args:
+    It begins as :class:`PatchTokens` does: what takes either apart leaves room for the fourth,
+    ``tokens, grid_shape, indices, *_ = patch_tokens``.
+
+    Attributes:
         tokens (Tensor): As of :class:`PatchTokens`.
         grid_shape (tuple[int, int]): As of :class:`PatchTokens`.
         indices (Tensor, optional): As of :class:`PatchTokens`.
         swapped (Tensor): bool of shape (B, n), which they are.
     """
 
-    def __new__(
-        cls,
-        tokens: Tensor,
-        grid_shape: GridShape,
-        indices: Tensor | None = None,
-        *,
-        swapped: Tensor,
-    ) -> 'SwappedTokens':
-        self = super().__new__(cls, tokens, grid_shape, indices)
-        self.swapped = swapped
-        return self
-
-    # What `PatchTokens` makes would lose the attribute.
-    def _replace(self, **kwargs) -> 'SwappedTokens':
-        return SwappedTokens(*PatchTokens(*self)._replace(**kwargs), swapped=self.swapped)
+    tokens: Tensor
+    grid_shape: GridShape
+    indices: Tensor | None
+    swapped: Tensor
 
 
 def check_gradient(backbone: nn.Module, with_grad: bool) -> None:
@@ -134,7 +126,7 @@ class PatchTokenReader:
         self.source = source = token_source(backbone, stage)
         self._reading = self._with_grad = False
         self._grid_shape: GridShape | None = None
-        self._patch_tokens: PatchTokens | None = None
+        self._patch_tokens: PatchTokens | SwappedTokens | None = None
         self._next = None
         # Bound methods of this object, not closures: a deep copy of the model
         # (EMA) must end up with a reader of its own.
@@ -169,7 +161,7 @@ class PatchTokenReader:
             if self._next is not None:
                 self.backbone._format_output = self._next
 
-    def take(self) -> PatchTokens:
+    def take(self) -> PatchTokens | SwappedTokens:
         """Hand over the tokens of the last forward pass inside ``with reader:``.
 
         Raises:
@@ -235,4 +227,4 @@ class PatchTokenReader:
         # One that gives some the encoding of another place tells which.
         swapped = getattr(self.backbone, 'swapped_patches', None)
         if swapped is not None:
-            self._patch_tokens = SwappedTokens(*self._patch_tokens, swapped=swapped)
+            self._patch_tokens = SwappedTokens(*self._patch_tokens, swapped)

@@ -59,7 +59,7 @@ class SavedModels:
         """
         found = []
         for model, inputs in self._loaded(checkpoint):
-            tokens, grid_shape, _ = model.patch_tokens(inputs)
+            tokens, grid_shape, *_ = model.patch_tokens(inputs)
             found.append(model.pos_head(tokens).argmax(-1).cpu().numpy())
         return np.concatenate(found), grid_shape
 

@@ -1,5 +1,3 @@
-import copy
-
 import torch
 from torch import Tensor
 
@@ -18,9 +16,9 @@ class EncodingDrop:
     stays the stock one. With a learned encoding the two differ by a common shift of all encodings
     and the patch embedding's bias alone.
 
-    It draws from a random stream of its own, see :class:`RandomStream`. A deep copy, as the
-    momentum encoder of MoCo v3, has another one: as with dropout, two encoders leave out other
-    patches of one view.
+    It draws from a random stream of its own, see :class:`RandomStream`. Passes without gradient,
+    as of the momentum encoder of MoCo v3, have another one: as with dropout, two encoders leave
+    out other patches of one view.
 
     Args:
         patches (float): The part of an image's patches whose encoding is dropped, from 0 to 1;
@@ -43,21 +41,12 @@ class EncodingDrop:
             raise options.wrong(
                 'labelled', labelled, 'leaves no patch to label: set patches to more than 0'
             )
-        self._make_stream('pos_drop')
-
-    def _make_stream(self, name: str) -> None:
-        self._name, self._num_copies = name, 0
-        self._stream = RandomStream(
+        refusal = (
             'pos_drop draws patches, which activation checkpointing cannot repeat: checkpoint '
-            "the backbone's layers, not the whole backbone",
-            name=name,
+            "the backbone's layers, not the whole backbone"
         )
-
-    def __deepcopy__(self, memo: dict) -> 'EncodingDrop':
-        copied = copy.copy(self)
-        self._num_copies += 1
-        copied._make_stream(f'{self._name}.{self._num_copies}')
-        return copied
+        self._stream = RandomStream(refusal, name='pos_drop')
+        self._stream_without_grad = RandomStream(refusal, name='pos_drop.1')
 
     @classmethod
     def build(cls, key: str, value: object) -> 'EncodingDrop | None':
@@ -93,7 +82,8 @@ class EncodingDrop:
             UserError: If called in a backward pass, as activation checkpointing does to repeat
                 the forward pass: other patches would give the gradient of another loss.
         """
-        generator = self._stream.generator(device)
+        stream = self._stream if torch.is_grad_enabled() else self._stream_without_grad
+        generator = stream.generator(device)
         count = max(round(self.patches * N), 1) if self.patches else 0
         noise = torch.rand(B, N, generator=generator, device=device)
         places = noise.argsort(dim=1)[:, :count].sort(dim=1).values

@@ -5,6 +5,7 @@ N = H·W patches.
 """
 
 from functools import partial
+from weakref import WeakSet
 
 import torch
 from mmpretrain.models.utils import RotaryEmbeddingFast
@@ -38,8 +39,12 @@ class RotaryEmbedding(RotaryEmbeddingFast):
         # Activation checkpointing repeats the attention of a pass after passes of other images.
         # What it begins with is a tensor of that pass: an input of a layer or of its attention.
         self._grids = _GridsOfTensors()
-        # The grids of all passes that may be repeated, by their number of patches.
-        self._met: dict[int, set[GridShape]] = {}
+        # Where that tells nothing: the passes that may be repeated.
+        self._passes = _OpenPasses()
+        # Whether, between two passes, those that may be repeated leave the grid in doubt. A layer
+        # that is compiled by itself runs no hook where it is repeated, but is compiled anew
+        # because this has changed.
+        self._in_doubt = False
         # The last step of a repeated pass, and its grid.
         self._repeated: tuple[int, GridShape] | None = None
 
@@ -60,14 +65,21 @@ class RotaryEmbedding(RotaryEmbeddingFast):
 
     def see_grid(self, _patch_embed: nn.Module, _inputs: tuple, output: tuple) -> None:
         """Hook of the patch embedding, which returns patches and their grid (H, W)."""
-        self.grid = H, W = tuple(map(int, output[1]))
+        self.grid = tuple(map(int, output[1]))
+        self._in_doubt = False
         if torch.compiler.is_compiling():
             return
         # Activation checkpointing of the whole backbone repeats this step, too.
         self._repeated = (-1, self.grid) if in_backward() else None
-        if torch.is_grad_enabled():
-            self._met.setdefault(H * W, set()).add(self.grid)
+        self._passes.begin(self.grid)
+        self._passes.follow(output[0])
         self._grids.forget_freed()
+
+    def see_end(self, *_) -> None:
+        """Hook of the backbone, after a pass."""
+        if not torch.compiler.is_compiling():
+            H, W = self.grid
+            self._in_doubt = len(self._passes.grids(H * W)) > 1
 
     def see_input(self, step: int, _module: nn.Module, inputs: tuple) -> None:
         """Hook before a module that gets the input of a layer or of its attention.
@@ -82,6 +94,7 @@ class RotaryEmbedding(RotaryEmbeddingFast):
             return
         tokens = inputs[0]
         if not in_backward():
+            self._passes.follow(tokens)
             self._grids.note(tokens, self.grid)
             return
         grid = self._grids.of(tokens)
@@ -92,17 +105,21 @@ class RotaryEmbedding(RotaryEmbeddingFast):
         self._repeated = step, grid
         self._grids.note(tokens, grid)
 
+    @torch.compiler.disable
     def _only_grid(self, N: int) -> GridShape:
-        grids = sorted(self._met[N])
+        """The grid of a pass, or of a repeated one by the passes that may be repeated alone."""
+        if not in_backward():
+            return self.grid
+        grids = self._passes.grids(N)
         if len(grids) > 1:
-            names = ' and '.join(f'{H}x{W}' for H, W in grids)
+            names = ' and '.join(f'{H}x{W}' for H, W in sorted(grids))
             raise UserError(
                 f"pos_encoding='rope' met patch grids of {names}, {N} patches each, and "
                 'activation checkpointing cannot tell whose attention it repeats: checkpoint '
-                'the backbone.layers one by one, and let their inputs stay where they are in '
-                'memory'
+                'the backbone.layers one by one, leave them uncompiled and their inputs where '
+                'they are in memory, or run the backward pass of one grid before the other is fed'
             )
-        return grids[0]
+        return grids.pop() if grids else self.grid
 
     def forward(self, x: Tensor) -> Tensor:
         """Turn queries or keys by the places of their patches.
@@ -118,8 +135,10 @@ class RotaryEmbedding(RotaryEmbeddingFast):
             tables = self.compute_position_embedding()
             self.freqs_cos, self.freqs_sin = (table.to(x.device) for table in tables)
         grid = self.grid
-        if in_backward():
-            grid = self._repeated[1] if self._repeated else self._only_grid(x.shape[2] - E)
+        if in_backward() and self._repeated:
+            grid = self._repeated[1]
+        elif in_backward() or (self._in_doubt and torch.compiler.is_compiling()):
+            grid = self._only_grid(x.shape[2] - E)
         turned = super().forward(x[:, :, E:], grid)
         return torch.cat([x[:, :, :E], turned.to(x.dtype)], dim=2)
 
@@ -156,6 +175,57 @@ class _GridsOfTensors:
             return None
 
 
+class _OpenPasses:
+    """The patch grids of the passes that a backward pass may still repeat.
+
+    A copy begins empty.
+    """
+
+    def __init__(self) -> None:
+        self._open: WeakSet[_Pass] = WeakSet()
+        self._begun: _Pass | None = None
+        # Of passes of which nothing tells when they are done with.
+        self._for_good: set[GridShape] = set()
+
+    def __reduce__(self) -> tuple:
+        return _OpenPasses, ()
+
+    def begin(self, grid: GridShape) -> None:
+        if self._begun is not None:
+            self._for_good.add(self._begun.grid)
+        self._begun = _Pass(grid) if torch.is_grad_enabled() else None
+
+    def follow(self, tensor: Tensor) -> None:
+        """Tell the end of the pass that has begun by its first tensor with a gradient."""
+        if self._begun is None or not tensor.requires_grad:
+            return
+        tensor.register_hook(self._begun)
+        self._open.add(self._begun)
+        self._begun = None
+
+    def grids(self, N: int) -> set[GridShape]:
+        """The grids of N patches."""
+        grids = {each.grid for each in self._open if not each.done} | self._for_good
+        if self._begun is not None:
+            grids.add(self._begun.grid)
+        return {(H, W) for H, W in grids if H * W == N}
+
+
+class _Pass:
+    """A pass, which is done with after its backward pass or when its graph is gone.
+
+    It is a hook of a tensor at its beginning, and nothing but the graph keeps it alive.
+    """
+
+    def __init__(self, grid: GridShape) -> None:
+        self.grid = grid
+        self.done = False
+
+    def __call__(self, _gradient: Tensor) -> None:
+        # The gradient has come through all layers, and a graph that is not kept has no second.
+        self.done = not torch._C._autograd._get_current_graph_task_keep_graph()
+
+
 def _attend(rope: RotaryEmbedding, attend, query: Tensor, key: Tensor, value: Tensor, **kwargs):
     return attend(rope(query), rope(key), value, **kwargs)
 
@@ -183,6 +253,7 @@ def add_rotary_encoding(backbone: nn.Module) -> None:
         channels, built_grid(backbone), num_extra_tokens=backbone.num_extra_tokens
     )
     backbone.patch_embed.register_forward_hook(rope.see_grid)
+    backbone.register_forward_hook(rope.see_end)
     for i, layer in enumerate(backbone.layers):
         layer.ln1.register_forward_pre_hook(partial(rope.see_input, 2 * i))
         layer.attn.qkv.register_forward_pre_hook(partial(rope.see_input, 2 * i + 1))

@@ -16,9 +16,21 @@ class AxialRelativeLabelHead(RelativePositionalLabelHead):
     W[(dy, dx)] = u_dy + v_dx, whose softmax is the product of two: 54 logits a pair in place of
     729 at 14×14, 94 in place of 2,209 at 24×24.
 
-    Arguments, losses and errors are those of :class:`RelativePositionalLabelHead`; ``forward``
-    returns the logits of the row offsets, then those of the column offsets,
+    ``forward`` returns the logits of the row offsets, then those of the column offsets,
     (B, n, n, (2H−1) + (2W−1)). ``rpl_acc`` counts a pair if both offsets are right.
+
+    Arguments that are not listed are those of :class:`~.base_pair_head.BasePairHead`.
+
+    Args:
+        in_channels (int): Channels C of a patch token.
+        grid_size (int | tuple[int, int]): The patch grid (H, W); there are (2H−1) + (2W−1) labels.
+        feat_channels (int, optional): Width of the layer that both softmaxes share. Defaults to
+            ``hidden_channels``.
+        on_grid_mismatch (str): For an input of another grid: 'error', or 'rescale' to this head's
+            grid. Defaults to 'error'.
+
+    Raises:
+        UserError: As of :class:`~.base_pair_head.BasePairHead`.
     """
 
     @staticmethod

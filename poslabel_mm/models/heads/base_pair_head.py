@@ -16,30 +16,27 @@ from poslabel_mm.tokens.labels import GridShape
 class BasePairHead(BasePositionHead):
     """An MLP of the channels of two tokens, concatenated.
 
-    The defaults below are those of the heads.
-
     Args:
         in_channels (int): Channels C of a patch token.
         grid_size (int | tuple[int, int]): The patch grid (H, W).
         query_channels (str): The channels that are read of token i in the pair (i, j):
-            'first_half', 'second_half' or 'all'. Defaults to 'first_half'.
-        key_channels (str): Those of token j. Defaults to 'second_half', as in the released code of
-            the paper.
-        hidden_channels (int, optional): Width of the MLP's hidden layer. Defaults to half the
-            channels of a pair (C/2 for two halves).
-        feat_channels (int, optional): Width of the MLP's second layer. Defaults to
-            ``hidden_channels``.
+            'first_half', 'second_half' or 'all'.
+        key_channels (str): Those of token j. The released code of the paper reads the
+            'second_half'.
+        hidden_channels (int, optional): Width of the MLP's hidden layer. None is half the channels
+            of a pair (C/2 for two halves).
+        feat_channels (int, optional): Width of the MLP's second layer. None is that of the first.
         pairs_per_token (int, optional): Draw so many keys for every token, an unbiased estimate of
             the loss at ``pairs_per_token / n`` of its cost. Every image, iteration and rank draws
             anew, from a random stream of the head's own, which activation checkpointing around
-            the head cannot repeat: that is an error. Defaults to None, all pairs.
+            the head cannot repeat: that is an error. None takes all pairs.
         num_outputs (int): Width of the output layer.
         loss_weight (float | dict): λ in Eq. 6, or a schedule of it, see
-            :func:`poslabel_mm.models.schedules.schedule`. Defaults to 0.5.
-        init_cfg (dict | list[dict], optional): MMEngine initialisation. Defaults to a truncated
-            normal of standard deviation 0.02 with zero biases.
+            :func:`poslabel_mm.models.schedules.schedule`.
+        init_cfg (dict | list[dict], optional): MMEngine initialisation. That of the heads here is
+            a truncated normal of standard deviation 0.02 with zero biases.
         on_grid_mismatch (str): For an input of another grid: 'error', or 'rescale', which each
-            head describes. Defaults to 'error'.
+            head describes.
 
     Raises:
         UserError: For half of an odd ``in_channels``, or naming the option that is of the wrong

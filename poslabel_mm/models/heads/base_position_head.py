@@ -138,7 +138,7 @@ class BasePositionHead(BaseHead):
         Raises:
             UserError: Naming both sides and the argument to change.
         """
-        tokens, (H, W), indices = patch_tokens
+        tokens, (H, W), indices, *_ = patch_tokens
         name = type(self).__name__
         self.check_width(tokens)
         if indices is None and tokens.shape[1] != H * W:
@@ -168,6 +168,6 @@ class BasePositionHead(BaseHead):
             PatchTokens: The same tokens, each with the place that its centre
             falls into.
         """
-        tokens, grid_shape, indices = patch_tokens
+        tokens, grid_shape, indices, *_ = patch_tokens
         places = rescaled_positions(grid_shape, self.grid_shape, indices, tokens.device)
         return PatchTokens(tokens, self.grid_shape, places.expand(tokens.shape[:2]))

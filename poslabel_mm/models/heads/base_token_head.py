@@ -19,31 +19,29 @@ MIN_LABEL_RATIO = 1e-6
 class BaseTokenHead(BasePositionHead):
     """An MLP of a token's channels, or of half of them.
 
-    The defaults below are those of the heads.
-
     Args:
         in_channels (int): Channels C of a patch token.
         grid_size (int | tuple[int, int]): The patch grid (H, W), whose
             N = H·W places count row by row.
         channels (str): The channels that are read of a token: 'first_half',
-            'second_half' or 'all'. Defaults to 'first_half'.
-        hidden_channels (int, optional): Width of the MLP's hidden layer.
-            Defaults to the number of channels read (C/2 for a half).
-        feat_channels (int, optional): Width of the MLP's second layer.
-            Defaults to half the number of channels read (C/4 for a half).
+            'second_half' or 'all'.
+        hidden_channels (int, optional): Width of the MLP's hidden layer. None
+            is the number of channels read (C/2 for a half).
+        feat_channels (int, optional): Width of the MLP's second layer. None
+            is half the number of channels read (C/4 for a half).
         num_outputs (int): Width of the output layer.
         loss_weight (float | dict): λ in Eq. 6, or a schedule of it, see
-            :func:`poslabel_mm.models.schedules.schedule`. Defaults to 0.5.
-        init_cfg (dict | list[dict], optional): MMEngine initialisation.
-            Defaults to a truncated normal of standard deviation 0.02 with
-            zero biases.
+            :func:`poslabel_mm.models.schedules.schedule`.
+        init_cfg (dict | list[dict], optional): MMEngine initialisation. That of
+            the heads here is a truncated normal of standard deviation 0.02
+            with zero biases.
         on_grid_mismatch (str): For an input of another grid: 'error', or
-            'rescale', which each head describes. Defaults to 'error'.
+            'rescale', which each head describes.
         label_ratio (float): The part of the patches that are labelled, more
             than 0. Training draws them anew for every image, iteration and
             rank, from a random stream of the head's own, which activation
             checkpointing around the head cannot repeat: that is an error. In
-            evaluation all are labelled. Defaults to 1.
+            evaluation all are labelled.
 
     Raises:
         UserError: For half of an odd ``in_channels``, or naming the option

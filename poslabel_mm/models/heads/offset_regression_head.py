@@ -30,6 +30,8 @@ class OffsetRegressionHead(BasePairHead):
     Arguments that are not listed are those of :class:`~.base_pair_head.BasePairHead`.
 
     Args:
+        in_channels (int): Channels C of a patch token.
+        grid_size (int | tuple[int, int]): The patch grid (H, W).
         loss (str): 'l1', 'l2' (squared) or 'smooth_l1', as torch's, a mean
             over pairs and both coordinates. Defaults to 'l1'.
         on_grid_mismatch (str): For an input of another grid: 'error', or
@@ -93,7 +95,7 @@ class OffsetRegressionHead(BasePairHead):
             UserError: If the tokens have another width or grid than the head
                 was built for and ``on_grid_mismatch='error'``.
         """
-        tokens, grid_shape, indices = self.check(patch_tokens)
+        tokens, grid_shape, indices, *_ = self.check(patch_tokens)
         places = absolute_labels(grid_shape, indices, tokens.device).expand(tokens.shape[:2])
         places = rows_and_columns(places, grid_shape)
         loss, acc, distance = pairwise_regression(
@@ -124,7 +126,7 @@ class OffsetRegressionHead(BasePairHead):
         Raises:
             UserError: As ``loss`` does.
         """
-        tokens, grid_shape, indices = self.check(patch_tokens)
+        tokens, grid_shape, indices, *_ = self.check(patch_tokens)
         output = pairwise_outputs(
             *self.query_and_key(tokens), PairMLP(self.fc1, self.fc2, self.regressor)
         ).float()

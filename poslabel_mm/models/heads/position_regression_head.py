@@ -23,6 +23,8 @@ class PositionRegressionHead(BaseTokenHead):
     Arguments that are not listed are those of :class:`~.base_token_head.BaseTokenHead`.
 
     Args:
+        in_channels (int): Channels C of a patch token.
+        grid_size (int | tuple[int, int]): The patch grid (H, W).
         on_grid_mismatch (str): For an input of another grid: 'error', or
             'rescale' to take the coordinates of its own patches' centres.
             Defaults to 'error'.
@@ -84,7 +86,7 @@ class PositionRegressionHead(BaseTokenHead):
             UserError: If the tokens have another width than the head was
                 built for, or another grid and ``on_grid_mismatch='error'``.
         """
-        tokens, grid_shape, indices = patch_tokens = self.labelled(patch_tokens)
+        tokens, grid_shape, indices, *_ = patch_tokens = self.labelled(patch_tokens)
         output = self(tokens)
         output = output.to(torch.promote_types(output.dtype, torch.float32))
         target = patch_centres(grid_shape, indices, output.device, output.dtype)
@@ -117,7 +119,7 @@ class PositionRegressionHead(BaseTokenHead):
 
 def _predictions(output: Tensor, patch_tokens: PatchTokens) -> PlacePredictions:
     """Outputs (B, n, 2) in patches."""
-    tokens, grid_shape, indices = patch_tokens
+    tokens, grid_shape, indices, *_ = patch_tokens
     truth = absolute_labels(grid_shape, indices, tokens.device)
     coordinates = ((output + 1) * output.new_tensor(grid_shape) - 1) / 2
     return PlacePredictions(grid_shape, truth.expand(tokens.shape[:2]), coordinates)

@@ -21,6 +21,11 @@ class PositionalLabelHead(BaseTokenHead):
     Arguments that are not listed are those of :class:`~.base_token_head.BaseTokenHead`.
 
     Args:
+        in_channels (int): Channels C of a patch token.
+        grid_size (int | tuple[int, int]): The patch grid (H, W); the labels
+            are its N = H·W positions, row by row.
+        feat_channels (int, optional): Width of p_i. Defaults to half the
+            number of channels read (C/4 for a half).
         on_grid_mismatch (str): For an input of another grid: 'error', or
             'rescale' to label each patch with the place of this head's grid
             that its centre falls into. Defaults to 'error'.
@@ -78,7 +83,7 @@ class PositionalLabelHead(BaseTokenHead):
             UserError: If the tokens have another width than the head was
                 built for, or another grid and ``on_grid_mismatch='error'``.
         """
-        tokens, grid_shape, indices = self.labelled(patch_tokens)
+        tokens, grid_shape, indices, *_ = self.labelled(patch_tokens)
         logits = self(tokens)
         labels = absolute_labels(grid_shape, indices, tokens.device)
         labels = labels.expand(logits.shape[:-1])
@@ -110,7 +115,7 @@ class PositionalLabelHead(BaseTokenHead):
         Raises:
             UserError: As ``loss`` does.
         """
-        tokens, grid_shape, indices = self.check(patch_tokens)
+        tokens, grid_shape, indices, *_ = self.check(patch_tokens)
         probabilities = self(tokens).float().softmax(dim=-1)
         truth = absolute_labels(grid_shape, indices, tokens.device)
         return PlacePredictions(

@@ -30,6 +30,11 @@ class RelativePositionalLabelHead(BasePairHead):
     Arguments that are not listed are those of :class:`~.base_pair_head.BasePairHead`.
 
     Args:
+        in_channels (int): Channels C of a patch token.
+        grid_size (int | tuple[int, int]): The patch grid (H, W); there are
+            (2H−1)(2W−1) labels.
+        feat_channels (int, optional): Width of p^r_ij. Defaults to
+            ``hidden_channels``.
         on_grid_mismatch (str): For an input of another grid: 'error', or
             'rescale' to this head's grid. Defaults to 'error'.
 
@@ -100,7 +105,7 @@ class RelativePositionalLabelHead(BasePairHead):
             UserError: If the tokens have another width or grid than the head
                 was built for and ``on_grid_mismatch='error'``.
         """
-        tokens, grid_shape, indices = self.check(patch_tokens)
+        tokens, grid_shape, indices, *_ = self.check(patch_tokens)
         loss, acc = pairwise_cross_entropy(
             *self.query_and_key(tokens),
             *self.codes(grid_shape, indices, tokens.device),
@@ -128,7 +133,7 @@ class RelativePositionalLabelHead(BasePairHead):
         Raises:
             UserError: As ``loss`` does.
         """
-        tokens, grid_shape, indices = self.check(patch_tokens)
+        tokens, grid_shape, indices, *_ = self.check(patch_tokens)
         labels, probabilities = pairwise_predictions(
             *self.query_and_key(tokens),
             self.fc1,

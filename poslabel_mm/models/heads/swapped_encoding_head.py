@@ -114,7 +114,7 @@ class SwappedEncodingHead(BaseHead):
         Raises:
             UserError: As ``loss`` does.
         """
-        tokens, grid_shape, indices = patch_tokens
+        tokens, grid_shape, indices, *_ = patch_tokens
         self.check_width(tokens)
         truth = absolute_labels(grid_shape, indices, tokens.device)
         return SwapPredictions(
