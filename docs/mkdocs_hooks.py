@@ -26,7 +26,7 @@ PAGES = {
 }
 SOURCES = {name: path for path, name in PAGES.items()}
 LINK = re.compile(r'(?<=\]\()(?!\w+:|#)([^)#\s]+)')
-CODE = re.compile(r'^(```.*?^```$)', re.M | re.S)
+CODE = re.compile(r'^( *```.*?^ *```$)', re.M | re.S)
 
 
 def on_files(files, config):
@@ -51,7 +51,8 @@ def on_page_markdown(markdown, page, config, files):
         return posixpath.relpath(_in_site(_on_disk(page.file, match[1])), here)
 
     return ''.join(
-        part if part.startswith('```') else LINK.sub(link, part) for part in CODE.split(markdown)
+        part if part.lstrip().startswith('```') else LINK.sub(link, part)
+        for part in CODE.split(markdown)
     )
 
 
@@ -84,6 +85,8 @@ def _in_site(path: Path) -> str:
         return PAGES[path]
     if path.is_relative_to(DOCS):
         return path.relative_to(DOCS).as_posix()
+    if not path.is_relative_to(ROOT):
+        raise PluginError(f'a page links to {path}, which is outside the repository')
     return posixpath.join('files', path.relative_to(ROOT).as_posix())
 
 
@@ -113,8 +116,9 @@ class _Loads(HTMLParser):
 
     def handle_starttag(self, tag, attrs):
         attrs = dict(attrs)
-        loaded = attrs.get('src') if tag in ('script', 'img', 'iframe') else None
-        if tag == 'link' and attrs.get('rel') in ('stylesheet', 'preconnect', 'icon'):
+        loaded = attrs.get('src')
+        rel = set((attrs.get('rel') or '').split())
+        if tag == 'link' and rel & {'stylesheet', 'preconnect', 'preload', 'icon'}:
             loaded = attrs.get('href')
         if loaded and re.match(r'(\w+:)?//', loaded):
             self.elsewhere.append(loaded)

@@ -67,7 +67,7 @@ def test_what_an_api_page_documents_is_there_and_has_a_docstring():
             assert found(name).__doc__, name
 
 
-def test_the_figures_of_the_objectives_are_those_of_their_program(tmp_path):
+def test_every_figure_of_the_objectives_is_drawn_and_shown(tmp_path):
     images = ROOT / 'docs/images'
     runpy.run_path(str(images / 'objectives.py'))['main'](tmp_path)
     drawn = {path.name for path in tmp_path.iterdir()}

@@ -18,7 +18,12 @@ def texts() -> set[str]:
     """All texts of the package, with `…` for what is put in when it runs."""
     found = set()
     for path in (ROOT / 'poslabel_mm').rglob('*.py'):
-        for node in ast.walk(ast.parse(path.read_text('utf-8'))):
+        tree = ast.parse(path.read_text('utf-8'))
+        # A text that stands by itself is a docstring.
+        alone = {id(node.value) for node in ast.walk(tree) if isinstance(node, ast.Expr)}
+        for node in ast.walk(tree):
+            if id(node) in alone:
+                continue
             if isinstance(node, ast.JoinedStr):
                 parts = [
                     part.value if isinstance(part, ast.Constant) else '…' for part in node.values
