@@ -49,20 +49,23 @@ def leave_garbage_alone():
     gc.freeze()
 
 
-@pytest.fixture(scope='session', autouse=True)
-def wait_for_no_disk():
-    """Checkpoints are flushed to it; MMEngine copies every config that it reads to a folder."""
-    from mmengine.config import config
+FSYNC = os.fsync
 
+
+@pytest.fixture(scope='session', autouse=True)
+def wait_for_no_disk(tmp_path_factory):
+    """Checkpoints are flushed to it; MMEngine copies every config that it reads to a folder."""
     os.fsync = lambda number: None
+    tmp_path_factory.getbasetemp()  # chosen before: the files of the tests stay on the disk
     memory = '/dev/shm'
     if os.access(memory, os.W_OK):
-        config.tempfile = SimpleNamespace(
-            **{
-                name: functools.partial(getattr(tempfile, name), dir=memory)
-                for name in ('TemporaryDirectory', 'NamedTemporaryFile')
-            }
-        )
+        tempfile.tempdir = memory
+
+
+@pytest.fixture
+def flushed_to_disk(monkeypatch):
+    """For tests of how files are written."""
+    monkeypatch.setattr(os, 'fsync', FSYNC)
 
 
 @pytest.fixture(autouse=True)

@@ -50,6 +50,8 @@ from poslabel_mm.launch.arguments import (
 from poslabel_mm.launch.checks.options import check_auto_scale_lr, check_num_classes
 from poslabel_mm.launch.stock_tools import tool_path
 from poslabel_mm.launch.vis_backends import make_room_for_backends
+from poslabel_mm.models import heads
+from poslabel_mm.models.heads.base_head import BaseHead
 from poslabel_mm.registry import MODELS
 from poslabel_mm.visualization import look as look_module
 
@@ -582,3 +584,20 @@ RULES = {
     'mini_imagenet.py': converter,
     'caltech256.py': converter,
 }
+
+
+@pytest.mark.parametrize('name', heads.__all__)
+def test_docstrings_of_heads_list_what_they_require(name):
+    """And claim no default that the signature does not have."""
+    head = getattr(heads, name)
+    for cls in head.__mro__[: head.__mro__.index(BaseHead) + 1]:
+        if cls is not head and '__init__' not in vars(cls):
+            continue
+        section = inspect.getdoc(cls).partition('\nArgs:\n')[2].partition('\n\n')[0]
+        options = re.findall(r'^ {4}(\w+) \(.*\): ((?:.*\n {8})*.*)', section, flags=re.M)
+        parameters = inspect.signature(cls).parameters
+        required = {key for key, value in parameters.items() if value.default is value.empty}
+        described = dict(options)
+        assert required <= set(described) <= set(parameters), cls
+        for key in required:
+            assert 'Defaults to' not in described[key], (cls, key)

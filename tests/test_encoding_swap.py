@@ -323,6 +323,34 @@ def test_predict_is_what_the_loss_counts():
     assert not head.predict(PatchTokens(tokens, (2, 3))).swapped.any()
 
 
+def test_what_was_swapped_can_be_read_off_the_tokens():
+    """The whole way, in closed form: encoding, layer, reader, flags and head are in one order."""
+    arch = dict(embed_dims=128, num_layers=1, num_heads=4, feedforward_channels=256)
+    backbone = build(vit(0.34, arch=arch, img_size=(8, 12), out_type='featmap')).double()
+    torch.nn.init.normal_(backbone.pos_embed)
+    image = batch(1, 8, 12)[0].double().expand(128, -1, -1, -1)  # patches are told apart
+    reader = PatchTokenReader(backbone)
+
+    def read():
+        with reader:
+            backbone(image)
+        return reader.take()
+
+    seen = read()
+    tokens = seen.tokens.detach().flatten(0, 1)
+    ones = torch.ones(len(tokens), 1, dtype=torch.float64)
+    truth = seen.swapped.flatten().double() * 2 - 1
+    fitted = torch.linalg.pinv(torch.cat([tokens, ones], dim=1), rtol=1e-10) @ truth
+    head = SwappedEncodingHead(128).double()
+    with torch.no_grad():
+        head.classifier.weight[0], head.classifier.bias[0] = fitted[:-1], fitted[-1]
+    drawn = read()
+    assert not torch.equal(drawn.swapped, seen.swapped)
+    assert head.loss(drawn)['swap_acc'] > 99
+    others = drawn._replace(swapped=drawn.swapped.roll(1, dims=1))  # those of the patch beside
+    assert head.loss(others)['swap_acc'] < 60
+
+
 def test_tokens_of_another_width_are_refused():
     with pytest.raises(UserError, match='have 8 channels but SwappedEncodingHead .*in_channels=8'):
         SwappedEncodingHead(16).loss(PatchTokens(torch.randn(1, 4, 8), (2, 2)))

@@ -67,6 +67,7 @@ def _full_disk(*args, **kwargs):
 
 
 @pytest.mark.parametrize('call', ['fsync', 'replace'])
+@pytest.mark.usefixtures('flushed_to_disk')
 def test_failed_write_leaves_the_old_file(tmp_path, monkeypatch, call):
     path = tmp_path / 'a.pth'
     write_atomically(b'old', path)
@@ -78,6 +79,7 @@ def test_failed_write_leaves_the_old_file(tmp_path, monkeypatch, call):
 
 
 @pytest.mark.parametrize('max_keep_ckpts', [-1, 1])
+@pytest.mark.usefixtures('flushed_to_disk')
 def test_failed_checkpoint_costs_no_earlier_one(tmp_path, data, monkeypatch, max_keep_ckpts):
     cfg = make_config(
         tmp_path, data, 'run', **{'default_hooks.checkpoint.max_keep_ckpts': max_keep_ckpts}
@@ -90,6 +92,7 @@ def test_failed_checkpoint_costs_no_earlier_one(tmp_path, data, monkeypatch, max
     assert pointer.read_text() == str(tmp_path / 'run' / 'epoch_1.pth')
 
 
+@pytest.mark.usefixtures('flushed_to_disk')
 def test_failed_checkpoint_leaves_nothing_to_the_next(tmp_path, monkeypatch):
     hook = AtomicCheckpointHook()
     hook.out_dir = str(tmp_path)

@@ -450,7 +450,14 @@ def test_stopped_and_resumed_by_command_is_the_run_that_never_stopped(tmp_path, 
     cfg.dump(folder / 'tiny.py')
     (folder / 'stopper.py').write_text(STOPPER)
     monkeypatch.delenv('POSLABEL_MM_RESUME_COMMAND', raising=False)
-    stopped = fork_tool('train.py', 'tiny.py', folder=folder, PYTHONPATH=str(folder))
+    # A cold start: other tests fork the tool off the process that tests.
+    stopped = subprocess.run(
+        [sys.executable, osp.join(ROOT, 'tools', 'train.py'), 'tiny.py'],
+        cwd=folder,
+        env={**os.environ, 'PYTHONPATH': str(folder)},
+        capture_output=True,
+        text=True,
+    )
     assert stopped.returncode == 143, stopped.stderr
     (line,) = (
         text for text in stopped.stderr.splitlines() if text.startswith('stopped by SIGTERM')

@@ -72,3 +72,4 @@ def test_numpy_with_in1d_is_numpy():
     numpy = numpy_2._WithIn1d()
     assert numpy.array is np.array
     assert numpy.in1d([[0, 5], [2, 0]], [0]).tolist() == [True, False, False, True]
+    assert numpy.in1d(ar1=[3, 0], ar2=[0], invert=True).tolist() == [True, False]

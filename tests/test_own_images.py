@@ -302,9 +302,18 @@ def test_a_test_needs_no_training_data(split, tmp_path):
     assert line.startswith(f'--data {tmp_path} has no train/: expected {tmp_path}/{{train,test}}/')
 
 
-def test_a_study_names_the_folder_that_its_manifest_may_have(split):
-    with pytest.raises(UserError, match=f'^the data folder {split} has no place in vit-tiny_dig'):
-        configured('vit-tiny_digits.py', Scale(), [], str(split))
+@pytest.mark.parametrize('of', ['--data', 'manifest photos.yml: its data'])
+def test_a_study_names_where_its_folder_was_given(split, tmp_path, of):
+    def line(name, folder):
+        return fails(configured, name, Scale(), [], str(folder), of)
+
+    assert line('vit-tiny_digits.py', split).startswith(f'{of} {split} has no place in vit-tiny')
+    assert line('vit-s_folder.py', tmp_path).startswith(f'{of} {tmp_path} has no train/: expected')
+    one = tmp_path / 'one'
+    for side in 'train', 'test':
+        name = sorted(os.listdir(split / side))[0]
+        shutil.copytree(split / side / name, one / side / name)
+    assert line('vit-s_folder.py', one).startswith(f'{of} {one} holds a single class, {name}: ')
 
 
 def test_every_count_follows(split):

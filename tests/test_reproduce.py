@@ -542,7 +542,7 @@ def test_defaults_of_swept_options_are_the_models():
         (['--all', '--data', 'nowhere'], '--data .*/nowhere is no folder'),
         (
             ['--table', 1, '--manifest', 'digits', '--data', ROOT],
-            f'the data folder {ROOT} has no place in vit-tiny_digits.py: its datasets',
+            f'--data {ROOT} has no place in vit-tiny_digits.py: its datasets',
         ),
         (['--all', '--cfg-options', 'a'], 'KEY=VALUE pairs, got a'),
         (['--all', '--cfg-options', 'randomness.seed=1'], 'given by --seeds'),
@@ -724,6 +724,12 @@ def test_a_study_is_run_on_images_of_ones_own(call, capsys, study):
         call(*arguments)
     with pytest.raises(UserError, match='^--data .*/nowhere is no folder'):
         call(*arguments, '--data', 'nowhere')
+    photos.mkdir()
+    for given, named in ([], 'manifest .*my.yml: its data'), (['--data', photos], '--data'):
+        _configured.cache_clear()
+        with pytest.raises(UserError, match=f'^{named} .*/photos has no train/: expected'):
+            call(*arguments, *given)
+    photos.rmdir()
     _configured.cache_clear()  # as in another process
     capsys.readouterr()
     assert call(*arguments, '--list') == 0

@@ -337,6 +337,14 @@ def test_it_trains_the_encoder_beside_other_heads():
     assert set(predicted) == {'view_offset'}
     assert torch.equal(predicted['view_offset'].boxes, boxes())
     assert predicted['view_offset'].offsets.shape == (4, 2, 2, 4)
+    assert not predicted['view_offset'].offsets.requires_grad
+    passes = []
+    model.backbone.register_forward_hook(lambda *_: passes.append(torch.is_grad_enabled()))
+    with pytest.raises(UserError, match='^predict_views got the images of 3 views.*boxes of 2'):
+        model.predict_views([*images, images[0]], samples)
+    assert passes == []
+    model.predict_views(images, samples)
+    assert passes == [False, False]
 
 
 def test_evaluation_does_not_run_it():

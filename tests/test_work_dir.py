@@ -27,6 +27,8 @@ from poslabel_mm.engine.unwritable import check_writable, unwritable, write_erro
 from poslabel_mm.launch import preparation
 from poslabel_mm.launch import tools as launch
 
+pytestmark = pytest.mark.usefixtures('flushed_to_disk')
+
 FORK = multiprocessing.get_context('fork')
 
 
@@ -386,7 +388,7 @@ def limited(limit, tool, *argv):
 @pytest.mark.parametrize(
     'limit, named',
     [
-        (1000, tempfile.gettempdir()),  # where the stack copies configs to
+        (1000, '{1}'),  # where the stack copies configs to
         (4000, '{0}/log'),
         (16_000, '{0}/epoch_1.pth'),
     ],
@@ -397,7 +399,8 @@ def test_a_limit_on_the_size_of_files(folder, config, capfd, limit, named):
     process.join()
     assert process.exitcode == 1
     (line,) = (line for line in capfd.readouterr().err.splitlines() if line.startswith('error'))
-    assert f'could not write {named.format(work_dir)} (File too large' in line
+    named = named.format(work_dir, tempfile.gettempdir())
+    assert f'could not write {named} (File too large' in line
     assert 'ulimit -f unlimited' in line
     assert not list(work_dir.glob('*.pth')) and not list(work_dir.glob('.*'))
 

@@ -125,6 +125,7 @@ def run(args: argparse.Namespace) -> int:
         tuple(args.cfg_options),
         paper.title,
         data=data and osp.abspath(data),
+        data_option='--data' if args.data else f'manifest {args.manifest}: its data',
         tests=paper.tests,
         recorded=read_csv(args.recorded) if args.recorded else {},
     )
@@ -134,8 +135,7 @@ def run(args: argparse.Namespace) -> int:
         print_list(selection, selection.seeds(args.seeds))
         return 0
     if data and not osp.isdir(data):
-        of = '--data' if args.data else f'manifest {args.manifest}: its data'
-        raise UserError(f'{of} {osp.abspath(data)} is no folder')
+        raise UserError(f'{selection.data_option} {selection.data} is no folder')
     check_figures(selection)
     launcher = Launcher(TOOLS, args.gpus, args.partition or '', args.batch_per_gpu)
     runs = selection.runs(args.seeds)

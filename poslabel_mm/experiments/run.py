@@ -79,6 +79,7 @@ class Run:
         sweep (str): ``KEY=VALUE`` of a figure's sweep, or empty.
         pretraining (Run, optional): The run whose last checkpoint it starts from.
         data (str, optional): The folder of images in place of its own data, as ``--data``.
+        data_option (str): Where the folder was given, for messages. Defaults to '--data'.
         shares_batch (bool): Whether the processes share the config's batch. Otherwise each process
             takes all of it. Defaults to True.
         tests (tuple[FurtherTest, ...]): Further tests of its last checkpoint.
@@ -92,6 +93,7 @@ class Run:
     sweep: str = ''
     pretraining: 'Run | None' = None
     data: str | None = None
+    data_option: str = '--data'
     shares_batch: bool = True
     tests: tuple[FurtherTest, ...] = ()
 
@@ -335,4 +337,4 @@ class Run:
 
 @functools.cache
 def _configured(run: Run) -> Config:
-    return configured(run.config, run.scale, run.own_options, run.data)
+    return configured(run.config, run.scale, run.own_options, run.data, run.data_option)

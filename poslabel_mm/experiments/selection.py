@@ -42,6 +42,7 @@ class Selection:
     title: str = ''
     folder: str | None = None
     data: str | None = None
+    data_option: str = '--data'
     tests: tuple[FurtherTest, ...] = ()
     recorded: Recorded = field(default_factory=dict, compare=False)
 
@@ -147,6 +148,7 @@ class Selection:
             sweep,
             pretraining,
             self.data,
+            self.data_option,
             tests=self.tests,
         )
 

@@ -65,7 +65,13 @@ def plain_config(name: str, scale: Scale) -> Config:
     return Config.fromstring(tiny_config(name, *scale), '.py')
 
 
-def configured(name: str, scale: Scale, options: list[str], data: str | None = None) -> Config:
+def configured(
+    name: str,
+    scale: Scale,
+    options: list[str],
+    data: str | None = None,
+    data_option: str = '--data',
+) -> Config:
     """Read a config and merge options into it.
 
     Args:
@@ -74,6 +80,7 @@ def configured(name: str, scale: Scale, options: list[str], data: str | None = N
         options (list[str]): ``KEY=VALUE``, as for ``--cfg-options``.
         data (str, optional): The folder of images to use in place of its own. The config keeps
             its own where the folder is not there.
+        data_option (str): Where the folder was given, for messages. Defaults to '--data'.
 
     Raises:
         UserError: If the options or the folder do not fit the config.
@@ -84,8 +91,8 @@ def configured(name: str, scale: Scale, options: list[str], data: str | None = N
     cfg = copy.deepcopy(plain_config(name, scale))
     # The list of what is done needs no images.
     if data is not None and osp.isdir(data):
-        # Before the options are merged, as in the tools; it may be a manifest's.
-        use_data(cfg, name, data, LOADERS, called='the data folder')
+        # Before the options are merged, as in the tools.
+        use_data(cfg, name, data, LOADERS, called=data_option)
     parsed = argparse.Namespace(options=None)
     try:
         DictAction(['--options'], 'options')(None, parsed, options)

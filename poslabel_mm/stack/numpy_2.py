@@ -50,8 +50,8 @@ class _WithIn1d:
         return getattr(np, name)
 
     @staticmethod
-    def in1d(elements: np.ndarray, among: np.ndarray) -> np.ndarray:
-        return np.isin(elements, among).ravel()
+    def in1d(ar1: np.ndarray, ar2: np.ndarray, **kwargs) -> np.ndarray:
+        return np.isin(np.ravel(ar1), ar2, **kwargs)
 
 
 @contextmanager

@@ -67,6 +67,7 @@ class ViewLabels(SelfSupervisedLabels):
             )
         return passes
 
+    @torch.no_grad()
     def predict_views(
         self, inputs: list[Tensor], data_samples: list[DataSample]
     ) -> dict[str, ViewPredictions]:
@@ -81,11 +82,17 @@ class ViewLabels(SelfSupervisedLabels):
             'loss_': 'view_offset' for ``loss_view_offset``.
 
         Raises:
-            UserError: If the data do not tell where the views lie, or the tokens have another
-                width than a head was built for.
+            UserError: If the data do not tell where the views lie, or tell it of another number
+                of views, or the tokens have another width than a head was built for.
         """
+        boxes = _view_boxes(data_samples)
+        if len(inputs) != boxes.shape[1]:
+            raise UserError(
+                f'predict_views got the images of {len(inputs)} views, and view_boxes of '
+                f'{boxes.shape[1]}: pass inputs and data_samples of one batch'
+            )
         tokens = [self.patch_tokens(view) for view in inputs]
-        return self._view_predictions(Views(tokens, _view_boxes(data_samples)))
+        return self._view_predictions(Views(tokens, boxes))
 
     def _losses_of_passes(
         self, passes: list[PatchTokens], data_samples: list[DataSample]
