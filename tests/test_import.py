@@ -420,6 +420,35 @@ REFUSED = {
         SCALED,
         'it lacks backbone.layers.0.attn.gamma1.weight',
     ),
+    'norms of queries and keys': (
+        lambda: timm_vit(qk_norm=True).state_dict(),
+        'timm',
+        PLAIN,
+        'has blocks.0.attn.q_norm.weight, ',
+    ),
+    'an unknown weight of a layer': (
+        lambda: {**timm_vit().state_dict(), 'blocks.1.weird.weight': torch.ones(3)},
+        'timm',
+        PLAIN,
+        'has blocks.1.weird.weight, for which VisionTransformer has no place: without',
+    ),
+    'an unknown weight of a timm model': (
+        lambda: {**drawn(timm.create_model('test_vit')).state_dict(), 'blocks.0.w': torch.ones(3)},
+        'timm',
+        classifier(
+            None,
+            dict(type='TIMMBackbone', model_name='test_vit'),
+            head=HEAD | dict(in_channels=64),
+            **POOLED,
+        ),
+        'has blocks.0.w, for which TIMMBackbone has no place',
+    ),
+    'a norm before the layers': (
+        lambda: timm_vit(pre_norm=True).state_dict(),
+        'timm',
+        PLAIN,
+        'it has backbone.pre_norm.weight, ',
+    ),
     'a distillation token': (
         lambda: timm_vit(DISTILLED_NAME).state_dict(),
         'deit',

@@ -61,7 +61,7 @@ def import_weights(args: argparse.Namespace) -> None:
         with warnings_only():
             model = _model(cfg, args)
             translation = translated(args, foreign, model)
-            _check_names(translation, foreign, args)
+            _check_names(translation, foreign, model, args)
             checkpoint = Checkpoint(args.file, dict(state_dict=translation.weights))
             FiniteCheck(model).check_weights(checkpoint)
             _check_layer_scale(translation, model, args)
@@ -110,10 +110,18 @@ def _check_layer_scale(
         )
 
 
-def _check_names(translation: Translation, foreign: dict, args: argparse.Namespace) -> None:
+def _check_names(
+    translation: Translation, foreign: dict, model: nn.Module, args: argparse.Namespace
+) -> None:
     if not any(name.startswith('backbone.') for name in translation.weights):
         whose = whose_keys(foreign) or f'its names begin with {first_names(sorted(foreign))}'
         raise UserError(f'{args.file} has no names as of --from {args.layout}: {whose}')
+    lost = translation.lost()
+    if lost:
+        raise UserError(
+            f'{args.file} has {first_names(lost)}, for which {type(model.backbone).__name__} has '
+            'no place: without them it would compute other features'
+        )
 
 
 def _arrived(model: nn.Module, translation: Translation, differences: Differences) -> OrderedDict:
