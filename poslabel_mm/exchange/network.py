@@ -4,6 +4,7 @@ import torch
 from mmengine.config import Config
 from mmpretrain.models.backbones import SwinTransformer, TIMMBackbone, VisionTransformer
 from mmpretrain.models.classifiers import ImageClassifier
+from mmpretrain.models.heads import MultiTaskHead
 from torch import Tensor, nn
 
 from poslabel_mm.errors import UserError
@@ -33,6 +34,10 @@ class Classifier(nn.Module):
             features = self.neck(features)
         return self.head(features)
 
+    def classifiers(self) -> list[nn.Module]:
+        """The head's linear layers, whose inputs are features."""
+        return [part for part in self.head.modules() if isinstance(part, nn.Linear)]
+
 
 class Encoder(nn.Module):
     """Images (B, C, height, width) to the last tokens of a ViT (B, tokens, channels).
@@ -51,6 +56,10 @@ class Encoder(nn.Module):
 
     def forward(self, images: Tensor) -> Tensor:
         return VisionTransformer.forward(self.backbone, images)[-1]
+
+    def classifiers(self) -> list[nn.Module]:
+        """None: the tokens are compared themselves."""
+        return []
 
 
 class Source:
@@ -78,6 +87,11 @@ class Source:
         model, content = load_saved_model(cfg, checkpoint)
         self.model = model.cpu()
         backbone = model.backbone
+        if isinstance(model, ImageClassifier) and isinstance(model.head, MultiTaskHead):
+            raise UserError(
+                'a classifier with MultiTaskHead cannot be exported: it gives the scores of '
+                'several tasks, and the formats hold one'
+            )
         if isinstance(model, ImageClassifier) and model.with_head:
             self.network = Classifier(model)
         elif isinstance(backbone, VisionTransformer):

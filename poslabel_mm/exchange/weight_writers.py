@@ -77,7 +77,11 @@ def _verified(source: Source, network: nn.Module, read: dict[str, Tensor]) -> st
         raise UserError(f'not exported: the stock model differs in {first_names(different)}')
     network.load_state_dict(read)
     return verify_model(
-        source.network, network, lambda model, images: model(images), source.images(BATCH)
+        source.network,
+        network,
+        lambda model, images: model(images),
+        source.images(BATCH),
+        list(zip(source.network.classifiers(), network.classifiers())),
     )
 
 
@@ -103,7 +107,11 @@ def write_timm(source: Source, path: str) -> Written:
         reason = ' '.join(str(error).split())[:200]
         raise UserError(f'not exported: timm builds another model: {reason}') from error
     run = _scores if source.is_classifier else _tokens
-    verified = verify_model(source.network, model.eval(), run, source.images(BATCH))
+    names = model.pretrained_cfg['classifier']
+    names = [names] if isinstance(names, str) else names
+    theirs = map(model.get_submodule, names if source.is_classifier else ())
+    classifiers = list(zip(source.network.classifiers(), theirs))
+    verified = verify_model(source.network, model.eval(), run, source.images(BATCH), classifiers)
     return Written(verified, described.call('FILE').replace("'FILE'", 'FILE'))
 
 
@@ -131,6 +139,10 @@ def write_hugging_face(source: Source, path: str) -> Written:
     if unread:
         raise UserError(f'not exported: transformers does not read {first_names(unread)}')
     verified = verify_model(
-        source.network, model.eval(), lambda m, x: m(x).logits, source.images(BATCH)
+        source.network,
+        model.eval(),
+        lambda m, x: m(x).logits,
+        source.images(BATCH),
+        list(zip(source.network.classifiers(), [model.classifier])),
     )
     return Written(verified, 'transformers.ViTForImageClassification.from_pretrained(FILE)')
