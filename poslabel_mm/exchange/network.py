@@ -12,6 +12,8 @@ from poslabel_mm.launch.saved_model import load_saved_model
 
 # The parts of a model that run in training alone.
 POSITION_PARTS = ('pos_head.', 'pos_neck.')
+# What a pre-training adds to a ViT: MaskFeat's token, and MFF's fusion of layers.
+PRETRAINING_PARTS = ('backbone.mask_token', 'backbone.proj_layers.', 'backbone.proj_weights')
 
 
 class Classifier(nn.Module):
@@ -113,10 +115,11 @@ class Source:
     def weights(self) -> dict[str, Tensor]:
         """All that the network needs, by the names of its checkpoint: no position heads."""
         part = '' if self.is_classifier else 'backbone.'
+        others = POSITION_PARTS if self.is_classifier else POSITION_PARTS + PRETRAINING_PARTS
         return {
             name: value.detach()
             for name, value in self.model.state_dict().items()
-            if name.startswith(part) and not name.startswith(POSITION_PARTS)
+            if name.startswith(part) and not name.startswith(others)
         }
 
     def stock_weights(self) -> dict[str, Tensor]:
@@ -164,5 +167,5 @@ def _image_shape(model: nn.Module, cfg: Config) -> tuple[int, int, int]:
         or 224
     )
     height, width = (size, size) if isinstance(size, int) else size
-    first = next(p for p in backbone.parameters() if p.dim() == 4)
-    return first.shape[1], int(height), int(width)
+    first = next(part for part in backbone.modules() if isinstance(part, nn.Conv2d))
+    return first.in_channels, int(height), int(width)

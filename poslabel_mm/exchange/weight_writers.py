@@ -14,6 +14,7 @@ from poslabel_mm.exchange.packages import check_packages
 from poslabel_mm.exchange.stock_model import (
     build_network,
     headless_config,
+    model_call,
     own_options,
     stock_config,
 )
@@ -46,14 +47,13 @@ def _umask() -> int:
 
 def write_stock(source: Source, path: str) -> Written:
     """Write a checkpoint of MMPretrain's own model."""
-    network = build_network(stock_config(source), source)
+    cfg = stock_config(source)
+    network = build_network(cfg, source)
     meta = dict(dataset_meta=dict(classes=source.classes)) if source.classes else {}
     torch.save(dict(meta=meta, state_dict=with_grids(source.stock_weights(), source)), path)
-    use = 'mmengine.runner.load_checkpoint(model, FILE)'
-    if not source.is_classifier:
-        use = "init_cfg=dict(type='Pretrained', checkpoint=FILE, prefix='backbone.')"
     return Written(
-        _verified(source, network, torch.load(path, weights_only=True)['state_dict']), use
+        _verified(source, network, torch.load(path, weights_only=True)['state_dict']),
+        model_call(cfg, source, pretrained=True),
     )
 
 
@@ -62,10 +62,12 @@ def write_safetensors(source: Source, path: str) -> Written:
     from safetensors.torch import load_file
 
     is_own = bool(own_options(source))
-    network = build_network((headless_config if is_own else stock_config)(source), source)
+    cfg = (headless_config if is_own else stock_config)(source)
+    network = build_network(cfg, source)
     write_weights(source.weights() if is_own else source.stock_weights(), path)
     return Written(
         _verified(source, network, load_file(path)),
+        f'model = {model_call(cfg, source)}; '
         'model.load_state_dict(safetensors.torch.load_file(FILE))',
     )
 
