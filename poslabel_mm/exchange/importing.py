@@ -10,6 +10,10 @@ from torch import Tensor, nn
 
 from poslabel_mm.errors import UserError
 from poslabel_mm.exchange.foreign_file import read_weights
+from poslabel_mm.exchange.hugging_face_config import (
+    compare_with_config,
+    read_hugging_face_config,
+)
 from poslabel_mm.exchange.network import family
 from poslabel_mm.exchange.output import check_output, unfinished
 from poslabel_mm.exchange.translation import Translation, translated
@@ -60,8 +64,10 @@ def import_weights(args: argparse.Namespace) -> None:
         foreign = read_weights(args.file)
         with warnings_only():
             model = _model(cfg, args)
+            assumed = _compare_options(model, args)
             translation = translated(args, foreign, model)
             _check_names(translation, foreign, model, args)
+            translation.notes.extend(assumed)
             checkpoint = Checkpoint(args.file, dict(state_dict=translation.weights))
             FiniteCheck(model).check_weights(checkpoint)
             _check_layer_scale(translation, model, args)
@@ -97,6 +103,14 @@ def _without_checkpoints(node: dict) -> None:
     for value in node.values():
         if isinstance(value, dict):
             _without_checkpoints(value)
+
+
+def _compare_options(model: nn.Module, args: argparse.Namespace) -> list[str]:
+    """Compare what weights cannot tell, where the file's library tells it."""
+    if family(model) != 'vit':
+        return []
+    config = read_hugging_face_config(args.file) if args.layout == 'hf' else None
+    return compare_with_config(config, model.backbone, args.file)
 
 
 def _check_layer_scale(
