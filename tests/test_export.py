@@ -14,6 +14,8 @@ from models import apl_head, build, classifier, tiny_vit
 
 from poslabel_mm.errors import UserError
 from poslabel_mm.exchange import export_command, exporting, timm_model
+from poslabel_mm.exchange.hugging_face_model import hugging_face_files
+from poslabel_mm.exchange.network import Source
 from poslabel_mm.exchange.stock_model import stock_config
 from poslabel_mm.exchange.verification import verify_program
 
@@ -189,6 +191,9 @@ def saved(folder, cfg, model):
         f"default_scope = 'mmpretrain'\nmodel = {cfg!r}\n"
         'data_preprocessor = dict(mean=[127.0, 120.0, 110.0], std=[60.0, 50.0, 40.0], '
         'to_rgb=True)\n'
+        "test_dataloader = dict(dataset=dict(pipeline=[dict(type='LoadImageFromFile'), "
+        "dict(type='ResizeEdge', scale=20, edge='short', interpolation='bicubic'), "
+        "dict(type='CenterCrop', crop_size=16), dict(type='PackInputs')]))\n"
     )
     meta = dict(dataset_meta=dict(classes=['a', 'b', 'c']))
     torch.save(dict(meta=meta, state_dict=model.state_dict()), checkpoint)
@@ -291,9 +296,30 @@ def test_what_timm_is_told_builds_it(sources, tmp_path, capsys):
     assert call == (
         "timm.create_model('vit_base_patch16_224', img_size=(16, 32), patch_size=4, "
         'num_classes=3, embed_dim=32, depth=2, num_heads=4, mlp_ratio=2.0, '
+        'pretrained_cfg_overlay=dict(input_size=(3, 16, 32), mean=(0.498039, 0.470588, 0.431373), '
+        "std=(0.235294, 0.196078, 0.156863), interpolation='bicubic', crop_pct=0.8), "
         f"checkpoint_path='{out}')"
     )
-    assert eval(call, dict(timm=timm)).num_classes == 3
+    model = eval(call, dict(timm=timm))
+    assert model.num_classes == 3
+    images = timm.data.resolve_model_data_config(model)
+    assert images['input_size'] == (3, 16, 32) and images['interpolation'] == 'bicubic'
+    assert images['crop_pct'] == 0.8 and images['std'] == (0.235294, 0.196078, 0.156863)
+    assert 'images     RGB, 3x16x32, normalised: (pixel from 0 to 255 - [127, 120, 110]) /' in text
+
+
+def test_hugging_face_s_processor_does_what_the_test_does(sources, tmp_path):
+    config, checkpoint = sources('ViT')
+    source = Source(mmengine.Config.fromfile(config), checkpoint)
+    assert hugging_face_files(source, str(tmp_path))
+    images = json.loads((tmp_path / 'preprocessor_config.json').read_text())
+    assert images['size'] == dict(shortest_edge=20) and images['resample'] == 3  # bicubic
+    assert images['crop_size'] == dict(height=16, width=16)
+    assert images['image_mean'][0] == pytest.approx(127 / 255)
+    (tmp_path / 'preprocessor_config.json').unlink()
+    source.cfg.test_dataloader.dataset.pipeline.pop(1)  # the resizing
+    assert not hugging_face_files(source, str(tmp_path))
+    assert [path.name for path in tmp_path.iterdir()] == ['config.json']
 
 
 # What goes wrong

@@ -1,5 +1,7 @@
 """What is exported of a model: the function from images to class scores, or to tokens."""
 
+from typing import NamedTuple
+
 import torch
 from mmengine.config import Config
 from mmpretrain.models.backbones import SwinTransformer, TIMMBackbone, VisionTransformer
@@ -138,17 +140,36 @@ class Source:
         generator = torch.Generator().manual_seed(seed)
         return torch.randn(batch, *self.image_shape, generator=generator)
 
-    def preprocessing(self) -> tuple[list[float], list[float], bool] | None:
-        """Mean and standard deviation of pixels from 0 to 255, and whether they are RGB.
-
-        None where the model does not normalise.
-        """
+    def preprocessing(self) -> 'Normalisation | None':
+        """How pixels are normalised; None where the model does not do it."""
         preprocessor = self.model.data_preprocessor
         if not getattr(preprocessor, '_enable_normalize', False):
             return None
         mean, std = (getattr(preprocessor, name).flatten().tolist() for name in ('mean', 'std'))
+        return Normalisation(mean, std, self.is_rgb())
+
+    def is_rgb(self) -> bool:
+        """Whether images, which are read as BGR, are turned to RGB."""
         options = self.cfg.model.get('data_preprocessor') or self.cfg.get('data_preprocessor')
-        return mean, std, bool((options or {}).get('to_rgb', False))
+        return bool((options or {}).get('to_rgb', False))
+
+
+class Normalisation(NamedTuple):
+    """How a model normalises pixels.
+
+    Attributes:
+        mean (list[float]): Of pixels from 0 to 255, one a channel.
+        std (list[float]): Likewise.
+        is_rgb (bool): Whether they are turned from BGR, in which they are read, to RGB.
+    """
+
+    mean: list[float]
+    std: list[float]
+    is_rgb: bool
+
+    def is_rgb_or_gray(self, channels: int) -> bool:
+        """Whether other libraries, whose images are RGB, see the same channels."""
+        return self.is_rgb or channels != 3
 
 
 def family(model: nn.Module) -> str | None:

@@ -23,6 +23,10 @@ from poslabel_mm.exchange.verification import verify_model
 from poslabel_mm.exchange.written import Written
 from poslabel_mm.launch.checks.wording import first_names
 
+NO_PROCESSOR = (
+    'no preprocessor_config.json is written: it could only say that RGB images are resized by '
+    'their shorter edge, cropped at the centre and normalised, and this config tests otherwise'
+)
 BATCH = 2  # images that a model is compared on
 
 
@@ -131,7 +135,7 @@ def write_hugging_face(source: Source, path: str) -> Written:
     transformers.utils.logging.disable_progress_bar()
     weights = hugging_face_weights(source)
     os.mkdir(path)
-    hugging_face_files(source, path)
+    has_processor = hugging_face_files(source, path)
     write_weights(weights, osp.join(path, 'model.safetensors'))
     model, info = transformers.ViTForImageClassification.from_pretrained(
         path, output_loading_info=True, local_files_only=True
@@ -147,4 +151,6 @@ def write_hugging_face(source: Source, path: str) -> Written:
         source.images(BATCH),
         list(zip(source.network.classifiers(), [model.classifier])),
     )
-    return Written(verified, 'transformers.ViTForImageClassification.from_pretrained(FILE)')
+    note = '' if has_processor else NO_PROCESSOR
+    use = 'transformers.ViTForImageClassification.from_pretrained(FILE)'
+    return Written(verified, use, note)
