@@ -1,5 +1,6 @@
 """`poslabel import`: models of other libraries, with random weights, compute the same here."""
 
+import json
 from functools import partial
 from types import SimpleNamespace
 
@@ -12,6 +13,11 @@ from models import apl_head, build, classifier, tiny_vit
 from torch import nn
 
 from poslabel_mm.exchange import import_command
+from poslabel_mm.exchange.hugging_face_keys import (
+    HUGGING_FACE_HEADS,
+    HUGGING_FACE_VIT,
+    split_qkv,
+)
 from poslabel_mm.exchange.vit_keys import TIMM_VIT
 from poslabel_mm.launch.checks.checkpoint import check_load_from
 from poslabel_mm.launch.checks.init_cfg import check_pretrained
@@ -180,15 +186,17 @@ def loaded(result, cfg):
     check_pretrained(run)
     model = build(cfg, training=False)
     load_checkpoint(model, str(result.out), map_location='cpu', logger='silent')
-    return model.eval()
+    return model.eval().double()
 
 
 def images(height=16, width=16):
-    return torch.randn(2, 3, height, width, generator=torch.Generator().manual_seed(3))
+    generator = torch.Generator().manual_seed(3)
+    return torch.randn(2, 3, height, width, generator=generator).double()
 
 
 def assert_same(found, expected):
-    torch.testing.assert_close(found, expected, rtol=1e-5, atol=1e-5)
+    assert found.dtype == torch.float64  # an epsilon of the norms shows
+    torch.testing.assert_close(found, expected, rtol=1e-9, atol=1e-9)
 
 
 AVERAGED = classifier(APL, vit(out_type='avg_featmap', final_norm=False), head=HEAD)
@@ -276,6 +284,7 @@ def test_models_of_other_libraries_compute_the_same(case, tmp_path, capsys):
     theirs = make()
     result = run_import(as_file(theirs.state_dict()), layout, cfg, tmp_path, capsys)
     ours = loaded(result, cfg)
+    theirs.double()
     side = cfg['backbone'].get('img_size', 16)
     with torch.no_grad():
         if 'DINOv2' in case:
@@ -294,6 +303,7 @@ def test_mae_s_own_model_with_its_decoder(tmp_path, capsys):
     result = run_import(dict(model=theirs.weights()), 'mae', MAE_CONFIG, tmp_path, capsys)
     ours = loaded(result, MAE_CONFIG)
     assert 'rows and columns are exchanged' in result.text
+    theirs.double()
     with torch.no_grad():
         tokens, pixels = theirs(images())
         found = ours.backbone(images(), mask=None)[-1]
@@ -310,7 +320,9 @@ def test_mae_s_encoder_without_its_encoding_gets_it(tmp_path, capsys):
     ours = loaded(result, MAE_CONFIG)
     assert "the file has no pos_embed: MAE's own sine-cosine encoding takes its" in result.text
     with torch.no_grad():
-        assert_same(ours.backbone(images(), mask=None)[-1], theirs(images())[0])
+        found, expected = ours.backbone(images(), mask=None)[-1], theirs.double()(images())[0]
+    # The two encodings were rounded to float32 by themselves.
+    torch.testing.assert_close(found, expected, rtol=1e-5, atol=1e-6)
 
 
 def test_a_config_that_starts_from_a_checkpoint_starts_from_this_one(tmp_path, capsys):
@@ -348,7 +360,11 @@ def test_what_differs_is_reported(tmp_path, capsys):
     assert lines[2] == 'resized    backbone.pos_embed: 1x65x32 to 1x17x32'
     assert lines[3].startswith('left out   register_tokens: MMPretrain has no register tokens')
     assert 'left out   head.layers.head.weight: 7x32, and 3x32 in the config' in lines[4:6]
-    assert lines[6:] == [
+    assert lines[6] == (
+        f'note       {result.file} does not tell the number of attention heads: 4 are assumed, as '
+        'the config has them, and 1e-06 as epsilon of the norms'
+    )
+    assert lines[7:] == [
         f'written    {result.out}',
         f'start with --cfg-options load_from={result.out}',
     ]
@@ -382,7 +398,7 @@ def test_a_grid_that_is_no_square_is_named(tmp_path, capsys):
     assert result.status == 1 and options[1].replace('4,16', 'rows,columns') in result.text
     result = run_import(theirs.state_dict(), 'timm', cfg, tmp_path, capsys, *options)
     with torch.no_grad():
-        assert_same(loaded(result, cfg)(images(16, 64)), theirs(images(16, 64)))
+        assert_same(loaded(result, cfg)(images(16, 64)), theirs.double()(images(16, 64)))
 
 
 # Refusals
@@ -419,6 +435,35 @@ REFUSED = {
         'timm',
         SCALED,
         'it lacks backbone.layers.0.attn.gamma1.weight',
+    ),
+    'norms of queries and keys': (
+        lambda: timm_vit(qk_norm=True).state_dict(),
+        'timm',
+        PLAIN,
+        'has blocks.0.attn.q_norm.weight, ',
+    ),
+    'an unknown weight of a layer': (
+        lambda: {**timm_vit().state_dict(), 'blocks.1.weird.weight': torch.ones(3)},
+        'timm',
+        PLAIN,
+        'has blocks.1.weird.weight, for which VisionTransformer has no place: without',
+    ),
+    'an unknown weight of a timm model': (
+        lambda: {**drawn(timm.create_model('test_vit')).state_dict(), 'blocks.0.w': torch.ones(3)},
+        'timm',
+        classifier(
+            None,
+            dict(type='TIMMBackbone', model_name='test_vit'),
+            head=HEAD | dict(in_channels=64),
+            **POOLED,
+        ),
+        'has blocks.0.w, for which TIMMBackbone has no place',
+    ),
+    'a norm before the layers': (
+        lambda: timm_vit(pre_norm=True).state_dict(),
+        'timm',
+        PLAIN,
+        'it has backbone.pre_norm.weight, ',
     ),
     'a distillation token': (
         lambda: timm_vit(DISTILLED_NAME).state_dict(),
@@ -473,6 +518,45 @@ def test_names_are_those_of_mmpretrain_s_converter():
     assert [names.theirs(names.ours(name)) for name in weights] == list(weights)
 
 
+# Hugging Face's config.json
+
+HF_CONFIG = dict(hidden_size=32, num_attention_heads=4, hidden_act='gelu', layer_norm_eps=1e-6)
+
+
+def hf_file(folder, **config):
+    """A ViT of timm by Hugging Face's names, beside its config.json."""
+    weights = build(PLAIN, training=False).state_dict()
+    names = HUGGING_FACE_VIT | HUGGING_FACE_HEADS
+    renamed = {names.theirs(name): value for name, value in split_qkv(weights).items()}
+    renamed.pop(None)  # of position heads
+    (folder / 'config.json').write_text(json.dumps(HF_CONFIG | config))
+    return renamed
+
+
+def test_hugging_face_s_epsilon_is_named_and_can_be_set(tmp_path, capsys):
+    weights = hf_file(tmp_path, layer_norm_eps=1e-12)
+    result = run_import(weights, 'hf', PLAIN, tmp_path, capsys)
+    (note,) = [line for line in result.text.splitlines() if line.startswith('note')]
+    assert 'with epsilon 1e-12, and the config has 1e-06: --cfg-options' in note
+    options = note.partition(': ')[2].removesuffix(' computes the same').split()
+    result.out.unlink()
+    result = run_import(weights, 'hf', PLAIN, tmp_path, capsys, *options)
+    assert result.status == 0 and 'note' not in result.text
+
+
+@pytest.mark.parametrize(
+    'config, said',
+    [
+        (dict(num_attention_heads=2), 'has 2 attention heads, and the config 4: set num_heads'),
+        (dict(hidden_act='relu'), "has hidden_act='relu', and the config gelu"),
+    ],
+)
+def test_what_hugging_face_s_config_tells_otherwise_is_refused(config, said, tmp_path, capsys):
+    result = run_import(hf_file(tmp_path, **config), 'hf', PLAIN, tmp_path, capsys)
+    assert result.status == 1 and said in result.text and result.text.count('\n') == 1
+    assert not result.out.exists()
+
+
 # With transformers, of the extra `exchange`
 
 
@@ -487,10 +571,9 @@ def test_models_of_hugging_face(kind, tmp_path, capsys):
         intermediate_size=64,
         image_size=16,
         patch_size=4,
-        layer_norm_eps=1e-6,
         num_labels=3,
     )
-    cfg = classifier(APL, vit(), head=VIT_HEAD)
+    cfg = classifier(APL, vit(norm_cfg=dict(type='LN', eps=1e-12)), head=VIT_HEAD)
     if kind == 'MAE':
         theirs = transformers.ViTMAEModel(transformers.ViTMAEConfig(**sizes, mask_ratio=0.0))
     else:
@@ -504,9 +587,12 @@ def test_models_of_hugging_face(kind, tmp_path, capsys):
     content = weights if kind == 'file' else theirs
     result = run_import(content, 'hf', cfg, tmp_path, capsys, **options)
     ours = loaded(result, cfg)
+    theirs.double()
     with torch.no_grad():
         if kind == 'MAE':
-            noise = torch.arange(16.0).expand(2, -1)  # of the masking: all patches in order
+            noise = (
+                torch.arange(16.0).double().expand(2, -1)
+            )  # of the masking: all patches in order
             expected = theirs(images(), noise=noise).last_hidden_state[:, 0]
             found = ours.backbone(images())[-1]
         else:

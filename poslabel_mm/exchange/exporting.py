@@ -53,22 +53,27 @@ def _report(source: Source, args: argparse.Namespace, written: Written) -> None:
     print(f'written    {args.out}: {_size(args.out)}, {count} tensors of the network')
     left = [name for name in source.left_out() if name.startswith(POSITION_PARTS)]
     if left:
-        print(f'left out   {first_names(left)}: position heads, of the training alone')
+        print(f'left out   {first_names(left)}: position heads, used only in training')
     others = [name for name in source.left_out() if not name.startswith(POSITION_PARTS)]
     if others:
-        print(f'left out   {first_names(others)}: not of the encoder')
+        print(f'left out   {first_names(others)}: not part of the encoder')
     if getattr(source.model.backbone, 'pos_encoding', None) == 'none':
         if hasattr(source.model.backbone, 'pos_embed'):
             print('encoding   zeros, as the model has none')
     print(f'verified   {written.verified}')
-    preprocessing = source.preprocessing()
-    if preprocessing is not None:
-        mean, std, is_rgb = preprocessing
-        print(
-            f'images     {"RGB" if is_rgb else "channels as in the training"}, '
-            f'{"x".join(map(str, source.image_shape))}, normalised: (pixel from 0 to 255 - '
-            f'{_short(mean)}) / {_short(std)}'
+    channels, height, width = source.image_shape
+    images = f'{channels}x{height}x{width}'
+    if channels == 3:
+        images = f'{"RGB" if source.is_rgb() else "BGR"}, {images}'
+    normalisation = source.preprocessing()
+    if normalisation is not None:
+        images += (
+            f', normalised: (pixel from 0 to 255 - {_short(normalisation.mean)}) / '
+            f'{_short(normalisation.std)}'
         )
+    print(f'images     {images}')
+    if written.note:
+        print(f'note       {written.note}')
     print(f'read       {written.use.replace("FILE", repr(args.out))}')
 
 

@@ -14,6 +14,7 @@ from poslabel_mm.exchange.hugging_face_keys import (
     split_qkv,
 )
 from poslabel_mm.exchange.network import Source, family
+from poslabel_mm.exchange.resizing import RESAMPLING, resized_and_cropped
 from poslabel_mm.exchange.stock_model import check_stock_backbone
 from poslabel_mm.exchange.timm_model import renamed
 
@@ -50,12 +51,16 @@ def hugging_face_weights(source: Source) -> dict[str, Tensor]:
     return renamed(source, split_qkv(source.stock_weights()), names, 'transformers')
 
 
-def hugging_face_files(source: Source, folder: str) -> None:
-    """Write ``config.json`` and, where images are normalised, ``preprocessor_config.json``.
+def hugging_face_files(source: Source, folder: str) -> bool:
+    """Write ``config.json`` and, where its processors can do it, ``preprocessor_config.json``.
 
     Args:
         source (Source): The model.
         folder (str): Where to.
+
+    Returns:
+        bool: Whether the second file was written: not for BGR images, or for a test that does
+            more or less than resizing the shorter edge and cutting out the centre.
     """
     backbone = source.model.backbone
     layer = backbone.layers[0]
@@ -84,24 +89,29 @@ def hugging_face_files(source: Source, folder: str) -> None:
         label2id={name: index for index, name in enumerate(classes)},
     )
     _write(config, folder, 'config.json')
-    preprocessing = source.preprocessing()
-    if preprocessing is None or not preprocessing[2] and channels == 3:
-        return  # Hugging Face's images are RGB
-    mean, std, _ = preprocessing
+    preprocessing, resized = source.preprocessing(), resized_and_cropped(source.cfg)
+    if preprocessing is None or not preprocessing.is_rgb_or_gray(channels) or resized is None:
+        return False
     _write(
         dict(
-            image_processor_type='ViTImageProcessor',
+            # Of Hugging Face's own processors, the one that keeps the sides' ratio and crops.
+            image_processor_type='BitImageProcessor',
+            do_convert_rgb=channels == 3,
             do_resize=True,
-            size=dict(height=height, width=width),
+            size=dict(shortest_edge=resized.edge),
+            resample=RESAMPLING[resized.interpolation],
+            do_center_crop=True,
+            crop_size=dict(height=resized.crop, width=resized.crop),
             do_rescale=True,
             rescale_factor=1 / 255,
             do_normalize=True,
-            image_mean=[value / 255 for value in mean],
-            image_std=[value / 255 for value in std],
+            image_mean=[value / 255 for value in preprocessing.mean],
+            image_std=[value / 255 for value in preprocessing.std],
         ),
         folder,
         'preprocessor_config.json',
     )
+    return True
 
 
 def _write(content: dict, folder: str, name: str) -> None:

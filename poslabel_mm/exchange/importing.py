@@ -10,6 +10,10 @@ from torch import Tensor, nn
 
 from poslabel_mm.errors import UserError
 from poslabel_mm.exchange.foreign_file import read_weights
+from poslabel_mm.exchange.hugging_face_config import (
+    compare_with_config,
+    read_hugging_face_config,
+)
 from poslabel_mm.exchange.network import family
 from poslabel_mm.exchange.output import check_output, unfinished
 from poslabel_mm.exchange.translation import Translation, translated
@@ -60,8 +64,10 @@ def import_weights(args: argparse.Namespace) -> None:
         foreign = read_weights(args.file)
         with warnings_only():
             model = _model(cfg, args)
+            assumed = _compare_options(model, args)
             translation = translated(args, foreign, model)
-            _check_names(translation, foreign, args)
+            _check_names(translation, foreign, model, args)
+            translation.notes.extend(assumed)
             checkpoint = Checkpoint(args.file, dict(state_dict=translation.weights))
             FiniteCheck(model).check_weights(checkpoint)
             _check_layer_scale(translation, model, args)
@@ -99,6 +105,14 @@ def _without_checkpoints(node: dict) -> None:
             _without_checkpoints(value)
 
 
+def _compare_options(model: nn.Module, args: argparse.Namespace) -> list[str]:
+    """Compare what weights cannot tell, where the file's library tells it."""
+    if family(model) != 'vit':
+        return []
+    config = read_hugging_face_config(args.file) if args.layout == 'hf' else None
+    return compare_with_config(config, model.backbone, args.file)
+
+
 def _check_layer_scale(
     translation: Translation, model: nn.Module, args: argparse.Namespace
 ) -> None:
@@ -110,10 +124,18 @@ def _check_layer_scale(
         )
 
 
-def _check_names(translation: Translation, foreign: dict, args: argparse.Namespace) -> None:
+def _check_names(
+    translation: Translation, foreign: dict, model: nn.Module, args: argparse.Namespace
+) -> None:
     if not any(name.startswith('backbone.') for name in translation.weights):
         whose = whose_keys(foreign) or f'its names begin with {first_names(sorted(foreign))}'
         raise UserError(f'{args.file} has no names as of --from {args.layout}: {whose}')
+    lost = translation.lost()
+    if lost:
+        raise UserError(
+            f'{args.file} has {first_names(lost)}, for which {type(model.backbone).__name__} has '
+            'no place: without them it would compute other features'
+        )
 
 
 def _arrived(model: nn.Module, translation: Translation, differences: Differences) -> OrderedDict:

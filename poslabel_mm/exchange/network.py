@@ -1,9 +1,12 @@
 """What is exported of a model: the function from images to class scores, or to tokens."""
 
+from typing import NamedTuple
+
 import torch
 from mmengine.config import Config
 from mmpretrain.models.backbones import SwinTransformer, TIMMBackbone, VisionTransformer
 from mmpretrain.models.classifiers import ImageClassifier
+from mmpretrain.models.heads import MultiTaskHead
 from torch import Tensor, nn
 
 from poslabel_mm.errors import UserError
@@ -11,6 +14,8 @@ from poslabel_mm.launch.saved_model import load_saved_model
 
 # The parts of a model that run in training alone.
 POSITION_PARTS = ('pos_head.', 'pos_neck.')
+# What a pre-training adds to a ViT: MaskFeat's token, and MFF's fusion of layers.
+PRETRAINING_PARTS = ('backbone.mask_token', 'backbone.proj_layers.', 'backbone.proj_weights')
 
 
 class Classifier(nn.Module):
@@ -33,6 +38,10 @@ class Classifier(nn.Module):
             features = self.neck(features)
         return self.head(features)
 
+    def classifiers(self) -> list[nn.Module]:
+        """The head's linear layers, whose inputs are features."""
+        return [part for part in self.head.modules() if isinstance(part, nn.Linear)]
+
 
 class Encoder(nn.Module):
     """Images (B, C, height, width) to the last tokens of a ViT (B, tokens, channels).
@@ -51,6 +60,10 @@ class Encoder(nn.Module):
 
     def forward(self, images: Tensor) -> Tensor:
         return VisionTransformer.forward(self.backbone, images)[-1]
+
+    def classifiers(self) -> list[nn.Module]:
+        """None: the tokens are compared themselves."""
+        return []
 
 
 class Source:
@@ -78,6 +91,11 @@ class Source:
         model, content = load_saved_model(cfg, checkpoint)
         self.model = model.cpu()
         backbone = model.backbone
+        if isinstance(model, ImageClassifier) and isinstance(model.head, MultiTaskHead):
+            raise UserError(
+                'a classifier with MultiTaskHead cannot be exported: it gives the scores of '
+                'several tasks, and the formats hold one'
+            )
         if isinstance(model, ImageClassifier) and model.with_head:
             self.network = Classifier(model)
         elif isinstance(backbone, VisionTransformer):
@@ -99,10 +117,11 @@ class Source:
     def weights(self) -> dict[str, Tensor]:
         """All that the network needs, by the names of its checkpoint: no position heads."""
         part = '' if self.is_classifier else 'backbone.'
+        others = POSITION_PARTS if self.is_classifier else POSITION_PARTS + PRETRAINING_PARTS
         return {
             name: value.detach()
             for name, value in self.model.state_dict().items()
-            if name.startswith(part) and not name.startswith(POSITION_PARTS)
+            if name.startswith(part) and not name.startswith(others)
         }
 
     def stock_weights(self) -> dict[str, Tensor]:
@@ -121,17 +140,36 @@ class Source:
         generator = torch.Generator().manual_seed(seed)
         return torch.randn(batch, *self.image_shape, generator=generator)
 
-    def preprocessing(self) -> tuple[list[float], list[float], bool] | None:
-        """Mean and standard deviation of pixels from 0 to 255, and whether they are RGB.
-
-        None where the model does not normalise.
-        """
+    def preprocessing(self) -> 'Normalisation | None':
+        """How pixels are normalised; None where the model does not do it."""
         preprocessor = self.model.data_preprocessor
         if not getattr(preprocessor, '_enable_normalize', False):
             return None
         mean, std = (getattr(preprocessor, name).flatten().tolist() for name in ('mean', 'std'))
+        return Normalisation(mean, std, self.is_rgb())
+
+    def is_rgb(self) -> bool:
+        """Whether images, which are read as BGR, are turned to RGB."""
         options = self.cfg.model.get('data_preprocessor') or self.cfg.get('data_preprocessor')
-        return mean, std, bool((options or {}).get('to_rgb', False))
+        return bool((options or {}).get('to_rgb', False))
+
+
+class Normalisation(NamedTuple):
+    """How a model normalises pixels.
+
+    Attributes:
+        mean (list[float]): Of pixels from 0 to 255, one a channel.
+        std (list[float]): Likewise.
+        is_rgb (bool): Whether they are turned from BGR, in which they are read, to RGB.
+    """
+
+    mean: list[float]
+    std: list[float]
+    is_rgb: bool
+
+    def is_rgb_or_gray(self, channels: int) -> bool:
+        """Whether other libraries, whose images are RGB, see the same channels."""
+        return self.is_rgb or channels != 3
 
 
 def family(model: nn.Module) -> str | None:
@@ -150,5 +188,5 @@ def _image_shape(model: nn.Module, cfg: Config) -> tuple[int, int, int]:
         or 224
     )
     height, width = (size, size) if isinstance(size, int) else size
-    first = next(p for p in backbone.parameters() if p.dim() == 4)
-    return first.shape[1], int(height), int(width)
+    first = next(part for part in backbone.modules() if isinstance(part, nn.Conv2d))
+    return first.in_channels, int(height), int(width)

@@ -1,9 +1,12 @@
 """MMPretrain's own model in place of one of this project's: the same function, the same names."""
 
 import copy
+import inspect
 
 from mmengine.config import Config
 from mmengine.registry import DefaultScope
+from mmpretrain.models.backbones import VisionTransformer
+from mmpretrain.models.selfsup import MAEViT, MaskFeatViT, MoCoV3ViT
 from mmpretrain.registry import MODELS
 from torch import nn
 
@@ -11,10 +14,8 @@ from poslabel_mm.errors import UserError
 from poslabel_mm.exchange.network import Classifier, Encoder, Source
 from poslabel_mm.launch.checks.model import warnings_only
 
-# Arguments that only this project's backbones have.
-OWN_ARGUMENTS = ('pos_encoding', 'checkpoint_grid', 'pos_drop', 'last_downsample')
-# Of MAE's encoder and its like, which are exported as plain ViTs.
-MASKING_ARGUMENTS = ('mask_ratio', 'out_type')
+# Encoders that compute what a plain ViT does where nothing is masked.
+PRETRAINING_VITS = (MAEViT, MaskFeatViT, MoCoV3ViT)
 
 
 def headless_config(source: Source) -> dict:
@@ -37,14 +38,37 @@ def stock_config(source: Source) -> dict:
     cfg = headless_config(source)
     backbone = cfg['backbone'] if source.is_classifier else cfg
     check_stock_backbone(source, 'stock', 'MMPretrain')
-    backbone = {name: value for name, value in backbone.items() if name not in OWN_ARGUMENTS}
-    backbone['type'] = _stock_type(type(source.model.backbone))
+    kind = type(source.model.backbone)
+    own = set().union(*(_arguments(k) for k in kind.__mro__ if not _is_stock(k)))
+    own -= _arguments(_stock_class(kind))
+    backbone = {name: value for name, value in backbone.items() if name not in own}
+    backbone['type'] = _stock_type(kind)
     if source.is_classifier:
         return {**cfg, 'backbone': backbone}
-    backbone = {name: value for name, value in backbone.items() if name not in MASKING_ARGUMENTS}
-    # MAE's encoder has another default.
-    backbone.setdefault('arch', 'base')
-    return {**backbone, 'type': 'VisionTransformer'}
+    backbone.pop('out_type', None)
+    backbone.pop('out_indices', None)
+    if issubclass(kind, PRETRAINING_VITS):
+        plain = _arguments(VisionTransformer)
+        backbone = {name: value for name, value in backbone.items() if name in plain}
+        # They have other defaults, and MoCo v3's has names of its own.
+        arch = dict(source.model.backbone.arch_settings)
+        backbone |= dict(type='VisionTransformer', arch=arch)
+    return backbone
+
+
+def model_call(cfg: dict, source: Source, pretrained: bool = False) -> str:
+    """The call that builds the model of such a config; a ViT is in a classifier without head.
+
+    Args:
+        cfg (dict): From :func:`headless_config` or :func:`stock_config`.
+        source (Source): Tells whether it is a classifier.
+        pretrained (bool): Whether the call reads a checkpoint too, which is called FILE.
+    """
+    if not source.is_classifier:
+        cfg = dict(type='ImageClassifier', backbone=cfg)
+    cfg = {name: value for name, value in cfg.items() if name != 'train_cfg'}
+    end = ', pretrained=FILE' if pretrained else ''
+    return f'mmpretrain.get_model(mmengine.Config(dict(model={cfg!r})){end})'
 
 
 def own_options(source: Source) -> list[str]:
@@ -53,7 +77,7 @@ def own_options(source: Source) -> list[str]:
     encoding = getattr(backbone, 'pos_encoding', None)
     # A ViT without encoding is one whose encoding is zero; a Swin's blocks add none.
     is_swin = hasattr(backbone, 'last_downsample')
-    options = []
+    options = ['causal attention'] if getattr(backbone, 'is_causal', False) else []
     if encoding in ('rope', 'cpe') or encoding == 'none' and is_swin:
         options.append(f'pos_encoding={encoding!r}')
     if is_swin and not backbone.last_downsample:
@@ -102,13 +126,18 @@ def _model_config(cfg: Config) -> dict:
     return model
 
 
-def _stock_type(kind: type) -> str:
+def _is_stock(kind: type) -> bool:
+    return not kind.__module__.startswith('poslabel_mm.')
+
+
+def _stock_class(kind: type) -> type:
     """The class of MMPretrain that a class is, or is derived from."""
-    return next(
-        (
-            parent.__name__
-            for parent in kind.__mro__
-            if parent.__module__.startswith('mmpretrain.')
-        ),
-        kind.__name__,
-    )
+    return next((k for k in kind.__mro__ if k.__module__.startswith('mmpretrain.')), kind)
+
+
+def _stock_type(kind: type) -> str:
+    return _stock_class(kind).__name__
+
+
+def _arguments(kind: type) -> set[str]:
+    return set(inspect.signature(kind.__init__).parameters)

@@ -10,6 +10,7 @@ from torch import Tensor, nn
 from poslabel_mm.errors import UserError
 from poslabel_mm.exchange.key_map import KeyMap
 from poslabel_mm.exchange.network import Source, family
+from poslabel_mm.exchange.resizing import resized_and_cropped
 from poslabel_mm.exchange.stock_model import check_stock_backbone
 from poslabel_mm.exchange.swin_keys import merging_to_theirs, timm_swin
 from poslabel_mm.exchange.vit_keys import TIMM_VIT, VIT_HEADS
@@ -17,6 +18,7 @@ from poslabel_mm.exchange.vit_keys import TIMM_VIT, VIT_HEADS
 # What timm builds by these names if nothing is said.
 VIT_NAME, DISTILLED_NAME = 'vit_base_patch16_224', 'deit_base_distilled_patch16_224'
 SWIN_NAME = 'swin_base_patch4_window7_224'
+TIMM_INTERPOLATIONS = ('nearest', 'bilinear', 'bicubic', 'lanczos', 'box', 'hamming')
 VIT_DEFAULTS = dict(
     img_size=224,
     patch_size=16,
@@ -53,15 +55,19 @@ class TimmModel(NamedTuple):
         name (str): The first argument of ``timm.create_model``.
         options (dict): The others, without those that the name implies.
         weights (dict[str, Tensor]): By timm's names.
+        images (dict): Of its ``pretrained_cfg``: how images are prepared.
     """
 
     name: str
     options: dict
     weights: dict[str, Tensor]
+    images: dict = {}
 
     def call(self, path: str) -> str:
         """The call that builds it from a file of its weights."""
         words = [repr(self.name), *(f'{name}={value!r}' for name, value in self.options.items())]
+        if self.images:
+            words.append(f'pretrained_cfg_overlay={_as_call(self.images)}')
         return f'timm.create_model({", ".join([*words, f"checkpoint_path={path!r}"])})'
 
 
@@ -73,7 +79,27 @@ def timm_model(source: Source) -> TimmModel:
     """
     check_stock_backbone(source, 'timm', 'timm')
     make = dict(vit=_vit, swin=_swin, timm=_own)[family(source.model) or _refuse(source)]
-    return make(source)
+    return make(source)._replace(images=_images(source))
+
+
+def _images(source: Source) -> dict:
+    """How images are prepared, by the names of timm's ``pretrained_cfg``; see its ``data``."""
+    channels, height, width = source.image_shape
+    images: dict = dict(input_size=(channels, height, width))
+    preprocessing = source.preprocessing()
+    if preprocessing is not None and preprocessing.is_rgb_or_gray(channels):
+        # timm's pixels are from 0 to 1.
+        images['mean'] = tuple(round(value / 255, 6) for value in preprocessing.mean)
+        images['std'] = tuple(round(value / 255, 6) for value in preprocessing.std)
+    resized = resized_and_cropped(source.cfg)
+    if resized is not None and resized.interpolation in TIMM_INTERPOLATIONS:
+        images['interpolation'] = resized.interpolation
+        images['crop_pct'] = resized.crop / resized.edge
+    return images
+
+
+def _as_call(options: dict) -> str:
+    return f'dict({", ".join(f"{name}={value!r}" for name, value in options.items())})'
 
 
 def renamed(source: Source, weights: dict[str, Tensor], names: KeyMap, library: str) -> dict:

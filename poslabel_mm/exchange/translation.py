@@ -2,6 +2,7 @@
 
 import argparse
 import math
+import re
 from dataclasses import dataclass, field
 
 from torch import Tensor, nn
@@ -18,6 +19,17 @@ from poslabel_mm.exchange.sincos_order import mae_sincos, sincos_order
 from poslabel_mm.exchange.swin_keys import merging_to_ours, official_swin, timm_swin
 from poslabel_mm.exchange.vit_keys import MAE_DECODER, TIMM_VIT, UNFUSED_QKV, VIT_HEADS
 
+# Of the other libraries: what computes features, and what of it features do not depend on.
+_ENCODER = re.compile(
+    r'(blocks|layers|stages|layer|levels|cls_token|pos_embed|patch_embed|norm|norm_pre|fc_norm'
+    r'|vit\.(encoder|embeddings|layernorm)|rel_pos_bias)\b'
+)
+# Masked patches occur in pre-training alone, tables are computed when a model is built, and
+# MMPretrain's lack of register tokens is reported.
+_DISPENSABLE = re.compile(
+    r'(.*\.)?(mask_token|register_tokens|reg_token|relative_position_index|attn_mask)'
+)
+
 
 @dataclass
 class Translation:
@@ -32,6 +44,12 @@ class Translation:
     weights: dict[str, Tensor]
     left: list[str]
     notes: list[str] = field(default_factory=list)
+
+    def lost(self) -> list[str]:
+        """Those of the rest without which the encoder would compute other features."""
+        return [
+            name for name in self.left if _ENCODER.match(name) and not _DISPENSABLE.fullmatch(name)
+        ]
 
 
 def translated(

@@ -1,6 +1,7 @@
 """Whether what was written computes what the source model computes."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 
 import torch
 from torch import Tensor, nn
@@ -20,37 +21,67 @@ def verify_model(
     written: nn.Module,
     run: Callable[[nn.Module, Tensor], Tensor],
     images: Tensor,
+    classifiers: Sequence[tuple[nn.Module, nn.Module]] = (),
 ) -> str:
     """Compare a model that was built from a written file with the source.
 
     The outputs are to be equal in float32. Where the arithmetic is another, they are compared in
-    float64, to which both models are changed.
+    float64, to which both models are changed. The features before a classifier are compared too:
+    a classifier that starts with zeros gives the same scores for all of them.
 
     Args:
         source (nn.Module): From images to outputs.
         written (nn.Module): The model of the other library.
         run (Callable): Gives the outputs of the other model for images.
         images (Tensor): Float32.
+        classifiers (Sequence[tuple[nn.Module, nn.Module]]): The last layers of the source, each
+            with its counterpart in the other model.
 
     Returns:
         str: What was found.
 
     Raises:
-        UserError: If the outputs differ.
+        UserError: If the outputs or the features differ.
     """
-    with torch.no_grad():
-        expected, found = source(images), run(written, images)
-        difference = _difference(expected, found)
-        if difference == 0:
-            return f'{_what(images, expected)} are equal (largest difference 0.0)'
-        double = images.double()
-        expected, found = source.double()(double), run(written.double(), double)
-    precise = _difference(expected, found)
-    _check(precise, expected, BOUND_FLOAT64, 'float64')
+    ours, theirs = [own for own, _ in classifiers], [other for _, other in classifiers]
+
+    def compare(images: Tensor) -> tuple[list[float], list[Tensor]]:
+        with torch.no_grad(), _inputs(ours) as expected, _inputs(theirs) as found:
+            expected.append(source(images))
+            found.append(run(written, images))
+        if len(expected) != len(found):
+            raise UserError('not exported: the written model runs another number of classifiers')
+        return list(map(_difference, expected, found)), expected
+
+    differences, outputs = compare(images)
+    features = ' and the features before the classifier' if classifiers else ''
+    what = f'{_what(images, outputs[-1])}{features}'
+    if not any(differences):
+        return f'{what} are equal (largest difference 0.0)'
+    source.double(), written.double()
+    precise, outputs = compare(images.double())
+    for difference, expected in zip(precise, outputs):
+        _check(difference, expected, BOUND_FLOAT64, 'float64')
+    bound = min(_bound(expected, BOUND_FLOAT64) for expected in outputs)
     return (
-        f'{_what(images, expected)} differ by at most {precise:.1e} in float64 (bound '
-        f'{_bound(expected, BOUND_FLOAT64):.1e}) and {difference:.1e} in float32'
+        f'{what} differ by at most {max(precise):.1e} in float64 (bound {bound:.1e}) and '
+        f'{max(differences):.1e} in float32'
     )
+
+
+@contextmanager
+def _inputs(modules: Sequence[nn.Module]) -> Iterator[list[Tensor]]:
+    """A context that gives a list to which each of the modules adds its input when it runs."""
+    seen: list[Tensor] = []
+    hooks = [
+        module.register_forward_pre_hook(lambda _, inputs: seen.append(inputs[0].flatten(1)))
+        for module in modules
+    ]
+    try:
+        yield seen
+    finally:
+        for hook in hooks:
+            hook.remove()
 
 
 def verify_program(source: nn.Module, program: Function, batches: Sequence[Tensor]) -> str:
@@ -73,7 +104,8 @@ def verify_program(source: nn.Module, program: Function, batches: Sequence[Tenso
         with torch.no_grad():
             expected = source(images)
         try:
-            found = program(images)
+            with torch.no_grad():
+                found = program(images)
         except Exception as error:
             reason = str(error).splitlines()[0] if str(error) else type(error).__name__
             raise UserError(
@@ -81,12 +113,18 @@ def verify_program(source: nn.Module, program: Function, batches: Sequence[Tenso
             ) from error
         differences.append(_difference(expected, found))
         _check(differences[-1], expected, BOUND_FLOAT32, f'a batch of {len(images)}')
-    if not any(differences):
-        return f'outputs at batches of {sizes} are equal (largest difference 0.0)'
-    return (
-        f'outputs at batches of {sizes} differ by at most {max(differences):.1e} in float32 '
-        f'(bound {_bound(expected, BOUND_FLOAT32):.1e})'
-    )
+    found = f'outputs at batches of {sizes} are equal (largest difference 0.0)'
+    if any(differences):
+        found = (
+            f'outputs at batches of {sizes} differ by at most {max(differences):.1e} in float32 '
+            f'(bound {_bound(expected, BOUND_FLOAT32):.1e})'
+        )
+    if torch.equal(expected, expected[:1].expand_as(expected)):
+        found += (
+            '. The model gives the same outputs for all images, as its classifier starts: this '
+            'says nothing about the encoder; export it after training'
+        )
+    return found
 
 
 def _what(images: Tensor, outputs: Tensor) -> str:

@@ -14,6 +14,7 @@ from poslabel_mm.exchange.packages import check_packages
 from poslabel_mm.exchange.stock_model import (
     build_network,
     headless_config,
+    model_call,
     own_options,
     stock_config,
 )
@@ -22,6 +23,10 @@ from poslabel_mm.exchange.verification import verify_model
 from poslabel_mm.exchange.written import Written
 from poslabel_mm.launch.checks.wording import first_names
 
+NO_PROCESSOR = (
+    'no preprocessor_config.json is written: it could only say that RGB images are resized by '
+    'their shorter edge, cropped at the centre and normalised, and this config tests otherwise'
+)
 BATCH = 2  # images that a model is compared on
 
 
@@ -46,14 +51,13 @@ def _umask() -> int:
 
 def write_stock(source: Source, path: str) -> Written:
     """Write a checkpoint of MMPretrain's own model."""
-    network = build_network(stock_config(source), source)
+    cfg = stock_config(source)
+    network = build_network(cfg, source)
     meta = dict(dataset_meta=dict(classes=source.classes)) if source.classes else {}
     torch.save(dict(meta=meta, state_dict=with_grids(source.stock_weights(), source)), path)
-    use = 'mmengine.runner.load_checkpoint(model, FILE)'
-    if not source.is_classifier:
-        use = "init_cfg=dict(type='Pretrained', checkpoint=FILE, prefix='backbone.')"
     return Written(
-        _verified(source, network, torch.load(path, weights_only=True)['state_dict']), use
+        _verified(source, network, torch.load(path, weights_only=True)['state_dict']),
+        model_call(cfg, source, pretrained=True),
     )
 
 
@@ -62,10 +66,12 @@ def write_safetensors(source: Source, path: str) -> Written:
     from safetensors.torch import load_file
 
     is_own = bool(own_options(source))
-    network = build_network((headless_config if is_own else stock_config)(source), source)
+    cfg = (headless_config if is_own else stock_config)(source)
+    network = build_network(cfg, source)
     write_weights(source.weights() if is_own else source.stock_weights(), path)
     return Written(
         _verified(source, network, load_file(path)),
+        f'model = {model_call(cfg, source)}; '
         'model.load_state_dict(safetensors.torch.load_file(FILE))',
     )
 
@@ -77,7 +83,11 @@ def _verified(source: Source, network: nn.Module, read: dict[str, Tensor]) -> st
         raise UserError(f'not exported: the stock model differs in {first_names(different)}')
     network.load_state_dict(read)
     return verify_model(
-        source.network, network, lambda model, images: model(images), source.images(BATCH)
+        source.network,
+        network,
+        lambda model, images: model(images),
+        source.images(BATCH),
+        list(zip(source.network.classifiers(), network.classifiers())),
     )
 
 
@@ -103,7 +113,11 @@ def write_timm(source: Source, path: str) -> Written:
         reason = ' '.join(str(error).split())[:200]
         raise UserError(f'not exported: timm builds another model: {reason}') from error
     run = _scores if source.is_classifier else _tokens
-    verified = verify_model(source.network, model.eval(), run, source.images(BATCH))
+    names = model.pretrained_cfg['classifier']
+    names = [names] if isinstance(names, str) else names
+    theirs = map(model.get_submodule, names if source.is_classifier else ())
+    classifiers = list(zip(source.network.classifiers(), theirs))
+    verified = verify_model(source.network, model.eval(), run, source.images(BATCH), classifiers)
     return Written(verified, described.call('FILE').replace("'FILE'", 'FILE'))
 
 
@@ -121,7 +135,7 @@ def write_hugging_face(source: Source, path: str) -> Written:
     transformers.utils.logging.disable_progress_bar()
     weights = hugging_face_weights(source)
     os.mkdir(path)
-    hugging_face_files(source, path)
+    has_processor = hugging_face_files(source, path)
     write_weights(weights, osp.join(path, 'model.safetensors'))
     model, info = transformers.ViTForImageClassification.from_pretrained(
         path, output_loading_info=True, local_files_only=True
@@ -131,6 +145,12 @@ def write_hugging_face(source: Source, path: str) -> Written:
     if unread:
         raise UserError(f'not exported: transformers does not read {first_names(unread)}')
     verified = verify_model(
-        source.network, model.eval(), lambda m, x: m(x).logits, source.images(BATCH)
+        source.network,
+        model.eval(),
+        lambda m, x: m(x).logits,
+        source.images(BATCH),
+        list(zip(source.network.classifiers(), [model.classifier])),
     )
-    return Written(verified, 'transformers.ViTForImageClassification.from_pretrained(FILE)')
+    note = '' if has_processor else NO_PROCESSOR
+    use = 'transformers.ViTForImageClassification.from_pretrained(FILE)'
+    return Written(verified, use, note)

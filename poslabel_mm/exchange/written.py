@@ -9,7 +9,9 @@ class Written(NamedTuple):
     Attributes:
         verified (str): What the comparison found.
         use (str): The Python expression that reads it; its path is called FILE.
+        note (str): What else is to be said.
     """
 
     verified: str
     use: str
+    note: str = ''

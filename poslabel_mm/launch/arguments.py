@@ -38,7 +38,7 @@ def checked_arguments(stock_parse: Callable) -> Callable:
         try:
             args = stock_parse()
         except (ValueError, AssertionError) as error:
-            raise _malformed(_values_of('--cfg-options', sys.argv), error) from error
+            raise _malformed(values_of('--cfg-options', sys.argv), error) from error
         choose_port(args.launcher)
         check_launcher(args.launcher)
         share_cores(args.launcher)
@@ -101,7 +101,7 @@ def read_config(name: str, words: Sequence[str] | None) -> Config:
     return cfg
 
 
-def _values_of(option: str, argv: list[str]) -> list[str]:
+def values_of(option: str, argv: Sequence[str]) -> list[str]:
     """The words that follow an option, up to the next one."""
     values: list[str] = []
     taking = False
@@ -179,6 +179,6 @@ def check_options(cfg: Config, args: argparse.Namespace) -> None:
     try:
         copy.deepcopy(cfg).merge_from_dict(args.cfg_options)
     except (KeyError, TypeError, IndexError, AssertionError) as error:
-        text = ' '.join(_values_of('--cfg-options', sys.argv))
+        text = ' '.join(values_of('--cfg-options', sys.argv))
         reason = error.args[0] if error.args else error
         raise UserError(f'--cfg-options {text} does not fit {args.config}: {reason}') from error
