@@ -7,6 +7,8 @@ import torch
 import torch.nn.functional as F
 from mmengine.config import Config
 from mmengine.logging import MessageHub
+from mmengine.runner import Runner
+from mmpretrain.structures import DataSample
 from models import apl_head, build
 from selfsup_models import dino, images, rpl_head
 from test_self_supervised_labels import leave_tokens_alone, marked_images, record
@@ -122,10 +124,44 @@ def test_the_last_layer_is_frozen_so_many_epochs(epochs, frozen):
     neck = DINONeck(4, 6, 8, 3, freeze_last_layer=epochs)
     for iteration in 0, 4, 5, 9, 10, 99:
         set_time(iteration)
-        neck.zero_grad()
-        neck(torch.randn(5, 4))[0].square().sum().backward()
-        assert neck.prototypes.grad.any() == (iteration >= frozen)  # there it always is
-        assert neck.mlp[0].weight.grad.any()
+        assert trains(neck) == (iteration >= frozen)
+
+
+def trains(neck):
+    """Whether the prototypes do; the other layers always do, and no gradient is missing."""
+    neck.zero_grad()
+    neck(torch.randn(5, 4))[0].square().sum().backward()
+    assert neck.mlp[0].weight.grad.any()
+    return bool(neck.prototypes.grad.any())
+
+
+@pytest.mark.parametrize('kept', [(), ('max_iters',), ('iter', 'max_iters')])
+def test_the_last_layer_trains_outside_of_runs(kept):
+    """In a loop of one's own, which keeps some of the Runner's numbers for the teacher."""
+    info = MessageHub.get_current_instance().runtime_info
+    for name in {'iter', 'max_iters', 'max_epochs'} - set(kept):
+        del info[name]
+    assert all(trains(DINONeck(4, 6, 8, 3, freeze_last_layer=epochs)) for epochs in (0.5, 1, 9))
+
+
+def test_the_last_layer_trains_in_an_iteration_loop(tmp_path):
+    model = build(dino())
+    model.neck.freeze_last_layer = 1
+    before = model.neck.prototypes.clone()
+    views = [[view[i] for view in crops()] for i in range(4)]
+    Runner(
+        model,
+        str(tmp_path),
+        train_dataloader=dict(
+            dataset=[dict(inputs=each, data_samples=DataSample()) for each in views],
+            sampler=dict(type='InfiniteSampler'),
+            batch_size=2,
+            collate_fn=dict(type='default_collate'),
+        ),
+        train_cfg=dict(by_epoch=False, max_iters=2),
+        optim_wrapper=dict(optimizer=dict(type='SGD', lr=0.1)),
+    ).train()
+    assert not torch.equal(model.neck.prototypes, before)
 
 
 def test_autocast_keeps_the_loss_in_float32():
@@ -289,3 +325,38 @@ def test_a_temperature_that_is_never_reached_is_refused():
     cfg.model.head.teacher_temp.begin = 12
     with pytest.raises(UserError, match='^model.head.teacher_temp.begin=12 is never reached'):
         check_head_schedules(cfg)
+
+
+@pytest.mark.parametrize(
+    'frozen, train_cfg, line',
+    [
+        (None, dict(by_epoch=True, max_epochs=2), None),
+        (0, dict(by_epoch=False, max_iters=100), None),
+        (0, dict(by_epoch=True, max_epochs=1), None),
+        (0.5, dict(by_epoch=True, max_epochs=1), None),
+        (
+            None,
+            dict(by_epoch=False, max_iters=100),
+            '=1 counts epochs, but the training loop counts iterations: set it to 0, or set '
+            'train_cfg.by_epoch=True and max_epochs$',
+        ),
+        (0.5, dict(by_epoch=False, max_iters=100), '=0.5 counts epochs'),
+        (
+            None,
+            dict(by_epoch=True, max_epochs=1),
+            r'=1 freezes the prototypes to the end: the run has 1 epoch \(train_cfg.max_epochs\); '
+            'set it to less$',
+        ),
+        (10, dict(by_epoch=True, max_epochs=10), '=10 freezes .* the run has 10 epochs '),
+    ],
+)
+def test_prototypes_that_never_train_are_refused(frozen, train_cfg, line):
+    cfg = Config(dict(train_cfg=train_cfg, model=dino()))
+    del cfg.model.neck['freeze_last_layer']  # 1 where it is not set
+    if frozen is not None:
+        cfg.model.neck.freeze_last_layer = frozen
+    if line is None:
+        check_head_schedules(cfg)
+    else:
+        with pytest.raises(UserError, match='^model.neck.freeze_last_layer' + line):
+            check_head_schedules(cfg)

@@ -7,7 +7,7 @@ from torch import Tensor, nn
 
 from poslabel_mm import options
 from poslabel_mm.models.heads.base_head import DEFAULT_INIT
-from poslabel_mm.models.schedules import MAX_EPOCHS, epoch_and_length
+from poslabel_mm.models.schedules import MAX_EPOCHS, in_first_epochs
 from poslabel_mm.registry import MODELS
 
 
@@ -25,8 +25,10 @@ class DINONeck(BaseModule):
         hid_channels (int): Width of the MLP's hidden layers. Defaults to 2048.
         bottleneck_channels (int): Width of its output. Defaults to 256.
         num_layers (int): Its linear layers. Defaults to 3.
-        freeze_last_layer (float): The epochs in which the prototypes stay as they are, from the
-            beginning of the run. Defaults to 1.
+        freeze_last_layer (float): Epochs at the beginning of the run in which the prototypes have
+            no gradient. It has to be less than the run has; without
+            a run, or in one that is not longer, the prototypes train from the start. Defaults to
+            1.
         init_cfg (dict | list[dict], optional): MMEngine initialisation. Defaults to a truncated
             normal of standard deviation 0.02 with zero biases; the prototypes are drawn as the
             weights of a ``torch.nn.Linear``.
@@ -76,7 +78,7 @@ class DINONeck(BaseModule):
         """
         x = inputs[-1] if isinstance(inputs, (tuple, list)) else inputs
         prototypes = F.normalize(self.prototypes, dim=-1)
-        if self.freeze_last_layer > epoch_and_length()[0]:
+        if in_first_epochs(self.freeze_last_layer):
             # A gradient of zero, not none, which distributed training would wait for.
             prototypes = prototypes.detach() + 0 * prototypes
         return (F.linear(F.normalize(self.mlp(x), dim=-1), prototypes),)
