@@ -1,18 +1,22 @@
 """DINO: a student follows its moving average across crops of an image."""
 
+import copy
 import math
 
 import pytest
 import torch
 import torch.nn.functional as F
+from forked import join_by_file, run_ranks
 from mmengine.config import Config
 from mmengine.logging import MessageHub
+from mmengine.optim import OptimWrapper
 from mmengine.runner import Runner
 from mmpretrain.structures import DataSample
 from models import apl_head, build
 from selfsup_models import dino, images, rpl_head
 from test_self_supervised_labels import leave_tokens_alone, marked_images, record
 
+from poslabel_mm.engine import CPUAmpOptimWrapper
 from poslabel_mm.errors import UserError
 from poslabel_mm.launch.checks.head_schedules import check_head_schedules
 from poslabel_mm.models import DINOHead, DINONeck
@@ -95,15 +99,29 @@ def test_loss_is_the_plain_one(num_views, num_teacher):
     assert torch.equal(head.center, center)
 
 
-def test_the_centre_is_the_mean_over_ranks(monkeypatch):
-    def all_reduce(mean, op):
-        assert op == 'mean'
-        mean.add_(3).div_(2)  # of another rank, whose mean is 3
-
-    monkeypatch.setattr('poslabel_mm.models.selfsup.dino_head.all_reduce', all_reduce)
+def _as_rank(rank, store):
+    join_by_file(rank, store)
+    set_time(0)
+    # One rank's mean is 1, the other's 3.
     head = DINOHead(4, center_momentum=0.5)
-    head.loss([torch.ones(2, 4)] * 2, [torch.ones(2, 4)] * 2)
+    head.loss([torch.ones(2, 4)] * 2, [torch.full((2, 4), 1.0 + 2 * rank)] * 2)
     assert torch.equal(head.center, torch.ones(4))  # half of (1 + 3) / 2
+    torch.manual_seed(0)
+    neck = DINONeck(4, 6, 8, 3)
+    in_ranks = torch.nn.parallel.DistributedDataParallel(neck)
+    step, optimizer = step_of('plain', neck)
+    for iteration in 0, 9, 10, 11:
+        set_time(iteration)
+        before = neck.prototypes.detach().clone()
+        step(in_ranks(torch.randn(5, 4))[0].square().sum())
+        assert torch.equal(neck.prototypes, before) == (iteration < 10)
+    assert optimizer.state[neck.prototypes]['step'] == 2
+    assert optimizer.state[neck.mlp[0].weight]['step'] == 4
+
+
+@pytest.mark.skipif(torch.cuda.is_available(), reason='forks, which CUDA does not survive')
+def test_ranks_share_the_centre_and_freeze_the_last_layer(tmp_path):
+    assert run_ranks(_as_rank, tmp_path / 'store') == [0, 0]
 
 
 def test_outputs_are_cosines_of_normalised_prototypes():
@@ -133,6 +151,50 @@ def trains(neck):
     neck(torch.randn(5, 4))[0].square().sum().backward()
     assert neck.mlp[0].weight.grad.any()
     return bool(neck.prototypes.grad.any())
+
+
+def step_of(kind, neck):
+    """How an iteration ends: a function of its loss that steps AdamW, and the AdamW."""
+    optimizer = torch.optim.AdamW(neck.parameters(), lr=0.1, weight_decay=0.5)
+    if kind != 'scaler':
+        wrapper = dict(
+            plain=OptimWrapper(optimizer),
+            clipped=CPUAmpOptimWrapper(optimizer=optimizer, clip_grad=dict(max_norm=1)),
+            accumulated=OptimWrapper(optimizer, accumulative_counts=2),
+        )[kind]
+        return wrapper.update_params, optimizer
+    scaler = torch.amp.GradScaler('cpu', init_scale=8.0)
+
+    def step(loss):
+        scaler.scale(loss).backward()
+        scaler.unscale_(optimizer)
+        scaler.step(optimizer)
+        scaler.update()
+        optimizer.zero_grad()
+
+    return step, optimizer
+
+
+@pytest.mark.parametrize('kind', ['plain', 'clipped', 'accumulated', 'scaler'])
+def test_no_optimizer_changes_a_frozen_layer(kind):
+    neck = copy.deepcopy(DINONeck(4, 6, 8, 3))
+    step, optimizer = step_of(kind, neck)
+    for iteration in 0, 9, 10, 11:
+        set_time(iteration)
+        before = {name: p.detach().clone() for name, p in neck.named_parameters()}
+        step(neck(torch.randn(5, 4))[0].square().sum())
+        frozen = iteration < 10
+        unchanged = {name for name, p in neck.named_parameters() if torch.equal(p, before[name])}
+        if kind == 'accumulated' and iteration % 2 != 1:
+            assert unchanged == set(before)  # it steps every other time
+        else:
+            assert unchanged == ({'prototypes'} if frozen else set())
+        if iteration == 9:
+            assert neck.prototypes not in optimizer.state
+    # Adam has not counted the steps of the frozen layer.
+    steps = 1 if kind == 'accumulated' else 2
+    assert optimizer.state[neck.prototypes]['step'] == steps
+    assert optimizer.state[neck.mlp[0].weight]['step'] == 2 * steps
 
 
 @pytest.mark.parametrize('kept', [(), ('max_iters',), ('iter', 'max_iters')])

@@ -1,9 +1,12 @@
 import math
+from functools import cache
+from weakref import WeakSet
 
 import torch
 import torch.nn.functional as F
 from mmengine.model import BaseModule
 from torch import Tensor, nn
+from torch.optim.optimizer import register_optimizer_step_pre_hook
 
 from poslabel_mm import options
 from poslabel_mm.models.heads.base_head import DEFAULT_INIT
@@ -25,8 +28,8 @@ class DINONeck(BaseModule):
         hid_channels (int): Width of the MLP's hidden layers. Defaults to 2048.
         bottleneck_channels (int): Width of its output. Defaults to 256.
         num_layers (int): Its linear layers. Defaults to 3.
-        freeze_last_layer (float): Epochs at the beginning of the run in which the prototypes have
-            no gradient. It has to be less than the run has; without
+        freeze_last_layer (float): Epochs at the beginning of the run in which no optimizer changes
+            the prototypes, not by weight decay either. It has to be less than the run has; without
             a run, or in one that is not longer, the prototypes train from the start. Defaults to
             1.
         init_cfg (dict | list[dict], optional): MMEngine initialisation. Defaults to a truncated
@@ -78,7 +81,35 @@ class DINONeck(BaseModule):
         """
         x = inputs[-1] if isinstance(inputs, (tuple, list)) else inputs
         prototypes = F.normalize(self.prototypes, dim=-1)
-        if in_first_epochs(self.freeze_last_layer):
+        if self._freezes():
             # A gradient of zero, not none, which distributed training would wait for.
             prototypes = prototypes.detach() + 0 * prototypes
         return (F.linear(F.normalize(self.mlp(x), dim=-1), prototypes),)
+
+    @torch.compiler.disable
+    def _freezes(self) -> bool:
+        frozen = in_first_epochs(self.freeze_last_layer)
+        if frozen:
+            _drop_frozen_gradients()
+            _FROZEN.add(self)
+        else:
+            _FROZEN.discard(self)
+        return frozen
+
+
+#: Necks whose prototypes the next step leaves alone. The neck does not know the optimizer.
+_FROZEN: WeakSet[DINONeck] = WeakSet()
+
+
+@cache
+def _drop_frozen_gradients() -> None:
+    """Have every optimizer, right before a step, pass over prototypes that are frozen.
+
+    With a gradient of zero, weight decay would still shrink them and Adam would count the step.
+    """
+
+    def drop(*_) -> None:
+        for neck in _FROZEN:
+            neck.prototypes.grad = None
+
+    register_optimizer_step_pre_hook(drop)
