@@ -23,8 +23,8 @@ class DINO(OwnAlgorithm):
         neck (dict): As :class:`~poslabel_mm.models.necks.DINONeck`.
         head (dict): As :class:`~.dino_head.DINOHead`.
         num_global_crops (int): How many of the views the teacher sees. Defaults to 2.
-        base_momentum (float): What the teacher takes from the student in the first step, from 0
-            to 1; it falls to 0 along a cosine. Defaults to 0.004.
+        base_momentum (float): What the teacher takes from the student in the first step, above 0
+            and below 1; it falls to 0 along a cosine. Defaults to 0.004.
         **kwargs: The other arguments of MMPretrain's ``BaseSelfSupervisor``.
 
     Raises:
@@ -36,7 +36,7 @@ class DINO(OwnAlgorithm):
     ) -> None:
         with options.within('model'):
             num_global_crops = options.whole_number('num_global_crops', num_global_crops)
-            base_momentum = options.number('base_momentum', base_momentum, 0, 1)
+            base_momentum = options.inner_number('base_momentum', base_momentum, 0, 1)
         super().__init__(*args, **kwargs)
         outputs = [getattr(part, 'out_channels', None) for part in (self.neck, self.head)]
         if None not in outputs and outputs[0] != outputs[1]:
