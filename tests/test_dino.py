@@ -2,6 +2,7 @@
 
 import copy
 import math
+import re
 
 import pytest
 import torch
@@ -355,11 +356,48 @@ def test_too_few_views_are_refused(views):
         model.loss(crops()[:views], [])
 
 
+@pytest.mark.parametrize('out_type, shape', [('raw', '(2, 17, 16)'), ('featmap', '(2, 16, 4, 4)')])
+def test_outputs_that_are_not_one_vector_an_image_are_refused(out_type, shape):
+    line = (
+        f'model.backbone.out_type={out_type!r} gives outputs of shape {shape}, and DINO reads '
+        "one vector an image: set it to 'cls_token' or 'avg_featmap'"
+    )
+    for cfg in dino(), labelled(apl_head(on_grid_mismatch='rescale')):
+        cfg['backbone'] |= dict(out_type=out_type)
+        views = [view[:2] for view in crops()]
+        with pytest.raises(UserError, match=f'^{re.escape(line)}$'):
+            build(cfg).loss(views, [])
+
+
+def test_a_backbone_without_out_type_is_named():
+    model = build(dino())
+    model.backbone = torch.nn.Conv2d(3, 16, 4)
+    with pytest.raises(
+        UserError, match=r'^model.backbone gives outputs of shape \(4, 16, 13, 13\)'
+    ):
+        model.loss(crops(), [])
+
+
+def test_a_neck_of_another_width_is_refused():
+    cfg = dino()
+    cfg['neck'] |= dict(in_channels=24)
+    with pytest.raises(
+        UserError, match='^model.neck.in_channels=24 does not fit: the backbone has 16 channels; '
+    ):
+        build(cfg).loss(crops(), [])
+
+
 @pytest.mark.parametrize(
     'options, line',
     [
         (dict(num_global_crops=0), 'model.num_global_crops=0 is refused'),
-        (dict(base_momentum=2), 'model.base_momentum=2 is refused: .* from 0 to 1'),
+        *(
+            (
+                dict(base_momentum=momentum),
+                f'model.base_momentum={momentum!r} is refused: .* above 0 and below 1$',
+            )
+            for momentum in (0, 1, 1.0, 2, -1, True, float('nan'), '0.1')
+        ),
         (dict(neck=dict(hid_channels=0)), 'model.neck.hid_channels=0 is refused'),
         (dict(neck=dict(freeze_last_layer=-1)), 'model.neck.freeze_last_layer=-1 is refused'),
         (dict(neck=dict(num_layers=1.5)), 'model.neck.num_layers=1.5 is refused'),

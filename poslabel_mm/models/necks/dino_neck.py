@@ -56,8 +56,9 @@ class DINONeck(BaseModule):
         self.freeze_last_layer = options.number(
             'freeze_last_layer', freeze_last_layer, 0, MAX_EPOCHS
         )
+        self.in_channels = options.whole_number('in_channels', in_channels)
         widths = [
-            options.whole_number('in_channels', in_channels),
+            self.in_channels,
             *[hidden] * (options.whole_number('num_layers', num_layers) - 1),
             bottleneck,
         ]
