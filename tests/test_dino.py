@@ -17,6 +17,7 @@ from models import apl_head, build
 from selfsup_models import dino, images, rpl_head
 from test_self_supervised_labels import leave_tokens_alone, marked_images, record
 
+from poslabel_mm import config_path
 from poslabel_mm.engine import CPUAmpOptimWrapper
 from poslabel_mm.errors import UserError
 from poslabel_mm.launch.checks.head_schedules import check_head_schedules
@@ -89,7 +90,7 @@ def test_loss_is_the_plain_one(num_views, num_teacher):
         center = 0.7 * head.center + 0.3 * torch.cat(teacher).mean(0)
         loss = head.loss(student, teacher)
         torch.testing.assert_close(loss, expected, rtol=1e-10, atol=1e-10)
-        # A teacher of one view has nothing to say to the student of that view.
+        # The student's output for the teacher's only view is in no pair: it has no gradient.
         wanted = student[num_teacher == 1 :]
         gradients = (torch.autograd.grad(each, wanted) for each in (loss, expected))
         for ours, plain in zip(*gradients):
@@ -295,11 +296,11 @@ def test_a_resumed_run_has_the_centre_and_the_teacher():
 
 
 def test_every_patch_of_every_crop_has_its_label():
-    model = build(labelled(apl_head(on_grid_mismatch='rescale')))
+    model = build(labelled(apl_head(grid_size=5, on_grid_mismatch='rescale')))
     head = model.pos_head[0]
     leave_tokens_alone(model)
     model.momentum_encoder.update_parameters = lambda _: None  # it has other layers now
-    shapes = [(4, 3, 16, 16), (4, 3, 16, 16), (4, 3, 8, 8), (4, 3, 8, 12)]
+    shapes = [(4, 3, 20, 20), (4, 3, 20, 20), (4, 3, 8, 8), (4, 3, 8, 12)]
     grids = [(shape[2] // 4, shape[3] // 4) for shape in shapes]
     views = [
         100 * i + marked_images(shape, grid) for i, (shape, grid) in enumerate(zip(shapes, grids))
@@ -310,11 +311,19 @@ def test_every_patch_of_every_crop_has_its_label():
         N = grid_shape[0] * grid_shape[1]
         assert indices is None
         assert torch.equal(tokens[..., 0], (100 * i + torch.arange(1.0, N + 1)).expand(4, -1))
-    # The place of the head's 4x4 grid that the centre of a patch falls into.
+    # The place of the head's 5x5 grid that the centre of a patch falls into: rows and columns 1.25
+    # and 3.75 of two, 0.83, 2.5 and 4.17 of three. None lies between two places.
     places = [head.check(tokens).indices for tokens in seen]
     assert places[:2] == [None, None]
-    assert places[2].tolist() == [[5, 7, 13, 15]] * 4
-    assert places[3].tolist() == [[4, 6, 7, 12, 14, 15]] * 4
+    assert places[2].tolist() == [[6, 8, 16, 18]] * 4
+    assert places[3].tolist() == [[5, 7, 9, 15, 17, 19]] * 4
+
+
+def test_the_centres_of_the_digits_local_patches_lie_inside_places():
+    cfg = Config.fromfile(config_path('dino-vit-tiny_apl_digits.py'))
+    side = cfg.local_crop.scale // cfg.model.backbone.patch_size
+    centres = [(i + 0.5) * cfg.model.pos_head.grid_size / side for i in range(side)]
+    assert not any(centre.is_integer() for centre in centres)
 
 
 def test_labels_are_averaged_over_all_crops():
@@ -336,15 +345,24 @@ def test_local_crops_do_not_fit_a_head_that_does_not_rescale():
 
 def test_weight_zero_trains_as_without_heads():
     """With local crops; of two views tests/test_self_supervised_labels.py says more."""
-    outs = []
+    losses, gradients = [], []
     for cfg in dino(), labelled(apl_head(on_grid_mismatch='rescale', loss_weight=0)):
         model = build(cfg | dict(backbone=dict(dino()['backbone'], drop_path_rate=0.3)))
         torch.manual_seed(3)
         total, log = model.parse_losses(model.loss(crops(), []))
         total.backward()
-        gradients = [p.grad for name, p in model.named_parameters() if 'pos_head' not in name]
-        outs.append([log.get('loss_view', log['loss'])] + [g for g in gradients if g is not None])
-    assert all(map(torch.equal, *outs))
+        losses.append(log.get('loss_view', log['loss']))
+        gradients.append(
+            {
+                name: p.grad
+                for name, p in model.named_parameters()
+                if p.grad is not None and 'pos_head' not in name
+            }
+        )
+    assert torch.equal(*losses)
+    stock, with_heads = gradients
+    assert stock.keys() == with_heads.keys()
+    assert all(torch.equal(gradient, with_heads[name]) for name, gradient in stock.items())
 
 
 @pytest.mark.parametrize('views', [1, 2])
