@@ -1,6 +1,6 @@
 # DINO pre-training of the small ViT on handwritten digits: the baseline.
 # Two global crops of 40 to 100 % of the image at 24 px, 6x6 patches, and four local ones of 10 to
-# 40 % at 12 px, 3x3 patches; no flips: a mirrored digit is another sign. Epochs, optimizer and
+# 40 % at 16 px, 4x4 patches; no flips: a mirrored digit is another sign. Epochs, optimizer and
 # schedule are those of MAE; the teacher's temperature warms up in 10 epochs.
 #   python tools/train.py configs/dino-vit-tiny_digits.py
 _base_ = './mae-vit-tiny_digits.py'
@@ -32,7 +32,7 @@ global_crop = dict(
     type='RandomResizedCrop', scale=24, crop_ratio_range=(0.4, 1.0), interpolation='bicubic'
 )
 local_crop = dict(
-    type='RandomResizedCrop', scale=12, crop_ratio_range=(0.1, 0.4), interpolation='bicubic'
+    type='RandomResizedCrop', scale=16, crop_ratio_range=(0.1, 0.4), interpolation='bicubic'
 )
 train_pipeline = [
     _base_.show_at_24_px,

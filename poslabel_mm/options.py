@@ -112,6 +112,31 @@ def number(key: str, value: object, least: float, most: float) -> float:
     return bare
 
 
+def inner_number(key: str, value: object, low: float, high: float) -> float:
+    """A finite number between two that it must not reach.
+
+    Args:
+        key (str): The option's name.
+        value (float): Its value.
+        low (float): What it has to be above.
+        high (float): What it has to be below.
+
+    Returns:
+        float: The value.
+
+    Raises:
+        OptionError: If it is no number, or out of range.
+    """
+    try:
+        bare = number(key, value, low, high)
+    except OptionError:
+        bare = low
+    if bare in (low, high):
+        reason = f'is refused: set it to a number above {low:g} and below {high:g}'
+        raise wrong(key, value, reason)
+    return bare
+
+
 def choice(key: str, value: object, choices: Sequence[str]) -> str:
     """One of several names.
 

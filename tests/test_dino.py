@@ -1,16 +1,24 @@
 """DINO: a student follows its moving average across crops of an image."""
 
+import copy
 import math
+import re
 
 import pytest
 import torch
 import torch.nn.functional as F
+from forked import join_by_file, run_ranks
 from mmengine.config import Config
 from mmengine.logging import MessageHub
+from mmengine.optim import OptimWrapper
+from mmengine.runner import Runner
+from mmpretrain.structures import DataSample
 from models import apl_head, build
 from selfsup_models import dino, images, rpl_head
 from test_self_supervised_labels import leave_tokens_alone, marked_images, record
 
+from poslabel_mm import config_path
+from poslabel_mm.engine import CPUAmpOptimWrapper
 from poslabel_mm.errors import UserError
 from poslabel_mm.launch.checks.head_schedules import check_head_schedules
 from poslabel_mm.models import DINOHead, DINONeck
@@ -82,7 +90,7 @@ def test_loss_is_the_plain_one(num_views, num_teacher):
         center = 0.7 * head.center + 0.3 * torch.cat(teacher).mean(0)
         loss = head.loss(student, teacher)
         torch.testing.assert_close(loss, expected, rtol=1e-10, atol=1e-10)
-        # A teacher of one view has nothing to say to the student of that view.
+        # The student's output for the teacher's only view is in no pair: it has no gradient.
         wanted = student[num_teacher == 1 :]
         gradients = (torch.autograd.grad(each, wanted) for each in (loss, expected))
         for ours, plain in zip(*gradients):
@@ -93,15 +101,29 @@ def test_loss_is_the_plain_one(num_views, num_teacher):
     assert torch.equal(head.center, center)
 
 
-def test_the_centre_is_the_mean_over_ranks(monkeypatch):
-    def all_reduce(mean, op):
-        assert op == 'mean'
-        mean.add_(3).div_(2)  # of another rank, whose mean is 3
-
-    monkeypatch.setattr('poslabel_mm.models.selfsup.dino_head.all_reduce', all_reduce)
+def _as_rank(rank, store):
+    join_by_file(rank, store)
+    set_time(0)
+    # One rank's mean is 1, the other's 3.
     head = DINOHead(4, center_momentum=0.5)
-    head.loss([torch.ones(2, 4)] * 2, [torch.ones(2, 4)] * 2)
+    head.loss([torch.ones(2, 4)] * 2, [torch.full((2, 4), 1.0 + 2 * rank)] * 2)
     assert torch.equal(head.center, torch.ones(4))  # half of (1 + 3) / 2
+    torch.manual_seed(0)
+    neck = DINONeck(4, 6, 8, 3)
+    in_ranks = torch.nn.parallel.DistributedDataParallel(neck)
+    step, optimizer = step_of('plain', neck)
+    for iteration in 0, 9, 10, 11:
+        set_time(iteration)
+        before = neck.prototypes.detach().clone()
+        step(in_ranks(torch.randn(5, 4))[0].square().sum())
+        assert torch.equal(neck.prototypes, before) == (iteration < 10)
+    assert optimizer.state[neck.prototypes]['step'] == 2
+    assert optimizer.state[neck.mlp[0].weight]['step'] == 4
+
+
+@pytest.mark.skipif(torch.cuda.is_available(), reason='forks, which CUDA does not survive')
+def test_ranks_share_the_centre_and_freeze_the_last_layer(tmp_path):
+    assert run_ranks(_as_rank, tmp_path / 'store') == [0, 0]
 
 
 def test_outputs_are_cosines_of_normalised_prototypes():
@@ -122,10 +144,88 @@ def test_the_last_layer_is_frozen_so_many_epochs(epochs, frozen):
     neck = DINONeck(4, 6, 8, 3, freeze_last_layer=epochs)
     for iteration in 0, 4, 5, 9, 10, 99:
         set_time(iteration)
-        neck.zero_grad()
-        neck(torch.randn(5, 4))[0].square().sum().backward()
-        assert neck.prototypes.grad.any() == (iteration >= frozen)  # there it always is
-        assert neck.mlp[0].weight.grad.any()
+        assert trains(neck) == (iteration >= frozen)
+
+
+def trains(neck):
+    """Whether the prototypes do; the other layers always do, and no gradient is missing."""
+    neck.zero_grad()
+    neck(torch.randn(5, 4))[0].square().sum().backward()
+    assert neck.mlp[0].weight.grad.any()
+    return bool(neck.prototypes.grad.any())
+
+
+def step_of(kind, neck):
+    """How an iteration ends: a function of its loss that steps AdamW, and the AdamW."""
+    optimizer = torch.optim.AdamW(neck.parameters(), lr=0.1, weight_decay=0.5)
+    if kind != 'scaler':
+        wrapper = dict(
+            plain=OptimWrapper(optimizer),
+            clipped=CPUAmpOptimWrapper(optimizer=optimizer, clip_grad=dict(max_norm=1)),
+            accumulated=OptimWrapper(optimizer, accumulative_counts=2),
+        )[kind]
+        return wrapper.update_params, optimizer
+    scaler = torch.amp.GradScaler('cpu', init_scale=8.0)
+
+    def step(loss):
+        scaler.scale(loss).backward()
+        scaler.unscale_(optimizer)
+        scaler.step(optimizer)
+        scaler.update()
+        optimizer.zero_grad()
+
+    return step, optimizer
+
+
+@pytest.mark.parametrize('kind', ['plain', 'clipped', 'accumulated', 'scaler'])
+def test_no_optimizer_changes_a_frozen_layer(kind):
+    neck = copy.deepcopy(DINONeck(4, 6, 8, 3))
+    step, optimizer = step_of(kind, neck)
+    for iteration in 0, 9, 10, 11:
+        set_time(iteration)
+        before = {name: p.detach().clone() for name, p in neck.named_parameters()}
+        step(neck(torch.randn(5, 4))[0].square().sum())
+        frozen = iteration < 10
+        unchanged = {name for name, p in neck.named_parameters() if torch.equal(p, before[name])}
+        if kind == 'accumulated' and iteration % 2 != 1:
+            assert unchanged == set(before)  # it steps every other time
+        else:
+            assert unchanged == ({'prototypes'} if frozen else set())
+        if iteration == 9:
+            assert neck.prototypes not in optimizer.state
+    # Adam has not counted the steps of the frozen layer.
+    steps = 1 if kind == 'accumulated' else 2
+    assert optimizer.state[neck.prototypes]['step'] == steps
+    assert optimizer.state[neck.mlp[0].weight]['step'] == 2 * steps
+
+
+@pytest.mark.parametrize('kept', [(), ('max_iters',), ('iter', 'max_iters')])
+def test_the_last_layer_trains_outside_of_runs(kept):
+    """In a loop of one's own, which keeps some of the Runner's numbers for the teacher."""
+    info = MessageHub.get_current_instance().runtime_info
+    for name in {'iter', 'max_iters', 'max_epochs'} - set(kept):
+        del info[name]
+    assert all(trains(DINONeck(4, 6, 8, 3, freeze_last_layer=epochs)) for epochs in (0.5, 1, 9))
+
+
+def test_the_last_layer_trains_in_an_iteration_loop(tmp_path):
+    model = build(dino())
+    model.neck.freeze_last_layer = 1
+    before = model.neck.prototypes.clone()
+    views = [[view[i] for view in crops()] for i in range(4)]
+    Runner(
+        model,
+        str(tmp_path),
+        train_dataloader=dict(
+            dataset=[dict(inputs=each, data_samples=DataSample()) for each in views],
+            sampler=dict(type='InfiniteSampler'),
+            batch_size=2,
+            collate_fn=dict(type='default_collate'),
+        ),
+        train_cfg=dict(by_epoch=False, max_iters=2),
+        optim_wrapper=dict(optimizer=dict(type='SGD', lr=0.1)),
+    ).train()
+    assert not torch.equal(model.neck.prototypes, before)
 
 
 def test_autocast_keeps_the_loss_in_float32():
@@ -196,11 +296,11 @@ def test_a_resumed_run_has_the_centre_and_the_teacher():
 
 
 def test_every_patch_of_every_crop_has_its_label():
-    model = build(labelled(apl_head(on_grid_mismatch='rescale')))
+    model = build(labelled(apl_head(grid_size=5, on_grid_mismatch='rescale')))
     head = model.pos_head[0]
     leave_tokens_alone(model)
     model.momentum_encoder.update_parameters = lambda _: None  # it has other layers now
-    shapes = [(4, 3, 16, 16), (4, 3, 16, 16), (4, 3, 8, 8), (4, 3, 8, 12)]
+    shapes = [(4, 3, 20, 20), (4, 3, 20, 20), (4, 3, 8, 8), (4, 3, 8, 12)]
     grids = [(shape[2] // 4, shape[3] // 4) for shape in shapes]
     views = [
         100 * i + marked_images(shape, grid) for i, (shape, grid) in enumerate(zip(shapes, grids))
@@ -211,11 +311,19 @@ def test_every_patch_of_every_crop_has_its_label():
         N = grid_shape[0] * grid_shape[1]
         assert indices is None
         assert torch.equal(tokens[..., 0], (100 * i + torch.arange(1.0, N + 1)).expand(4, -1))
-    # The place of the head's 4x4 grid that the centre of a patch falls into.
+    # The place of the head's 5x5 grid that the centre of a patch falls into: rows and columns 1.25
+    # and 3.75 of two, 0.83, 2.5 and 4.17 of three. None lies between two places.
     places = [head.check(tokens).indices for tokens in seen]
     assert places[:2] == [None, None]
-    assert places[2].tolist() == [[5, 7, 13, 15]] * 4
-    assert places[3].tolist() == [[4, 6, 7, 12, 14, 15]] * 4
+    assert places[2].tolist() == [[6, 8, 16, 18]] * 4
+    assert places[3].tolist() == [[5, 7, 9, 15, 17, 19]] * 4
+
+
+def test_the_centres_of_the_digits_local_patches_lie_inside_places():
+    cfg = Config.fromfile(config_path('dino-vit-tiny_apl_digits.py'))
+    side = cfg.local_crop.scale // cfg.model.backbone.patch_size
+    centres = [(i + 0.5) * cfg.model.pos_head.grid_size / side for i in range(side)]
+    assert not any(centre.is_integer() for centre in centres)
 
 
 def test_labels_are_averaged_over_all_crops():
@@ -237,15 +345,24 @@ def test_local_crops_do_not_fit_a_head_that_does_not_rescale():
 
 def test_weight_zero_trains_as_without_heads():
     """With local crops; of two views tests/test_self_supervised_labels.py says more."""
-    outs = []
+    losses, gradients = [], []
     for cfg in dino(), labelled(apl_head(on_grid_mismatch='rescale', loss_weight=0)):
         model = build(cfg | dict(backbone=dict(dino()['backbone'], drop_path_rate=0.3)))
         torch.manual_seed(3)
         total, log = model.parse_losses(model.loss(crops(), []))
         total.backward()
-        gradients = [p.grad for name, p in model.named_parameters() if 'pos_head' not in name]
-        outs.append([log.get('loss_view', log['loss'])] + [g for g in gradients if g is not None])
-    assert all(map(torch.equal, *outs))
+        losses.append(log.get('loss_view', log['loss']))
+        gradients.append(
+            {
+                name: p.grad
+                for name, p in model.named_parameters()
+                if p.grad is not None and 'pos_head' not in name
+            }
+        )
+    assert torch.equal(*losses)
+    stock, with_heads = gradients
+    assert stock.keys() == with_heads.keys()
+    assert all(torch.equal(gradient, with_heads[name]) for name, gradient in stock.items())
 
 
 @pytest.mark.parametrize('views', [1, 2])
@@ -257,11 +374,48 @@ def test_too_few_views_are_refused(views):
         model.loss(crops()[:views], [])
 
 
+@pytest.mark.parametrize('out_type, shape', [('raw', '(2, 17, 16)'), ('featmap', '(2, 16, 4, 4)')])
+def test_outputs_that_are_not_one_vector_an_image_are_refused(out_type, shape):
+    line = (
+        f'model.backbone.out_type={out_type!r} gives outputs of shape {shape}, and DINO reads '
+        "one vector an image: set it to 'cls_token' or 'avg_featmap'"
+    )
+    for cfg in dino(), labelled(apl_head(on_grid_mismatch='rescale')):
+        cfg['backbone'] |= dict(out_type=out_type)
+        views = [view[:2] for view in crops()]
+        with pytest.raises(UserError, match=f'^{re.escape(line)}$'):
+            build(cfg).loss(views, [])
+
+
+def test_a_backbone_without_out_type_is_named():
+    model = build(dino())
+    model.backbone = torch.nn.Conv2d(3, 16, 4)
+    with pytest.raises(
+        UserError, match=r'^model.backbone gives outputs of shape \(4, 16, 13, 13\)'
+    ):
+        model.loss(crops(), [])
+
+
+def test_a_neck_of_another_width_is_refused():
+    cfg = dino()
+    cfg['neck'] |= dict(in_channels=24)
+    with pytest.raises(
+        UserError, match='^model.neck.in_channels=24 does not fit: the backbone has 16 channels; '
+    ):
+        build(cfg).loss(crops(), [])
+
+
 @pytest.mark.parametrize(
     'options, line',
     [
         (dict(num_global_crops=0), 'model.num_global_crops=0 is refused'),
-        (dict(base_momentum=2), 'model.base_momentum=2 is refused: .* from 0 to 1'),
+        *(
+            (
+                dict(base_momentum=momentum),
+                f'model.base_momentum={momentum!r} is refused: .* above 0 and below 1$',
+            )
+            for momentum in (0, 1, 1.0, 2, -1, True, float('nan'), '0.1')
+        ),
         (dict(neck=dict(hid_channels=0)), 'model.neck.hid_channels=0 is refused'),
         (dict(neck=dict(freeze_last_layer=-1)), 'model.neck.freeze_last_layer=-1 is refused'),
         (dict(neck=dict(num_layers=1.5)), 'model.neck.num_layers=1.5 is refused'),
@@ -289,3 +443,38 @@ def test_a_temperature_that_is_never_reached_is_refused():
     cfg.model.head.teacher_temp.begin = 12
     with pytest.raises(UserError, match='^model.head.teacher_temp.begin=12 is never reached'):
         check_head_schedules(cfg)
+
+
+@pytest.mark.parametrize(
+    'frozen, train_cfg, line',
+    [
+        (None, dict(by_epoch=True, max_epochs=2), None),
+        (0, dict(by_epoch=False, max_iters=100), None),
+        (0, dict(by_epoch=True, max_epochs=1), None),
+        (0.5, dict(by_epoch=True, max_epochs=1), None),
+        (
+            None,
+            dict(by_epoch=False, max_iters=100),
+            '=1 counts epochs, but the training loop counts iterations: set it to 0, or set '
+            'train_cfg.by_epoch=True and max_epochs$',
+        ),
+        (0.5, dict(by_epoch=False, max_iters=100), '=0.5 counts epochs'),
+        (
+            None,
+            dict(by_epoch=True, max_epochs=1),
+            r'=1 freezes the prototypes to the end: the run has 1 epoch \(train_cfg.max_epochs\); '
+            'set it to less$',
+        ),
+        (10, dict(by_epoch=True, max_epochs=10), '=10 freezes .* the run has 10 epochs '),
+    ],
+)
+def test_prototypes_that_never_train_are_refused(frozen, train_cfg, line):
+    cfg = Config(dict(train_cfg=train_cfg, model=dino()))
+    del cfg.model.neck['freeze_last_layer']  # 1 where it is not set
+    if frozen is not None:
+        cfg.model.neck.freeze_last_layer = frozen
+    if line is None:
+        check_head_schedules(cfg)
+    else:
+        with pytest.raises(UserError, match='^model.neck.freeze_last_layer' + line):
+            check_head_schedules(cfg)

@@ -85,6 +85,23 @@ def epoch_and_length() -> tuple[float, float]:
     return (iteration * max_epochs / max_iters if max_iters else 0.0), max_epochs
 
 
+@torch.compiler.disable
+def in_first_epochs(epochs: float) -> bool:
+    """Whether the run is in its first epochs.
+
+    Args:
+        epochs (float): How many they are, fractions of one included.
+
+    Returns:
+        bool: Also False outside of a run, and in a run that is not longer.
+    """
+    hub = MessageHub.get_current_instance().runtime_info
+    if not {'iter', 'max_iters', 'max_epochs'} <= hub.keys():
+        return False
+    epoch, max_epochs = epoch_and_length()
+    return epoch < epochs < max_epochs
+
+
 class ConstantSchedule(Schedule):
     """A number that stays what it is.
 

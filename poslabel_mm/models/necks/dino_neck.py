@@ -1,13 +1,16 @@
 import math
+from functools import cache
+from weakref import WeakSet
 
 import torch
 import torch.nn.functional as F
 from mmengine.model import BaseModule
 from torch import Tensor, nn
+from torch.optim.optimizer import register_optimizer_step_pre_hook
 
 from poslabel_mm import options
 from poslabel_mm.models.heads.base_head import DEFAULT_INIT
-from poslabel_mm.models.schedules import MAX_EPOCHS, epoch_and_length
+from poslabel_mm.models.schedules import MAX_EPOCHS, in_first_epochs
 from poslabel_mm.registry import MODELS
 
 
@@ -25,8 +28,10 @@ class DINONeck(BaseModule):
         hid_channels (int): Width of the MLP's hidden layers. Defaults to 2048.
         bottleneck_channels (int): Width of its output. Defaults to 256.
         num_layers (int): Its linear layers. Defaults to 3.
-        freeze_last_layer (float): The epochs in which the prototypes stay as they are, from the
-            beginning of the run. Defaults to 1.
+        freeze_last_layer (float): Epochs at the beginning of the run in which no optimizer changes
+            the prototypes, not by weight decay either. It has to be less than the run has; without
+            a run, or in one that is not longer, the prototypes train from the start. Defaults to
+            1.
         init_cfg (dict | list[dict], optional): MMEngine initialisation. Defaults to a truncated
             normal of standard deviation 0.02 with zero biases; the prototypes are drawn as the
             weights of a ``torch.nn.Linear``.
@@ -51,8 +56,9 @@ class DINONeck(BaseModule):
         self.freeze_last_layer = options.number(
             'freeze_last_layer', freeze_last_layer, 0, MAX_EPOCHS
         )
+        self.in_channels = options.whole_number('in_channels', in_channels)
         widths = [
-            options.whole_number('in_channels', in_channels),
+            self.in_channels,
             *[hidden] * (options.whole_number('num_layers', num_layers) - 1),
             bottleneck,
         ]
@@ -76,7 +82,35 @@ class DINONeck(BaseModule):
         """
         x = inputs[-1] if isinstance(inputs, (tuple, list)) else inputs
         prototypes = F.normalize(self.prototypes, dim=-1)
-        if self.freeze_last_layer > epoch_and_length()[0]:
+        if self._freezes():
             # A gradient of zero, not none, which distributed training would wait for.
             prototypes = prototypes.detach() + 0 * prototypes
         return (F.linear(F.normalize(self.mlp(x), dim=-1), prototypes),)
+
+    @torch.compiler.disable
+    def _freezes(self) -> bool:
+        frozen = in_first_epochs(self.freeze_last_layer)
+        if frozen:
+            _drop_frozen_gradients()
+            _FROZEN.add(self)
+        else:
+            _FROZEN.discard(self)
+        return frozen
+
+
+#: Necks whose prototypes the next step leaves alone. The neck does not know the optimizer.
+_FROZEN: WeakSet[DINONeck] = WeakSet()
+
+
+@cache
+def _drop_frozen_gradients() -> None:
+    """Have every optimizer, right before a step, pass over prototypes that are frozen.
+
+    With a gradient of zero, weight decay would still shrink them and Adam would count the step.
+    """
+
+    def drop(*_) -> None:
+        for neck in _FROZEN:
+            neck.prototypes.grad = None
+
+    register_optimizer_step_pre_hook(drop)

@@ -23,8 +23,8 @@ class DINO(OwnAlgorithm):
         neck (dict): As :class:`~poslabel_mm.models.necks.DINONeck`.
         head (dict): As :class:`~.dino_head.DINOHead`.
         num_global_crops (int): How many of the views the teacher sees. Defaults to 2.
-        base_momentum (float): What the teacher takes from the student in the first step, from 0
-            to 1; it falls to 0 along a cosine. Defaults to 0.004.
+        base_momentum (float): What the teacher takes from the student in the first step, above 0
+            and below 1; it falls to 0 along a cosine. Defaults to 0.004.
         **kwargs: The other arguments of MMPretrain's ``BaseSelfSupervisor``.
 
     Raises:
@@ -36,7 +36,7 @@ class DINO(OwnAlgorithm):
     ) -> None:
         with options.within('model'):
             num_global_crops = options.whole_number('num_global_crops', num_global_crops)
-            base_momentum = options.number('base_momentum', base_momentum, 0, 1)
+            base_momentum = options.inner_number('base_momentum', base_momentum, 0, 1)
         super().__init__(*args, **kwargs)
         outputs = [getattr(part, 'out_channels', None) for part in (self.neck, self.head)]
         if None not in outputs and outputs[0] != outputs[1]:
@@ -70,7 +70,8 @@ class DINO(OwnAlgorithm):
             dict[str, Tensor]: ``loss``.
 
         Raises:
-            UserError: If there are fewer views than the teacher sees, or one alone.
+            UserError: If there are fewer views than the teacher sees, or one alone; if the
+                backbone does not give one vector an image, of the neck's width.
         """
         views = inputs if isinstance(inputs, (list, tuple)) else [inputs]
         if len(views) < max(self.num_global_crops, 2):
@@ -79,9 +80,32 @@ class DINO(OwnAlgorithm):
                 f'and compares 2 or more, {self.num_global_crops} of them global crops: set '
                 'num_views of MultiView, such as [2, 6]'
             )
-        student = [self.neck(self.backbone(view))[0] for view in views]
+        student = [self._outputs(view) for view in views]
         with torch.no_grad():
             if self.training:
                 self.momentum_encoder.update_parameters(self._student())
             teacher = [self.momentum_encoder(view)[0] for view in views[: self.num_global_crops]]
         return dict(loss=self.head.loss(student, teacher))
+
+    def _outputs(self, view: Tensor) -> Tensor:
+        """The student's, of shape (B, K)."""
+        features = self.backbone(view)
+        last = features[-1] if isinstance(features, (tuple, list)) else features
+        if last.ndim != 2:
+            key = 'model.backbone'
+            way_out = 'take one that averages its tokens, or has a class token'
+            if hasattr(self.backbone, 'out_type'):
+                key = f'model.backbone.out_type={self.backbone.out_type!r}'
+                way_out = "set it to 'cls_token' or 'avg_featmap'"
+            raise UserError(
+                f'{key} gives outputs of shape {tuple(last.shape)}, and DINO reads one vector an '
+                f'image: {way_out}'
+            )
+        in_channels = getattr(self.neck, 'in_channels', None)
+        if in_channels not in (None, last.shape[1]):
+            raise options.wrong(
+                'model.neck.in_channels',
+                in_channels,
+                f'does not fit: the backbone has {last.shape[1]} channels; set one to the other',
+            )
+        return self.neck(features)[0]

@@ -21,8 +21,8 @@ class IGPT(OwnAlgorithm):
 
     After iGPT (Chen et al., "Generative Pretraining from Pixels", ICML 2020), whose tokens are
     pixels of a palette; here they are a ViT's patches, and the target is MAE's, a patch's own
-    pixel values. The token before a patch predicts it: the class token the first one, which it
-    has nothing but itself to tell from, and each patch the next.
+    pixel values. Each patch is predicted from the token before it: the first patch from the class
+    token, which has seen no patch, every other patch from the one before.
 
     Args:
         backbone (dict): A ``CausalVisionTransformer``.
