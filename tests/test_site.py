@@ -1,6 +1,7 @@
 """The documentation site is whole; `tools/build_docs.sh` builds it, with warnings as errors."""
 
 import importlib
+import importlib.util
 import re
 import runpy
 from pathlib import Path
@@ -31,9 +32,12 @@ def found(path: str) -> object:
     """The object of a name that an API page documents."""
     parts = path.split('.')
     for cut in range(len(parts), 0, -1):
+        module = '.'.join(parts[:cut])
         try:
-            value = importlib.import_module('.'.join(parts[:cut]))
-        except ModuleNotFoundError:
+            value = importlib.import_module(module)
+        except ModuleNotFoundError as error:
+            if not f'{module}.'.startswith(f'{error.name}.'):
+                raise  # a package that the module needs
             continue
         for part in parts[cut:]:
             value = getattr(value, part)
@@ -63,8 +67,10 @@ def test_every_public_name_is_on_an_api_page(room):
 
 def test_what_an_api_page_documents_is_there_and_has_a_docstring():
     for name in DOCUMENTED:
-        if not name.startswith('poslabel_mm.mmselfsup.'):  # needs MMSelfSup
-            assert found(name).__doc__, name
+        toolbox = name.split('.')[1]
+        if toolbox in ('mmseg', 'mmselfsup') and importlib.util.find_spec(toolbox) is None:
+            continue
+        assert found(name).__doc__, name
 
 
 def test_every_figure_of_the_objectives_is_drawn_and_shown(tmp_path):

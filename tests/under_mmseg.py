@@ -109,6 +109,14 @@ def read_by(head, monkeypatch):
     return read
 
 
+def test_the_documented_names_have_docstrings():
+    page = (ROOT / 'docs/api/models.md').read_text()
+    names = re.findall(r'^::: poslabel_mm\.mmseg\.(\S+)$', page, re.M)
+    assert len(names) == 2
+    for name in names:
+        assert vars(getattr(poslabel_mm.mmseg, name))['__doc__'], name
+
+
 def test_weight_zero_trains_as_the_stock_model():
     stock = build('EncoderDecoder')
     heads = [apl(loss_weight=0.0), dict(RPL, loss_weight=0.0)]
