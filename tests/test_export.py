@@ -1,8 +1,10 @@
 """`poslabel export`: what it writes computes what the model computes, in each library."""
 
+import errno
 import json
 import os
 import signal
+from pathlib import Path
 from types import SimpleNamespace
 
 import mmengine
@@ -16,6 +18,7 @@ from poslabel_mm.errors import UserError
 from poslabel_mm.exchange import export_command, exporting, timm_model
 from poslabel_mm.exchange.hugging_face_model import hugging_face_files
 from poslabel_mm.exchange.network import Source
+from poslabel_mm.exchange.output import unfinished
 from poslabel_mm.exchange.stock_model import stock_config
 from poslabel_mm.exchange.verification import verify_program
 
@@ -401,6 +404,38 @@ def test_ctrl_c_leaves_nothing_behind(sources, tmp_path, capsys, monkeypatch):
     assert (status, text) == (130, 'interrupted\n')
     assert not list(tmp_path.iterdir())
     assert signal.getsignal(signal.SIGINT) == before
+
+
+def no_links(*paths):
+    raise OSError(errno.EPERM, 'Operation not permitted')
+
+
+@pytest.mark.parametrize('kind', ['link', 'no links', 'folder'])
+def test_what_was_made_in_the_meantime_is_kept(kind, tmp_path, monkeypatch):
+    if kind == 'no links':
+        monkeypatch.setattr(os, 'link', no_links)
+    make = Path.mkdir if kind == 'folder' else Path.touch
+    out = tmp_path / 'out'
+    with unfinished(str(out)) as path:
+        make(Path(path))
+    assert [path.name for path in tmp_path.iterdir()] == ['out']
+    out = tmp_path / 'taken'
+    with pytest.raises(UserError, match='taken was made by another program in the meantime'):
+        with unfinished(str(out)) as path:
+            make(Path(path))
+            out.write_text('kept')
+    assert out.read_text() == 'kept' and len(list(tmp_path.iterdir())) == 2
+
+
+@pytest.mark.parametrize(
+    'number, kind, said',
+    [(errno.ENOSPC, UserError, 'could not write'), (errno.ENOENT, FileNotFoundError, 'weights')],
+)
+def test_errors_of_other_files_are_not_those_of_out(number, kind, said, tmp_path):
+    with pytest.raises(kind, match=said):
+        with unfinished(str(tmp_path / 'out')):
+            raise OSError(number, 'reason', 'weights.bin')
+    assert not list(tmp_path.iterdir())
 
 
 def test_a_missing_package_is_one_line(sources, tmp_path, capsys, monkeypatch):

@@ -374,7 +374,7 @@ def test_a_config_without_encoding_passes_it_over(tmp_path, capsys):
     cfg = classifier(APL, own_vit(pos_encoding='none'), head=VIT_HEAD)
     result = run_import(timm_vit().state_dict(), 'timm', cfg, tmp_path, capsys)
     loaded(result, cfg)
-    assert 'pos_embed is passed over: the config adds no encoding' in result.text
+    assert 'pos_embed is ignored: the model of the config adds no encoding' in result.text
 
 
 def test_the_modified_swin_takes_what_fits_it(tmp_path, capsys):
@@ -475,7 +475,7 @@ REFUSED = {
         lambda: timm_vit().state_dict(),
         'hf',
         PLAIN,
-        'has no names as of --from hf: its keys are those of timm: `poslabel import FILE',
+        'is not a file that --from hf reads: its keys are those of timm: `poslabel import FILE',
     ),
     'another backbone': (
         lambda: timm_vit().state_dict(),
@@ -516,6 +516,17 @@ def test_names_are_those_of_mmpretrain_s_converter():
     names = TIMM_VIT | {'head.layers.head': 'head'}
     assert {names.ours(name) for name in weights} == set(tool.convert_deit3(weights))
     assert [names.theirs(names.ours(name)) for name in weights] == list(weights)
+
+
+def test_averaged_weights_beside_the_others_are_named(tmp_path, capsys):
+    weights = timm_vit().state_dict()
+    content = dict(state_dict_ema=weights, state_dict=weights, model_ema=weights, epoch=3)
+    result = run_import(content, 'timm', PLAIN, tmp_path, capsys)
+    assert result.status == 0
+    assert "under 'state_dict' are read, and those under 'state_dict_ema', 'model_" in result.text
+    result.out.unlink()
+    result = run_import(dict(model_ema=weights), 'timm', PLAIN, tmp_path, capsys)
+    assert result.status == 1 and "has weights under 'model_ema' alone: save" in result.text
 
 
 # Hugging Face's config.json

@@ -12,7 +12,7 @@ class Format(NamedTuple):
 
     Attributes:
         help (str): What it is.
-        endings (tuple[str, ...]): Of its file; none for a folder.
+        endings (tuple[str, ...]): The endings of its file; empty for a folder.
         packages (tuple[str, ...]): The modules that it needs.
     """
 

@@ -4,7 +4,6 @@ import os.path as osp
 import re
 from glob import escape, glob
 
-import torch
 from torch import Tensor
 
 from poslabel_mm.errors import UserError
@@ -16,14 +15,15 @@ from poslabel_mm.launch.checks.opened_checkpoint import is_url, open_checkpoint
 FOLDER_FILES = ('model.safetensors', 'model-*-of-*.safetensors', 'pytorch_model.bin')
 
 
-def read_weights(path: str) -> dict[str, Tensor]:
-    """The weights of a file or folder by their names.
+def read_weights(path: str) -> tuple[dict[str, Tensor], list[str]]:
+    """The weights of a file or folder by their names, and what else the user has to know.
 
     Args:
         path (str): A checkpoint of PyTorch, a safetensors file, or a folder of Hugging Face.
 
     Returns:
-        dict[str, Tensor]: Without the prefixes that wrappers put in front of all names.
+        tuple[dict[str, Tensor], list[str]]: Without the prefixes that wrappers put in front of
+            all names; and a note where a file holds weights under several keys.
 
     Raises:
         UserError: If there is no such file, or it holds no weights.
@@ -31,8 +31,14 @@ def read_weights(path: str) -> dict[str, Tensor]:
     if is_url(path):
         raise UserError(f'{path} is an address: download the file first')
     weights: dict[str, Tensor] = {}
+    notes: list[str] = []
     for file in _files(path):
-        weights |= _read_safetensors(file) if is_safetensors(file) else _read_checkpoint(file)
+        if is_safetensors(file):
+            weights |= _read_safetensors(file)
+        else:
+            inner, of_file = _read_checkpoint(file)
+            weights |= inner
+            notes += of_file
     weights = {
         # As training scripts save them: of several processes, compiled, or as a part.
         re.sub(
@@ -46,7 +52,7 @@ def read_weights(path: str) -> dict[str, Tensor]:
     }
     if not weights:
         raise UserError(f'{path} holds no weights')
-    return weights
+    return weights, notes
 
 
 def is_safetensors(path: str) -> bool:
@@ -81,10 +87,30 @@ def _read_safetensors(path: str) -> dict[str, Tensor]:
         raise UserError(f'{path} cannot be read: {error}') from error
 
 
-def _read_checkpoint(path: str) -> dict:
+def _read_checkpoint(path: str) -> tuple[dict, list[str]]:
+    """The weights of a checkpoint, and under which of its keys they were found."""
     content = open_checkpoint(path).content
-    for name in 'state_dict', *CONTAINERS:
-        inner = content.get(name)
-        if isinstance(inner, dict) and any(isinstance(v, torch.Tensor) for v in inner.values()):
-            return inner
-    return content
+    found = [name for name, inner in content.items() if _holds_tensors(inner)]
+    name = next((name for name in ('state_dict', *CONTAINERS) if name in found), None)
+    if name is None:
+        if found and not _holds_tensors(content):
+            raise UserError(
+                f'{path} has weights under {_listed(found)} alone: save one of them as a file of '
+                'its own'
+            )
+        return content, []
+    others = [other for other in found if other != name]
+    if not others:
+        return content[name], []
+    return content[name], [
+        f'the weights under {name!r} are read, and those under {_listed(others)} are not: to '
+        'import them, save them as a file of their own'
+    ]
+
+
+def _holds_tensors(value: object) -> bool:
+    return isinstance(value, dict) and any(isinstance(v, Tensor) for v in value.values())
+
+
+def _listed(names: list[str]) -> str:
+    return ', '.join(map(repr, names))

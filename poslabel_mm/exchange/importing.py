@@ -39,7 +39,7 @@ FAMILIES = dict(
 )
 # What is known of parts that have no place, by a word of their names.
 LEFT_OUT = {
-    'mask_token': 'takes the place of masked patches, in pre-training alone',
+    'mask_token': 'takes the place of masked patches, only in pre-training',
     'register': 'MMPretrain has no register tokens, and computes other features without them',
     'reg_token': 'MMPretrain has no register tokens, and computes other features without them',
     'decoder': "MAE's decoder, which a config has that pre-trains",
@@ -61,13 +61,13 @@ def import_weights(args: argparse.Namespace) -> None:
     with Guard(), without_own_scope():
         check_output(args.out, ('.pth',))
         cfg = read_config(args.to, args.cfg_options)
-        foreign = read_weights(args.file)
+        foreign, notes = read_weights(args.file)
         with warnings_only():
             model = _model(cfg, args)
             assumed = _compare_options(model, args)
             translation = translated(args, foreign, model)
             _check_names(translation, foreign, model, args)
-            translation.notes.extend(assumed)
+            translation.notes.extend([*notes, *assumed])
             checkpoint = Checkpoint(args.file, dict(state_dict=translation.weights))
             FiniteCheck(model).check_weights(checkpoint)
             _check_layer_scale(translation, model, args)
@@ -129,7 +129,7 @@ def _check_names(
 ) -> None:
     if not any(name.startswith('backbone.') for name in translation.weights):
         whose = whose_keys(foreign) or f'its names begin with {first_names(sorted(foreign))}'
-        raise UserError(f'{args.file} has no names as of --from {args.layout}: {whose}')
+        raise UserError(f'{args.file} is not a file that --from {args.layout} reads: {whose}')
     lost = translation.lost()
     if lost:
         raise UserError(

@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from poslabel_mm.errors import UserError
 from poslabel_mm.launch.saved_model import load_saved_model
 
-# The parts of a model that run in training alone.
+# The parts of a model that run only in training.
 POSITION_PARTS = ('pos_head.', 'pos_neck.')
 # What a pre-training adds to a ViT: MaskFeat's token, and MFF's fusion of layers.
 PRETRAINING_PARTS = ('backbone.mask_token', 'backbone.proj_layers.', 'backbone.proj_weights')

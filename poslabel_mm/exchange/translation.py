@@ -19,13 +19,13 @@ from poslabel_mm.exchange.sincos_order import mae_sincos, sincos_order
 from poslabel_mm.exchange.swin_keys import merging_to_ours, official_swin, timm_swin
 from poslabel_mm.exchange.vit_keys import MAE_DECODER, TIMM_VIT, UNFUSED_QKV, VIT_HEADS
 
-# Of the other libraries: what computes features, and what of it features do not depend on.
+# Names, in the other libraries, of weights that the features depend on.
 _ENCODER = re.compile(
     r'(blocks|layers|stages|layer|levels|cls_token|pos_embed|patch_embed|norm|norm_pre|fc_norm'
     r'|vit\.(encoder|embeddings|layernorm)|rel_pos_bias)\b'
 )
-# Masked patches occur in pre-training alone, tables are computed when a model is built, and
-# MMPretrain's lack of register tokens is reported.
+# Names that match, but whose weights can be left out: masked patches occur only in pre-training,
+# tables are computed when a model is built, and the report explains register tokens.
 _DISPENSABLE = re.compile(
     r'(.*\.)?(mask_token|register_tokens|reg_token|relative_position_index|attn_mask)'
 )
@@ -113,7 +113,7 @@ def _place_encoding(args: argparse.Namespace, translation: Translation, model: n
     if encoding is None or encoding.dim() != 3:
         return
     if own is None:
-        translation.notes.append('pos_embed is passed over: the config adds no encoding')
+        translation.notes.append('pos_embed is ignored: the model of the config adds no encoding')
     elif sincos_order(encoding) == 'MAE':
         translation.notes.append(
             "pos_embed is MAE's sine-cosine encoding, whose rows and columns are exchanged "

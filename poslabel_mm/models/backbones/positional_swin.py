@@ -89,7 +89,7 @@ class PositionalSwinTransformer(SwinTransformer):
 
     State-dict keys are the stock ones plus ``stages.*.blocks.*.cpe.*``. A
     stock checkpoint loads. Without the last merging, its weights and the bias
-    of the last stage's smaller windows are passed over, and so is all bias
+    of the last stage's smaller windows are ignored, and so is all bias
     where there is none here; the bias of windows of another size, as of other
     images, is interpolated. The stock Swin takes a checkpoint of this one
     only if that has 'rpb' and the last merging.

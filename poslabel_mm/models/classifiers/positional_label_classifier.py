@@ -8,7 +8,7 @@ from poslabel_mm.models.position_heads import PositionHeads, build_part
 from poslabel_mm.registry import MODELS
 from poslabel_mm.tokens import PatchTokenReader, PatchTokens
 
-# Of the constructor; a copy is made without arguments.
+# The default of `pos_head`: `copy.deepcopy` calls `__new__` without arguments, which is not None.
 _TO_BE_GIVEN = object()
 
 
