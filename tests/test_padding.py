@@ -2,6 +2,8 @@
 
 import pytest
 import torch
+from mmcv.cnn.bricks.transformer import PatchEmbed
+from torch import nn
 
 from poslabel_mm.tokens import PatchTokens, SwappedTokens
 from poslabel_mm.tokens.padding import shows_image, without_padding
@@ -31,12 +33,40 @@ def test_a_patch_is_read_if_it_shows_a_pixel_of_the_image(padding, shown):
     assert shows_image((3, 4), (24, 32), [padding]).tolist() == [expected]
 
 
-@pytest.mark.parametrize('size, count', [(30, 4), (33, 4), (50, 4)])
-def test_patches_of_a_size_that_is_no_multiple(size, count):
-    for padding in range(size):
-        end = (size - padding) * count / size
-        expected = [i < end for i in range(count)]
-        assert shows_image((1, count), (1, size), [(0, padding, 0, 0)]).tolist() == [expected]
+@pytest.mark.parametrize(
+    'strides, padding, input_shape',
+    [
+        ([16], 'corner', (512, 769)),  # 49 columns
+        ([16], 'corner', (33, 100)),
+        ([14], 'corner', (518, 512)),
+        ([7], 'corner', (28, 28)),
+        ([4, 2, 2, 2], 'corner', (500, 744)),  # 744 is 24 x 31 too
+        ([4, 2, 2, 2], 'corner', (769, 769)),
+        ([4, 2, 2, 2], 0, (769, 769)),  # the rest is dropped
+        ([16], 0, (40, 75)),
+    ],
+)
+def test_the_patches_are_those_of_a_real_embedding(strides, padding, input_shape):
+    """Of images that are ones, padded with zeros."""
+    embedding = nn.Sequential(
+        *(
+            PatchEmbed(1, 1, kernel_size=stride, stride=stride, padding=padding, bias=False)
+            for stride in strides
+        )
+    )
+    for parameter in embedding.parameters():
+        nn.init.ones_(parameter)
+    for cut in 1, 15, 16, 17, strides[0] * 2 + 1:
+        height, width = input_shape[0] - cut // 2, input_shape[1] - cut
+        left = cut // 4
+        image = torch.zeros(1, 1, *input_shape)
+        image[..., :height, left:width] = 1
+        shown, grid_shape = image, input_shape
+        for part in embedding:
+            tokens, grid_shape = part(shown)
+            shown = tokens.mT.unflatten(2, grid_shape)
+        paddings = [(left, cut, 0, cut // 2)]
+        assert torch.equal(shows_image(grid_shape, input_shape, paddings), shown.flatten(1) > 0)
 
 
 def test_without_padding_the_tokens_stay_as_they_are():

@@ -27,12 +27,12 @@ def without_padding(
             the top and at the bottom.
 
     Returns:
-        list[PatchTokens]: The images in groups of one number of tokens, the smallest first. An
+        list[PatchTokens]: The images, grouped by their number of tokens, in ascending order. An
         image that has no such token is left out.
     """
     if not any(map(any, paddings)):
         return [patch_tokens]
-    tokens, grid_shape, indices = patch_tokens
+    tokens, grid_shape, indices, *_ = patch_tokens
     shown = shows_image(grid_shape, input_shape, paddings, tokens.device)  # [B, N]
     if indices is not None:
         shown = shown.gather(1, indices)  # [B, n]
@@ -57,6 +57,10 @@ def shows_image(
 ) -> Tensor:
     """Which patches show at least one pixel of their image.
 
+    Assumed are patches of whole pixels from the upper left corner on, as every known backbone has
+    them: one that pads does so on the right and at the bottom. Where patches overlap, the pixels
+    of a patch are those of its stride.
+
     Args:
         grid_shape (tuple[int, int]): The patch grid (H, W).
         input_shape (tuple[int, int]): As of :func:`without_padding`.
@@ -68,13 +72,34 @@ def shows_image(
     """
     left, right, top, bottom = torch.tensor(paddings, device=device).T.unsqueeze(-1)  # [B, 1]
     (H, W), (height, width) = grid_shape, input_shape
-    rows = _overlap(H, height, top, height - bottom)
-    columns = _overlap(W, width, left, width - right)
+    vertical, horizontal = _strides(grid_shape, input_shape)
+    rows = _overlap(H, vertical, top, height - bottom)
+    columns = _overlap(W, horizontal, left, width - right)
     return (rows.unsqueeze(2) & columns.unsqueeze(1)).flatten(1)
 
 
-def _overlap(count: int, size: int, first: Tensor, end: Tensor) -> Tensor:
-    """Which of `count` equal parts of `size` pixels have one from `first` on, before `end`."""
-    part = torch.arange(count, device=first.device)
-    # In whole numbers: part i is from i * size / count to (i + 1) * size / count.
-    return ((part + 1) * size > first * count) & (part * size < end * count)
+def _strides(grid_shape: GridShape, input_shape: tuple[int, int]) -> tuple[int, int]:
+    """Height and width of a patch in pixels.
+
+    A grid that does not divide the input tells them only roughly. A backbone that fills up or
+    drops the rest of the input has a grid that differs from it by less than a patch. Of the sizes
+    of square patches for which that holds, the one that two divides most often is taken: strides
+    are products of twos.
+    """
+    pairs = list(zip(input_shape, grid_shape, strict=True))
+    if all(size % count == 0 for size, count in pairs):
+        return tuple(size // count for size, count in pairs)
+
+    def square(stride):
+        return all(abs(size - stride * count) < stride for size, count in pairs)
+
+    strides = [stride for stride in range(1, max(input_shape) + 1) if square(stride)]
+    if strides:
+        return (max(strides, key=lambda stride: stride & -stride),) * 2
+    return tuple(max(size // count, 1) for size, count in pairs)
+
+
+def _overlap(count: int, stride: int, first: Tensor, end: Tensor) -> Tensor:
+    """Which of `count` patches of `stride` pixels have one from `first` on, before `end`."""
+    start = torch.arange(count, device=first.device) * stride
+    return (start + stride > first) & (start < end)
