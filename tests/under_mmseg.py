@@ -347,6 +347,8 @@ def test_configs_resolve():
         assert cfg.model.data_preprocessor.size == (512, 512)
         text = (CONFIGS / name).read_text()
         assert text.startswith('# ')
+        assert f'\n#   tools/dist_train.sh configs/segmentation/{name} 8\n' in text
+        assert cfg.auto_scale_lr.base_batch_size == 8 * cfg.train_dataloader.batch_size
         assert (f'of {name.partition("_")[0]}' in text) or 'MAE' in text
 
 
