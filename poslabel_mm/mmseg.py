@@ -9,7 +9,7 @@
 The types are in MMSegmentation's registry.
 """
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 from mmengine.model import BaseModule
 from mmseg.models.backbones import TIMMBackbone
@@ -35,14 +35,14 @@ force_weights_only(TIMMBackbone, '__init__')
 class PositionalLabelEncoderDecoder(PositionHeads, EncoderDecoder):
     """MMSegmentation's encoder-decoder, trained with positional labels.
 
-    The position heads read the backbone's last patch tokens while it trains and are idle
-    otherwise: outputs, speed and state-dict keys (but for ``pos_head.*``) are the stock model's.
+    The position heads read the backbone's last patch tokens while it trains and are not used in
+    evaluation: outputs, speed and state-dict keys (but for ``pos_head.*``) are the stock model's.
     Patches that show nothing but what the data preprocessor added to an image are left out; every
-    image of a batch has the same weight, whatever is left of it.
+    image of a batch has the same weight, however many of its patches remain.
 
     Args:
         *args: The stock ``EncoderDecoder``'s arguments.
-        pos_head (dict | list[dict]): One or several position heads.
+        pos_head (dict | list[dict]): One or several position heads. Required.
         pos_neck (dict, optional): What stands between the backbone and the position heads, such
             as ``poslabel_mm.PatchTokenNeck``, which reads another stage's tokens. Defaults to
             None, the last tokens as they are.
@@ -56,7 +56,11 @@ class PositionalLabelEncoderDecoder(PositionHeads, EncoderDecoder):
     stock_loss_name = 'loss_decode'
 
     def __init__(
-        self, *args, pos_head: dict | list[dict], pos_neck: dict | None = None, **kwargs
+        self,
+        *args,
+        pos_head: dict | list[dict] | None = None,
+        pos_neck: dict | None = None,
+        **kwargs,
     ) -> None:
         if not pos_head:
             raise options.wrong(
@@ -123,7 +127,8 @@ class PositionalLabelAuxiliaryHead(BaseModule):
 
     Args:
         pos_head (dict): The position head; several are several auxiliary heads.
-        in_index (int): The feature map that is read. Defaults to -1, the last one.
+        in_index (int): The feature map that is read; one that is not there is refused at the
+            first step. Defaults to -1, the last one.
         pos_neck (dict, optional): What stands between the map and the position head, such as
             ``poslabel_mm.PatchTokenNeck`` to normalise the tokens. Defaults to None.
         init_cfg (dict | list[dict], optional): MMEngine initialisation.
@@ -192,7 +197,9 @@ def _paddings(data_samples: list[SegDataSample]) -> list[tuple[int, int, int, in
     return [tuple(sample.metainfo.get('padding_size', (0,) * 4)) for sample in data_samples]
 
 
-def _mean_over_images(loss, groups: list[PatchTokens]) -> dict[str, Tensor]:
+def _mean_over_images(
+    loss: Callable[[PatchTokens], dict[str, Tensor]], groups: list[PatchTokens]
+) -> dict[str, Tensor]:
     """The mean of a loss of each image, whatever its number of tokens."""
     num_images = sum(len(group.tokens) for group in groups)
     losses = {}

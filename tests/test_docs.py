@@ -248,7 +248,7 @@ def test_python(snippet, step):
         text = base.splitlines()[0] + '\n' + text.partition('\n')[2]
         assert set(step(text)[1]) >= {'loss_recon', 'loss_apl'}
     elif snippet.page == 'segmentation.md':
-        # tests/under_mmseg.py trains it, where MMSegmentation is installed.
+        # tests/under_mmseg.py trains the first, where MMSegmentation is installed.
         ast.parse(text)
     elif text.count('_base_ =') > 1:
         # One line or another.

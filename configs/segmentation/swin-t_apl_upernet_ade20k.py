@@ -1,5 +1,6 @@
 # UPerNet on the modified Swin-T of swin-t_apl_in1k.py, ADE20K, with absolute
 # positional labels: 32x32 = 1,024.
+#   tools/dist_train.sh configs/segmentation/swin-t_apl_upernet_ade20k.py 8
 _base_ = './swin-t_upernet_ade20k.py'
 
 model = dict(

@@ -1,5 +1,6 @@
 # FCN on the ViT-B/16 of vit-b_apl_in1k.py, ADE20K, with absolute
 # positional labels: 32x32 = 1,024.
+#   tools/dist_train.sh configs/segmentation/vit-b_apl_fcn_ade20k.py 8
 _base_ = './vit-b_fcn_ade20k.py'
 
 model = dict(

@@ -1,5 +1,6 @@
 # UPerNet on the ViT-B/16 that MAE has pre-trained in mae-vit-b_apl_in1k.py, ADE20K, with absolute
 # positional labels: 32x32 = 1,024.
+#   tools/dist_train.sh configs/segmentation/vit-b_apl_upernet_from-mae_ade20k.py 8
 _base_ = './vit-b_upernet_from-mae_ade20k.py'
 
 model = dict(

@@ -1,2 +1,3 @@
 # FCN on the ViT-B/16 of vit-b_in1k.py, ADE20K: the baseline.
+#   tools/dist_train.sh configs/segmentation/vit-b_fcn_ade20k.py 8
 _base_ = ['./_base_/vit-b_fcn.py', './_base_/ade20k_160k.py']

@@ -1,4 +1,5 @@
 # UPerNet on the ViT-B/16 that MAE has pre-trained in mae-vit-b_in1k.py, ADE20K: the baseline.
+#   tools/dist_train.sh configs/segmentation/vit-b_upernet_from-mae_ade20k.py 8
 _base_ = './vit-b_upernet_ade20k.py'
 
 # The encoding starts as MAE's sine-cosine one, and learns.
