@@ -580,6 +580,7 @@ RULES = {
     'timm_vit.py': as_it_is,
     'method.py': as_it_is,
     'objectives.py': as_it_is,
+    'results.py': as_it_is,
     'imagenet.py': converter,
     'mini_imagenet.py': converter,
     'caltech256.py': converter,
