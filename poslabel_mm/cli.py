@@ -94,11 +94,11 @@ SUBCOMMANDS = {
     ),
     'export': Subcommand(
         'a checkpoint for MMPretrain, timm, Hugging Face, ONNX or torch.export, without heads',
-        'poslabel_mm.exchange.export_command:main',
+        'poslabel_mm.interop.export_command:main',
     ),
     'import': Subcommand(
         'weights of timm, MAE, DINOv2, DeiT, Swin or Hugging Face, for a config to start from',
-        'poslabel_mm.exchange.import_command:main',
+        'poslabel_mm.interop.import_command:main',
     ),
     'list': Subcommand('the shipped configs', 'poslabel_mm.cli_configs:list_main'),
     'config': Subcommand(

@@ -32,7 +32,7 @@ from poslabel_mm.benchmark.command import parse_args
 from poslabel_mm.benchmark.steps import load
 from poslabel_mm.datasets.command import main as convert
 from poslabel_mm.engine.cpu import SET
-from poslabel_mm.exchange import export_command, import_command
+from poslabel_mm.interop import export_command, import_command
 from poslabel_mm.experiments import chain as chain_module
 from poslabel_mm.experiments import command as reproduce_module
 from poslabel_mm.experiments import plot as plot_module

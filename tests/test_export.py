@@ -15,12 +15,12 @@ from mmpretrain.registry import MODELS as REGISTRY
 from models import apl_head, build, classifier, tiny_vit
 
 from poslabel_mm.errors import UserError
-from poslabel_mm.exchange import export_command, exporting, timm_model
-from poslabel_mm.exchange.hugging_face_model import hugging_face_files
-from poslabel_mm.exchange.network import Source
-from poslabel_mm.exchange.output import unfinished
-from poslabel_mm.exchange.stock_model import stock_config
-from poslabel_mm.exchange.verification import verify_program
+from poslabel_mm.interop import export_command, exporting, timm_model
+from poslabel_mm.interop.hugging_face_model import hugging_face_files
+from poslabel_mm.interop.network import Source
+from poslabel_mm.interop.output import unfinished
+from poslabel_mm.interop.stock_model import stock_config
+from poslabel_mm.interop.verification import verify_program
 
 timm = pytest.importorskip('timm')
 safetensors_torch = pytest.importorskip('safetensors.torch')

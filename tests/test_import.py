@@ -12,13 +12,13 @@ from mmengine.runner import load_checkpoint
 from models import apl_head, build, classifier, tiny_vit
 from torch import nn
 
-from poslabel_mm.exchange import import_command
-from poslabel_mm.exchange.hugging_face_keys import (
+from poslabel_mm.interop import import_command
+from poslabel_mm.interop.hugging_face_keys import (
     HUGGING_FACE_HEADS,
     HUGGING_FACE_VIT,
     split_qkv,
 )
-from poslabel_mm.exchange.vit_keys import TIMM_VIT
+from poslabel_mm.interop.vit_keys import TIMM_VIT
 from poslabel_mm.launch.checks.checkpoint import check_load_from
 from poslabel_mm.launch.checks.init_cfg import check_pretrained
 from poslabel_mm.launch.stock_tools import load_tool, tool_path

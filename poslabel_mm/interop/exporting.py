@@ -5,18 +5,18 @@ import os
 import os.path as osp
 from collections.abc import Callable
 
-from poslabel_mm.exchange.export_command import FORMATS
-from poslabel_mm.exchange.network import POSITION_PARTS, Source
-from poslabel_mm.exchange.output import check_output, unfinished
-from poslabel_mm.exchange.packages import check_packages
-from poslabel_mm.exchange.program_writers import write_onnx, write_torch_export
-from poslabel_mm.exchange.weight_writers import (
+from poslabel_mm.interop.export_command import FORMATS
+from poslabel_mm.interop.network import POSITION_PARTS, Source
+from poslabel_mm.interop.output import check_output, unfinished
+from poslabel_mm.interop.packages import check_packages
+from poslabel_mm.interop.program_writers import write_onnx, write_torch_export
+from poslabel_mm.interop.weight_writers import (
     write_hugging_face,
     write_safetensors,
     write_stock,
     write_timm,
 )
-from poslabel_mm.exchange.written import Written
+from poslabel_mm.interop.written import Written
 from poslabel_mm.launch.arguments import read_config
 from poslabel_mm.launch.checks.wording import first_names
 from poslabel_mm.launch.guard import Guard
@@ -33,7 +33,7 @@ WRITERS: dict[str, Callable[[Source, str], Written]] = {
 
 
 def export(args: argparse.Namespace) -> None:
-    """Export a saved model; see :mod:`poslabel_mm.exchange.export_command`.
+    """Export a saved model; see :mod:`poslabel_mm.interop.export_command`.
 
     Raises:
         UserError: If it cannot be exported, or what was written computes something else.

@@ -8,19 +8,19 @@ import torch
 from torch import Tensor, nn
 
 from poslabel_mm.errors import UserError
-from poslabel_mm.exchange.hugging_face_model import hugging_face_files, hugging_face_weights
-from poslabel_mm.exchange.network import POSITION_PARTS, Source
-from poslabel_mm.exchange.packages import check_packages
-from poslabel_mm.exchange.stock_model import (
+from poslabel_mm.interop.hugging_face_model import hugging_face_files, hugging_face_weights
+from poslabel_mm.interop.network import POSITION_PARTS, Source
+from poslabel_mm.interop.packages import check_packages
+from poslabel_mm.interop.stock_model import (
     build_network,
     headless_config,
     model_call,
     own_options,
     stock_config,
 )
-from poslabel_mm.exchange.timm_model import timm_model
-from poslabel_mm.exchange.verification import verify_model
-from poslabel_mm.exchange.written import Written
+from poslabel_mm.interop.timm_model import timm_model
+from poslabel_mm.interop.verification import verify_model
+from poslabel_mm.interop.written import Written
 from poslabel_mm.launch.checks.wording import first_names
 
 NO_PROCESSOR = (

@@ -8,7 +8,7 @@ from mmpretrain.models.utils import ShiftWindowMSA
 from torch import Tensor
 
 from poslabel_mm.errors import UserError
-from poslabel_mm.exchange.network import Source
+from poslabel_mm.interop.network import Source
 
 # Another than those that programs are compared at.
 TRACED_BATCH = 3

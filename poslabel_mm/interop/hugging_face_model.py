@@ -8,15 +8,15 @@ from mmpretrain.models.heads import LinearClsHead, VisionTransformerClsHead
 from torch import Tensor
 
 from poslabel_mm.errors import UserError
-from poslabel_mm.exchange.hugging_face_keys import (
+from poslabel_mm.interop.hugging_face_keys import (
     HUGGING_FACE_HEADS,
     HUGGING_FACE_VIT,
     split_qkv,
 )
-from poslabel_mm.exchange.network import Source, family
-from poslabel_mm.exchange.resizing import RESAMPLING, resized_and_cropped
-from poslabel_mm.exchange.stock_model import check_stock_backbone
-from poslabel_mm.exchange.timm_model import renamed
+from poslabel_mm.interop.network import Source, family
+from poslabel_mm.interop.resizing import RESAMPLING, resized_and_cropped
+from poslabel_mm.interop.stock_model import check_stock_backbone
+from poslabel_mm.interop.timm_model import renamed
 
 
 def hugging_face_weights(source: Source) -> dict[str, Tensor]:

@@ -83,7 +83,7 @@ def main(argv: Sequence[str], prog: str = 'poslabel export') -> int:
     """
     args = parse_args(argv, prog)
     # The help has to answer at once; this imports the whole stack.
-    from poslabel_mm.exchange.exporting import export
+    from poslabel_mm.interop.exporting import export
 
     export(args)
     return 0

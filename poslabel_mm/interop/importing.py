@@ -9,14 +9,14 @@ from mmengine.config import Config
 from torch import Tensor, nn
 
 from poslabel_mm.errors import UserError
-from poslabel_mm.exchange.foreign_file import read_weights
-from poslabel_mm.exchange.hugging_face_config import (
+from poslabel_mm.interop.foreign_file import read_weights
+from poslabel_mm.interop.hugging_face_config import (
     compare_with_config,
     read_hugging_face_config,
 )
-from poslabel_mm.exchange.network import family
-from poslabel_mm.exchange.output import check_output, unfinished
-from poslabel_mm.exchange.translation import Translation, translated
+from poslabel_mm.interop.network import family
+from poslabel_mm.interop.output import check_output, unfinished
+from poslabel_mm.interop.translation import Translation, translated
 from poslabel_mm.launch.arguments import read_config
 from poslabel_mm.launch.checks.differences import Differences, compare_whole, is_no_weight
 from poslabel_mm.launch.checks.finite import FiniteCheck
@@ -53,7 +53,7 @@ BACKBONES = dict(vit='VisionTransformer', swin='SwinTransformer', timm='TIMMBack
 
 
 def import_weights(args: argparse.Namespace) -> None:
-    """Import a file; see :mod:`poslabel_mm.exchange.import_command`.
+    """Import a file; see :mod:`poslabel_mm.interop.import_command`.
 
     Raises:
         UserError: If it cannot be read, or its weights do not fit the config's model.

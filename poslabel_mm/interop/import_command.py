@@ -68,7 +68,7 @@ def main(argv: Sequence[str], prog: str = 'poslabel import') -> int:
     """
     args = parse_args(argv, prog)
     # The help has to answer at once; this imports the whole stack.
-    from poslabel_mm.exchange.importing import import_weights
+    from poslabel_mm.interop.importing import import_weights
 
     import_weights(args)
     return 0

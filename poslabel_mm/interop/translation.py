@@ -8,16 +8,16 @@ from dataclasses import dataclass, field
 from torch import Tensor, nn
 
 from poslabel_mm.errors import UserError
-from poslabel_mm.exchange.hugging_face_keys import (
+from poslabel_mm.interop.hugging_face_keys import (
     HUGGING_FACE_HEADS,
     HUGGING_FACE_VIT,
     join_qkv,
 )
-from poslabel_mm.exchange.key_map import KeyMap
-from poslabel_mm.exchange.network import family
-from poslabel_mm.exchange.sincos_order import mae_sincos, sincos_order
-from poslabel_mm.exchange.swin_keys import merging_to_ours, official_swin, timm_swin
-from poslabel_mm.exchange.vit_keys import MAE_DECODER, TIMM_VIT, UNFUSED_QKV, VIT_HEADS
+from poslabel_mm.interop.key_map import KeyMap
+from poslabel_mm.interop.network import family
+from poslabel_mm.interop.sincos_order import mae_sincos, sincos_order
+from poslabel_mm.interop.swin_keys import merging_to_ours, official_swin, timm_swin
+from poslabel_mm.interop.vit_keys import MAE_DECODER, TIMM_VIT, UNFUSED_QKV, VIT_HEADS
 
 # Names, in the other libraries, of weights that the features depend on.
 _ENCODER = re.compile(

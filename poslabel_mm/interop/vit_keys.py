@@ -1,6 +1,6 @@
 """Names of a ViT's weights: MMPretrain's, and those of timm, DeiT, DINOv2 and MAE."""
 
-from poslabel_mm.exchange.key_map import KeyMap
+from poslabel_mm.interop.key_map import KeyMap
 
 #: timm's layout, which DeiT's, MAE's and DINOv2's own code share.
 TIMM_VIT = KeyMap(

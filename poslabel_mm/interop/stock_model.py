@@ -11,7 +11,7 @@ from mmpretrain.registry import MODELS
 from torch import nn
 
 from poslabel_mm.errors import UserError
-from poslabel_mm.exchange.network import Classifier, Encoder, Source
+from poslabel_mm.interop.network import Classifier, Encoder, Source
 from poslabel_mm.launch.checks.model import warnings_only
 
 # Encoders that compute what a plain ViT does where nothing is masked.

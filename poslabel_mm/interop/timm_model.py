@@ -8,12 +8,12 @@ from mmpretrain.models.necks import GlobalAveragePooling
 from torch import Tensor, nn
 
 from poslabel_mm.errors import UserError
-from poslabel_mm.exchange.key_map import KeyMap
-from poslabel_mm.exchange.network import Source, family
-from poslabel_mm.exchange.resizing import resized_and_cropped
-from poslabel_mm.exchange.stock_model import check_stock_backbone
-from poslabel_mm.exchange.swin_keys import merging_to_theirs, timm_swin
-from poslabel_mm.exchange.vit_keys import TIMM_VIT, VIT_HEADS
+from poslabel_mm.interop.key_map import KeyMap
+from poslabel_mm.interop.network import Source, family
+from poslabel_mm.interop.resizing import resized_and_cropped
+from poslabel_mm.interop.stock_model import check_stock_backbone
+from poslabel_mm.interop.swin_keys import merging_to_theirs, timm_swin
+from poslabel_mm.interop.vit_keys import TIMM_VIT, VIT_HEADS
 
 # What timm builds by these names if nothing is said.
 VIT_NAME, DISTILLED_NAME = 'vit_base_patch16_224', 'deit_base_distilled_patch16_224'

@@ -7,7 +7,7 @@ from glob import escape, glob
 from torch import Tensor
 
 from poslabel_mm.errors import UserError
-from poslabel_mm.exchange.packages import check_packages
+from poslabel_mm.interop.packages import check_packages
 from poslabel_mm.launch.checks.foreign_keys import CONTAINERS
 from poslabel_mm.launch.checks.opened_checkpoint import is_url, open_checkpoint
 

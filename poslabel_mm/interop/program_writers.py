@@ -7,10 +7,10 @@ import torch
 from torch import Tensor
 
 from poslabel_mm.errors import UserError
-from poslabel_mm.exchange.network import Source
-from poslabel_mm.exchange.tracing import traced
-from poslabel_mm.exchange.verification import verify_program
-from poslabel_mm.exchange.written import Written
+from poslabel_mm.interop.network import Source
+from poslabel_mm.interop.tracing import traced
+from poslabel_mm.interop.verification import verify_program
+from poslabel_mm.interop.written import Written
 
 # The sizes that a program is compared at.
 BATCHES = (1, 2, 5)

@@ -6,7 +6,7 @@ from collections.abc import Mapping
 import torch
 from torch import Tensor
 
-from poslabel_mm.exchange.key_map import KeyMap
+from poslabel_mm.interop.key_map import KeyMap
 
 _LAYER = 'vit.encoder.layer.{i}'
 
