@@ -32,13 +32,13 @@ from poslabel_mm.benchmark.command import parse_args
 from poslabel_mm.benchmark.steps import load
 from poslabel_mm.datasets.command import main as convert
 from poslabel_mm.engine.cpu import SET
-from poslabel_mm.interop import export_command, import_command
 from poslabel_mm.experiments import chain as chain_module
 from poslabel_mm.experiments import command as reproduce_module
 from poslabel_mm.experiments import plot as plot_module
 from poslabel_mm.experiments import quickstart as quickstart_module
 from poslabel_mm.experiments.manifest import load_paper
 from poslabel_mm.experiments.selection import select
+from poslabel_mm.interop import export_command, import_command
 from poslabel_mm.launch import probe as probe_module
 from poslabel_mm.launch import tools as launch
 from poslabel_mm.launch.arguments import (

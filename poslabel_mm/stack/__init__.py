@@ -81,7 +81,7 @@ a model is built to be checked        not fit, and trains
 (``launch.checks.init_cfg``)
 ``ShiftWindowMSA.window_reverse``,    the batch is fixed to that  MMPretrain divides whole
 while a Swin is exported              of the tracing              numbers
-(``exchange.tracing``)
+(``interop.tracing``)
 ``logging.FileHandler.handleError``   a log that cannot be        ``logging`` has an option for it
 (``engine.work_dir``)                 written is a traceback for
                                       every line
