@@ -696,7 +696,7 @@ def test_small_data_change_the_data_alone(name):
 
 def _header(name):
     text = (CONFIGS / name).read_text('utf-8')
-    return text[: text.index('_base_')]
+    return text[: text.index('\n_base_') + 1]
 
 
 @every_config
