@@ -46,7 +46,7 @@ def test_links_lead_somewhere(path):
 
 
 @pytest.mark.slow
-def test_they_run(tmp_path, record_property):
+def test_they_run(tmp_path, record_property, monkeypatch):
     # In one kernel, which imports the stack once, and for fewer epochs.
     import nbformat
     from nbclient import NotebookClient
@@ -59,6 +59,8 @@ def test_they_run(tmp_path, record_property):
             cell.source = cell.source.replace(EPOCHS, FEW_EPOCHS)
             changed += 1
     assert changed == 2
+    # tqdm, where transformers brings it, warns that its bars need ipywidgets; none is drawn here.
+    monkeypatch.setenv('PYTHONWARNINGS', 'ignore:IProgress not found')
     place = dict(metadata=dict(path=str(tmp_path)))
     NotebookClient(first, kernel_name='python3', timeout=600, resources=place).execute()
     outputs = [output for cell in first.cells for output in cell.get('outputs', [])]
