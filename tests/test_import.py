@@ -10,6 +10,7 @@ import torch
 from mmengine.config import Config
 from mmengine.runner import load_checkpoint
 from models import apl_head, build, classifier, tiny_vit
+from test_export import MAE
 from torch import nn
 
 from poslabel_mm.interop import import_command
@@ -54,29 +55,7 @@ def swin_classifier(backbone=SWIN):
     return classifier(APL, backbone, head=HEAD, **POOLED)
 
 
-MAE_CONFIG = dict(
-    type='poslabel_mm.PositionalLabelMAE',
-    backbone=dict(
-        type='poslabel_mm.PositionalMAEViT', arch=ARCH, img_size=16, patch_size=4, mask_ratio=0.75
-    ),
-    neck=dict(
-        type='MAEPretrainDecoder',
-        num_patches=16,
-        patch_size=4,
-        embed_dim=32,
-        decoder_embed_dim=16,
-        decoder_depth=1,
-        decoder_num_heads=2,
-        mlp_ratio=2,
-    ),
-    head=dict(
-        type='MAEPretrainHead',
-        norm_pix=True,
-        patch_size=4,
-        loss=dict(type='PixelReconstructionLoss', criterion='L2'),
-    ),
-    pos_head=APL,
-)
+MAE_CONFIG = MAE | dict(neck=MAE['neck'] | dict(mlp_ratio=2))
 
 
 def drawn(module):
