@@ -5,10 +5,11 @@ from pathlib import Path
 
 import pytest
 import torch
+from mmengine.config import Config
 
 from poslabel_mm import UserError
 from poslabel_mm.benchmark import command, forms, pairs
-from poslabel_mm.benchmark.steps import load, training_step
+from poslabel_mm.benchmark.steps import training_step
 from poslabel_mm.benchmark.table import markdown, steps_table
 from poslabel_mm.models import RelativePositionalLabelHead
 from poslabel_mm.tokens import PatchTokens
@@ -54,12 +55,14 @@ def test_step_compares_two_configs(monkeypatch, tmp_path, capsys):
     assert len(out.read_text().splitlines()) == 1 + 2 * 2 * 2
 
 
-def test_step_takes_a_self_supervised_config(monkeypatch, tmp_path):
+def test_step_takes_a_self_supervised_config_and_options(tmp_path):
     out = tmp_path / 'step.csv'
     run(
         'step',
         'mae-vit-tiny_digits.py',
         'mae-vit-tiny_rpl_digits.py',
+        '--cfg-options',
+        'model.pos_head.pairs_per_token=2',
         '--rounds',
         1,
         '--device',
@@ -67,7 +70,13 @@ def test_step_takes_a_self_supervised_config(monkeypatch, tmp_path):
         '--out',
         out,
     )
-    assert '| `mae-vit-tiny_rpl_digits` | 4 |' in markdown([out])
+    row = '| `mae-vit-tiny_rpl_digits` model.pos_head.pairs_per_token=2 | 4 |'
+    assert row in markdown([out])
+
+
+def test_a_wrong_option_of_a_step_is_refused():
+    with pytest.raises(UserError, match='KEY=VALUE pairs, got batch_size'):
+        run('step', 'vit-tiny_digits.py', 'vit-tiny_apl_digits.py', '--cfg-options', 'batch_size')
 
 
 def test_memory_on_a_gpu_has_a_column():
@@ -158,7 +167,7 @@ def test_forms_that_would_not_fit_are_left_out():
 @pytest.mark.parametrize('name', sorted(path.name for path in ROOT.glob('benchmarks/*.py')))
 def test_the_models_of_the_benchmark_train_a_step(name):
     args = command.parse_args(['step', 'a.py', 'b.py', '--device', 'cpu', '--batch-size', '2'])
-    cfg = load(str(ROOT / 'benchmarks' / name))
+    cfg = Config.fromfile(ROOT / 'benchmarks' / name)
     if name.startswith('mae'):  # as large as MAE's, but shallow
         arch = dict(embed_dims=768, num_layers=1, num_heads=12, feedforward_channels=16)
         cfg.model.backbone.arch = arch

@@ -86,7 +86,6 @@ def parse_args(argv: Sequence[str] | None = None, prog: str | None = None) -> ar
 def _complete(parser: Parser, args: argparse.Namespace) -> None:
     """Check arguments, and set the defaults, that need the stack. Help answers without it."""
     import torch
-    from mmengine.config import DictAction
 
     from poslabel_mm.benchmark.forms import FORMS
 
@@ -101,11 +100,6 @@ def _complete(parser: Parser, args: argparse.Namespace) -> None:
         unknown = [form for form in args.forms if form not in FORMS]
         if unknown:
             parser.error(f'there is no form {unknown[0]}: choose from {", ".join(FORMS)}')
-    if args.command == 'step' and args.cfg_options:
-        wrong = [option for option in args.cfg_options if '=' not in option]
-        if wrong:
-            parser.error(f'--cfg-options takes KEY=VALUE pairs, got {" ".join(wrong)}')
-        DictAction(['--cfg-options'], 'cfg_options')(parser, args, args.cfg_options)
 
 
 def main(argv: Sequence[str] | None = None, prog: str | None = None) -> None:

@@ -13,12 +13,7 @@ from mmpretrain.registry import MODELS
 from mmpretrain.structures import DataSample
 
 from poslabel_mm.benchmark.timing import machine, take_turns, write
-from poslabel_mm.stack.config_prefix import config_path
-
-
-def load(name: str) -> Config:
-    path = Path(name)
-    return Config.fromfile(str(path) if path.is_file() else config_path(name))
+from poslabel_mm.launch.arguments import read_config
 
 
 def training_step(cfg: Config, args: argparse.Namespace) -> Callable:
@@ -67,17 +62,15 @@ def training_step(cfg: Config, args: argparse.Namespace) -> Callable:
 def time_steps(args: argparse.Namespace) -> None:
     # One pair of models at a time: all of them at once would crowd a GPU.
     for name in args.configs:
-        cfg = load(name)
-        if args.cfg_options:
-            cfg.merge_from_dict(args.cfg_options)
         calls = dict(
-            baseline=training_step(load(args.baseline), args), ours=training_step(cfg, args)
+            baseline=training_step(read_config(args.baseline, None), args),
+            ours=training_step(read_config(name, args.cfg_options), args),
         )
         rows = [
             dict(
                 baseline=Path(args.baseline).stem,
                 config=Path(name).stem,
-                options=' '.join(f'{k}={v}' for k, v in (args.cfg_options or {}).items()),
+                options=' '.join(args.cfg_options or []),
                 batch_size=args.batch_size,
                 round=i,
                 baseline_seconds=f'{r["baseline"]["seconds"]:.6f}',

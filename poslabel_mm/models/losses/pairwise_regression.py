@@ -133,8 +133,10 @@ def _of_keys(values: Tensor, keys: Tensor | None) -> Tensor:
     """Of values (b, M, D) those of drawn keys (b, n, p): (b, n, p, D); or all, (b, 1, M, D)."""
     if keys is None:
         return values.unsqueeze(1)
-    chosen = keys.flatten(1).unsqueeze(-1).expand(-1, -1, values.size(-1))
-    return values.gather(1, chosen).unflatten(1, keys.shape[1:])
+    # Whole rows by one index: on a CPU ``gather`` takes ten times as long over each of D numbers.
+    first = values.size(1) * torch.arange(len(keys), device=keys.device)
+    chosen = keys + first[:, None, None]
+    return values.flatten(0, 1).index_select(0, chosen.flatten()).view(*keys.shape, -1)
 
 
 def _parts(query, key, mlp) -> tuple[Tensor, Tensor, Tensor, Tensor]:
