@@ -466,6 +466,17 @@ def test_dropping_the_only_batch(sides, loader, drop_last):
     )
 
 
+def test_dropping_the_only_batch_of_a_fraction(sides):
+    options = {'train_dataloader.drop_last': True, 'train_dataloader.batch_size': 2}
+    options['train_dataloader.dataset.type'] = 'poslabel_mm.FractionDataset'
+    fraction = 'train_dataloader.dataset.fraction'
+    assert refused(config_of(sides, **options, **{fraction: 0.5})) is None
+    options['train_dataloader.batch_size'] = 3
+    assert 'has no batch: it gets 2 images' in refused(
+        config_of(sides, **options, **{fraction: 0.3})
+    )
+
+
 def test_dropping_the_only_batch_of_a_process(sides, monkeypatch):
     monkeypatch.setenv('WORLD_SIZE', '4')
     options = {'train_dataloader.drop_last': True, 'train_dataloader.batch_size': 2}
