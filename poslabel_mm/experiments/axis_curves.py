@@ -3,15 +3,19 @@
 import io
 from collections.abc import Iterable
 from statistics import mean
-from typing import NamedTuple
+from typing import TYPE_CHECKING, NamedTuple
 
 from poslabel_mm.experiments.gains import DIGEST, DPI, SIZE, Measured, digest
 from poslabel_mm.experiments.manifest import Axis, Row, Table
 from poslabel_mm.experiments.recorded import METRICS
 from poslabel_mm.experiments.results import gains, interval
 
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+
 WIDTH, HEIGHT = 8.6, 3.6  # inches, without the legend
 LEGEND_ROW = 0.2  # inches
+BESIDE = 0.012  # between the intervals of two curves, as a part of the axis
 
 
 class Curve(NamedTuple):
@@ -92,7 +96,7 @@ def curves_png(table: Table, measured: Measured, title: str) -> bytes | None:
     """
     from matplotlib.figure import Figure
 
-    from poslabel_mm.visualization.curves import Band, draw_bands
+    from poslabel_mm.visualization.curves import CURVE_COLORS, Band, draw_bands
     from poslabel_mm.visualization.sheet import wrapped
 
     drawn = drawn_values(table, measured)
@@ -102,41 +106,67 @@ def curves_png(table: Table, measured: Measured, title: str) -> bytes | None:
     height = HEIGHT + LEGEND_ROW * len(curves)
     figure = Figure((WIDTH, height), dpi=DPI, layout='constrained')
     left, right = figure.subplots(1, 2)
-    means, gained = [], []
-    for curve in curves:
-        places = sorted(curve.accuracy)
-        y = [mean(curve.accuracy[x].values()) for x in places]
-        means.append(Band(curve.name, places, y, y, y))
-        places = sorted(curve.gain)
-        y = [mean(curve.gain[x]) for x in places]
-        ends = [interval(curve.gain[x]) or (value, value) for x, value in zip(places, y)]
-        low, high = zip(*ends) if ends else ((), ())
-        gained.append(Band(f'{curve.name}  over  {curve.over}', places, y, low, high))
-    draw_bands(left, means, marker='o')
-    draw_bands(right, gained, marker='o')
-    right.axhline(0, color='black', lw=0.8)
-    counts = {len(values) for curve in curves for values in curve.accuracy.values()}
-    number = f'{max(counts)}' if len(counts) == 1 else f'{min(counts)} to {max(counts)}'
-    left.set_ylabel(f'top-1 (%), mean of {number} seed{"s" * (max(counts) > 1)}', fontsize=SIZE)
-    whole = all(interval(values) for curve in curves for values in curve.gain.values())
-    parts = 'mean and 95 % interval' if whole else 'mean, 95 % interval from three seeds on'
-    right.set_ylabel(f'gain in top-1 (points): {parts}', fontsize=SIZE)
     ticks = sorted({x for curve in curves for x in curve.accuracy})
     for axes in left, right:
-        if table.axis.log:
-            axes.set_xscale('log')
-            axes.minorticks_off()
+        axes.set_xscale('log' if table.axis.log else 'linear')
+        axes.minorticks_off()
         axes.set_xticks(ticks, [f'{x:g}' for x in ticks], fontsize=SIZE)
         axes.tick_params(axis='y', labelsize=SIZE)
         axes.set_xlabel(table.axis.title, fontsize=SIZE)
         for side in 'top', 'right':
             axes.spines[side].set_visible(False)
+
+    means = []
+    for curve in curves:
+        places = sorted(curve.accuracy)
+        y = [mean(curve.accuracy[x].values()) for x in places]
+        means.append(Band(curve.name, places, y, y, y))
+    draw_bands(left, means, marker='o')
+    counts = sorted({len(values) for curve in curves for values in curve.accuracy.values()})
+    number = ' to '.join(str(count) for count in (counts if len(counts) == 1 else counts[::-1]))
+    left.set_title(f'top-1 (%): mean of {number} seed{"s" * (counts[-1] > 1)}', fontsize=SIZE)
+
+    compared = [(i, curve) for i, curve in enumerate(curves) if curve.gain]
+    for place, (i, curve) in enumerate(compared):
+        color = CURVE_COLORS[i % len(CURVE_COLORS)]
+        # Side by side, so that the intervals of a place are told apart.
+        beside = (place - (len(compared) - 1) / 2) * BESIDE
+        at = {x: _moved(left, x, beside) for x in sorted(curve.gain)}
+        y = [mean(curve.gain[x]) for x in at]
+        right.plot(
+            at.values(),
+            y,
+            'o-',
+            color=color,
+            lw=1.2,
+            ms=5,
+            label=f'{curve.name}  over  {curve.over}',
+        )
+        for x in at:
+            ends = interval(curve.gain[x])
+            if ends:
+                right.plot([at[x]] * 2, ends, color=color, lw=2, solid_capstyle='butt')
+    right.axhline(0, color='black', lw=0.8)
+    right.grid(axis='y', color='#DDDDDD', lw=0.8)
+    right.set_axisbelow(True)
+    right.set_xlim(left.get_xlim())
+    whole = all(interval(values) for curve in curves for values in curve.gain.values())
+    parts = 'mean and 95 % interval' if whole else 'mean, 95 % interval from three seeds on'
+    right.set_title(f'gain in top-1 (points): {parts}', fontsize=SIZE)
+
+    for axes in left, right:
         if axes.get_legend_handles_labels()[0]:
             axes.legend(
-                loc='upper center', bbox_to_anchor=(0.5, -0.18), frameon=False, fontsize=SIZE - 1
+                loc='upper center', bbox_to_anchor=(0.5, -0.14), frameon=False, fontsize=SIZE - 1
             )
-    right.set_xlim(left.get_xlim())
     figure.suptitle(wrapped(title, WIDTH - 1, SIZE), fontsize=SIZE)
     image = io.BytesIO()
     figure.savefig(image, format='png', metadata={DIGEST: digest(drawn)})
     return image.getvalue()
+
+
+def _moved(axes: 'Axes', x: float, part: float) -> float:
+    """A place that is moved by a part of the axis' length."""
+    scale = axes.transAxes + axes.transData.inverted()
+    place = axes.transData + axes.transAxes.inverted()
+    return scale.transform((place.transform((x, 0))[0] + part, 0))[0]
