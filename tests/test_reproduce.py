@@ -2,6 +2,7 @@
 
 import csv
 import fcntl
+import importlib.util
 import inspect
 import json
 import os
@@ -96,11 +97,11 @@ class Pretended:
             began = f'20260101_{len(list(folder.glob("2026*"))):06}'
             train(folder, name, int(Config.fromfile(words[2]).train_cfg.max_epochs), began)
         else:
+            out_file = Path(words[words.index('--out') + 1])
+            assert out_file.parent.is_dir()  # as test.py asks for
             dump_test(folder, name, words[3])
             top1 = self.top1.get((name, int(options['randomness.seed'])), 50.0)
-            Path(words[words.index('--out') + 1]).write_text(
-                json.dumps({'accuracy/top1': top1, 'accuracy/top5': top1 + 20})
-            )
+            out_file.write_text(json.dumps({'accuracy/top1': top1, 'accuracy/top5': top1 + 20}))
         return 0
 
     def restore(self):
@@ -203,13 +204,47 @@ def test_another_manifest_has_no_columns_of_the_paper(call, capsys):
     )
 
 
-def test_pages_show_what_was_measured():
-    """docs/images/results.py writes them anew."""
-    sys.path.insert(0, str(ROOT / 'docs' / 'images'))
-    try:
-        import results as pages
-    finally:
-        sys.path.pop(0)
+@pytest.fixture
+def pages(monkeypatch):
+    """docs/images/results.py, which writes the pages of results."""
+    path = ROOT / 'docs' / 'images' / 'results.py'
+    spec = importlib.util.spec_from_file_location('pages_of_results', path)
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
+
+
+def test_a_page_has_the_sections_of_what_was_measured(pages, monkeypatch, tmp_path):
+    written = (ROOT / 'docs' / 'results.md').read_text('utf-8')
+    recorded = (ROOT / 'docs' / 'imagenette.csv').read_text('utf-8')
+    monkeypatch.setattr(pages, 'DOCS', tmp_path)
+    (tmp_path / 'results.md').write_text(written, 'utf-8')
+    header, *lines = [line.split(',')[:6] for line in recorded.splitlines()]
+    lines = [line for line in lines if line[0] == '1']
+    for row, top1 in ('0', 60), ('0.1', 61), ('0.5', 62):
+        lines += [['5', row, 'a.py', str(seed), '', str(top1 + seed)] for seed in range(3)]
+    # Rows that the first table has too are no section.
+    lines += [['2', 'pe-100', 'a.py', '0', '', '60']]
+    text = '\n'.join(map(','.join, [header, *lines]))
+    (tmp_path / 'imagenette.csv').write_text(text, 'utf-8')
+    assert pages.pictures('imagenette') == {'1': 'imagenette.png', '5': 'imagenette-5.png'}
+    page = pages.page('imagenette')
+    before, section = page.split('\n## How much should the labels weigh?\n')
+    assert before.endswith('<!-- table 5 -->\n')
+    section = section.split('<!-- end of table 5 -->')[0]
+    assert (
+        '| PE + absolute labels | 0.1 | `vit-micro_apl_imagenette.py` | 62.00 ± 1.00 |' in section
+    )
+    assert '](images/imagenette-5.png)' in section and 'λ is the weight' in section
+    assert 'as training images become fewer' not in page
+    # It is written again from itself, and taken out with its values.
+    (tmp_path / 'results.md').write_text(page, 'utf-8')
+    assert pages.page('imagenette') == page
+    (tmp_path / 'imagenette.csv').write_text(recorded, 'utf-8')
+    assert pages.page('imagenette') == written
+
+
+def test_pages_show_what_was_measured(pages):
     for manifest, name in pages.PAGES.items():
         text = (ROOT / 'docs' / name).read_text('utf-8')
         assert pages.page(manifest) == text and pages.START in text

@@ -104,6 +104,8 @@ def print_commands(
         if not run.is_trained:
             print_line(str(launcher.train(run)))
         for test in run.missing_tests():
+            if test.id:
+                print_line(f'mkdir -p {shlex.quote(osp.relpath(run.test_folder(test)))}')
             print_line(str(launcher.test(run, test)))
 
 
