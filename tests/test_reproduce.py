@@ -227,7 +227,8 @@ def test_a_page_has_the_sections_of_what_was_measured(pages, monkeypatch, tmp_pa
     lines += [['2', 'pe-100', 'a.py', '0', '', '60']]
     text = '\n'.join(map(','.join, [header, *lines]))
     (tmp_path / 'imagenette.csv').write_text(text, 'utf-8')
-    assert pages.pictures('imagenette') == {'1': 'imagenette.png', '5': 'imagenette-5.png'}
+    names = pages.pictures('imagenette', pages.measured('imagenette'))
+    assert names == {'1': 'imagenette.png', '5': 'imagenette-5.png'}
     page = pages.page('imagenette')
     before, section = page.split('\n## How much should the labels weigh?\n')
     assert before.endswith('<!-- table 5 -->\n')
@@ -262,9 +263,10 @@ def test_pages_show_what_was_measured(pages):
         assert all(value.settings for seeds in recorded.values() for value in seeds.values()) or (
             manifest == 'fashion-mnist'  # recorded before there were digests
         )
-        for id, name in pages.pictures(manifest).items():
+        tables = pages.measured(manifest)
+        for id, name in pages.pictures(manifest, tables).items():
             with Image.open(ROOT / 'docs' / 'images' / name) as image:
-                expected = gains.digest(table_picture.drawn(*pages.measured(manifest)[id]))
+                expected = gains.digest(table_picture.drawn(*tables[id]))
                 assert image.text[gains.DIGEST] == expected
             assert f'](images/{name})' in text
 

@@ -21,7 +21,10 @@ START = '| row | config |'  # of the first table in a page
 SECTION = re.compile(r'<!-- table (\S+) -->\n.*?<!-- end of table \1 -->', re.DOTALL)
 
 
-def measured(manifest: str) -> dict[str, tuple[Table, Measured]]:
+Tables = dict[str, tuple[Table, Measured]]
+
+
+def measured(manifest: str) -> Tables:
     """The tables of a manifest that are to be shown, with the recorded metrics of their rows.
 
     Those after the first have rows in common with it: they are shown when there is more to draw.
@@ -38,18 +41,19 @@ def measured(manifest: str) -> dict[str, tuple[Table, Measured]]:
     return found
 
 
-def pictures(manifest: str) -> dict[str, str]:
+def pictures(manifest: str, tables: Tables) -> dict[str, str]:
     """The file name of the picture of each table that has one, by the table's id."""
     return {
         id: f'{manifest}.png' if id == '1' else f'{manifest}-{id}.png'
-        for id, (table, values) in measured(manifest).items()
+        for id, (table, values) in tables.items()
         if manifest in DRAWN and drawn(table, values)
     }
 
 
 def page(manifest: str) -> str:
     """The page of a manifest with its tables as the values have them."""
-    tables, images = measured(manifest), pictures(manifest)
+    tables = measured(manifest)
+    images = pictures(manifest, tables)
 
     def written(id: str) -> str:
         table, values = tables[id]
@@ -73,7 +77,7 @@ def page(manifest: str) -> str:
 if __name__ == '__main__':
     for manifest, name in PAGES.items():
         (DOCS / name).write_text(page(manifest), 'utf-8')
-        for id, image in pictures(manifest).items():
-            table, values = measured(manifest)[id]
-            png = table_png(table, values, DRAWN[manifest])
+        tables = measured(manifest)
+        for id, image in pictures(manifest, tables).items():
+            png = table_png(*tables[id], DRAWN[manifest])
             (DOCS / 'images' / image).write_bytes(png)
