@@ -28,7 +28,11 @@ def _child(parent: Registry, *locations: str) -> Registry:
 
 MODELS = _child(MMENGINE_MODELS, 'models')
 DATASETS = _child(
-    MMENGINE_DATASETS, 'datasets.decoded_images', 'datasets.digits', 'datasets.fashion_mnist'
+    MMENGINE_DATASETS,
+    'datasets.decoded_images',
+    'datasets.digits',
+    'datasets.fashion_mnist',
+    'datasets.fraction_dataset',
 )
 HOOKS = _child(MMENGINE_HOOKS, 'engine')
 METRICS = _child(MMENGINE_METRICS, 'evaluation.position_metrics')

@@ -466,6 +466,17 @@ def test_dropping_the_only_batch(sides, loader, drop_last):
     )
 
 
+def test_dropping_the_only_batch_of_a_fraction(sides):
+    options = {
+        'train_dataloader.drop_last': True,
+        'train_dataloader.dataset.type': 'poslabel_mm.FractionDataset',
+        'train_dataloader.dataset.fraction': 0.5,
+    }
+    size = 'train_dataloader.batch_size'
+    assert refused(config_of(sides, **options, **{size: 3})) is None
+    assert 'has no batch: it gets 3 images' in refused(config_of(sides, **options, **{size: 4}))
+
+
 def test_dropping_the_only_batch_of_a_process(sides, monkeypatch):
     monkeypatch.setenv('WORLD_SIZE', '4')
     options = {'train_dataloader.drop_last': True, 'train_dataloader.batch_size': 2}

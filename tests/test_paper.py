@@ -63,6 +63,8 @@ def _runs():
         for table in study.tables:
             for row in table.rows:
                 runs[row.config] = study.recipes[row.recipe], table.data
+                if row.pretrain:
+                    runs[row.pretrain] = study.recipes['mae'], table.data
     return runs
 
 
@@ -187,6 +189,22 @@ def test_a_manifest_of_ones_own(manifest):
     assert paper.figure(5).values == (0, 1) and paper.figure(7).values == ()
 
 
+def test_rows_have_options_and_the_tests_of_their_table(manifest):
+    def change(content):
+        content['tests'] = [dict(TEST, id='all')]
+        content['tables'][0] |= dict(tests=[TEST], axis=dict(title='px'))
+        vit, apl = content['tables'][0]['rows']
+        vit |= dict(options=['a=1', 'b=2'], x=3, pretrain='a.py', pretrain_options=['c=3'])
+        apl |= dict(tests=[])
+
+    paper = load_paper(manifest(change))
+    vit, apl = paper.table(1).rows
+    assert (vit.options, vit.pretrain_options, vit.x) == (('a=1', 'b=2'), ('c=3',), 3)
+    assert ([test.id for test in vit.tests], apl.tests) == (['big'], ())
+    assert [test.id for test in paper.tests] == ['all']
+    assert paper.table(1).axis.title == 'px' and not paper.table(1).axis.log
+
+
 def test_a_manifest_of_ones_own_may_name_shipped_configs_alone(tmp_path):
     path = tmp_path / 'study.yml'
     path.write_text(
@@ -232,6 +250,8 @@ def _drop(*keys):
 
 
 FIRST_ROW = 'tables', 0, 'rows', 0
+TEST = dict(id='big', options=['x=1'])
+ROW = dict(id='vit', name='ViT', config='a.py')
 
 
 @pytest.mark.parametrize(
@@ -263,6 +283,19 @@ FIRST_ROW = 'tables', 0, 'rows', 0
         (_change(tests=[dict(id='a')]), 'test a: missing options'),
         (_change('tables', 0, columns=['knn/top1']), 'table 1: columns must be a mapping'),
         (_change('tables', 0, columns={'k-NN': 5}), 'table 1: columns must name a metric for'),
+        (_change('tables', 0, gain='k-NN'), "table 1: gain 'k-NN' is no heading; there are top-1"),
+        (_change('tables', 0, axis=dict(log=True)), 'table 1: axis: missing title'),
+        (
+            _change('tables', 0, axis=dict(title='px', metrics=dict(a='b'))),
+            'table 1: axis: metrics must have a number for each',
+        ),
+        (_change(*FIRST_ROW, x=3), 'table 1, row vit: x must be a number on the axis of the'),
+        (_change(*FIRST_ROW, options=['x']), 'row vit: options must be a list of KEY=VALUE'),
+        (_change(*FIRST_ROW, pretrain_options=['x=1']), 'row vit: pretrain_options without'),
+        (
+            _change(tests=[TEST], tables=[dict(id=1, title='', tests=[TEST], rows=[ROW])]),
+            'table 1, row vit: its test big is one of the whole manifest',
+        ),
         (_change('tables', 0, id='a/b'), 'table a/b: its id, which names its picture, must be'),
         (_drop('datasets'), "no dataset 'digits' is described; there are none"),
         (
@@ -536,6 +569,56 @@ def test_objectives_on_imagenette(row):
     assert head.loss_weight == recipe['label_weight']
     assert tuple(getattr(head, 'grid_shape', (8, 8))) == (8, 8)
     assert ('target' in cfg.model.pos_head) == ('soft' in rest)
+
+
+@pytest.mark.parametrize('table', IMAGENETTE.tables[1:], ids=lambda table: f'table {table.id}')
+def test_a_gain_on_imagenette_is_of_one_difference(table):
+    for row in table.rows if table.axis is None or table.axis.title != 'λ' else ():
+        if row.baseline is not None:
+            base = table.row(row.baseline)
+            assert row.x in (None, base.x)
+            differences = [
+                row.config != base.config,
+                (row.pretrain, row.pretrain_options) != (base.pretrain, base.pretrain_options),
+                row.options != base.options,
+            ]
+            assert sum(differences) == 1
+
+
+@pytest.mark.parametrize('row', IMAGENETTE.table(2).rows, ids=lambda row: row.id)
+def test_fewer_images_are_seen_as_often(row):
+    """75,000 images in every run of table 2, in the same schedule."""
+    usual = load('vit-micro_imagenette.py')
+    cfg = copy.deepcopy(load(row.config))
+    parsed = dict(option.split('=') for option in row.options)
+    cfg.merge_from_dict({key: float(value) for key, value in parsed.items()})
+    fraction = cfg.train_dataloader.dataset.get('fraction', 1)
+    assert fraction * 100 == pytest.approx(row.x)
+    for key in 'max_epochs', 'val_interval':
+        assert cfg.train_cfg[key] * fraction == pytest.approx(usual.train_cfg[key])
+    for scheduler, before in zip(cfg.param_scheduler, usual.param_scheduler):
+        for key in {'begin', 'end', 'T_max'} & set(before):
+            assert scheduler[key] * fraction == pytest.approx(before[key])
+    own, plain = (set(flatten(c.to_dict()).items()) for c in (cfg, load(row.config)))
+    assert {key.replace('[', '.').replace(']', '') for key, _ in own - plain} == set(parsed)
+
+
+def test_the_mae_of_imagenette_differs_in_its_labels_and_its_encoding():
+    for row in IMAGENETTE.table(6).rows:
+        if row.x is None:
+            continue
+        cfg = copy.deepcopy(load(row.pretrain))
+        parsed = dict(option.split('=') for option in row.pretrain_options)
+        ratio = float(parsed.pop('model.backbone.mask_ratio', cfg.model.backbone.mask_ratio))
+        cfg.merge_from_dict(parsed)
+        assert ratio == row.x
+        encoding = (
+            MODELS.build(cfg.model.backbone).pos_encoding
+            if (cfg.model.backbone.type != 'MAEViT')
+            else 'sincos'
+        )
+        assert encoding == ('none' if row.id.startswith('nope') else 'sincos')
+        assert ('pos_head' in cfg.model) == ('apl' in row.id)
 
 
 DATASETS = {

@@ -351,6 +351,14 @@ def test_own_datasets_and_loader():
     )
     assert (fitted._dataset.seed, held_out._dataset.seed, len(held_out)) == (5, 6, 3)
     assert fitted._loader == dict(batch_size=2, num_workers=0)
+    # Without a pipeline they get that of validation.
+    cfg = images_cfg()
+    cfg.val_dataloader.dataset.pipeline = [dict(type='Resize', scale=8), *PLAIN]
+    bare = {key: value for key, value in noise(seed=5).items() if key != 'pipeline'}
+    for images in probe_images(cfg, 99, bare, bare):
+        assert images.first()['inputs'].shape == (3, 8, 8)
+    fitted, _ = probe_images(cfg, 99, noise(seed=5), bare)
+    assert fitted.first()['inputs'].shape == (3, 16, 16)
 
 
 @pytest.mark.parametrize(

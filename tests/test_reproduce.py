@@ -2,9 +2,11 @@
 
 import csv
 import fcntl
+import importlib.util
 import inspect
 import json
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -20,17 +22,19 @@ from PIL import Image
 
 from poslabel_mm import UserError, config_path
 from poslabel_mm.experiments import (
+    axis_curves,
     command,
     figures,
     gains,
     progress,
     results,
     selection,
+    table_picture,
     work,
 )
 from poslabel_mm.experiments.folder_check import check_checkpoint, check_folder
 from poslabel_mm.experiments.manifest import FurtherTest, load_paper
-from poslabel_mm.experiments.recorded import read_csv, settings_digest
+from poslabel_mm.experiments.recorded import Value, read_csv, settings_digest
 from poslabel_mm.experiments.run import Run, _configured
 from poslabel_mm.experiments.scale import Scale
 from poslabel_mm.experiments.selection import Selection, options_folder, select
@@ -93,11 +97,11 @@ class Pretended:
             began = f'20260101_{len(list(folder.glob("2026*"))):06}'
             train(folder, name, int(Config.fromfile(words[2]).train_cfg.max_epochs), began)
         else:
+            out_file = Path(words[words.index('--out') + 1])
+            assert out_file.parent.is_dir()  # as test.py asks for
             dump_test(folder, name, words[3])
             top1 = self.top1.get((name, int(options['randomness.seed'])), 50.0)
-            Path(words[words.index('--out') + 1]).write_text(
-                json.dumps({'accuracy/top1': top1, 'accuracy/top5': top1 + 20})
-            )
+            out_file.write_text(json.dumps({'accuracy/top1': top1, 'accuracy/top5': top1 + 20}))
         return 0
 
     def restore(self):
@@ -200,22 +204,71 @@ def test_another_manifest_has_no_columns_of_the_paper(call, capsys):
     )
 
 
-def test_pages_show_what_was_measured():
-    """docs/images/results.py writes them anew."""
-    sys.path.insert(0, str(ROOT / 'docs' / 'images'))
-    try:
-        import results as pages
-    finally:
-        sys.path.pop(0)
+@pytest.fixture
+def pages(monkeypatch):
+    """docs/images/results.py, which writes the pages of results."""
+    path = ROOT / 'docs' / 'images' / 'results.py'
+    spec = importlib.util.spec_from_file_location('pages_of_results', path)
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
+
+
+def test_a_page_has_the_sections_of_what_was_measured(pages, monkeypatch, tmp_path):
+    written = (ROOT / 'docs' / 'results.md').read_text('utf-8')
+    recorded = (ROOT / 'docs' / 'imagenette.csv').read_text('utf-8')
+    monkeypatch.setattr(pages, 'DOCS', tmp_path)
+    (tmp_path / 'results.md').write_text(written, 'utf-8')
+    header, *lines = [line.split(',')[:6] for line in recorded.splitlines()]
+    lines = [line for line in lines if line[0] == '1']
+    for row, top1 in ('0', 60), ('0.1', 61), ('0.5', 62):
+        lines += [['5', row, 'a.py', str(seed), '', str(top1 + seed)] for seed in range(3)]
+    # Rows that the first table has too are no section.
+    lines += [['2', 'pe-100', 'a.py', '0', '', '60']]
+    text = '\n'.join(map(','.join, [header, *lines]))
+    (tmp_path / 'imagenette.csv').write_text(text, 'utf-8')
+    names = pages.pictures('imagenette', pages.measured('imagenette'))
+    assert names == {'1': 'imagenette.png', '5': 'imagenette-5.png'}
+    page = pages.page('imagenette')
+    before, section = page.split('\n## How much should the labels weigh?\n')
+    assert before.endswith('<!-- table 5 -->\n')
+    section = section.split('<!-- end of table 5 -->')[0]
+    assert (
+        '| PE + absolute labels | 0.1 | `vit-micro_apl_imagenette.py` | 62.00 ± 1.00 |' in section
+    )
+    assert '](images/imagenette-5.png)' in section and 'λ is the weight' in section
+    assert 'as training images become fewer' not in page
+    # It is written again from itself, and taken out with its values.
+    (tmp_path / 'results.md').write_text(page, 'utf-8')
+    assert pages.page('imagenette') == page
+    (tmp_path / 'imagenette.csv').write_text(recorded, 'utf-8')
+    assert pages.page('imagenette') == written
+
+
+def test_pages_show_what_was_measured(pages):
     for manifest, name in pages.PAGES.items():
         text = (ROOT / 'docs' / name).read_text('utf-8')
         assert pages.page(manifest) == text and pages.START in text
-        configs = {row.id: row.config for row in load_paper(manifest).table(1).rows}
-        for (_, row), seeds in read_csv(ROOT / 'docs' / f'{manifest}.csv').items():
-            assert {value.config for value in seeds.values()} == {configs[row]}
-    expected = gains.digest(gains.drawn_gains(*pages.measured('imagenette')))
-    with Image.open(ROOT / 'docs' / 'images' / 'imagenette.png') as image:
-        assert image.text[gains.DIGEST] == expected
+        paper = load_paper(manifest)
+        recorded = read_csv(ROOT / 'docs' / f'{manifest}.csv')
+        everything = Selection(
+            tuple((table, row) for table in paper.tables for row in table.rows),
+            (),
+            Path('work_dirs', manifest),
+            tests=paper.tests,
+            recorded=recorded,
+        )
+        # The settings of every value are those that its row has now.
+        everything.check_recorded(f'{manifest}.csv')
+        assert all(value.settings for seeds in recorded.values() for value in seeds.values()) or (
+            manifest == 'fashion-mnist'  # recorded before there were digests
+        )
+        tables = pages.measured(manifest)
+        for id, name in pages.pictures(manifest, tables).items():
+            with Image.open(ROOT / 'docs' / 'images' / name) as image:
+                expected = gains.digest(table_picture.drawn(*tables[id]))
+                assert image.text[gains.DIGEST] == expected
+            assert f'](images/{name})' in text
 
 
 def test_a_picture_of_gains_shows_those_of_two_seeds(tmp_path):
@@ -1027,6 +1080,126 @@ def test_more_metrics_are_columns_of_the_table_and_of_the_csv(tmp_path, monkeypa
     }
     assert read == results.measure(some, table, table.row('pe'), [0, 1, 2])
     assert read[2]['features/knn/top1'] == 42
+
+
+def test_rows_with_options_and_tests_of_their_own_are_runs_of_their_own(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    paper = load_paper('imagenette')
+    parent = Path('work_dirs/imagenette')
+
+    def runs(*tables):
+        rows = select(paper, tables, [], [])[0]
+        some = Selection(rows, (), parent, tests=paper.tests)
+        return some, some.runs([0])
+
+    _, first = runs('1')
+    _, fractions = runs('2')
+    _, both = runs('1', '2')
+    # Rows without options are the first table's; each other has a folder that says what it is.
+    shared = {run.folder for run in first} & {run.folder for run in fractions}
+    assert len(shared) == 4 and len(both) == len(first) + len(fractions) - 4
+    assert len({run.folder for run in both}) == len(both)
+    (run,) = [run for run, uses in fractions.items() if uses == ['2/pe-5']]
+    assert re.fullmatch(r'vit-micro_imagenette_fraction=0.05-\w{8}', run.label)
+    assert run.cfg.train_cfg.max_epochs == 160
+    assert settings_digest(run) not in {settings_digest(other) for other in first}
+    assert '2/pe-100' in next(uses for run, uses in both.items() if '1/pe' in uses)
+
+    # The tests of a table are those of its rows alone; a run that two tables share is tested once.
+    _, resized = runs('1', '4')
+    tests = {use: [t.id for t in run.tests] for run, uses in resized.items() for use in uses}
+    assert tests['1/nope-rpl'] == ['features']
+    assert (
+        tests['1/pe'] == tests['4/pe'] == ['features', '32px', '48px', '96px', '128px', 'shuffled']
+    )
+    some, _ = runs('1')
+    assert [t.id for t in some.row_run(paper.table(1).row('pe'), 0).tests] == ['features']
+    # What was recorded of one table is not all that another asks for.
+    value = Value(
+        'vit-micro_imagenette.py', '', {'accuracy/top1': 60.0, 'features/knn/top1': 50.0}
+    )
+    some = replace(runs('1', '4')[0], recorded={('1', 'pe'): {0: value}})
+    (run,) = [run for run, uses in some.runs([0]).items() if '1/pe' in uses]
+    assert some.is_recorded(run, ['1/pe']) and not some.is_recorded(run, ['1/pe', '4/pe'])
+
+    # Fine-tunings of one config from several pre-trainings.
+    _, mae = runs('6')
+    tuned = [run for run in mae if run.pretraining and 'vit-micro_from-mae' in run.config]
+    assert len({run.folder for run in mae}) == len(mae)
+    assert len({settings_digest(run) for run in tuned}) == len(tuned) == 12
+    assert 'vit-micro_from-mae_imagenette' in {run.label for run in tuned}
+    label = 'vit-micro_from-mae_imagenette_from_mae-vit-micro_imagenette_mask_ratio=0.5'
+    (run,) = [run for run in tuned if run.label == label]
+    assert run.pretraining.cfg.model.backbone.mask_ratio == 0.5
+    assert list(mae).index(run.pretraining) < list(mae).index(run)
+
+
+def test_a_test_that_is_added_later_needs_the_checkpoint(call, capsys, tmp_path):
+    manifest = tmp_path / 'my.yml'
+    text = 'title: A study\ntables:\n  - id: 1\n    title: One\n    rows:\n'
+    text += '      - {id: a, name: A, config: vit-tiny_digits.py}\n'
+    manifest.write_text(text)
+    arguments = ['--manifest', manifest, '--table', 1]
+    assert call(*arguments) == 0 and len(call.children.commands) == 2
+    manifest.write_text(
+        text + '    tests: [{id: bigger, options: [model.backbone.img_size=48]}]\n'
+    )
+    assert call(*arguments, '--list') == 0
+    assert 'tested, but for bigger' in capsys.readouterr().out
+    (checkpoint,) = Path('work_dirs/my/vit-tiny_digits/seed0').glob('epoch_*.pth')
+    os.rename(checkpoint, 'kept.pth')
+    assert call(*arguments) == 1 and not call.children.commands
+    assert f'error: vit-tiny_digits, seed 0: {checkpoint} is gone' in capsys.readouterr().err
+    assert call(*arguments, '--list') == 0
+    assert 'but for bigger, and the checkpoint is gone' in ' '.join(
+        capsys.readouterr().out.split()
+    )
+    os.rename('kept.pth', checkpoint)
+    assert call(*arguments) == 0
+    (words,) = call.children.commands
+    assert 'test.py' in words[1] and words[-1] == 'model.backbone.img_size=48'
+
+
+def test_a_table_on_an_axis_shows_accuracy_and_gains_along_it(tmp_path):
+    table = load_paper('imagenette').table(5)
+    top1 = {'0': [60.0, 62.0, 61.0], '0.1': [61.0, 63.0, 63.0], '0.5': [63.0, 66.0]}
+    measured = {
+        row.id: {s: {'accuracy/top1': v} for s, v in enumerate(top1.get(row.id, ()))}
+        for row in table.rows
+    }
+    none, labels = axis_curves.curves_of(table, measured)
+    # The accuracies of the seeds that all have, the gains of those that a row has.
+    assert none.accuracy == {0: {0: 60.0, 1: 62.0}} and none.gain == {}
+    assert labels.accuracy == {0.1: {0: 61.0, 1: 63.0}, 0.5: {0: 63.0, 1: 66.0}}
+    assert (labels.over, labels.gain) == ('PE', {0.1: [1.0, 1.0, 2.0], 0.5: [3.0, 4.0]})
+    text = results.table_of(table, table.rows, measured)
+    assert text.startswith('| row | λ | config | measured top-1 | gain, measured |')
+    assert '| PE + absolute labels | 0.1 | `vit-micro_apl_imagenette.py` | 62.33 ± 1.15 |' in text
+    (tmp_path / 'table.png').write_bytes(table_picture.table_png(table, measured, 'A title'))
+    with Image.open(tmp_path / 'table.png') as image:
+        drawn = table_picture.drawn(table, measured)
+        assert image.text[gains.DIGEST] == gains.digest(drawn)
+    assert drawn['gain of PE + absolute labels at 0.5'] == [3.0, 4.0]
+    # A single place is no curve: nothing but what the first table has.
+    measured['0.1'] = {}
+    assert table_picture.drawn(table, measured) == {}
+    assert table_picture.table_png(table, measured, 'A title') is None
+
+    # Metrics along the axis, and gains of another metric than top-1.
+    table = load_paper('imagenette').table(4)
+    measured = {row.id: {} for row in table.rows} | {
+        'pe': {0: {'accuracy/top1': 60.0, '32px/accuracy/top1': 30.0}},
+        'pe-apl': {0: {'accuracy/top1': 62.0, '32px/accuracy/top1': 35.0}},
+    }
+    _, labels = axis_curves.curves_of(table, measured)
+    assert labels.gain == {32: [5.0], 64: [2.0]}
+    table = load_paper('imagenette').table(7)
+    probed = {
+        id: {0: {'fashion-mnist/linear/top1': v}} for id, v in (('pe', 70.0), ('nope', 69.0))
+    }
+    measured = {row.id: {} for row in table.rows} | probed
+    text = results.table_of(table, table.rows[:2], measured)
+    assert 'gain in linear probe' in text and '| -1.00 |' in text and 'gain, measured' not in text
 
 
 def test_recorded_runs_are_not_repeated(call, capsys):

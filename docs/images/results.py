@@ -1,45 +1,83 @@
-"""Write the tables of measured values into the pages, and draw their gains, from the CSVs.
+"""Write the tables of measured values into the pages, and draw them, from the CSVs.
 
 python docs/images/results.py
 """
 
+import re
 from pathlib import Path
 
 import poslabel_mm  # noqa: F401  mends the MM stack before it is imported
-from poslabel_mm.experiments import gains, results
+from poslabel_mm.experiments import results
+from poslabel_mm.experiments.gains import Measured
 from poslabel_mm.experiments.manifest import Table, load_paper
 from poslabel_mm.experiments.recorded import read_csv
+from poslabel_mm.experiments.table_picture import drawn, table_png
 
 DOCS = Path(__file__).resolve().parents[1]
 PAGES = {'fashion-mnist': 'fashion-mnist.md', 'imagenette': 'results.md'}
-START = '| row | config |'  # of the table in a page
+DRAWN = {'imagenette': 'Imagenette, 64 px'}  # the pictures' heading
+START = '| row | config |'  # of the first table in a page
+# A page has this pair for each other table, with nothing inside until something is measured.
+SECTION = re.compile(r'<!-- table (\S+) -->\n.*?<!-- end of table \1 -->', re.DOTALL)
 
 
-def measured(manifest: str) -> tuple[Table, dict[str, dict[int, dict[str, float]]]]:
-    """The first table of a manifest, and the recorded metrics of its rows by seed."""
-    table = load_paper(manifest).table(1)
+Tables = dict[str, tuple[Table, Measured]]
+
+
+def measured(manifest: str) -> Tables:
+    """The tables of a manifest that are to be shown, with the recorded metrics of their rows.
+
+    Those after the first have rows in common with it: they are shown when there is more to draw.
+    """
     values = read_csv(DOCS / f'{manifest}.csv')
-    return table, {
-        row.id: {seed: value.metrics for seed, value in values.get((table.id, row.id), {}).items()}
-        for row in table.rows
+    found = {}
+    for table in load_paper(manifest).tables:
+        rows = {
+            row.id: {s: value.metrics for s, value in values.get((table.id, row.id), {}).items()}
+            for row in table.rows
+        }
+        if table.id == '1' or drawn(table, rows):
+            found[table.id] = table, rows
+    return found
+
+
+def pictures(manifest: str, tables: Tables) -> dict[str, str]:
+    """The file name of the picture of each table that has one, by the table's id."""
+    return {
+        id: f'{manifest}.png' if id == '1' else f'{manifest}-{id}.png'
+        for id, (table, values) in tables.items()
+        if manifest in DRAWN and drawn(table, values)
     }
 
 
 def page(manifest: str) -> str:
-    """The page of a manifest with its table as the values have it."""
-    table, values = measured(manifest)
-    rows = [row for row in table.rows if values[row.id]]
+    """The page of a manifest with its tables as the values have them."""
+    tables = measured(manifest)
+    images = pictures(manifest, tables)
+
+    def written(id: str) -> str:
+        table, values = tables[id]
+        return results.table_of(table, [row for row in table.rows if values[row.id]], values)
+
+    def section(match: re.Match) -> str:
+        id = match[1]
+        parts = [f'<!-- table {id} -->']
+        if id in tables:
+            table, _ = tables[id]
+            parts += ['', f'## {table.title}', '', written(id), '']
+            parts += [table.note.strip(), ''] if table.note else []
+            parts += [f'![{table.title}](images/{images[id]})', ''] if id in images else []
+        return '\n'.join([*parts, f'<!-- end of table {id} -->'])
+
     text = (DOCS / PAGES[manifest]).read_text('utf-8')
     before, _, after = text.partition(START)
-    return before + results.table_of(table, rows, values) + '\n\n' + after.partition('\n\n')[2]
-
-
-def picture() -> bytes:
-    """The picture of the gains on Imagenette."""
-    return gains.gains_png(*measured('imagenette'), 'Imagenette, 64 px')
+    return SECTION.sub(section, before + written('1') + '\n\n' + after.partition('\n\n')[2])
 
 
 if __name__ == '__main__':
     for manifest, name in PAGES.items():
         (DOCS / name).write_text(page(manifest), 'utf-8')
-    (DOCS / 'images' / 'imagenette.png').write_bytes(picture())
+        tables = measured(manifest)
+        for id, image in pictures(manifest, tables).items():
+            png = table_png(*tables[id], DRAWN[manifest])
+            (DOCS / 'images' / image).write_bytes(png)

@@ -10,10 +10,11 @@ _MODULES = {
     'DecodedImages': 'decoded_images',
     'Digits': 'digits',
     'FashionMNIST': 'fashion_mnist',
+    'FractionDataset': 'fraction_dataset',
     'LoadMissingImage': 'load_missing_image',
 }
 
-__all__ = ['DecodedImages', 'Digits', 'FashionMNIST', 'LoadMissingImage']
+__all__ = ['DecodedImages', 'Digits', 'FashionMNIST', 'FractionDataset', 'LoadMissingImage']
 
 
 def __getattr__(name: str):

@@ -5,7 +5,7 @@ from weakref import WeakValueDictionary
 
 import torch
 from mmengine.config import Config, ConfigDict
-from mmengine.dataset import default_collate
+from mmengine.dataset import BaseDataset, default_collate
 from mmengine.dist import get_rank, get_world_size
 from mmengine.registry import DATASETS
 from torch import Tensor
@@ -84,7 +84,8 @@ def probe_images(
         num_images (int): At most so many of each dataset, evenly spaced.
         dataset (dict, optional): To fit on. Defaults to the training dataset, with the pipeline of
             validation or test. A config that has neither gets the training pipeline without what
-            is random in it, and a centre crop of the size that training has.
+            is random in it, and a centre crop of the size that training has. A dataset that is
+            given without a pipeline gets the same.
         held_out (dict, optional): To score on. Defaults to the dataset of validation, or of test.
             A config that has neither keeps every fifth image of ``dataset`` for it.
         dataloader (dict, optional): ``batch_size`` and ``num_workers``. Default to those of
@@ -103,19 +104,27 @@ def probe_images(
     ]
     training = cfg.get('train_dataloader')
     evaluated = None if not loaders or loaders[0] is training else loaders[0]
+
+    def with_usual_pipeline(dataset: dict) -> dict:
+        return _with_pipeline(
+            dataset,
+            _plain_pipeline(training.dataset)
+            if evaluated is None
+            else _pipelines(evaluated.dataset)[0],
+        )
+
     if dataset is None:
         if training is None:
             raise UserError(
                 'the config has no train_dataloader: give the probe images to fit on, dataset=...'
             )
-        dataset = _with_pipeline(
-            training.dataset,
-            _plain_pipeline(training.dataset)
-            if evaluated is None
-            else _pipelines(evaluated.dataset)[0],
-        )
+        dataset = with_usual_pipeline(training.dataset)
+    elif loaders and _lacks_pipeline(dataset):
+        dataset = with_usual_pipeline(dataset)
     if held_out is None and evaluated is not None:
         held_out = evaluated.dataset
+    elif held_out is not None and loaders and _lacks_pipeline(held_out):
+        held_out = with_usual_pipeline(held_out)
     loader = dict(
         {
             name: loaders[0].get(name, default) if loaders else default
@@ -170,6 +179,16 @@ def _pipelines(dataset: dict) -> list[list]:
             f'{dataset.get("type")} has no pipeline: give the probe images, dataset=...'
         )
     return found
+
+
+def _lacks_pipeline(dataset: dict) -> bool:
+    """Whether a dataset of MMEngine's, which takes a pipeline, was given none."""
+    kind = dataset.get('type')
+    if isinstance(kind, str):
+        with DATASETS.switch_scope_and_registry(dataset.get('_scope_')) as registry:
+            kind = registry.get(kind)
+    is_base = isinstance(kind, type) and issubclass(kind, BaseDataset)
+    return is_base and 'pipeline' not in dataset
 
 
 def _with_pipeline(dataset: dict, pipeline: list) -> dict:

@@ -7,9 +7,9 @@ from collections.abc import Mapping
 from statistics import mean
 
 from poslabel_mm.experiments.manifest import Table
-from poslabel_mm.experiments.results import gains, interval
+from poslabel_mm.experiments.results import gain_metric, gains, interval
 
-WIDTH, ROW_HEIGHT, MARGINS = 7.2, 0.3, 1.5  # inches
+WIDTH, ROW_HEIGHT, MARGINS, NAME_WIDTH = 7.2, 0.33, 1.2, 3.6  # inches
 SIZE, DPI = 9, 130
 DIGEST = 'Description'  # the field of the PNG that tells what was drawn
 
@@ -17,14 +17,16 @@ Measured = Mapping[str, Mapping[int, Mapping[str, float]]]
 
 
 def drawn_gains(table: Table, measured: Measured) -> dict[str, list[float]]:
-    """The gains in top-1 that the picture shows, by what is compared, seed by seed.
+    """The gains that the picture shows, by what is compared, seed by seed.
 
     Args:
         table (Table): Rows without a baseline, or without two seeds in common with it, have none.
         measured (Mapping): The metrics of every row, by its id and by seed.
     """
     found = {
-        f'{row.name}  over  {table.row(row.baseline).name}': gains(row, measured)
+        f'{row.name}  over  {table.row(row.baseline).name}': gains(
+            row, measured, gain_metric(table)
+        )
         for row in table.rows
         if row.baseline
     }
@@ -65,7 +67,8 @@ def gains_png(table: Table, measured: Measured, title: str) -> bytes | None:
             axes.plot(ends, [place] * 2, color=BLUE, lw=2, solid_capstyle='butt')
         axes.plot(mean(values), place, 'D', color=BLUE, ms=6)
     axes.axvline(0, color='black', lw=0.8)
-    axes.set_yticks(range(len(drawn)), list(drawn), fontsize=SIZE)
+    names = [wrapped(name, NAME_WIDTH, SIZE) for name in drawn]
+    axes.set_yticks(range(len(drawn)), names, fontsize=SIZE)
     axes.set_ylim(len(drawn) - 0.4, -0.6)
     axes.grid(axis='x', color='#DDDDDD', lw=0.8)
     axes.set_axisbelow(True)
@@ -74,8 +77,8 @@ def gains_png(table: Table, measured: Measured, title: str) -> bytes | None:
     axes.tick_params(axis='y', length=0)
     whole = all(interval(values) for values in drawn.values())
     parts = 'mean and 95 % interval' if whole else 'mean, 95 % interval from three seeds on'
-    text = f'gain in top-1 (points): {parts}; below them the seeds'
-    axes.set_xlabel(wrapped(text, WIDTH / 2, SIZE), fontsize=SIZE)
+    text = f'gain in {table.gain} (points): {parts}; below them the seeds'
+    figure.supxlabel(wrapped(text, WIDTH - 1, SIZE), fontsize=SIZE)
     figure.suptitle(wrapped(title, WIDTH - 1, SIZE), fontsize=SIZE)
     image = io.BytesIO()
     figure.savefig(image, format='png', metadata={DIGEST: digest(drawn)})

@@ -15,6 +15,7 @@ import yaml
 from poslabel_mm.errors import UserError
 from poslabel_mm.stack.config_prefix import ROOT
 
+TOP1 = 'top-1'  # heading of the accuracy that every table has
 # libyaml takes a tenth of the time.
 LOADER = getattr(yaml, 'CSafeLoader', yaml.SafeLoader)
 
@@ -39,6 +40,19 @@ class Dataset:
 
 
 @dataclass(frozen=True)
+class FurtherTest:
+    """A further test of every run's last checkpoint, beside that of its own config.
+
+    Attributes:
+        id (str): Names its folder and its metrics, as in ``'128px/accuracy/top1'``.
+        options (tuple[str, ...]): What it changes, ``KEY=VALUE`` as for ``--cfg-options``.
+    """
+
+    id: str
+    options: tuple[str, ...]
+
+
+@dataclass(frozen=True)
 class Row:
     """A row of a table: one model, trained and tested.
 
@@ -54,6 +68,11 @@ class Row:
             the training starts from.
         baseline (str, optional): The row of the same table that its gain is
             taken over.
+        options (tuple[str, ...]): ``KEY=VALUE`` that set it apart from its config.
+        pretrain_options (tuple[str, ...]): ``KEY=VALUE`` of its pre-training.
+        x (float, optional): Where it stands on its table's :attr:`Table.axis`. Rows of one name
+            are a curve.
+        tests (tuple[FurtherTest, ...]): Further tests beside those of every run.
     """
 
     id: str
@@ -63,19 +82,26 @@ class Row:
     paper: dict[str, float] = dataclasses.field(default_factory=dict)
     pretrain: str | None = None
     baseline: str | None = None
+    options: tuple[str, ...] = ()
+    pretrain_options: tuple[str, ...] = ()
+    x: float | None = None
+    tests: tuple[FurtherTest, ...] = ()
 
 
 @dataclass(frozen=True)
-class FurtherTest:
-    """A further test of every run's last checkpoint, beside that of its own config.
+class Axis:
+    """What the picture of a table has from left to right.
 
     Attributes:
-        id (str): Names its folder and its metrics, as in ``'128px/accuracy/top1'``.
-        options (tuple[str, ...]): What it changes, ``KEY=VALUE`` as for ``--cfg-options``.
+        title (str): What the axis shows; the heading of a column where rows stand on it.
+        log (bool): Whether equal steps are equal factors. Defaults to False.
+        metrics (dict[str, float]): The metrics of a row that stand on the axis, each with its
+            place. Without any, each row stands at its :attr:`Row.x` with its top-1.
     """
 
-    id: str
-    options: tuple[str, ...]
+    title: str
+    log: bool = False
+    metrics: dict[str, float] = dataclasses.field(default_factory=dict)
 
 
 @dataclass(frozen=True)
@@ -88,6 +114,9 @@ class Table:
         rows (tuple[Row, ...]): In the paper's order.
         data (Dataset, optional): What its rows are trained and tested on, if the file says.
         columns (dict[str, str]): More metrics of the tests to show, by their headings.
+        gain (str): What gains are shown of: the heading of a column, or 'top-1', the default.
+        axis (Axis, optional): Of a picture of curves. Without one it shows the gains of the rows.
+        note (str): A paragraph that follows the table, in Markdown.
     """
 
     id: str
@@ -95,6 +124,9 @@ class Table:
     rows: tuple[Row, ...]
     data: Dataset | None = None
     columns: dict[str, str] = dataclasses.field(default_factory=dict)
+    gain: str = TOP1
+    axis: Axis | None = None
+    note: str = ''
 
     def row(self, id: str) -> Row:
         """The row of this id.
@@ -260,13 +292,13 @@ def _paper(content: Any, folder: Path) -> Paper:
     }
     recipes = _mapping(paper.recipes, 'recipes')
     tables = tuple(
-        _table(entry, datasets, recipes, folder)
+        _table(entry, datasets, recipes, _tests(paper.tests), folder)
         for entry in _unique(paper.tables, 'tables', 'table')
     )
     figures = tuple(
         _figure(entry, folder) for entry in _unique(paper.figures, 'figures', 'figure')
     )
-    tests = tuple(_test(entry) for entry in _unique(paper.tests, 'tests', 'test'))
+    tests = _tests(paper.tests)
     if paper.data is not None and not isinstance(paper.data, str):
         raise UserError('data must be the path of a folder')
     data = paper.data and osp.abspath(folder / paper.data)
@@ -276,12 +308,16 @@ def _paper(content: Any, folder: Path) -> Paper:
 
 
 def _table(
-    entry: dict[str, Any], datasets: dict[str, Dataset], recipes: dict[str, Any], folder: Path
+    entry: dict[str, Any],
+    datasets: dict[str, Dataset],
+    recipes: dict[str, Any],
+    common: tuple[FurtherTest, ...],
+    folder: Path,
 ) -> Table:
     where = f'table {entry["id"]}'
     if '/' in entry['id']:
         raise UserError(f'{where}: its id, which names its picture, must be without /')
-    table = _make(Table, entry, where, extra=('recipe',))
+    table = _make(Table, entry, where, extra=('recipe', 'tests'))
     if table.data is not None and table.data not in datasets:
         raise UserError(
             f'{where}: no dataset {table.data!r} is described; '
@@ -290,11 +326,15 @@ def _table(
     columns = _mapping(table.columns, f'{where}: columns')
     if not all(isinstance(text, str) for pair in columns.items() for text in pair):
         raise UserError(f'{where}: columns must name a metric for each heading')
+    if table.gain not in (TOP1, *columns):
+        raise UserError(
+            f'{where}: gain {table.gain!r} is no heading; there are {", ".join((TOP1, *columns))}'
+        )
     entries = _unique(table.rows, f'{where}: rows', f'{where}: row')
     rows = []
     for entry_ in entries:
         at = f'{where}, row {entry_["id"]}'
-        entry_ = {'recipe': entry.get('recipe', ''), **entry_}
+        entry_ = {'recipe': entry.get('recipe', ''), 'tests': entry.get('tests', ()), **entry_}
         if entry_.get('baseline') is not None:
             entry_['baseline'] = str(entry_['baseline'])  # as the ids
         row = _make(Row, entry_, at)
@@ -309,14 +349,44 @@ def _table(
         ):
             raise UserError(f'{at}: its baseline {row.baseline!r} is no other row of the table')
         _mapping(row.paper, f'{at}: paper')
+        tests = _tests(row.tests)
+        twice = {test.id for test in tests} & {test.id for test in common}
+        if twice:
+            raise UserError(f'{at}: its test {min(twice)} is one of the whole manifest')
+        if row.pretrain_options and not row.pretrain:
+            raise UserError(f'{at}: pretrain_options without pretrain')
+        if row.x is not None and (table.axis is None or not _is_number(row.x)):
+            raise UserError(f'{at}: x must be a number on the axis of the table')
         rows.append(
             dataclasses.replace(
                 row,
                 config=_find_config(row.config, at, folder),
                 pretrain=row.pretrain and _find_config(row.pretrain, at, folder),
+                options=_options(row.options, f'{at}: '),
+                pretrain_options=_options(row.pretrain_options, f'{at}: pretrain_'),
+                tests=tests,
             )
         )
-    return dataclasses.replace(table, data=datasets.get(table.data), rows=tuple(rows))
+    return dataclasses.replace(
+        table, data=datasets.get(table.data), axis=_axis(table.axis, where), rows=tuple(rows)
+    )
+
+
+def _axis(entry: Any, where: str) -> Axis | None:
+    if entry is None:
+        return None
+    axis = _make(Axis, entry, f'{where}: axis')
+    if not all(map(_is_number, _mapping(axis.metrics, f'{where}: axis: metrics').values())):
+        raise UserError(f'{where}: axis: metrics must have a number for each metric')
+    return axis
+
+
+def _is_number(value: Any) -> bool:
+    return isinstance(value, (int, float)) and not isinstance(value, bool)
+
+
+def _tests(entries: Any) -> tuple[FurtherTest, ...]:
+    return tuple(_test(entry) for entry in _unique(entries, 'tests', 'test'))
 
 
 def _test(entry: dict[str, Any]) -> FurtherTest:
@@ -326,10 +396,16 @@ def _test(entry: dict[str, Any]) -> FurtherTest:
             f'{where}: its id, which names a folder, must be of letters, digits, . - _'
         )
     test = _make(FurtherTest, entry, where)
-    options = test.options
+    return dataclasses.replace(test, options=_options(test.options, f'{where}: '))
+
+
+def _options(options: Any, where: str) -> tuple[str, ...]:
+    """A list of ``KEY=VALUE``, or nothing."""
+    if options == ():
+        return ()
     if not isinstance(options, list) or not all('=' in str(option) for option in options):
-        raise UserError(f'{where}: options must be a list of KEY=VALUE')
-    return dataclasses.replace(test, options=tuple(map(str, options)))
+        raise UserError(f'{where}options must be a list of KEY=VALUE')
+    return tuple(map(str, options))
 
 
 def _figure(entry: dict[str, Any], folder: Path) -> Figure:

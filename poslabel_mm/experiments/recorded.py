@@ -38,7 +38,10 @@ def settings_digest(run: Run) -> str:
     """A short text that differs between runs whose settings differ; empty without their data."""
     if run.data is not None and not osp.isdir(run.data):
         return ''
-    text = json.dumps(run.settings(), sort_keys=True)
+    settings = run.settings()
+    if run.pretraining is not None:
+        settings['pretraining'] = run.pretraining.settings()
+    text = json.dumps(settings, sort_keys=True)
     return hashlib.sha256(text.encode()).hexdigest()[:12]
 
 

@@ -13,7 +13,6 @@ from poslabel_mm.experiments.checks import data_check, problems_of
 from poslabel_mm.experiments.console import print_line
 from poslabel_mm.experiments.figures import NO_MATPLOTLIB, check_figures, draw
 from poslabel_mm.experiments.folder_check import difference_of
-from poslabel_mm.experiments.gains import gains_png
 from poslabel_mm.experiments.launcher import TOOLS, Launcher
 from poslabel_mm.experiments.listing import print_list
 from poslabel_mm.experiments.manifest import load_paper
@@ -21,6 +20,7 @@ from poslabel_mm.experiments.recorded import read_csv
 from poslabel_mm.experiments.run import Run
 from poslabel_mm.experiments.scale import Scale
 from poslabel_mm.experiments.selection import Selection, select
+from poslabel_mm.experiments.table_picture import table_png
 from poslabel_mm.experiments.work import print_failures, run_all
 from poslabel_mm.launch.cpu_threads import bound_cores
 
@@ -46,7 +46,7 @@ def print_results(selection: Selection, everything: Selection, seeds: list[int])
         print_line('\n' + results.markdown(selection, selection.seeds(seeds)))
     if results.results_path(everything).is_file():
         print_line(f'tables: {results.results_path(everything)}')
-    print_gains(selection, seeds)
+    draw_tables(selection, seeds)
     for figure in selection.figures:
         drawn = draw(everything, figure, seeds)  # whose rows name the curves
         if drawn is None:
@@ -55,18 +55,18 @@ def print_results(selection: Selection, everything: Selection, seeds: list[int])
             print_line(f'figure {figure.id}: {drawn[0]}, values in {drawn[1]}')
 
 
-def print_gains(selection: Selection, seeds: list[int]) -> None:
-    """Draw the gains of every table that has some at two seeds, and print where."""
+def draw_tables(selection: Selection, seeds: list[int]) -> None:
+    """Draw every table that has values for a picture, and print where."""
     if importlib.util.find_spec('matplotlib') is None:
         return
     seeds = selection.seeds(seeds)
     for table in {table.id: table for table, _ in selection.rows}.values():
         measured = {row.id: results.measure(selection, table, row, seeds) for row in table.rows}
-        png = gains_png(table, measured, results.title(selection).replace('`', ''))
+        png = table_png(table, measured, results.title(selection).replace('`', ''))
         if png is not None:
             path = selection.parent / f'table{table.id}.png'
             write_atomically(png, path)
-            print_line(f'gains of table {table.id}: {path}')
+            print_line(f'picture of table {table.id}: {path}')
 
 
 def print_left_out(selection: Selection, seeds: list[int]) -> None:
@@ -104,6 +104,8 @@ def print_commands(
         if not run.is_trained:
             print_line(str(launcher.train(run)))
         for test in run.missing_tests():
+            if test.id:
+                print_line(f'mkdir -p {shlex.quote(osp.relpath(run.test_folder(test)))}')
             print_line(str(launcher.test(run, test)))
 
 

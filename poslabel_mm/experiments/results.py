@@ -8,7 +8,7 @@ from statistics import mean, stdev
 
 from poslabel_mm.engine.files import write_atomically
 from poslabel_mm.experiments.folder_check import difference_of
-from poslabel_mm.experiments.manifest import Row, Table
+from poslabel_mm.experiments.manifest import TOP1, Row, Table
 from poslabel_mm.experiments.recorded import METRICS, Value, settings_digest, to_csv
 from poslabel_mm.experiments.run import Run
 from poslabel_mm.experiments.selection import Selection
@@ -58,6 +58,7 @@ def markdown(
             data = f'{used} in place of {data}' if data else used
         parts.append(f'## Table {table.id}: {table.title}' + (f' ({data})' if data else ''))
         parts.append(table_of(table, rows, measured, columns))
+        parts += [table.note.strip()] if table.note else []
         for row in rows:
             for seed in measured[row.id]:
                 run = selection.row_run(row, seed)
@@ -93,7 +94,13 @@ def table_of(
         [*_cells(table, row, measured), *(cells[row.id] for cells in columns.values())]
         for row in rows
     ]
-    return _markdown_table((*HEADER, *table.columns, *columns), lines)
+    gained = 'gain, measured' if table.gain == TOP1 else f'gain in {table.gain}'
+    header = [gained if name == 'gain, measured' else name for name in HEADER]
+    if any(row.x is not None for row in rows):
+        header.insert(1, table.axis.title)
+        for row, line in zip(rows, lines):
+            line.insert(1, '' if row.x is None else f'{row.x:g}')
+    return _markdown_table((*header, *table.columns, *columns), lines)
 
 
 def csv_of_seeds(selection: Selection, seeds: Sequence[int]) -> str:
@@ -160,17 +167,25 @@ def mean_and_deviation(values: Sequence[float], sign: str = '') -> str:
     return f'{text} ± {stdev(values):.2f}' if len(values) > 1 else text
 
 
-def gains(row: Row, measured: dict[str, dict[int, dict[str, float]]]) -> list[float]:
-    """The gains in top-1 of a row over its baseline, seed by seed."""
+def gains(
+    row: Row,
+    measured: Mapping[str, Mapping[int, Mapping[str, float]]],
+    key: str = METRICS['top1'],
+) -> list[float]:
+    """The gains of a row over its baseline, seed by seed, in top-1 or another metric."""
     if row.baseline is None:
         return []
     own, base = measured[row.id], measured[row.baseline]
-    key = METRICS['top1']
     return [
         own[seed][key] - base[seed][key]
         for seed in own
         if key in own[seed] and key in base.get(seed, ())
     ]
+
+
+def gain_metric(table: Table) -> str:
+    """The metric that the gains of a table's rows are shown of."""
+    return table.columns.get(table.gain, METRICS['top1'])
 
 
 def interval(values: Sequence[float]) -> tuple[float, float] | None:
@@ -206,7 +221,7 @@ def accuracy(by_seed: dict[int, dict[str, float]], metric: str = 'top1') -> str:
 
 def _cells(table: Table, row: Row, measured: dict[str, dict[int, dict[str, float]]]) -> list[str]:
     by_seed = measured[row.id]
-    gained = gains(row, measured)
+    gained = gains(row, measured, gain_metric(table))
     ends = interval(gained)
     config = ' → '.join(f'`{Path(name).name}`' for name in (row.pretrain, row.config) if name)
     return [

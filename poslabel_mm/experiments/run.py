@@ -45,6 +45,7 @@ class State(NamedTuple):
         metrics (dict[str, float], optional): The test of the last epoch.
         is_running (bool): Whether a process is at work in its folder.
         missing (tuple[str, ...]): The ids of further tests that have no result yet.
+        is_lost (bool): Whether tests are missing and the checkpoint is no longer there.
     """
 
     epoch: int
@@ -52,10 +53,12 @@ class State(NamedTuple):
     metrics: dict[str, float] | None
     is_running: bool
     missing: tuple[str, ...] = ()
+    is_lost: bool = False
 
     def __str__(self) -> str:
         if self.metrics is not None:
             text = f'tested, but for {", ".join(self.missing)}' if self.missing else 'tested'
+            text += ', and the checkpoint is gone' * self.is_lost
         elif self.epochs and self.epoch == self.epochs:
             text = 'trained'
         elif self.epochs:
@@ -76,7 +79,9 @@ class Run:
             config and seed.
         parent (Path): The folder of all runs of this scale.
         scale (Scale): The size.
-        sweep (str): ``KEY=VALUE`` of a figure's sweep, or empty.
+        variant (tuple[str, ...]): Options ``KEY=VALUE`` of a table's row or of a point of a
+            figure. They are in the name of its folder.
+        origin (str): What the name of its folder says of its pre-training; mostly empty.
         pretraining (Run, optional): The run whose last checkpoint it starts from.
         data (str, optional): The folder of images in place of its own data, as ``--data``.
         data_option (str): Where the folder was given, for messages. Defaults to '--data'.
@@ -90,7 +95,8 @@ class Run:
     options: tuple[str, ...]
     parent: Path
     scale: Scale = Scale()
-    sweep: str = ''
+    variant: tuple[str, ...] = ()
+    origin: str = ''
     pretraining: 'Run | None' = None
     data: str | None = None
     data_option: str = '--data'
@@ -104,10 +110,9 @@ class Run:
 
     @property
     def label(self) -> str:
-        """The name of the config and, in a sweep, of the option and its value."""
-        key, _, value = self.sweep.partition('=')
-        name = Path(self.config).stem
-        return f'{name}_{key.rpartition(".")[2]}={value}' if value else name
+        """The name of the config, of its origin and of its variant."""
+        origin = self.origin and f'_from_{self.origin}'
+        return Path(self.config).stem + origin + _variant_name(self.variant)
 
     @property
     def name(self) -> str:
@@ -116,8 +121,7 @@ class Run:
     @property
     def own_options(self) -> list[str]:
         """The options ``KEY=VALUE`` of the experiment, without those that hand weights on."""
-        options = [f'randomness.seed={self.seed}']
-        options += [self.sweep] if self.sweep else []
+        options = [f'randomness.seed={self.seed}', *self.variant]
         plain = plain_config(self.config, self.scale)
         return options + [o for o in self.options if not concerns_missing_loader(o, plain)]
 
@@ -280,7 +284,8 @@ class Run:
         epochs = self.cfg.train_cfg.max_epochs if self.is_saved() else 0
         metrics = self.metrics() if epoch and epoch == epochs else None
         missing = tuple(test.id for test in self.missing_tests() if test.id) if metrics else ()
-        return State(epoch, epochs, metrics, is_locked(self.folder), missing)
+        is_lost = bool(missing) and not self.checkpoint.is_file()
+        return State(epoch, epochs, metrics, is_locked(self.folder), missing, is_lost)
 
     def settings(self) -> dict[str, Any]:
         """The settings and the data that the run's result depends on, as JSON returns them."""
@@ -333,6 +338,18 @@ class Run:
     def machine(self) -> dict[str, str]:
         """Versions and device of the training, as far as its record and its logs name them."""
         return dict((self.record() or {}).get('versions', {})) | logs.device(self.folder)
+
+
+def _variant_name(options: tuple[str, ...]) -> str:
+    """The first option and, of several or of one that no folder can have, a digest of all."""
+    if not options:
+        return ''
+    key, _, value = options[0].partition('=')
+    text = f'{key.rpartition(".")[2]}={value}'
+    name = re.sub(r'[^\w.=+-]', '_', text)
+    if len(options) > 1 or name != text:
+        name += f'-{hashlib.sha256("+".join(options).encode()).hexdigest()[:8]}'
+    return f'_{name}'
 
 
 @functools.cache

@@ -3,7 +3,7 @@
 import hashlib
 import re
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 from poslabel_mm.errors import UserError
@@ -11,7 +11,7 @@ from poslabel_mm.experiments.manifest import Figure, FurtherTest, Paper, Row, Ta
 from poslabel_mm.experiments.recorded import METRICS, Recorded, settings_digest
 from poslabel_mm.experiments.run import Run
 from poslabel_mm.experiments.scale import Scale
-from poslabel_mm.experiments.settings import MACHINE
+from poslabel_mm.experiments.settings import MACHINE, plain_config
 
 LONGEST_NAME = 80
 
@@ -56,9 +56,16 @@ class Selection:
         return self.work_dir / self.scale.folder / folder
 
     def row_run(self, row: Row, seed: int) -> Run:
-        """The run of a row at a seed; rows that share a config share the run."""
-        pretraining = row.pretrain and self._run(row.pretrain, seed)
-        return self._run(row.config, seed, pretraining=pretraining or None)
+        """The run of a row at a seed; rows that share a config and its options share the run."""
+        run = replace(self._run(row.config, seed, row.options), tests=(*self.tests, *row.tests))
+        if row.pretrain is None:
+            return run
+        pretraining = self._run(row.pretrain, seed, row.pretrain_options)
+        start = plain_config(row.config, self.scale).model.backbone.get('init_cfg') or {}
+        # Where it starts from what its config names, the name of the config tells all.
+        usual = Path(start.get('checkpoint') or '').parent.name
+        origin = '' if pretraining.label == usual else pretraining.label
+        return replace(run, pretraining=pretraining, origin=origin)
 
     def figure_runs(self, figure: Figure, seed: int) -> list[tuple[str, float | None, Run]]:
         """The runs of a figure, each with its config and the sweep's value (None without one)."""
@@ -71,17 +78,20 @@ class Selection:
         ]
 
     def runs(self, seeds: Iterable[int]) -> dict[Run, list[str]]:
-        """All runs, each one once and after its pre-training.
+        """All runs, each one once and after its pre-training, with the tests of all of its rows.
 
         Returns:
             dict[Run, list[str]]: What every run is for, such as ``'4/vit-b'``.
         """
         found: dict[Run, list[str]] = {}
+        tests: dict[Run, list[FurtherTest]] = {}
 
         def add(run: Run, use: str) -> None:
             if run.pretraining is not None:
                 add(run.pretraining, use)
-            found.setdefault(run, []).append(use)
+            plain = replace(run, tests=())
+            found.setdefault(plain, []).append(use)
+            tests.setdefault(plain, []).extend(run.tests)
 
         seeds = list(seeds)
         for seed in seeds:
@@ -91,19 +101,25 @@ class Selection:
             for figure in self.figures:
                 for _, _, run in self.figure_runs(figure, seed):
                     add(run, f'Fig. {figure.id}')
-        return {run: list(dict.fromkeys(uses)) for run, uses in found.items()}
+        return {
+            replace(run, tests=tuple(dict.fromkeys(tests[run]))): list(dict.fromkeys(uses))
+            for run, uses in found.items()
+        }
 
     def is_recorded(self, run: Run, uses: Iterable[str]) -> bool:
         """Whether nothing needs a run but rows with recorded values, those of all tests."""
-        rows = {f'{table}/{row}': seeds for (table, row), seeds in self.recorded.items()}
-        found = [rows[use][run.seed] for use in uses if run.seed in rows.get(use, ())]
-        if len(found) < len(list(uses)):
-            return False
-        return all(
-            METRICS['top1'] in value.metrics
-            and all(any(k.startswith(f'{t.id}/') for k in value.metrics) for t in self.tests)
-            for value in found
-        )
+        rows = {f'{table.id}/{row.id}': (table.id, row) for table, row in self.rows}
+        for use in uses:
+            table, row = rows.get(use, ('', None))
+            if row is None or run.seed not in self.recorded.get((table, row.id), ()):
+                return False
+            metrics = self.recorded[table, row.id][run.seed].metrics
+            tests = (*self.tests, *row.tests)
+            if METRICS['top1'] not in metrics or not all(
+                any(name.startswith(f'{test.id}/') for name in metrics) for test in tests
+            ):
+                return False
+        return True
 
     def check_recorded(self, path: Path) -> None:
         """Refuse recorded values that are not of this selection's rows.
@@ -138,17 +154,21 @@ class Selection:
         known = {seed for seeds in self.recorded.values() for seed in seeds}
         return sorted(set(asked) | known | {int(match[1]) for match in there if match})
 
-    def _run(self, config: str, seed: int, sweep: str = '', pretraining: Run | None = None) -> Run:
+    def _run(
+        self,
+        config: str,
+        seed: int,
+        variant: tuple[str, ...] = (),
+    ) -> Run:
         return Run(
             config,
             seed,
             self.options,
             self.parent,
             self.scale,
-            sweep,
-            pretraining,
-            self.data,
-            self.data_option,
+            variant=variant,
+            data=self.data,
+            data_option=self.data_option,
             tests=self.tests,
         )
 
@@ -161,7 +181,7 @@ class Selection:
                 break
         own = DEFAULTS.get(option) if own is None else own
         # The config as it is belongs to the tables too.
-        return plain if own == value else self._run(config, seed, f'{option}={value:g}')
+        return plain if own == value else self._run(config, seed, (f'{option}={value:g}',))
 
 
 # Of what a sweep changes and a config leaves to the model.

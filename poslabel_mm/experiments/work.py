@@ -164,6 +164,7 @@ class Work:
                 for test in run.missing_tests():
                     out = run.folder / 'test.out'
                     name = f' {test.id}' if test.id else ''
+                    make_folder(run.metrics_path(test).parent)
                     self.display.print_line(f'{place}: testing{name}, log {osp.relpath(out)}')
                     self._call(self.launcher.test(run, test), lock, out, f'the test{name}')
             finally:

@@ -64,7 +64,8 @@ def _least_size(key: str, dataset: dict, sizes: dict[str, int]) -> int:
             _least_size(f'{key}.datasets.{i}', inner, sizes)
             for i, inner in enumerate(dataset['datasets'])
         )
-    return sizes.get(key, 0) if dataset.get('indices') is None else 0
+    is_part = dataset.get('indices') is not None or dataset.get('fraction', 1) != 1
+    return 0 if is_part else sizes.get(key, 0)
 
 
 def _type_name(options: dict) -> str:

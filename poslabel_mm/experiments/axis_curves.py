@@ -1,0 +1,172 @@
+"""A picture of a table on an axis: the accuracy of its rows, and their gains with intervals."""
+
+import io
+from collections.abc import Iterable
+from statistics import mean
+from typing import TYPE_CHECKING, NamedTuple
+
+from poslabel_mm.experiments.gains import DIGEST, DPI, SIZE, Measured, digest
+from poslabel_mm.experiments.manifest import Axis, Row, Table
+from poslabel_mm.experiments.recorded import METRICS
+from poslabel_mm.experiments.results import gains, interval
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+
+WIDTH, HEIGHT = 8.6, 3.6  # inches, without the legend
+LEGEND_ROW = 0.2  # inches
+BESIDE = 0.012  # between the intervals of two curves, as a part of the axis
+
+
+class Curve(NamedTuple):
+    """The values of all rows of one name.
+
+    Attributes:
+        name (str): That of the rows.
+        over (str): The name of their baseline; empty without one.
+        accuracy (dict[float, dict[int, float]]): By the place on the axis and by seed.
+        gain (dict[float, list[float]]): By the place on the axis, over the baseline seed by seed.
+    """
+
+    name: str
+    over: str
+    accuracy: dict[float, dict[int, float]]
+    gain: dict[float, list[float]]
+
+
+def curves_of(table: Table, measured: Measured) -> list[Curve]:
+    """The curves of a table that has an axis, in the order of its rows.
+
+    The accuracies are of the seeds that all places of all curves have, if there is one: means over
+    other seeds here and there would bend the curves. Gains are paired and of all seeds.
+
+    Args:
+        table (Table): Rows without a value have no place.
+        measured (Mapping): The metrics of every row, by its id and by seed.
+    """
+    found: dict[str, Curve] = {}
+    for row in table.rows:
+        over = table.row(row.baseline).name if row.baseline else ''
+        curve = found.setdefault(row.name, Curve(row.name, over, {}, {}))
+        for x, metric in _places(table.axis, row):
+            values = {s: m[metric] for s, m in measured[row.id].items() if metric in m}
+            if values:
+                curve.accuracy[x] = values
+            gained = gains(row, measured, metric)
+            if gained:
+                curve.gain[x] = gained
+    curves = [curve for curve in found.values() if curve.accuracy]
+    seeds = [set(values) for curve in curves for values in curve.accuracy.values()]
+    common = set.intersection(*seeds) if seeds else set()
+    for curve in curves if common else ():
+        for x, values in curve.accuracy.items():
+            curve.accuracy[x] = {seed: values[seed] for seed in sorted(common)}
+    return curves
+
+
+def _places(axis: Axis, row: Row) -> Iterable[tuple[float, str]]:
+    """The places of a row on the axis, and the metric that stands there."""
+    if axis.metrics:
+        return [(x, METRICS.get(metric, metric)) for metric, x in axis.metrics.items()]
+    return [] if row.x is None else [(row.x, METRICS['top1'])]
+
+
+def drawn_values(table: Table, measured: Measured) -> dict[str, list[float]]:
+    """What :func:`curves_png` shows, by curve and place; nothing until a curve has two places."""
+    found = {}
+    curves = curves_of(table, measured)
+    for curve in curves if any(len(curve.accuracy) > 1 for curve in curves) else ():
+        for x, values in curve.accuracy.items():
+            found[f'{curve.name} at {x:g}'] = list(values.values())
+        for x, values in curve.gain.items():
+            found[f'gain of {curve.name} at {x:g}'] = values
+    return found
+
+
+def curves_png(table: Table, measured: Measured, title: str) -> bytes | None:
+    """Draw a table that has an axis: accuracy on the left, gains on the right.
+
+    Args:
+        table (Table): What is compared.
+        measured (Mapping): The metrics of every row, by its id and by seed.
+        title (str): The heading, which names the scale and the data.
+
+    Returns:
+        bytes | None: A PNG; None without a curve that has two places.
+    """
+    from matplotlib.figure import Figure
+
+    from poslabel_mm.visualization.curves import CURVE_COLORS, Band, draw_bands
+    from poslabel_mm.visualization.sheet import wrapped
+
+    drawn = drawn_values(table, measured)
+    if not drawn:
+        return None
+    curves = curves_of(table, measured)
+    height = HEIGHT + LEGEND_ROW * len(curves)
+    figure = Figure((WIDTH, height), dpi=DPI, layout='constrained')
+    left, right = figure.subplots(1, 2)
+    ticks = sorted({x for curve in curves for x in curve.accuracy})
+    for axes in left, right:
+        axes.set_xscale('log' if table.axis.log else 'linear')
+        axes.minorticks_off()
+        axes.set_xticks(ticks, [f'{x:g}' for x in ticks], fontsize=SIZE)
+        axes.tick_params(axis='y', labelsize=SIZE)
+        axes.set_xlabel(table.axis.title, fontsize=SIZE)
+        for side in 'top', 'right':
+            axes.spines[side].set_visible(False)
+
+    means = []
+    for curve in curves:
+        places = sorted(curve.accuracy)
+        y = [mean(curve.accuracy[x].values()) for x in places]
+        means.append(Band(curve.name, places, y, y, y))
+    draw_bands(left, means, marker='o')
+    counts = sorted({len(values) for curve in curves for values in curve.accuracy.values()})
+    number = ' to '.join(str(count) for count in (counts if len(counts) == 1 else counts[::-1]))
+    left.set_title(f'top-1 (%): mean of {number} seed{"s" * (counts[-1] > 1)}', fontsize=SIZE)
+
+    compared = [(i, curve) for i, curve in enumerate(curves) if curve.gain]
+    for place, (i, curve) in enumerate(compared):
+        color = CURVE_COLORS[i % len(CURVE_COLORS)]
+        # Side by side, so that the intervals of a place are told apart.
+        beside = (place - (len(compared) - 1) / 2) * BESIDE
+        at = {x: _moved(left, x, beside) for x in sorted(curve.gain)}
+        y = [mean(curve.gain[x]) for x in at]
+        right.plot(
+            at.values(),
+            y,
+            'o-',
+            color=color,
+            lw=1.2,
+            ms=5,
+            label=f'{curve.name}  over  {curve.over}',
+        )
+        for x in at:
+            ends = interval(curve.gain[x])
+            if ends:
+                right.plot([at[x]] * 2, ends, color=color, lw=2, solid_capstyle='butt')
+    right.axhline(0, color='black', lw=0.8)
+    right.grid(axis='y', color='#DDDDDD', lw=0.8)
+    right.set_axisbelow(True)
+    right.set_xlim(left.get_xlim())
+    whole = all(interval(values) for curve in curves for values in curve.gain.values())
+    parts = 'mean and 95 % interval' if whole else 'mean, 95 % interval from three seeds on'
+    right.set_title(f'gain in top-1 (points): {parts}', fontsize=SIZE)
+
+    for axes in left, right:
+        if axes.get_legend_handles_labels()[0]:
+            axes.legend(
+                loc='upper center', bbox_to_anchor=(0.5, -0.14), frameon=False, fontsize=SIZE - 1
+            )
+    figure.suptitle(wrapped(title, WIDTH - 1, SIZE), fontsize=SIZE)
+    image = io.BytesIO()
+    figure.savefig(image, format='png', metadata={DIGEST: digest(drawn)})
+    return image.getvalue()
+
+
+def _moved(axes: 'Axes', x: float, part: float) -> float:
+    """A place that is moved by a part of the axis' length."""
+    scale = axes.transAxes + axes.transData.inverted()
+    place = axes.transData + axes.transAxes.inverted()
+    return scale.transform((place.transform((x, 0))[0] + part, 0))[0]

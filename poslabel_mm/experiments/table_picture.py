@@ -1,0 +1,15 @@
+"""The picture that suits a table: curves on its axis, or the gains of its rows."""
+
+from poslabel_mm.experiments.axis_curves import curves_png, drawn_values
+from poslabel_mm.experiments.gains import Measured, drawn_gains, gains_png
+from poslabel_mm.experiments.manifest import Table
+
+
+def table_png(table: Table, measured: Measured, title: str) -> bytes | None:
+    """Draw a table; arguments and result as of :func:`~.gains.gains_png`."""
+    return (gains_png if table.axis is None else curves_png)(table, measured, title)
+
+
+def drawn(table: Table, measured: Measured) -> dict[str, list[float]]:
+    """The values that the picture of a table shows; none where there is nothing to draw."""
+    return (drawn_gains if table.axis is None else drawn_values)(table, measured)
