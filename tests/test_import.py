@@ -386,32 +386,33 @@ def test_the_modified_swin_takes_what_fits_it(tmp_path, capsys):
 
 
 @pytest.mark.parametrize(
-    'side, size, shown',
+    'given, has_row, built, checkpoint_grid',
     [
-        (16, (16, 16), '1x17x32'),  # the config's grid
-        (20, (16, 16), '1x26x32 to 1x17x32'),
-        # 15 patches and a class token are no square of 16.
-        (None, (12, 20), '1x16x32'),
+        (16, False, 16, None),
+        (20, False, 16, None),  # another grid, a square
+        ((12, 20), False, (12, 20), (3, 5)),
+        ((12, 20), True, (12, 20), (3, 5)),
+        # 15 patches and a class token are as many as a square of 4.
+        ((12, 20), True, (16, 24), (3, 5)),
     ],
 )
 def test_an_encoding_without_the_class_token_gets_a_row_for_it(
-    side, size, shown, tmp_path, capsys
+    given, has_row, built, checkpoint_grid, tmp_path, capsys
 ):
-    backbone = own_vit(img_size=size, layer_scale_init_value=1e-5)
-    if side is None:
-        backbone['checkpoint_grid'] = (3, 5)
+    backbone = own_vit(
+        img_size=built, layer_scale_init_value=1e-5, checkpoint_grid=checkpoint_grid
+    )
     cfg = classifier(None, backbone, head=VIT_HEAD)
-    made = dict(img_size=side or size, init_values=0.1, no_embed_class=side is not None)
-    theirs = timm_vit(**made).state_dict()
+    theirs = timm_vit(img_size=given, init_values=0.1, no_embed_class=not has_row).state_dict()
     result = run_import(theirs, 'timm', cfg, tmp_path, capsys)
     arrived = loaded(result, cfg).backbone.pos_embed
-    assert ('pos_embed is of the patches alone: ' in result.text) == (side is not None)
-    assert not arrived[:, 0].any() or side is None
-    if side in (16, None):
-        given = theirs['pos_embed'].double()
-        assert torch.equal(arrived[:, -given.shape[1] :], given)
-    else:
-        assert f'resized    backbone.pos_embed: {shown}' in result.text
+    assert ('pos_embed is of the patches alone: ' in result.text) != has_row
+    assert bool(arrived[:, 0].any()) == has_row
+    resized = 'resized    backbone.pos_embed' in result.text
+    assert resized == (given != built)
+    if not resized:
+        encoding = theirs['pos_embed'].double()
+        assert torch.equal(arrived[:, -encoding.shape[1] :], encoding)
 
 
 def test_a_grid_that_is_no_square_is_named(tmp_path, capsys):
