@@ -1,7 +1,8 @@
 # DINO pre-training of the small ViT on handwritten digits: the baseline.
 # Two global crops of 40 to 100 % of the image at 24 px, 6x6 patches, and four local ones of 10 to
 # 40 % at 16 px, 4x4 patches; no flips: a mirrored digit is another sign. Epochs, optimizer and
-# schedule are those of MAE; the teacher's temperature warms up in 10 epochs.
+# schedule of the learning rate are those of MAE; the teacher's temperature warms up in 10 epochs,
+# and the weight decay rises from 0.04 to 0.4 along a cosine.
 #   python tools/train.py configs/dino-vit-tiny_digits.py
 _base_ = './mae-vit-tiny_digits.py'
 
@@ -40,3 +41,15 @@ train_pipeline = [
     dict(type='PackInputs'),
 ]
 train_dataloader = dict(dataset=dict(pipeline=train_pipeline))
+
+optim_wrapper = dict(optimizer=dict(weight_decay=0.04))
+param_scheduler = [
+    *_base_.param_scheduler,
+    dict(
+        type='CosineAnnealingParamScheduler',
+        param_name='weight_decay',
+        eta_min_ratio=10,  # of each group's own: what has none, as biases, keeps none
+        T_max=_base_.epochs,
+        convert_to_iter_based=True,
+    ),
+]

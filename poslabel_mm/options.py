@@ -137,6 +137,18 @@ def inner_number(key: str, value: object, low: float, high: float) -> float:
     return bare
 
 
+def fraction(key: str, value: object) -> float:
+    """A number from 0 on, below 1.
+
+    Raises:
+        OptionError: If it is another.
+    """
+    bare = plain(value)
+    if isinstance(bare, bool) or not isinstance(bare, (int, float)) or not 0 <= bare < 1:
+        raise wrong(key, value, 'is refused: set it to a number from 0 on, below 1')
+    return bare
+
+
 def choice(key: str, value: object, choices: Sequence[str]) -> str:
     """One of several names.
 

@@ -263,6 +263,12 @@ def dino(**kwargs):
     )
 
 
+def ibot(**kwargs):
+    cfg = dino(type='poslabel_mm.IBOT')
+    cfg['backbone'] |= dict(out_type='raw')
+    return cfg | dict(patch_head=dict(type='poslabel_mm.IBOTHead', out_channels=12)) | kwargs
+
+
 def igpt(**kwargs):
     backbone = dict(type='poslabel_mm.CausalVisionTransformer') | VIT | kwargs
     neck = dict(type='LinearNeck', in_channels=16, out_channels=48, norm_cfg=None)
@@ -407,6 +413,9 @@ ALGORITHMS = {
     ),
     'DINO': Algorithm(
         dino, view_batch, 'PositionalLabelDINO', visible=16, passes=2, loss='loss_view'
+    ),
+    'iBOT': Algorithm(
+        ibot, view_batch, 'PositionalLabelIBOT', visible=16, passes=2, loss='loss_view'
     ),
     'iGPT': Algorithm(igpt, plain_batch, 'PositionalLabelIGPT', visible=16),
     'MFF': Algorithm(mff, plain_batch, 'PositionalLabelMFF'),

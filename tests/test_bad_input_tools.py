@@ -363,6 +363,18 @@ def test_run_is_shorter_than_its_warmup(fails, folder, monkeypatch, max_epochs):
     assert (folder / 'new' / f'epoch_{max_epochs}.pth').exists()
 
 
+def test_a_run_by_iterations_is_asked_for_on_the_command_line(fails, folder, monkeypatch):
+    """`max_epochs=None` leaves out what the config has; without it, one line names it."""
+    config = write_config(folder, str(folder / 'train'), 'param_scheduler = None')
+    argv = [config, '--work-dir', folder / 'new', '--cfg-options']
+    argv += ['train_cfg.by_epoch=False', 'train_cfg.max_iters=3']
+    line = fails(launch.train, *argv)
+    assert 'is no length of a training loop that counts iterations' in line
+    assert not (folder / 'new').exists()
+    _works(monkeypatch, *argv, *_advised(line))
+    assert (folder / 'new').exists()
+
+
 @pytest.fixture(scope='module')
 def more_images(tmp_path_factory):
     return make_images(tmp_path_factory.mktemp('images') / 'train', 12)

@@ -33,6 +33,12 @@ def build(cfg):
         ),
         ('dino-vit-tiny_digits.py', None, {'loss'}),
         ('dino-vit-tiny_apl_digits.py', 'dino-vit-tiny_digits.py', {'loss_view', 'loss_apl'}),
+        ('ibot-vit-tiny_digits.py', None, {'loss_view', 'loss_patch'}),
+        (
+            'ibot-vit-tiny_apl_digits.py',
+            'ibot-vit-tiny_digits.py',
+            {'loss_view', 'loss_patch', 'loss_apl'},
+        ),
         ('igpt-vit-tiny_digits.py', None, {'loss'}),
         ('igpt-vit-tiny_apl_digits.py', 'igpt-vit-tiny_digits.py', {'loss_recon', 'loss_apl'}),
     ],

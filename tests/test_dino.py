@@ -10,8 +10,10 @@ import torch.nn.functional as F
 from forked import join_by_file, run_ranks
 from mmengine.config import Config
 from mmengine.logging import MessageHub
-from mmengine.optim import OptimWrapper
+from mmengine.optim import OptimWrapper, build_optim_wrapper
+from mmengine.registry import PARAM_SCHEDULERS
 from mmengine.runner import Runner
+from mmpretrain.registry import MODELS as MMPRETRAIN_MODELS
 from mmpretrain.structures import DataSample
 from models import apl_head, build
 from selfsup_models import dino, images, rpl_head
@@ -21,6 +23,7 @@ from poslabel_mm import config_path
 from poslabel_mm.engine import CPUAmpOptimWrapper
 from poslabel_mm.errors import UserError
 from poslabel_mm.launch.checks.head_schedules import check_head_schedules
+from poslabel_mm.launch.checks.schedule import check_schedule
 from poslabel_mm.models import DINOHead, DINONeck
 
 pytestmark = pytest.mark.computes
@@ -324,6 +327,49 @@ def test_the_centres_of_the_digits_local_patches_lie_inside_places():
     side = cfg.local_crop.scale // cfg.model.backbone.patch_size
     centres = [(i + 0.5) * cfg.model.pos_head.grid_size / side for i in range(side)]
     assert not any(centre.is_integer() for centre in centres)
+
+
+def weight_decay(cfg, iterations_per_epoch=2):
+    """An optimizer of the config, and the scheduler of its weight decay."""
+    model = MMPRETRAIN_MODELS.build(dict(cfg.model, data_preprocessor=cfg.data_preprocessor))
+    optimizer = build_optim_wrapper(model, cfg.optim_wrapper)
+    (of_decay,) = [one for one in cfg.param_scheduler if one.get('param_name') == 'weight_decay']
+    of_decay = dict(of_decay, optimizer=optimizer, epoch_length=iterations_per_epoch)
+    return optimizer, PARAM_SCHEDULERS.build(of_decay)
+
+
+@pytest.mark.parametrize('name', ['dino-vit-tiny_digits.py', 'ibot-vit-tiny_apl_digits.py'])
+def test_the_weight_decay_rises_over_the_epochs(name):
+    """From 0.04 to 0.4 along a cosine; biases, norms and tokens keep none; also after a resume."""
+    cfg = Config.fromfile(config_path(name))
+    optimizer, scheduler = weight_decay(cfg)
+    total = 2 * cfg.train_cfg.max_epochs
+    without = [i for i, group in enumerate(optimizer.param_groups) if not group['weight_decay']]
+    assert 10 < len(without) < len(optimizer.param_groups)
+    for step in range(1, total + 1):
+        if step == 30:
+            saved = optimizer.state_dict(), scheduler.state_dict()
+            optimizer, scheduler = weight_decay(cfg)
+            optimizer.load_state_dict(saved[0])
+            scheduler.load_state_dict(saved[1])
+        optimizer.step()
+        scheduler.step()
+        expected = 0.4 - 0.36 * (1 + math.cos(math.pi * step / total)) / 2
+        for i, group in enumerate(optimizer.param_groups):
+            assert group['weight_decay'] == (0 if i in without else pytest.approx(expected))
+    assert expected == pytest.approx(0.4)
+
+
+def test_a_shorter_run_is_told_to_shorten_the_rise_of_the_weight_decay(monkeypatch):
+    monkeypatch.setattr('poslabel_mm.launch.checks.schedule._iterations_per_epoch', lambda _: 29)
+    cfg = Config.fromfile(config_path('dino-vit-tiny_digits.py'))
+    cfg.train_cfg.max_epochs = 2
+    with pytest.raises(UserError, match='param_scheduler.1 begins at epoch 4') as error:
+        check_schedule(cfg)
+    options = str(error.value).rpartition('--cfg-options ')[2].split()
+    cfg.merge_from_dict({k: float(v) for k, v in (option.split('=') for option in options)})
+    assert cfg.param_scheduler[2].T_max == cfg.train_cfg.max_epochs == 2
+    check_schedule(cfg)
 
 
 def test_labels_are_averaged_over_all_crops():

@@ -192,7 +192,7 @@ def shallow(cfg: Config) -> str:
     neck = (cfg.model.get('neck') or {}).get('type')
     if neck == 'MAEPretrainDecoder':
         model['neck'] = dict(decoder_depth=1, decoder_embed_dim=16, decoder_num_heads=2)
-    if neck == 'poslabel_mm.DINONeck':  # eight crops, in bfloat16
+    if neck == 'poslabel_mm.DINONeck' and arch == 'base':  # eight crops, in bfloat16
         model['backbone']['arch'].update(embed_dims=24)
         model['neck'] = dict(
             in_channels=24, out_channels=16, hid_channels=16, bottleneck_channels=16

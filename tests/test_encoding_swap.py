@@ -190,7 +190,7 @@ def test_a_repeated_forward_pass_is_refused():
 @pytest.mark.parametrize(
     'options, line',
     [
-        (dict(pos_swap=1), 'pos_swap=1 is refused: set it to None or a number from 0 on, below 1'),
+        (dict(pos_swap=1), 'pos_swap=1 is refused: set it to a number from 0 on, below 1'),
         (dict(pos_swap=-0.1), 'pos_swap=-0.1 is refused'),
         (dict(pos_swap=True), 'pos_swap=True is refused'),
         (dict(pos_swap='0.2'), "pos_swap='0.2' is refused"),
@@ -457,6 +457,65 @@ def test_the_momentum_encoder_of_mocov3_has_the_right_encodings():
         )
 
 
+def mae(pos_head, name='MAE', **backbone):
+    cfg = ALGORITHMS[name].cfg() | dict(
+        type=f'poslabel_mm.{ALGORITHMS[name].name}', pos_head=pos_head
+    )
+    cfg['backbone'] |= dict(type='poslabel_mm.PositionalMAEViT') | backbone
+    return cfg
+
+
+@pytest.mark.parametrize('ratio, visible, count', [(0.75, 4, 2), (0.5, 8, 3), (0, 16, 6)])
+def test_visible_patches_of_mae_exchange_their_encodings(ratio, visible, count):
+    model = build(mae([swap_head(), apl_head()], pos_swap=0.4, mask_ratio=ratio))
+    backbone, first = model.backbone, []
+    backbone.layers[0].register_forward_pre_hook(lambda _, inputs: first.append(inputs[0]))
+    patches = []
+    backbone.patch_embed.register_forward_hook(lambda _, __, output: patches.append(output[0]))
+    seen = []
+    for head in model.pos_head:
+        head.loss = lambda given: seen.append(given) or {}
+    for _ in range(2):
+        model.loss(*ALGORITHMS['MAE'].batch())
+        tokens, grid_shape, indices, swapped = seen[-1]
+        assert grid_shape == (4, 4) and swapped.shape == indices.shape == (4, visible)
+        assert swapped.sum(1).tolist() == [count] * 4
+        own = patches[-1].take_along_dim(indices.unsqueeze(-1), dim=1).unsqueeze(2)
+        # [B, token, place]; what keeps its own encoding has exactly the stock sum.
+        away = (first[-1][:, 1:].unsqueeze(2) - own - backbone.pos_embed[:, 1:]).abs().amax(-1)
+        places = away.argmin(-1)
+        assert away.amin(-1).max() < 1e-5 < 1e-2 < away.topk(2, largest=False).values[..., 1].min()
+        assert torch.equal(places != indices, swapped)
+        assert torch.equal(places.sort(dim=1).values, indices.sort(dim=1).values)
+    assert len(seen) == 4
+
+
+@pytest.mark.parametrize('name', ['MAE', 'EVA'])
+def test_mae_with_nothing_exchanged_is_the_stock_one(name):
+    algorithm, results = ALGORITHMS[name], []
+    for cfg in mae(None, name), mae([swap_head(loss_weight=0)], name, pos_swap=0):
+        model = build(cfg)
+        model.target_generator = algorithm.targets()
+        torch.manual_seed(3)
+        total, log = model.parse_losses(model.loss(*algorithm.batch()))
+        total.backward()
+        trained = [name for name, p in model.named_parameters() if p.grad is not None]
+        gradients = [model.get_parameter(name).grad for name in trained if 'pos_head' not in name]
+        results.append([log.get('loss_recon', log['loss']), *gradients])
+    assert len(results[0]) > 20
+    for stock, ours in zip(*results, strict=True):
+        assert torch.equal(stock, ours)
+
+
+def test_evaluation_of_mae_exchanges_nothing():
+    model = build(mae([swap_head(), apl_head()], pos_swap=0.4))
+    images = ALGORITHMS['MAE'].batch()[0]
+    assert type(model.patch_tokens(images)) is SwappedTokens
+    assert type(model.eval().patch_tokens(images)) is PatchTokens
+    with pytest.raises(UserError, match='^model.backbone.pos_swap=0.4 finds no encoding to swap'):
+        build(mae([swap_head()], pos_swap=0.4, pos_encoding='none'))
+
+
 @pytest.mark.parametrize(
     'cfg, line',
     [
@@ -469,10 +528,11 @@ def test_the_momentum_encoder_of_mocov3_has_the_right_encodings():
         (
             ALGORITHMS['MAE'].cfg()
             | dict(type='poslabel_mm.PositionalLabelMAE', pos_head=swap_head()),
-            'MAEViT gives each its own: set model.backbone.type',
+            'MAEViT gives each its own: set model.backbone.type .*in MAE poslabel_mm.Positional',
         ),
+        (mae(swap_head()), 'PositionalMAEViT gives each its own: set model.backbone.pos_swap'),
     ],
-    ids=['stock ViT', 'no share', 'stock MoCo v3', 'MAE'],
+    ids=['stock ViT', 'no share', 'stock MoCo v3', 'stock MAE', 'MAE'],
 )
 def test_a_backbone_that_swaps_nothing_is_refused(cfg, line):
     with pytest.raises(UserError, match=rf'^model\.pos_head(\.1)?: SwappedEncodingHead .*{line}'):

@@ -354,14 +354,28 @@ def test_weights_that_differ_are_refused(sources, untrained, tmp_path, capsys, e
         assert not list(tmp_path.iterdir())
 
 
-def test_a_program_whose_outputs_are_constant_says_so():
-    zero = torch.nn.Linear(4, 3)
-    torch.nn.init.zeros_(zero.weight)
-    batches = [torch.ones(size, 4) for size in (1, 2)]
-    assert 'gives the same outputs for all images' in verify_program(zero, zero, batches)
+@pytest.mark.parametrize('weight, passes', [(1.0, True), (1e-3, True), (1e-6, False), (0, False)])
+def test_outputs_that_hardly_depend_on_the_images_are_refused(weight, passes):
+    """A program that has traced them as constants would pass the comparison."""
     network = torch.nn.Linear(4, 3)
+    torch.nn.init.constant_(network.weight, weight), torch.nn.init.ones_(network.bias)
     batches = [torch.arange(4.0 * size).view(size, 4) for size in (1, 2)]
-    assert 'same outputs' not in verify_program(network, network, batches)
+    if passes:
+        assert 'are equal (largest difference 0.0)' in verify_program(network, network, batches)
+    else:
+        with pytest.raises(
+            UserError, match='^not exported: the outputs of the model differ by .*'
+        ):
+            verify_program(network, network, batches)
+
+
+@pytest.mark.slow
+def test_a_program_of_an_untrained_classifier_is_not_left(untrained, tmp_path, capsys):
+    status, text = export(untrained, 'torch-export', tmp_path / 'out.pt2', capsys)
+    assert status == 1 and text.count('\n') == 1
+    assert text.startswith('error: not exported: the outputs of the model differ by 0.0e+00 betw')
+    assert 'train the model, or take --to safetensors' in text
+    assert not list(tmp_path.iterdir())
 
 
 def test_heads_of_several_tasks_are_refused_by_name(tmp_path, capsys):

@@ -71,6 +71,20 @@ def timm_vit(name='vit_base_patch16_224', **kwargs):
     return drawn(timm.create_model(name, num_classes=3, **{**TIMM_ARCH, **kwargs}))
 
 
+def deit_iii():
+    return timm_vit('deit3_base_patch16_224')
+
+
+def as_deit_iii(weights):
+    """timm's names as DeiT III's own code has them."""
+    return dict(
+        model={
+            name.replace('ls1.gamma', 'gamma_1').replace('ls2.gamma', 'gamma_2'): value
+            for name, value in weights.items()
+        }
+    )
+
+
 def timm_swin():
     model = timm.create_model('swin_base_patch4_window7_224', num_classes=3, **TIMM_SWIN)
     return drawn(model)
@@ -214,6 +228,8 @@ CASES = {
         lambda: timm_vit(DISTILLED_NAME),
         lambda weights: dict(model=weights),
     ),
+    'DeiT III': ('deit', SCALED, deit_iii, as_deit_iii),
+    'DeiT III, of timm': ('timm', SCALED, deit_iii, dict),
     'DINOv2': (
         'dinov2',
         SCALED,
@@ -369,6 +385,36 @@ def test_the_modified_swin_takes_what_fits_it(tmp_path, capsys):
     assert 'new        backbone.stages.0.blocks.0.cpe.' in result.text
 
 
+@pytest.mark.parametrize(
+    'given, has_row, built, checkpoint_grid',
+    [
+        (16, False, 16, None),
+        (20, False, 16, None),  # another grid, a square
+        ((12, 20), False, (12, 20), (3, 5)),
+        ((12, 20), True, (12, 20), (3, 5)),
+        # 15 patches and a class token are as many as a square of 4.
+        ((12, 20), True, (16, 24), (3, 5)),
+    ],
+)
+def test_an_encoding_without_the_class_token_gets_a_row_for_it(
+    given, has_row, built, checkpoint_grid, tmp_path, capsys
+):
+    backbone = own_vit(
+        img_size=built, layer_scale_init_value=1e-5, checkpoint_grid=checkpoint_grid
+    )
+    cfg = classifier(None, backbone, head=VIT_HEAD)
+    theirs = timm_vit(img_size=given, init_values=0.1, no_embed_class=not has_row).state_dict()
+    result = run_import(theirs, 'timm', cfg, tmp_path, capsys)
+    arrived = loaded(result, cfg).backbone.pos_embed
+    assert ('pos_embed is of the patches alone: ' in result.text) != has_row
+    assert bool(arrived[:, 0].any()) == has_row
+    resized = 'resized    backbone.pos_embed' in result.text
+    assert resized == (given != built)
+    if not resized:
+        encoding = theirs['pos_embed'].double()
+        assert torch.equal(arrived[:, -encoding.shape[1] :], encoding)
+
+
 def test_a_grid_that_is_no_square_is_named(tmp_path, capsys):
     cfg = classifier(None, own_vit(img_size=(16, 64)), head=VIT_HEAD)
     theirs = timm_vit(img_size=(16, 64))
@@ -408,6 +454,19 @@ REFUSED = {
         PLAIN,
         'has layer scale, for which VisionTransformer has no place: --cfg-options '
         'model.backbone.layer_scale_init_value=1e-5',
+    ),
+    'layer scale of DeiT III': (
+        lambda: as_deit_iii(deit_iii().state_dict()),
+        'deit',
+        PLAIN,
+        'has layer scale, for which VisionTransformer has no place: --cfg-options '
+        'model.backbone.layer_scale_init_value=1e-5',
+    ),
+    "MMPretrain's DeiT III, which uses one norm twice": (
+        lambda: as_deit_iii(deit_iii().state_dict()),
+        'deit',
+        classifier(None, dict(type='DeiT3', arch=ARCH, img_size=16, patch_size=4), head=VIT_HEAD),
+        "MMPretrain's DeiT3, whose layers use their first norm twice",
     ),
     'no layer scale': (
         lambda: timm_vit().state_dict(),
@@ -588,3 +647,45 @@ def test_models_of_hugging_face(kind, tmp_path, capsys):
         else:
             found, expected = ours(images()), theirs(images()).logits
     assert_same(found, expected)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize('kind', ['encoder', 'classifier', 'file', 'SwiGLU', 'registers'])
+def test_dinov2_of_hugging_face(kind, tmp_path, capsys):
+    transformers = pytest.importorskip('transformers')
+    sizes = dict(
+        hidden_size=32,
+        num_hidden_layers=2,
+        num_attention_heads=4,
+        mlp_ratio=2,
+        image_size=16,
+        patch_size=4,
+        num_labels=3,
+        use_swiglu_ffn=kind == 'SwiGLU',
+    )
+    name = 'Dinov2WithRegisters' if kind == 'registers' else 'Dinov2'
+    if kind == 'registers':
+        sizes['num_register_tokens'] = 2
+    model = 'ForImageClassification' if kind == 'classifier' else 'Model'
+    config = getattr(transformers, f'{name}Config')(**sizes)
+    theirs = drawn(getattr(transformers, name + model)(config))
+    content, options = theirs, dict(save=lambda m, path: m.save_pretrained(path), name='folder')
+    if kind == 'file':
+        theirs.save_pretrained(tmp_path / 'saved')
+        content = safetensors_torch.load_file(tmp_path / 'saved' / 'model.safetensors')
+        options = dict(save=torch.save)
+    backbone = vit(layer_scale_init_value=1e-5)
+    if kind == 'SwiGLU':
+        backbone['layer_cfgs'] = dict(ffn_type='swiglu_fused')
+    cfg = classifier(APL, backbone, head=VIT_HEAD)
+    result = run_import(content, 'hf', cfg, tmp_path, capsys, **options)
+    ours = loaded(result, cfg)
+    assert 'mask_token: takes the place of masked patches, only in pre-training' in result.text
+    assert ('MMPretrain has no register tokens' in result.text) == (kind == 'registers')
+    assert ('3x64, and 3x32 in the config' in result.text) == (kind == 'classifier')
+    assert ('attention heads' in result.text) == (kind == 'file')
+    theirs = (theirs.dinov2 if kind == 'classifier' else theirs).double()
+    if kind == 'registers':
+        return  # other features without them, as the report says
+    with torch.no_grad():
+        assert_same(ours.backbone(images())[-1], theirs(images()).last_hidden_state[:, 0])

@@ -631,14 +631,16 @@ def test_mmengines_own_hook_by_iteration_is_resumed_in_mid_epoch(tmp_path, data,
     assert stopped.losses == whole.losses[:5] and resumed.losses == whole.losses[4:]
 
 
-def test_stop_in_an_iteration_based_loop(tmp_path, data, capfd):
+@pytest.mark.parametrize('by_epoch', [False, True])
+def test_stop_in_an_iteration_based_loop(tmp_path, data, capfd, by_epoch):
+    """Also where the checkpoint hook counts epochs, as the shipped configs' does."""
     cfg = config(
         tmp_path,
         data,
         'run',
         False,
         **{
-            'default_hooks.checkpoint.by_epoch': False,
+            'default_hooks.checkpoint.by_epoch': by_epoch,
             'default_hooks.checkpoint.interval': 100,
             'param_scheduler': None,
         },

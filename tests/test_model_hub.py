@@ -31,7 +31,7 @@ DATA = {
     'imagenette': 'Imagenette',
     'folder': 'images of your own',
 }
-PRETRAINING = ('dino-', 'igpt-', 'mae-', 'mocov3-')
+PRETRAINING = ('dino-', 'ibot-', 'igpt-', 'mae-', 'mocov3-')
 
 
 def test_metafile_lists_every_config_once():

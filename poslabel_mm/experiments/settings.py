@@ -99,7 +99,7 @@ def configured(
         make_room_for_backends(cfg, parsed.options)
         cfg.merge_from_dict(parsed.options)
         keep_local_backend(cfg, parsed.options)
-        if 'max_epochs' not in cfg.train_cfg:
+        if cfg.train_cfg.get('max_epochs') is None:
             raise UserError(
                 f'{name} has no train_cfg.max_epochs: only epoch-based runs can be tabulated'
             )

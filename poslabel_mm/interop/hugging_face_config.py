@@ -9,6 +9,7 @@ from poslabel_mm.errors import UserError
 
 # What a config.json that leaves them out means.
 DEFAULTS = dict(num_attention_heads=12, hidden_act='gelu', layer_norm_eps=1e-12)
+DINOV2_DEFAULTS = DEFAULTS | dict(layer_norm_eps=1e-6)
 
 
 def read_hugging_face_config(path: str) -> dict | None:
@@ -34,8 +35,10 @@ def read_hugging_face_config(path: str) -> dict | None:
         raise UserError(f'{file} cannot be read: {error}') from error
     if not isinstance(config, dict):
         raise UserError(f'{file} is not a config of Hugging Face')
-    # Other libraries have files of that name too.
-    return DEFAULTS | config if 'hidden_size' in config else None
+    if 'hidden_size' not in config:
+        return None  # other libraries have files of that name too
+    is_dinov2 = str(config.get('model_type')).startswith('dinov2')
+    return (DINOV2_DEFAULTS if is_dinov2 else DEFAULTS) | config
 
 
 def compare_with_config(config: dict | None, backbone: nn.Module, path: str) -> list[str]:
@@ -65,7 +68,8 @@ def compare_with_config(config: dict | None, backbone: nn.Module, path: str) -> 
             f'the config {heads}: set num_heads in model.backbone.arch'
         )
     activations = [type(m).__name__.lower() for m in layer.ffn.modules() if _is_activation(m)]
-    if config['hidden_act'] not in activations:
+    # SwiGLU has an activation of its own, which is no option.
+    if activations and config['hidden_act'] not in activations:
         raise UserError(
             f'the config.json of {path} has hidden_act={config["hidden_act"]!r}, and the config '
             f'{" and ".join(activations)}'

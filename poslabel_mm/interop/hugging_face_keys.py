@@ -29,6 +29,21 @@ HUGGING_FACE_VIT = KeyMap(
     }
 )
 
+#: DINOv2's, whose names are those of a ViT but for the parts of a layer.
+HUGGING_FACE_DINOV2 = HUGGING_FACE_VIT | {
+    'backbone.layers.{i}.ln1': f'{_LAYER}.norm1',
+    'backbone.layers.{i}.attn.gamma1.weight': f'{_LAYER}.layer_scale1.lambda1',
+    'backbone.layers.{i}.ln2': f'{_LAYER}.norm2',
+    'backbone.layers.{i}.ffn.layers.0.0': f'{_LAYER}.mlp.fc1',
+    'backbone.layers.{i}.ffn.layers.1': f'{_LAYER}.mlp.fc2',
+    'backbone.layers.{i}.ffn.w12': f'{_LAYER}.mlp.weights_in',
+    'backbone.layers.{i}.ffn.w3': f'{_LAYER}.mlp.weights_out',
+    'backbone.layers.{i}.ffn.gamma2.weight': f'{_LAYER}.layer_scale2.lambda1',
+}
+
+#: The prefixes of the ViT in models around it; those without one are given the first.
+HUGGING_FACE_PREFIXES = 'vit', 'deit', 'dinov2', 'dinov2_with_registers'
+
 HUGGING_FACE_HEADS = {'head.layers.head': 'classifier', 'head.fc': 'classifier'}
 
 

@@ -10,9 +10,9 @@ LAYOUTS = {
     'timm': 'timm: ViT, DeiT, Swin, and any model of TIMMBackbone',
     'mae': "MAE's own code, with its decoder for a config that pre-trains",
     'dinov2': "DINOv2's own code; the config's ViT needs layer scale",
-    'deit': "DeiT's own code",
+    'deit': "DeiT's own code; the config's ViT needs layer scale for DeiT III",
     'swin': "Swin's own code",
-    'hf': "Hugging Face's ViT and MAE encoder: a folder or its file",
+    'hf': "Hugging Face's ViT, MAE encoder and DINOv2: a folder or its file",
 }
 
 DESCRIPTION = """Writes another library's weights as a checkpoint that a config starts from, and

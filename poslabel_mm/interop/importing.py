@@ -6,6 +6,7 @@ from collections import Counter, OrderedDict
 
 import torch
 from mmengine.config import Config
+from mmpretrain.models.backbones import DeiT3
 from torch import Tensor, nn
 
 from poslabel_mm.errors import UserError
@@ -92,7 +93,24 @@ def _model(cfg: Config, args: argparse.Namespace) -> nn.Module:
             f'--from {args.layout} has weights for {" or ".join(BACKBONES[f] for f in allowed)}, '
             f'and the backbone of {args.to} is {type(model.backbone).__name__}'
         )
+    if isinstance(model.backbone, DeiT3) and not _uses_second_norm(model.backbone):
+        raise UserError(
+            f"{args.to} has MMPretrain's DeiT3, whose layers use their first norm twice and the "
+            "second one never, so that with DeiT III's weights it computes other features: set "
+            'model.backbone.type=VisionTransformer, layer_scale_init_value=1e-6 and no '
+            'use_layer_scale, which is DeiT III'
+        )
     return model
+
+
+def _uses_second_norm(backbone: DeiT3) -> bool:
+    used = []
+    layer = backbone.layers[0]
+    handle = layer.ln2.register_forward_hook(lambda *_: used.append(True))
+    with torch.no_grad():
+        layer(torch.zeros(1, 1, backbone.embed_dims))
+    handle.remove()
+    return bool(used)
 
 
 def _without_checkpoints(node: dict) -> None:

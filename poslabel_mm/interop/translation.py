@@ -5,11 +5,14 @@ import math
 import re
 from dataclasses import dataclass, field
 
+import torch
 from torch import Tensor, nn
 
 from poslabel_mm.errors import UserError
 from poslabel_mm.interop.hugging_face_keys import (
+    HUGGING_FACE_DINOV2,
     HUGGING_FACE_HEADS,
+    HUGGING_FACE_PREFIXES,
     HUGGING_FACE_VIT,
     join_qkv,
 )
@@ -17,7 +20,9 @@ from poslabel_mm.interop.key_map import KeyMap
 from poslabel_mm.interop.network import family
 from poslabel_mm.interop.sincos_order import mae_sincos, sincos_order
 from poslabel_mm.interop.swin_keys import merging_to_ours, official_swin, timm_swin
-from poslabel_mm.interop.vit_keys import MAE_DECODER, TIMM_VIT, UNFUSED_QKV, VIT_HEADS
+from poslabel_mm.interop.vit_keys import DEIT_III, MAE_DECODER, TIMM_VIT, UNFUSED_QKV, VIT_HEADS
+from poslabel_mm.tokens.labels import num_absolute
+from poslabel_mm.tokens.masked import built_grid
 
 # Names, in the other libraries, of weights that the features depend on.
 _ENCODER = re.compile(
@@ -75,11 +80,15 @@ def translated(
 
 def _of_vit(args: argparse.Namespace, foreign: dict[str, Tensor], model: nn.Module) -> Translation:
     if args.layout == 'hf':
-        names = HUGGING_FACE_VIT | _heads(model, HUGGING_FACE_HEADS)
         foreign = {_with_vit(name): value for name, value in foreign.items()}
+        is_dinov2 = any('.layer_scale1.' in name for name in foreign)
+        names = HUGGING_FACE_DINOV2 if is_dinov2 else HUGGING_FACE_VIT
+        names = names | _heads(model, HUGGING_FACE_HEADS)
     else:
         names = TIMM_VIT | UNFUSED_QKV | _heads(model, VIT_HEADS)
         foreign = {_unchunked(name): value for name, value in foreign.items()}
+        if args.layout == 'deit' and any(name.endswith('.gamma_1') for name in foreign):
+            names = names | DEIT_III
         if args.layout == 'mae' and hasattr(getattr(model, 'neck', None), 'decoder_pred'):
             names = names | MAE_DECODER
     translation = _rename(foreign, names)
@@ -90,8 +99,31 @@ def _of_vit(args: argparse.Namespace, foreign: dict[str, Tensor], model: nn.Modu
             'no place: set model.backbone.type=DistilledVisionTransformer and '
             'model.head.type=DeiTClsHead'
         )
+    _add_class_place(translation, model)
     _place_encoding(args, translation, model)
     return translation
+
+
+def _add_class_place(translation: Translation, model: nn.Module) -> None:
+    """Give an encoding of the patches alone a row for the class token, to which nothing is added.
+
+    DeiT III's, and timm's with register tokens, are such; zeros are the same function.
+    """
+    encoding = translation.weights.get('backbone.pos_embed')
+    own = dict(model.backbone.named_parameters(recurse=False)).get('pos_embed')
+    if encoding is None or own is None or encoding.dim() != 3:
+        return
+    patches, N = num_absolute(built_grid(model.backbone)), encoding.shape[1]
+    grid = getattr(model.backbone, 'checkpoint_grid', None)
+    if own.shape[1] != patches + 1 or N == patches + 1:
+        return
+    if N == num_absolute(grid) if grid else N == patches or math.isqrt(N) ** 2 == N > 1:
+        row = encoding.new_zeros(1, 1, encoding.shape[2])
+        translation.weights['backbone.pos_embed'] = torch.cat([row, encoding], dim=1)
+        translation.notes.append(
+            'pos_embed is of the patches alone: the class token gets zeros, which is the same '
+            'function'
+        )
 
 
 def _place_encoding(args: argparse.Namespace, translation: Translation, model: nn.Module) -> None:
@@ -176,7 +208,7 @@ def _heads(model: nn.Module, heads: dict[str, str]) -> dict[str, str]:
 def _with_vit(name: str) -> str:
     """A name of Hugging Face's, with the prefix of a model around the ViT."""
     start, _, rest = name.partition('.')
-    if start in ('deit', 'vit'):
+    if start in HUGGING_FACE_PREFIXES:
         return f'vit.{rest}'
     return f'vit.{name}' if start in ('embeddings', 'encoder', 'layernorm') else name
 

@@ -96,7 +96,8 @@ def verify_program(source: nn.Module, program: Function, batches: Sequence[Tenso
         str: What was found.
 
     Raises:
-        UserError: If it fails at one of the sizes, or the outputs differ.
+        UserError: If it fails at one of the sizes, the outputs differ, or those of the source
+            differ so little between images that the comparison says nothing.
     """
     differences = []
     sizes = ', '.join(str(len(images)) for images in batches)
@@ -113,18 +114,21 @@ def verify_program(source: nn.Module, program: Function, batches: Sequence[Tenso
             ) from error
         differences.append(_difference(expected, found))
         _check(differences[-1], expected, BOUND_FLOAT32, f'a batch of {len(images)}')
-    found = f'outputs at batches of {sizes} are equal (largest difference 0.0)'
-    if any(differences):
-        found = (
-            f'outputs at batches of {sizes} differ by at most {max(differences):.1e} in float32 '
-            f'(bound {_bound(expected, BOUND_FLOAT32):.1e})'
+    bound = _bound(expected, BOUND_FLOAT32)
+    spread = float((expected - expected[:1]).abs().max())
+    if spread <= bound:
+        # Constants that tracing put in the place of what depends on the images would pass.
+        raise UserError(
+            f'not exported: the outputs of the model differ by {spread:.1e} between images (bound '
+            f'{bound:.1e}), as those of a classifier that has not been trained, so that a '
+            'comparison says nothing of the program: train the model, or take --to safetensors'
         )
-    if torch.equal(expected, expected[:1].expand_as(expected)):
-        found += (
-            '. The model gives the same outputs for all images, as its classifier starts: this '
-            'says nothing about the encoder; export it after training'
-        )
-    return found
+    if not any(differences):
+        return f'outputs at batches of {sizes} are equal (largest difference 0.0)'
+    return (
+        f'outputs at batches of {sizes} differ by at most {max(differences):.1e} in float32 '
+        f'(bound {bound:.1e})'
+    )
 
 
 def _what(images: Tensor, outputs: Tensor) -> str:

@@ -25,6 +25,12 @@ TIMM_VIT = KeyMap(
     }
 )
 
+#: Layer scale in DeiT III's own code.
+DEIT_III = {
+    'backbone.layers.{i}.attn.gamma1.weight': 'blocks.{i}.gamma_1',
+    'backbone.layers.{i}.ffn.gamma2.weight': 'blocks.{i}.gamma_2',
+}
+
 #: Files whose queries, keys and values are apart.
 UNFUSED_QKV = {
     f'backbone.layers.{{i}}.attn.{letter}': f'blocks.{{i}}.attn.{letter}' for letter in 'qkv'

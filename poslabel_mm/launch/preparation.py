@@ -27,6 +27,7 @@ from poslabel_mm.launch.checks.class_names import name_classes
 from poslabel_mm.launch.checks.data import check_data
 from poslabel_mm.launch.checks.head_schedules import check_head_schedules
 from poslabel_mm.launch.checks.init_cfg import check_pretrained
+from poslabel_mm.launch.checks.loops import check_other_loop, check_train_loop
 from poslabel_mm.launch.checks.options import check_auto_scale_lr, check_num_classes
 from poslabel_mm.launch.checks.resume import check_resume
 from poslabel_mm.launch.checks.resume_options import resume_with_options
@@ -73,6 +74,8 @@ def prepare_training(
     check_backends(cfg)
     check_wrapper(cfg)
     _adapt_loaders(cfg)
+    check_train_loop(cfg)
+    check_other_loop(cfg, 'val_cfg')
     check_auto_scale_lr(cfg)
     check_num_classes(cfg, ('train_dataloader', 'val_dataloader'))
     if local_rank() == 0:
@@ -129,6 +132,7 @@ def prepare_test(
     check_backends(cfg)
     check_wrapper(cfg)
     _adapt_loaders(cfg)
+    check_other_loop(cfg, 'test_cfg')
     if local_rank() == 0:
         check_data(cfg, ('test_dataloader',), args.checkpoint)
     check_num_classes(cfg, ('test_dataloader',))

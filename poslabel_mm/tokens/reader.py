@@ -207,7 +207,10 @@ class PatchTokenReader:
             return
         check_gradient(self.backbone, self._with_grad)
         tokens, (H, W) = seen
-        extra = tokens.shape[1] - H * W
+        # A backbone may leave some of its patches out,
+        kept = getattr(self.backbone, 'kept_places', None)
+        n = H * W if kept is None else kept.shape[1]
+        extra = tokens.shape[1] - n
         expected = self.source.num_prefix
         if extra < 0 or expected not in (None, extra):
             beside = f' and {expected} other tokens' if expected else ''
@@ -218,12 +221,12 @@ class PatchTokenReader:
                 'for, leave no token out, or choose another backbone'
             )
         # Class and distillation tokens come first.
-        tokens = tokens[:, -H * W :]
-        # A backbone may want some of its patches labelled alone.
+        tokens = tokens[:, -n:]
+        # or want some of all of them labelled alone.
         places = getattr(self.backbone, 'labelled_places', None)
         if places is not None:
             tokens = tokens.gather(1, places.unsqueeze(-1).expand(-1, -1, tokens.shape[-1]))
-        self._patch_tokens = PatchTokens(tokens, (H, W), places)
+        self._patch_tokens = PatchTokens(tokens, (H, W), kept if places is None else places)
         # One that gives some the encoding of another place tells which.
         swapped = getattr(self.backbone, 'swapped_patches', None)
         if swapped is not None:

@@ -146,6 +146,22 @@ class AtomicCheckpointHook(CheckpointHook):
         if is_main_process():
             self._remove_mid_epoch(but=filename)
 
+    def save_iteration(self, runner, iterations: int) -> None:
+        """Save a checkpoint of a training loop that counts iterations.
+
+        Args:
+            runner (Runner): The runner of the training process.
+            iterations (int): How many are done.
+
+        Raises:
+            UserError: If it cannot be written.
+        """
+        meta = dict(epoch=runner.epoch, iter=iterations)
+        if self.by_epoch:  # the hook's own names are those of epochs
+            self._write(runner, f'iter_{iterations}.pth', meta)
+        else:
+            self._save_checkpoint_with_step(runner, iterations, meta)
+
     def _save_checkpoint_with_step(self, runner, step: int, meta: dict) -> None:
         self._is_due = False
         outdated = []

@@ -220,15 +220,9 @@ class StopSignalHook(Hook):
         if self._resumes_in_mid_epoch(runner):
             self._checkpoints.save_mid_epoch(runner, epoch, iterations)
             _received.saved = _moment(runner, epoch)
-        elif (
-            self._checkpoints is not None
-            and isinstance(runner.train_loop, IterBasedTrainLoop)
-            and not self._checkpoints.by_epoch
-        ):
+        elif self._checkpoints is not None and isinstance(runner.train_loop, IterBasedTrainLoop):
             if not self._checkpoints.has_saved(iterations):
-                self._checkpoints._save_checkpoint_with_step(
-                    runner, iterations, dict(epoch=runner.epoch, iter=iterations)
-                )
+                self._checkpoints.save_iteration(runner, iterations)
             _received.saved = f'at iteration {iterations}'
 
     def _end(self) -> None:

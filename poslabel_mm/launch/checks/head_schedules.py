@@ -10,6 +10,9 @@ from poslabel_mm.errors import UserError
 from poslabel_mm.models.necks import DINONeck
 from poslabel_mm.models.schedules import SCHEDULES
 
+# The parts of a model that may have schedules.
+PARTS = 'pos_head', 'head', 'patch_head'
+
 
 def check_head_schedules(cfg: Config) -> None:
     """Check that schedules which count epochs are in a run that does, and fit into it.
@@ -24,7 +27,7 @@ def check_head_schedules(cfg: Config) -> None:
     max_epochs = train_cfg.get('max_epochs')
     model = cfg.get('model') or {}
     _check_frozen_epochs(model.get('neck'), train_cfg)
-    found = (_schedules(model.get(part), f'model.{part}') for part in ('pos_head', 'head'))
+    found = (_schedules(model.get(part), f'model.{part}') for part in PARTS)
     for key, schedule in chain.from_iterable(found):
         warms_up = schedule['type'] == 'warmup'
         if max_epochs is None and 'max_iters' in train_cfg:

@@ -10,8 +10,9 @@ class EncodingSwap:
 
     The encodings of the drawn patches are exchanged among them, so that each gets that of another
     one and every encoding is there once: a doubled one would tell that one of its two patches is
-    wrong. The code of DILEMMA (arXiv 2204.04788) draws each patch by itself, and its encoding from
-    those of the patches that are left out of the image or, if none are, of all.
+    wrong. A patch that is left out of the image takes its encoding with it. The code of DILEMMA
+    (arXiv 2204.04788) draws each patch by itself, and its encoding from those of the patches that
+    are left out or, if none are, of all.
 
     It draws from a random stream of its own, see :class:`RandomStream`.
 
@@ -37,12 +38,7 @@ class EncodingSwap:
         """
         if value is None:
             return None
-        share = options.plain(value)
-        if isinstance(share, bool) or not isinstance(share, (int, float)) or not 0 <= share < 1:
-            raise options.wrong(
-                key, value, 'is refused: set it to None or a number from 0 on, below 1'
-            )
-        return cls(share)
+        return cls(options.fraction(key, value))
 
     @torch.compiler.disable
     def draw(self, B: int, N: int, device: torch.device) -> Tensor:

@@ -6,11 +6,12 @@ from poslabel_mm import options
 from poslabel_mm.models.backbones.encoding_drop import EncodingDrop
 from poslabel_mm.models.backbones.encoding_swap import EncodingSwap
 from poslabel_mm.models.backbones.positional_encoding import (
-    NOT_ADDED,
     POS_ENCODINGS,
     PositionalEncodingChoice,
+    check_is_added,
 )
 from poslabel_mm.models.backbones.rotary_encoding import add_rotary_encoding
+from poslabel_mm.models.token_draw import PatchDraw
 from poslabel_mm.tokens.labels import GridShape
 
 
@@ -31,22 +32,30 @@ class PlainEncodingChoice(PositionalEncodingChoice):
             image's patches among them, see :class:`~.encoding_swap.EncodingSwap`. A pass without
             gradient, as of a momentum encoder, has the right ones. Defaults to None: every patch
             has its own.
+        patch_drop_rate (float): In training, leave this part of every image's patches out before
+            the first layer, drawn anew for every image, as the sparse student of DILEMMA (arXiv
+            2204.04788) does: from 0 on, below 1; one patch is left at least. ``pos_swap`` and
+            ``pos_drop`` take their parts of those that are left, which are the ones that position
+            heads read. A pass without gradient has all patches. Defaults to 0.
         **kwargs: The stock backbone's arguments.
 
     Attributes:
+        kept_places (Tensor, optional): int64 of shape (B, n), the patches of the last forward
+            pass that were not left out, in ascending order. None for all.
         labelled_places (Tensor, optional): int64 of shape (B, n), the patches of the last
-            forward pass that position heads are to read. None for all.
-        swapped_patches (Tensor, optional): bool of shape (B, N), the patches of the last forward
-            pass that have the encoding of another place. None if none were drawn.
+            forward pass that position heads are to read. None for all that it has.
+        swapped_patches (Tensor, optional): bool of shape (B, n), those of the patches of the last
+            forward pass that have the encoding of another place. None if none were drawn.
 
     Raises:
         UserError: For another ``pos_encoding``; for attention heads that 'rope' cannot turn; for
             a ``pos_drop`` that is no such dict or a ``pos_swap`` that is no such number, or one
             of them without an encoding to drop or to swap; for a ``pos_swap`` where the heads
-            read dropped patches alone.
+            read dropped patches alone; for a ``patch_drop_rate`` beside what needs all patches.
     """
 
     pos_encodings = (*POS_ENCODINGS, 'rope')
+    kept_places: Tensor | None = None
     labelled_places: Tensor | None = None
     swapped_patches: Tensor | None = None
 
@@ -56,21 +65,17 @@ class PlainEncodingChoice(PositionalEncodingChoice):
         pos_encoding: str,
         pos_drop: dict | None = None,
         pos_swap: float | None = None,
+        patch_drop_rate: float = 0,
         **kwargs,
     ) -> None:
         drop = EncodingDrop.build('pos_drop', pos_drop)
         swap = EncodingSwap.build('pos_swap', pos_swap)
+        rate = options.fraction('patch_drop_rate', patch_drop_rate)
         super().__init__(*args, pos_encoding=pos_encoding, **kwargs)
         if pos_encoding == 'rope':
             add_rotary_encoding(self)
         for key, value, verb in ('pos_drop', pos_drop, 'drop'), ('pos_swap', pos_swap, 'swap'):
-            if value is not None and pos_encoding in NOT_ADDED:
-                raise options.wrong(
-                    key,
-                    value,
-                    f'finds no encoding to {verb} with pos_encoding={pos_encoding!r}: '
-                    f'leave it out, or choose from {[e for e in POS_ENCODINGS if e != "none"]}',
-                )
+            check_is_added(key, value, verb, pos_encoding)
         if swap is not None and drop is not None and drop.labelled == 'dropped':
             raise options.wrong(
                 'pos_swap',
@@ -79,15 +84,41 @@ class PlainEncodingChoice(PositionalEncodingChoice):
                 "read patches without one: leave one of the two out, or set labelled='all'",
             )
         self.pos_drop, self.pos_swap = drop, swap
+        self.patch_drop_rate = rate
+        self._keep: PatchDraw | None = None
+        if rate:
+            self._check_leaves_out(drop)
+            self._keep = PatchDraw(
+                1 - rate,
+                'patch_drop_rate draws patches, which activation checkpointing cannot repeat: '
+                "checkpoint the backbone's layers, not the whole backbone",
+                name='patch_drop_rate',
+            )
         self._patches: tuple[Tensor, GridShape] | None = None
-        if drop is not None or swap is not None:
+        if any(part is not None for part in (drop, swap, self._keep)):
             self.patch_embed.register_forward_hook(self._keep_patches)
             self.drop_after_pos.register_forward_pre_hook(self._change_encoding)
+
+    def _check_leaves_out(self, drop: EncodingDrop | None) -> None:
+        """Refuse to leave patches out where all are needed."""
+        if self.pos_encoding == 'rope':
+            reason = "pos_encoding='rope' turns all patches of the grid"
+        elif self.out_type == 'featmap':
+            reason = "out_type='featmap' is a map of all patches"
+        elif drop is not None and drop.labelled == 'dropped':
+            reason = "with pos_drop.labelled='dropped' the position heads read drawn patches"
+        else:
+            return
+        raise options.wrong(
+            'patch_drop_rate',
+            self.patch_drop_rate,
+            f'leaves patches out, and {reason}: set one of the two to another value',
+        )
 
     def _keep_patches(self, _patch_embed: nn.Module, _inputs: tuple, output: tuple) -> None:
         """After the patch embedding: keep the patches (B, N, C) as they are without encoding."""
         self._patches = output if self.training else None
-        self.labelled_places = self.swapped_patches = None
+        self.kept_places = self.labelled_places = self.swapped_patches = None
 
     def _change_encoding(self, _drop_after_pos: nn.Module, inputs: tuple) -> Tensor | None:
         """Before the first dropout, which gets the tokens (B, E + N, C) with their encoding."""
@@ -96,14 +127,19 @@ class PlainEncodingChoice(PositionalEncodingChoice):
         (tokens,), (patches, grid_shape), self._patches = inputs, self._patches, None
         B, N, _ = patches.shape
         extra, tokens = tokens.split([tokens.shape[1] - N, N], dim=1)
-        if self.pos_swap is not None and torch.is_grad_enabled():
-            places = self.pos_swap.draw(B, N, patches.device)
-            tokens = patches + self._encoding(grid_shape).expand(B, -1, -1).take_along_dim(
-                places.unsqueeze(-1), dim=1
-            )
-            self.swapped_patches = places != torch.arange(N, device=places.device)
+        n, with_grad = N, torch.is_grad_enabled()
+        if self._keep is not None and with_grad:
+            kept = self._keep.draw(B, N, patches.device).sort(dim=1).values
+            self.kept_places, n = kept, kept.shape[1]
+            tokens, patches = _taken(tokens, kept), _taken(patches, kept)
+        if self.pos_swap is not None and with_grad:
+            order = self.pos_swap.draw(B, n, patches.device)  # of those that are left
+            places = order if self.kept_places is None else self.kept_places.gather(1, order)
+            encoding = self._encoding(grid_shape).expand(B, -1, -1)
+            tokens = patches + _taken(encoding, places)
+            self.swapped_patches = order != torch.arange(n, device=order.device)
         if self.pos_drop is not None:
-            dropped, self.labelled_places = self.pos_drop.draw(B, N, patches.device)
+            dropped, self.labelled_places = self.pos_drop.draw(B, n, patches.device)
             tokens = torch.where(dropped.unsqueeze(-1), patches, tokens)
             if self.swapped_patches is not None:
                 # One without encoding has none of another place.
@@ -120,3 +156,8 @@ class PlainEncodingChoice(PositionalEncodingChoice):
             num_extra_tokens=self.num_extra_tokens,
         )
         return encoding[:, self.num_extra_tokens :]
+
+
+def _taken(tokens: Tensor, places: Tensor) -> Tensor:
+    """Those of the tokens (B, N, C) that are at the places (B, n)."""
+    return tokens.take_along_dim(places.unsqueeze(-1), dim=1)

@@ -14,6 +14,27 @@ POS_ENCODINGS = ('learned', 'sincos', 'learned_sincos', 'none')
 NOT_ADDED = ('none', 'rope')
 
 
+def check_is_added(key: str, value: object, verb: str, pos_encoding: str) -> None:
+    """Refuse an option that changes the added encoding where there is none.
+
+    Args:
+        key (str): The option's name.
+        value (Any): Its value; None asks for nothing.
+        verb (str): What it does with encodings.
+        pos_encoding (str): The encoding.
+
+    Raises:
+        UserError: If nothing is added.
+    """
+    if value is not None and pos_encoding in NOT_ADDED:
+        raise options.wrong(
+            key,
+            value,
+            f'finds no encoding to {verb} with pos_encoding={pos_encoding!r}: '
+            f'leave it out, or choose from {[e for e in POS_ENCODINGS if e != "none"]}',
+        )
+
+
 def fill_sincos(pos_embed: Tensor, grid_shape: GridShape) -> None:
     """Write the 2-D sine-cosine encoding of a patch grid into a tensor.
 

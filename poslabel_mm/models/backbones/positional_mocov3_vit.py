@@ -25,6 +25,9 @@ class PositionalMoCoV3ViT(PlainEncodingChoice, MoCoV3ViT):
             part of every image's patches among them, see
             :class:`~.encoding_swap.EncodingSwap`. Defaults to None. The
             momentum encoder has the right ones.
+        patch_drop_rate (float): In training, leave this part of every image's
+            patches out, from 0 on, below 1. Defaults to 0. The momentum encoder
+            has all patches.
         **kwargs: The stock ``MoCoV3ViT``'s arguments.
 
     Raises:

@@ -24,6 +24,8 @@ class PositionalVisionTransformer(PlainEncodingChoice, VisionTransformer):
         pos_swap (float, optional): In training, exchange the encodings of this
             part of every image's patches among them, see
             :class:`~.encoding_swap.EncodingSwap`. Defaults to None.
+        patch_drop_rate (float): In training, leave this part of every image's
+            patches out, from 0 on, below 1. Defaults to 0.
         **kwargs: The stock ``VisionTransformer``'s arguments.
 
     Raises:

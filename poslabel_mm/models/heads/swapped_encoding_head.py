@@ -52,8 +52,9 @@ class SwappedEncodingHead(BaseHead):
         way_out = 'set model.backbone.pos_swap to the part of the patches that are exchanged'
         if not hasattr(backbone, 'pos_swap'):
             way_out = (
-                'set model.backbone.type to poslabel_mm.PositionalVisionTransformer or, in MoCo '
-                'v3, poslabel_mm.PositionalMoCoV3ViT, and model.backbone.pos_swap'
+                'set model.backbone.type to poslabel_mm.PositionalVisionTransformer (in MoCo v3 '
+                'poslabel_mm.PositionalMoCoV3ViT, in MAE poslabel_mm.PositionalMAEViT), and '
+                'model.backbone.pos_swap'
             )
         raise options.OptionError(
             key,

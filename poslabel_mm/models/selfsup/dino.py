@@ -38,15 +38,19 @@ class DINO(OwnAlgorithm):
             num_global_crops = options.whole_number('num_global_crops', num_global_crops)
             base_momentum = options.inner_number('base_momentum', base_momentum, 0, 1)
         super().__init__(*args, **kwargs)
-        outputs = [getattr(part, 'out_channels', None) for part in (self.neck, self.head)]
+        self._check_outputs('model.head', self.head)
+        self.num_global_crops = num_global_crops
+        self.momentum_encoder = CosineEMA(self._student(), momentum=base_momentum)
+
+    def _check_outputs(self, key: str, head: nn.Module) -> None:
+        """Refuse a head of another number of outputs than the neck's."""
+        outputs = [getattr(part, 'out_channels', None) for part in (self.neck, head)]
         if None not in outputs and outputs[0] != outputs[1]:
             raise options.wrong(
-                'model.head.out_channels',
+                f'{key}.out_channels',
                 outputs[1],
                 f'does not fit: the neck has {outputs[0]} outputs; set one to the other',
             )
-        self.num_global_crops = num_global_crops
-        self.momentum_encoder = CosineEMA(self._student(), momentum=base_momentum)
 
     def _student(self) -> nn.Module:
         return nn.Sequential(self.backbone, self.neck)
@@ -73,6 +77,15 @@ class DINO(OwnAlgorithm):
             UserError: If there are fewer views than the teacher sees, or one alone; if the
                 backbone does not give one vector an image, of the neck's width.
         """
+        views = self._views(inputs)
+        student = [self._outputs(view) for view in views]
+        with torch.no_grad():
+            self._move_teacher()
+            teacher = [self.momentum_encoder(view)[0] for view in views[: self.num_global_crops]]
+        return dict(loss=self.head.loss(student, teacher))
+
+    def _views(self, inputs: list[Tensor] | Tensor) -> list[Tensor]:
+        """The views of the images, of which there are enough."""
         views = inputs if isinstance(inputs, (list, tuple)) else [inputs]
         if len(views) < max(self.num_global_crops, 2):
             raise UserError(
@@ -80,12 +93,11 @@ class DINO(OwnAlgorithm):
                 f'and compares 2 or more, {self.num_global_crops} of them global crops: set '
                 'num_views of MultiView, such as [2, 6]'
             )
-        student = [self._outputs(view) for view in views]
-        with torch.no_grad():
-            if self.training:
-                self.momentum_encoder.update_parameters(self._student())
-            teacher = [self.momentum_encoder(view)[0] for view in views[: self.num_global_crops]]
-        return dict(loss=self.head.loss(student, teacher))
+        return views
+
+    def _move_teacher(self) -> None:
+        if self.training:
+            self.momentum_encoder.update_parameters(self._student())
 
     def _outputs(self, view: Tensor) -> Tensor:
         """The student's, of shape (B, K)."""

@@ -72,12 +72,10 @@ class DINOHead(BaseModule):
         Returns:
             Tensor: The loss.
         """
-        dtype = torch.promote_types(student[0].dtype, torch.float32)
-        teacher = [output.detach().to(dtype) for output in teacher]
-        targets = [((output - self.center) / self.teacher_temp).softmax(-1) for output in teacher]
-        logs = [(output.to(dtype) / self.student_temp).log_softmax(-1) for output in student]
+        targets = [self._target(output) for output in teacher]
+        logs = [self._log(output) for output in student]
         terms = [
-            -(target * log).sum(dim=-1).mean()
+            self._cross_entropy(target, log)
             for i, target in enumerate(targets)
             for j, log in enumerate(logs)
             if i != j
@@ -86,8 +84,26 @@ class DINOHead(BaseModule):
             self._move_center(torch.cat(teacher))
         return sum(terms) / len(terms)
 
+    def _target(self, teacher: Tensor) -> Tensor:
+        """The teacher's probabilities (..., K), centred and sharpened."""
+        return ((_precise(teacher.detach()) - self.center) / self.teacher_temp).softmax(-1)
+
+    def _log(self, student: Tensor) -> Tensor:
+        """The logarithm of the student's probabilities (..., K)."""
+        return (_precise(student) / self.student_temp).log_softmax(-1)
+
+    @staticmethod
+    def _cross_entropy(target: Tensor, log: Tensor) -> Tensor:
+        return -(target * log).sum(dim=-1).mean()
+
     @torch.no_grad()
     def _move_center(self, outputs: Tensor) -> None:
-        mean = outputs.mean(dim=0)
+        """Move the centre towards the mean of the teacher's outputs (B, K)."""
+        mean = _precise(outputs).mean(dim=0)
         all_reduce(mean, 'mean')
         self.center.lerp_(mean.to(self.center.dtype), 1 - self.center_momentum)
+
+
+def _precise(outputs: Tensor) -> Tensor:
+    """Outputs in float32 at least."""
+    return outputs.to(torch.promote_types(outputs.dtype, torch.float32))

@@ -54,6 +54,12 @@ class IGPT(OwnAlgorithm):
                 f' is False, and {name} predicts the first patch from the class token: '
                 'leave it out',
             )
+        if getattr(backbone, 'patch_drop_rate', 0):
+            raise options.wrong(
+                'model.backbone.patch_drop_rate',
+                backbone.patch_drop_rate,
+                f'leaves out patches that {name} predicts: set it to 0',
+            )
         if backbone.out_type != 'raw':
             raise options.wrong(
                 'model.backbone.out_type',

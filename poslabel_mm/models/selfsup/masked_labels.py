@@ -4,7 +4,7 @@ from torch import Tensor
 from poslabel_mm import options
 from poslabel_mm.models.selfsup.non_square_grid import lay_grid
 from poslabel_mm.models.selfsup.self_supervised_labels import SelfSupervisedLabels
-from poslabel_mm.tokens import PatchTokens
+from poslabel_mm.tokens import PatchTokens, SwappedTokens
 from poslabel_mm.tokens.labels import num_absolute
 from poslabel_mm.tokens.masked import (
     built_grid,
@@ -70,13 +70,15 @@ class ShuffledLabels(MaskedLabels):
         if self.pos_head is not None or tells_grid(self.backbone):
             lay_grid(self.backbone, getattr(self, 'neck', None), getattr(self, 'head', None))
 
-    def read_tokens(self, inputs: tuple, outputs: tuple) -> PatchTokens:
+    def read_tokens(self, inputs: tuple, outputs: tuple) -> PatchTokens | SwappedTokens:
         tokens, ids_restore = outputs[0], outputs[2]
         # Class tokens come first.
         n = tokens.shape[1] - self.backbone.num_extra_tokens
-        return PatchTokens(
+        visible = PatchTokens(
             tokens[:, -n:], built_grid(self.backbone), shuffled_indices(ids_restore, n)
         )
+        swapped = getattr(self.backbone, 'swapped_patches', None)
+        return visible if swapped is None else SwappedTokens(*visible, swapped)
 
     def _stock_losses(self, inputs: Tensor, *args, **kwargs) -> dict[str, Tensor]:
         if self.backbone.mask_ratio > 0 or not self.draws_masks:
