@@ -42,7 +42,7 @@ def _assert_one_line(done, *told):
 
 
 def test_unknown_stack(programs):
-    _assert_one_line(_run('onedl2', path=programs), "'onedl2'", 'onedl, openmmlab or docs')
+    _assert_one_line(_run('onedl2', path=programs), "'onedl2'", 'onedl, openmmlab, mmdet or docs')
 
 
 @pytest.mark.parametrize(
