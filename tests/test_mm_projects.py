@@ -13,7 +13,8 @@ ROOT = Path(__file__).resolve().parents[1]
 # With what they import and the stack has not.
 PROJECTS = {
     'mmseg': ['onedl-mmsegmentation==1.4.2', 'ftfy', 'prettytable', 'regex', 'wcwidth'],
-    'mmdet': ['onedl-mmdetection==3.5.1', 'pycocotools', 'shapely', 'six', 'terminaltables'],
+    'mmdet': ['onedl-mmdetection==3.5.1', 'imageio', 'imaug', 'lazy-loader', 'pycocotools']
+    + ['scikit-image', 'shapely', 'six', 'terminaltables'],
 }
 
 pytestmark = pytest.mark.slow

@@ -396,39 +396,6 @@ def test_the_documented_detector_of_your_own_is_one():
 
 # ---------------------------------------------------------------------------------------- a run
 
-TINY = """
-_base_ = {base}
-classes = ('green', 'blue')
-shapes = dict(type='CocoDataset', data_root='shapes', metainfo=dict(classes=classes))
-resize = dict(type='Resize', scale=(96, 64), keep_ratio=True)
-train_pipeline = _base_.train_pipeline
-train_pipeline[2] = dict(type='RandomResize', scale=[(96, 48), (96, 64)], keep_ratio=True)
-test_pipeline = _base_.test_pipeline
-test_pipeline[1] = resize
-loader = dict(num_workers=0, persistent_workers=False)
-train_dataloader = dict(
-    dataset=dict(
-        _delete_=True, ann_file='annotations/train.json', data_prefix=dict(img='images/'),
-        pipeline=train_pipeline, **shapes,
-    ),
-    **loader,
-)
-val_dataloader = dict(
-    dataset=dict(
-        _delete_=True, ann_file='annotations/val.json', data_prefix=dict(img='images/'),
-        pipeline=test_pipeline, test_mode=True, **shapes,
-    ),
-    **loader,
-)
-test_dataloader = val_dataloader
-val_evaluator = dict(ann_file='shapes/annotations/val.json')
-test_evaluator = val_evaluator
-train_cfg = dict(max_epochs=1)
-param_scheduler = []
-default_hooks = dict(logger=dict(interval=1))
-log_level = 'ERROR'
-randomness = dict(seed=0)
-"""
 MASK_RCNN = """
 model = dict(
     backbone=dict(
@@ -444,16 +411,14 @@ model = dict(
     rpn_head=dict(in_channels=8, feat_channels=8),
     roi_head=dict(
         bbox_roi_extractor=dict(out_channels=8),
-        bbox_head=dict(in_channels=8, fc_out_channels=16, num_classes=2),
+        bbox_head=dict(in_channels=8, fc_out_channels=16),
         mask_roi_extractor=dict(out_channels=8),
-        mask_head=dict(in_channels=8, conv_out_channels=8, num_convs=1, num_classes=2),
+        mask_head=dict(in_channels=8, conv_out_channels=8, num_convs=1),
     ),
     train_cfg=dict(rpn_proposal=dict(max_per_img=40), rcnn=dict(sampler=dict(num=16))),
     test_cfg=dict(rpn=dict(max_per_img=40), rcnn=dict(max_per_img=10)),
-    POS_HEAD
 )
 """
-POS_HEAD = 'pos_head=dict(in_channels={}, grid_size=3, hidden_channels=8, feat_channels=8),'
 RETINANET = """
 model = dict(
     backbone=dict(
@@ -462,19 +427,41 @@ model = dict(
         init_cfg=None,
     ),
     neck=dict(in_channels=[16, 64], out_channels=8),
-    bbox_head=dict(in_channels=8, feat_channels=8, stacked_convs=1, num_classes=2),
-    POS_HEAD
+    bbox_head=dict(in_channels=8, feat_channels=8, stacked_convs=1, num_classes=3),
+    test_cfg=dict(score_thr=0.0, max_per_img=10),
 )
 """
+# The page's first config, and the same of a single-stage detector.
+RETINANET_PAGE = MINE.partition('model = ')[0].replace(
+    'vit-b_apl_mask-rcnn', 'swin-t_apl_retinanet'
+)
+POS_HEAD = 'model["pos_head"] = dict(in_channels={}, grid_size=3, hidden_channels=8)\n'
+DETECTORS = {
+    'vit': (MINE, MASK_RCNN, POS_HEAD.format(16), {'loss_rpn_cls', 'loss_mask', 'loss_apl'}),
+    'swin': (RETINANET_PAGE, RETINANET, POS_HEAD.format(64), {'loss_bbox', 'loss_apl'}),
+}
+# Small images, and no processes beside.
+OPTIONS = [
+    '--cfg-options',
+    'train_dataloader.dataset.pipeline.2.scale=[(96,48),(96,64)]',
+    *(f'{part}_dataloader.dataset.pipeline.1.scale=(96,64)' for part in ('val', 'test')),
+    *(
+        f'{part}_dataloader.{name}'
+        for part in ('train', 'val', 'test')
+        for name in ('num_workers=0', 'persistent_workers=False')
+    ),
+    'default_hooks.logger.interval=1',
+    'log_level=ERROR',
+]
 
 
 @pytest.fixture(scope='module')
 def project(tmp_path_factory):
-    """A folder with a dataset in COCO's layout, and a classifier's checkpoint."""
+    """A folder with the page's dataset, of images of several shapes, and a classifier."""
     folder = tmp_path_factory.mktemp('project')
+    mine = folder / 'data/mine'
+    (mine / 'images').mkdir(parents=True)
     rng = np.random.default_rng(0)
-    for kind in 'images', 'annotations':
-        (folder / 'shapes' / kind).mkdir(parents=True)
     for split in 'train', 'val':
         images, objects = [], []
         for i, (width, height) in enumerate([(64, 40), (36, 64), (72, 40), (40, 52)]):
@@ -495,11 +482,11 @@ def project(tmp_path_factory):
                         iscrowd=0,
                     )
                 )
-            Image.fromarray(image).save(folder / 'shapes/images' / name)
+            Image.fromarray(image).save(mine / 'images' / name)
             images.append(dict(id=i, file_name=name, width=width, height=height))
-        categories = [dict(id=1, name='green'), dict(id=2, name='blue')]
+        categories = [dict(id=i, name=name) for i, name in enumerate(('cat', 'dog', 'bird'), 1)]
         content = dict(images=images, annotations=objects, categories=categories)
-        (folder / f'shapes/annotations/{split}.json').write_text(json.dumps(content))
+        (mine / f'{split}.json').write_text(json.dumps(content))
     with DefaultScope.overwrite_default_scope('mmpretrain'):
         classifier = ROOT_MODELS.build(
             dict(
@@ -513,93 +500,52 @@ def project(tmp_path_factory):
     return folder
 
 
-def write(project, name, base, text):
-    (project / f'{name}.py').write_text(TINY.format(base=base) + text)
-
-
-def logged(project, name):
+def logged(name):
     """The lines of a run's last log: of iterations, and of validations."""
-    log = sorted((project / 'work_dirs' / name).glob('*/vis_data/scalars.json'))[-1]
+    log = sorted(Path('work_dirs', name).glob('*/vis_data/scalars.json'))[-1]
     lines = [json.loads(line) for line in log.read_text().splitlines()]
     return [x for x in lines if 'loss' in x], [x for x in lines if 'coco/bbox_mAP' in x]
 
 
-RUNS = {
-    'vit': ('vit-b_apl_mask-rcnn_coco', MASK_RCNN, 16, {'loss_rpn_cls', 'loss_mask', 'loss_apl'}),
-    'swin': ('swin-t_apl_retinanet_coco', RETINANET, 64, {'loss_cls', 'loss_bbox', 'loss_apl'}),
-}
-
-
-@pytest.mark.parametrize('name', RUNS)
+@pytest.mark.parametrize('name', DETECTORS)
 def test_a_run_is_trained_validated_resumed_and_tested(name, project, monkeypatch):
     monkeypatch.chdir(project)
-    config, text, channels, losses = RUNS[name]
-    text = text.replace('POS_HEAD', POS_HEAD.format(channels))
-    write(project, name, repr(f'poslabel_mm::detection/{config}.py'), text)
-    assert cli.main(['train', f'{name}.py']) == 0
-    steps, (validation,) = logged(project, name)
+    page, small, pos_head, losses = DETECTORS[name]
+    Path(f'my_{name}.py').write_text(page)
+    Path(f'{name}.py').write_text(f"_base_ = './my_{name}.py'\n{small}{pos_head}")
+    assert cli.main(['train', f'{name}.py', *OPTIONS, 'train_cfg.max_epochs=1']) == 0
+    steps, (validation,) = logged(name)
     assert len(steps) == 2 and losses < set(steps[0])
     assert all(np.isfinite(step['loss']) for step in steps)
     assert -1 <= validation['coco/bbox_mAP'] <= 1
 
     DetLocalVisualizer._instance_dict.clear()
-    longer = ['--cfg-options', 'train_cfg.max_epochs=2']
-    assert cli.main(['train', f'{name}.py', '--resume', *longer]) == 0
-    steps, _ = logged(project, name)
+    assert cli.main(['train', f'{name}.py', '--resume', *OPTIONS, 'train_cfg.max_epochs=2']) == 0
+    steps, _ = logged(name)
     assert [step['step'] for step in steps] == [3, 4]
 
-    # The baseline's config takes the checkpoint.
-    stock = config.replace('_apl', '')
-    write(
-        project,
-        f'{name}_stock',
-        repr(f'poslabel_mm::detection/{stock}.py'),
-        text.replace(POS_HEAD.format(channels), ''),
-    )
-    for tested in name, f'{name}_stock':
-        DetLocalVisualizer._instance_dict.clear()
-        assert cli.main(['test', f'{tested}.py', f'work_dirs/{name}/epoch_2.pth']) == 0
-
-
-def test_the_pages_first_config_is_trained(project, monkeypatch):
-    """With its folders, a small model and small images."""
-    monkeypatch.chdir(project)
-    Path('my_detection.py').write_text(MINE)
-    mine = Path('data/mine')
-    mine.mkdir(parents=True)
-    (mine / 'images').symlink_to(project / 'shapes/images')
-    categories = [dict(id=i, name=name) for i, name in enumerate(('cat', 'dog', 'bird'), 1)]
-    for split in 'train', 'val':
-        content = json.loads((project / f'shapes/annotations/{split}.json').read_text())
-        (mine / f'{split}.json').write_text(json.dumps(content | dict(categories=categories)))
-    small = MASK_RCNN.replace('num_classes=2', '').replace('POS_HEAD', POS_HEAD.format(16))
-    Path('small.py').write_text("_base_ = './my_detection.py'\n" + small)
-    options = [
-        'train_dataloader.dataset.pipeline.2.scale=[(96,48),(96,64)]',
-        'val_dataloader.dataset.pipeline.1.scale=(96,64)',
-        'train_cfg.max_epochs=1',
-        'default_hooks.logger.interval=1',
-    ]
-    for loader in 'train_dataloader', 'val_dataloader':
-        options += [f'{loader}.num_workers=0', f'{loader}.persistent_workers=False']
-    assert cli.main(['train', 'small.py', '--cfg-options', *options]) == 0
-    steps, (validation,) = logged(project, 'small')
-    assert {'loss_rpn_cls', 'loss_mask', 'loss_apl'} < set(steps[0])
-    assert -1 <= validation['coco/segm_mAP'] <= 1
+    # The baseline takes the checkpoint.
+    DetLocalVisualizer._instance_dict.clear()
+    Path(f'my_{name}.py').write_text(page.replace('_apl', ''))
+    Path('stock.py').write_text(f"_base_ = './my_{name}.py'\n{small}")
+    assert cli.main(['test', 'stock.py', f'work_dirs/{name}/epoch_2.pth', *OPTIONS]) == 0
 
 
 @pytest.mark.skipif(STAND_IN, reason="a process of its own has MMCV's operators only if built")
 def test_mmdetections_own_tool_trains_a_shipped_config(project, monkeypatch):
     monkeypatch.chdir(project)
-    base = "__import__('poslabel_mm').config_path('detection/swin-t_apl_retinanet_coco.py')"
-    write(project, 'own_tool', base, RETINANET.replace('POS_HEAD', POS_HEAD.format(64)))
+    shipped = "__import__('poslabel_mm').config_path('detection/swin-t_apl_retinanet_coco.py')"
+    page = RETINANET_PAGE.partition('\n')[2]
+    Path('my_own.py').write_text(f'_base_ = {shipped}\n{page}')
+    Path('own_tool.py').write_text(f"_base_ = './my_own.py'\n{RETINANET}{POS_HEAD.format(64)}")
     done = subprocess.run(
-        [sys.executable, STOCK / 'tools/train.py', 'own_tool.py'],
+        [sys.executable, STOCK / 'tools/train.py', 'own_tool.py', *OPTIONS]
+        + ['train_cfg.max_epochs=1'],
         env=os.environ | dict(LOCAL_RANK='0'),
         capture_output=True,
         text=True,
     )
     assert done.returncode == 0, done.stderr[-2000:]
-    steps, (validation,) = logged(project, 'own_tool')
+    steps, (validation,) = logged('own_tool')
     assert len(steps) == 2 and {'loss_bbox', 'loss_apl'} < set(steps[0])
     assert -1 <= validation['coco/bbox_mAP'] <= 1
