@@ -38,9 +38,19 @@ class DetectorLabels(BackboneLabels):
 
     stock_loss_name = 'loss_det'
 
-    def _labelled_tokens(
+    def labelled_tokens(
         self, patch_tokens: PatchTokens, inputs: Tensor, data_samples: list[DetDataSample]
     ) -> list[PatchTokens]:
+        """The tokens of each image, on its own patch grid.
+
+        Args:
+            patch_tokens (PatchTokens): All tokens of the padded batch.
+            inputs (Tensor): Its images, of shape (B, 3, height, width).
+            data_samples (list[DetDataSample]): Their annotations.
+
+        Returns:
+            list[PatchTokens]: The images, grouped by their grid.
+        """
         # Batch augmentations keep it up to date, and no padding is in it.
         image_shapes = [sample.img_shape[:2] for sample in data_samples]
         return on_own_grids(patch_tokens, inputs.shape[2:], image_shapes, self._stride)

@@ -55,9 +55,19 @@ class PositionalLabelEncoderDecoder(BackboneLabels, EncoderDecoder):
 
     stock_loss_name = 'loss_decode'
 
-    def _labelled_tokens(
+    def labelled_tokens(
         self, patch_tokens: PatchTokens, inputs: Tensor, data_samples: list[SegDataSample]
     ) -> list[PatchTokens]:
+        """The tokens of the patches that show a part of their image.
+
+        Args:
+            patch_tokens (PatchTokens): All tokens of the batch.
+            inputs (Tensor): Its crops, of shape (B, 3, height, width).
+            data_samples (list[SegDataSample]): Their annotations.
+
+        Returns:
+            list[PatchTokens]: The crops, grouped by their number of tokens.
+        """
         paddings = _paddings(data_samples)
         return without_padding(patch_tokens, inputs.shape[2:], paddings, self._stride)
 

@@ -77,7 +77,7 @@ class BackboneLabels(PositionHeads):
             return self._name_stock_loss(super().loss(inputs, data_samples))
         with self._token_reader:
             losses = self._name_stock_loss(super().loss(inputs, data_samples))
-        groups = self._labelled_tokens(self._take_tokens(), inputs, data_samples)
+        groups = self.labelled_tokens(self._take_tokens(), inputs, data_samples)
         losses.update(mean_over_images(self._position_losses, groups))
         return losses
 
@@ -106,10 +106,20 @@ class BackboneLabels(PositionHeads):
         """
         return self._position_losses(self.patch_tokens(inputs))
 
-    def _labelled_tokens(
+    def labelled_tokens(
         self, patch_tokens: PatchTokens, inputs: Tensor, data_samples: list
     ) -> list[PatchTokens]:
-        """What the position heads are given of a batch, every image once."""
+        """What the position heads are given of a batch; a model of padded images leaves out some.
+
+        Args:
+            patch_tokens (PatchTokens): All tokens of the batch, past the neck.
+            inputs (Tensor): Its images, of shape (B, 3, height, width).
+            data_samples (list): Their annotations.
+
+        Returns:
+            list[PatchTokens]: The images in one or several groups. Every image has the same
+            weight in the losses.
+        """
         return [patch_tokens]
 
     def _take_tokens(self) -> PatchTokens:
