@@ -122,9 +122,10 @@ def test_mmdetection_comes_with_operators_built_for_its_torch(programs, tmp_path
     assert [line[:5] for line in done.stdout.splitlines()[:-1]] == [
         f'[{i}/5]' for i in (2, 3, 4, 5)
     ]
-    *_, built, _imports = (tmp_path / 'calls').read_text().splitlines()
+    *_, built, checked, _ = (tmp_path / 'calls').read_text().splitlines()
     assert built.startswith(f'{env}/bin:')  # where ninja is
     assert '--no-build-isolation' in built and built.endswith('--no-binary onedl-mmcv onedl-mmcv')
+    assert checked.endswith('import poslabel_mm, mmcv.ops')
 
 
 def test_ready_environment_is_left_alone(programs, tmp_path):

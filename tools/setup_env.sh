@@ -77,6 +77,7 @@ build_operators() {
     PATH=$dir/bin:$PATH pip_step "$dir" "[5/5] MMCV's operators: about 14 minutes on two cores" \
         -c "$constraints" --force-reinstall --no-deps --no-build-isolation --no-cache-dir \
         --no-binary onedl-mmcv onedl-mmcv || return 1
+    "$dir/bin/python" -c 'import poslabel_mm, mmcv.ops'
 }
 
 # Prints the first Python that will do.
