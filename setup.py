@@ -65,6 +65,8 @@ setup(
         ],
         # MMSegmentation on the onedl stack.
         'mmseg': ['onedl-mmsegmentation>=1.4.2,<1.5', *stacks['onedl']],
+        # MMDetection on the onedl stack; ninja and setuptools are for MMCV's operators.
+        'mmdet': ['onedl-mmdetection>=3.5.1,<3.6', 'ninja', 'setuptools>=80', *stacks['onedl']],
         # The digits example and MMPretrain's analysis tools.
         'tools': [
             # browse_dataset breaks on 3.11.

@@ -9,7 +9,7 @@
 The types are in MMSegmentation's registry.
 """
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 
 from mmengine.model import BaseModule
 from mmseg.models.backbones import TIMMBackbone
@@ -19,12 +19,12 @@ from mmseg.structures import SegDataSample
 from torch import Tensor
 
 from poslabel_mm import options
+from poslabel_mm.models.backbone_labels import BackboneLabels, mean_over_images
 from poslabel_mm.models.heads.base_head import BaseHead
 from poslabel_mm.models.heads.base_position_head import BasePositionHead
-from poslabel_mm.models.necks import PatchTokenNeck
-from poslabel_mm.models.position_heads import PositionHeads, build_head, build_part
+from poslabel_mm.models.position_heads import build_head, build_part
 from poslabel_mm.stack.safe_loading import force_weights_only
-from poslabel_mm.tokens import PatchTokenReader, PatchTokens
+from poslabel_mm.tokens import PatchTokens
 from poslabel_mm.tokens.padding import without_padding
 from poslabel_mm.tokens.sources import feature_map
 
@@ -32,7 +32,7 @@ force_weights_only(TIMMBackbone, '__init__')
 
 
 @MODELS.register_module()
-class PositionalLabelEncoderDecoder(PositionHeads, EncoderDecoder):
+class PositionalLabelEncoderDecoder(BackboneLabels, EncoderDecoder):
     """MMSegmentation's encoder-decoder, trained with positional labels.
 
     The position heads read the backbone's last patch tokens while it trains and are not used in
@@ -55,67 +55,21 @@ class PositionalLabelEncoderDecoder(PositionHeads, EncoderDecoder):
 
     stock_loss_name = 'loss_decode'
 
-    def __init__(
-        self,
-        *args,
-        pos_head: dict | list[dict] | None = None,
-        pos_neck: dict | None = None,
-        **kwargs,
-    ) -> None:
-        if not pos_head:
-            raise options.wrong(
-                'model.pos_head',
-                pos_head,
-                'is refused: PositionalLabelEncoderDecoder has no pos_head; give it one, or use '
-                'EncoderDecoder',
-            )
-        super().__init__(*args, pos_head=pos_head, **kwargs)
-        self.pos_neck = None if pos_neck is None else build_part(pos_neck, 'model.pos_neck')
-        stage = getattr(self.pos_neck, 'stage', None)
-        with options.within('model.pos_neck'):
-            self._token_reader = PatchTokenReader(self.backbone, stage=stage)
-        if pos_neck is None or isinstance(self.pos_neck, PatchTokenNeck):
-            self._check_fit(stage)
-
-    def loss(self, inputs: Tensor, data_samples: list[SegDataSample]) -> dict[str, Tensor]:
-        """Losses of a batch.
+    def labelled_tokens(
+        self, patch_tokens: PatchTokens, inputs: Tensor, data_samples: list[SegDataSample]
+    ) -> list[PatchTokens]:
+        """The tokens of the patches that show a part of their image.
 
         Args:
-            inputs (Tensor): Images of shape (B, 3, height, width).
+            patch_tokens (PatchTokens): All tokens of the batch.
+            inputs (Tensor): Its crops, of shape (B, 3, height, width).
             data_samples (list[SegDataSample]): Their annotations.
 
         Returns:
-            dict[str, Tensor]: The stock losses; while training also what every position head
-            returns.
-
-        Raises:
-            UserError: If the patch grid or the token width is not the one that a position head
-                was built for.
+            list[PatchTokens]: The crops, grouped by their number of tokens.
         """
-        if not self.training:
-            return super().loss(inputs, data_samples)
-        with self._token_reader:
-            losses = super().loss(inputs, data_samples)
-        shown = without_padding(self._take_tokens(), inputs.shape[2:], _paddings(data_samples))
-        losses.update(_mean_over_images(self._position_losses, shown))
-        return losses
-
-    def patch_tokens(self, inputs: Tensor) -> PatchTokens:
-        """The tokens that the position heads read, in evaluation too.
-
-        Args:
-            inputs (Tensor): Images of shape (B, 3, height, width).
-
-        Returns:
-            PatchTokens: The patch tokens, past the neck, and their grid.
-        """
-        with self._token_reader:
-            self.backbone(inputs)
-        return self._take_tokens()
-
-    def _take_tokens(self) -> PatchTokens:
-        patch_tokens = self._token_reader.take()
-        return patch_tokens if self.pos_neck is None else self.pos_neck(patch_tokens)
+        paddings = _paddings(data_samples)
+        return without_padding(patch_tokens, inputs.shape[2:], paddings, self._stride)
 
 
 @MODELS.register_module()
@@ -127,8 +81,7 @@ class PositionalLabelAuxiliaryHead(BaseModule):
 
     Args:
         pos_head (dict): The position head; several are several auxiliary heads.
-        in_index (int): The feature map that is read; one that is not there is refused at the
-            first step. Defaults to -1, the last one.
+        in_index (int): The feature map that is read. Defaults to -1, the last one.
         pos_neck (dict, optional): What stands between the map and the position head, such as
             ``poslabel_mm.PatchTokenNeck`` to normalise the tokens. Defaults to None.
         init_cfg (dict | list[dict], optional): MMEngine initialisation.
@@ -177,34 +130,39 @@ class PositionalLabelAuxiliaryHead(BaseModule):
             UserError: If there is no such map, or it has another grid or width than the position
                 head was built for.
         """
-        if self.in_index >= len(inputs):
-            raise options.wrong(
-                'model.auxiliary_head.in_index',
-                self.in_index,
-                f'is refused: there are {len(inputs)} feature maps; choose from -1 to '
-                f'{len(inputs) - 1}',
-            )
+        self._check_index(len(inputs))
         patch_tokens = PatchTokens(*feature_map(inputs[self.in_index]))
         if self.pos_neck is not None:
             patch_tokens = self.pos_neck(patch_tokens)
         input_shape = batch_data_samples[0].gt_sem_seg.shape
         shown = without_padding(patch_tokens, input_shape, _paddings(batch_data_samples))
-        return _mean_over_images(self.pos_head.loss, shown)
+        return mean_over_images(self.pos_head.loss, shown)
+
+    def check_model(self, model: EncoderDecoder) -> None:
+        """Refuse, before a run begins, a feature map that the model will not have.
+
+        Args:
+            model (EncoderDecoder): The model that this is a part of. Where it does not tell how
+                many feature maps it makes, the first step does.
+
+        Raises:
+            UserError: If there is no such map.
+        """
+        num_maps = getattr(model.neck, 'num_outs', None) if model.with_neck else None
+        if not model.with_neck and hasattr(model.backbone, 'out_indices'):
+            num_maps = len(model.backbone.out_indices)
+        if num_maps is not None:
+            self._check_index(num_maps)
+
+    def _check_index(self, num_maps: int) -> None:
+        if self.in_index >= num_maps:
+            raise options.wrong(
+                'model.auxiliary_head.in_index',
+                self.in_index,
+                f'is refused: there are {num_maps} feature maps; choose from -1 to {num_maps - 1}',
+            )
 
 
 def _paddings(data_samples: list[SegDataSample]) -> list[tuple[int, int, int, int]]:
     """What the data preprocessor added to each image: left, right, top, bottom."""
     return [tuple(sample.metainfo.get('padding_size', (0,) * 4)) for sample in data_samples]
-
-
-def _mean_over_images(
-    loss: Callable[[PatchTokens], dict[str, Tensor]], groups: list[PatchTokens]
-) -> dict[str, Tensor]:
-    """The mean of a loss of each image, whatever its number of tokens."""
-    num_images = sum(len(group.tokens) for group in groups)
-    losses = {}
-    for group in groups:
-        for name, value in loss(group).items():
-            part = value * (len(group.tokens) / num_images)
-            losses[name] = losses[name] + part if name in losses else part
-    return losses

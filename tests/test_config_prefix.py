@@ -123,11 +123,13 @@ def test_launchers_that_never_import_the_package(tmp_path):
 def test_a_base_of_a_package_that_is_not_installed(tmp_path):
     with pytest.raises(UserError, match='^the base mmrazor::.* pip install mmrazor$'):
         _inherit(tmp_path, repr('mmrazor::_base_/default_runtime.py'))
-    if importlib.util.find_spec('mmseg') is None:
-        with pytest.raises(
-            UserError, match='config of mmseg, .* pip install onedl-mmsegmentation'
-        ):
-            _inherit(tmp_path, repr('poslabel_mm::segmentation/vit-b_fcn_ade20k.py'))
+    for package, name, config in [
+        ('mmseg', 'onedl-mmsegmentation', 'segmentation/vit-b_fcn_ade20k.py'),
+        ('mmdet', 'onedl-mmdetection', 'detection/vit-b_retinanet_coco.py'),
+    ]:
+        if importlib.util.find_spec(package) is None:
+            with pytest.raises(UserError, match=f'config of {package}, .* pip install {name}$'):
+                _inherit(tmp_path, repr(f'poslabel_mm::{config}'))
 
 
 def test_parts_of_configs_are_not_listed():

@@ -247,8 +247,8 @@ def test_python(snippet, step):
         base = next(other.text for other in PYTHON if other.page == snippet.page)
         text = base.splitlines()[0] + '\n' + text.partition('\n')[2]
         assert set(step(text)[1]) >= {'loss_recon', 'loss_apl'}
-    elif snippet.page == 'segmentation.md':
-        # tests/under_mmseg.py trains the first, where MMSegmentation is installed.
+    elif snippet.page in ('segmentation.md', 'detection.md'):
+        # tests/under_mmseg.py and under_mmdet.py run them, where the packages are installed.
         ast.parse(text)
     elif text.count('_base_ =') > 1:
         # One line or another.
@@ -384,8 +384,14 @@ def check(program: str, *arguments: str) -> None:
         if arguments[0].endswith('run_tests.sh'):
             check_selection(*arguments[1:])
     elif program == 'pip':
-        option, package = arguments[1:]
-        assert (arguments[0], option) == ('install', '-e')
+        assert arguments[0] == 'install'
+        *options, package = arguments[1:]
+        if options != ['-e']:
+            # MMCV's operators, as the set-up script builds them.
+            script = (ROOT / 'tools/setup_env.sh').read_text('utf-8').replace('\\\n        ', '')
+            assert f'{" ".join(options)} {package.partition("==")[0]} ||' in script
+            assert package in (ROOT / 'requirements/constraints-onedl.txt').read_text('utf-8')
+            return
         setup = (ROOT / 'setup.py').read_text('utf-8')
         known = re.findall(r"^        '(\w+)': \[", setup, re.M) + ['onedl', 'openmmlab']
         assert set(re.findall(r'\w+', package)) <= set(known)
@@ -488,8 +494,8 @@ def stock(path: Path, *_: str) -> None:
     """`tools/train.py` and `tools/test.py`: MMPretrain's options and ours."""
     module = tool(Path(tool_path(path.name)))
     args = checked_arguments(module.parse_args)()
-    if Path(args.config).parent.name == 'segmentation':
-        # tests/under_mmseg.py reads it, where MMSegmentation is installed.
+    if Path(args.config).parent.name in ('segmentation', 'detection'):
+        # tests/under_mmseg.py and under_mmdet.py read it, where the packages are installed.
         assert Path(args.config).is_file()
         return
     cfg = Config.fromfile(args.config)

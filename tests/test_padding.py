@@ -3,12 +3,17 @@
 import pytest
 import torch
 from mmcv.cnn.bricks.transformer import PatchEmbed
+from mmpretrain.models.backbones import ResNet, SwinTransformer, VisionTransformer
 from torch import nn
 
+from poslabel_mm.models.backbones import PositionalSwinTransformer
 from poslabel_mm.tokens import PatchTokens, SwappedTokens
-from poslabel_mm.tokens.padding import shows_image, without_padding
+from poslabel_mm.tokens.built import built_tokens
+from poslabel_mm.tokens.padding import on_own_grids, shows_image, without_padding
 
 NONE = (0, 0, 0, 0)
+SMALL = dict(embed_dims=8, num_layers=1, num_heads=1, feedforward_channels=8)
+SMALL_SWIN = dict(embed_dims=8, depths=[1] * 3, num_heads=[1] * 3)
 
 
 def numbered(B, H, W, indices=None, kind=PatchTokens, **kwargs):
@@ -96,3 +101,56 @@ def test_of_some_patches_those_in_the_padding_are_left_out():
     # The second image has no patch left.
     assert three.tokens[:, 0, 0].tolist() == [2] and three.indices.tolist() == [[1, 4, 5]]
     assert three.swapped.tolist() == [[False, True, False]]
+
+
+def test_a_patch_is_at_its_place_in_the_image_alone():
+    patch_tokens = numbered(4, 3, 4)
+    shapes = [(24, 32), (16, 20), (24, 32), (17, 17)]
+    whole, two_by_three, three_by_three = on_own_grids(patch_tokens, (24, 32), shapes)
+    assert whole.grid_shape == (3, 4) and whole.indices is None
+    assert whole.tokens[:, 0, 0].tolist() == [0, 2]
+    assert two_by_three.grid_shape == (2, 3)
+    assert two_by_three.tokens[0].tolist() == [[1, place] for place in (0, 1, 2, 4, 5, 6)]
+    assert two_by_three.indices.tolist() == [[0, 1, 2, 3, 4, 5]]
+    assert three_by_three.grid_shape == (3, 3)
+    assert three_by_three.tokens[0, :, 1].tolist() == [0, 1, 2, 4, 5, 6, 8, 9, 10]
+    assert three_by_three.indices.tolist() == [list(range(9))]
+
+
+def test_of_some_patches_those_of_the_image_are_at_their_places():
+    indices = torch.tensor([[0, 7, 2], [11, 3, 6]])
+    swapped = torch.tensor([[True, False, False], [True, True, False]])
+    patch_tokens = numbered(2, 3, 4, indices, SwappedTokens, swapped=swapped)
+    one, two = on_own_grids(patch_tokens, (24, 32), [(16, 24)] * 2)
+    assert one.grid_shape == two.grid_shape == (2, 3)
+    assert one.tokens.tolist() == [[[1, 6]]] and one.indices.tolist() == [[5]]
+    assert two.indices.tolist() == [[0, 2]] and two.swapped.tolist() == [[True, False]]
+
+
+@pytest.mark.parametrize(
+    'input_shape, grid_shape, images',
+    [
+        ((12, 12), (2, 2), {(8, 12): (1, 2), (9, 3): (2, 1), (12, 12): (2, 2)}),  # as if of 6x6
+        ((40, 75), (5, 9), {(40, 75): (5, 9), (33, 75): (5, 9)}),  # the rest is dropped
+    ],
+)
+def test_a_stride_that_is_known_is_not_guessed(input_shape, grid_shape, images):
+    patch_tokens = numbered(len(images), *grid_shape)
+    groups = on_own_grids(patch_tokens, input_shape, list(images), stride=(8, 8))
+    grids = {int(image): group.grid_shape for group in groups for image in group.tokens[:, 0, 0]}
+    assert [grids[i] for i in range(len(images))] == list(images.values())
+
+
+@pytest.mark.parametrize(
+    'backbone, stage, stride',
+    [
+        (VisionTransformer(SMALL, img_size=(32, 48), patch_size=8), None, (8, 8)),
+        (SwinTransformer(SMALL_SWIN, img_size=64, out_indices=(2,)), None, (16, 16)),
+        (SwinTransformer(SMALL_SWIN, img_size=64, out_indices=(2,)), 1, (8, 8)),
+        (PositionalSwinTransformer(SMALL_SWIN, img_size=64, out_indices=(2,)), None, (8, 8)),
+        (ResNet(18), None, None),
+    ],
+    ids=['vit', 'swin', 'second stage of swin', 'modified swin', 'unknown'],
+)
+def test_backbones_tell_their_stride(backbone, stage, stride):
+    assert built_tokens(backbone, stage).stride == stride

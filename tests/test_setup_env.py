@@ -42,7 +42,7 @@ def _assert_one_line(done, *told):
 
 
 def test_unknown_stack(programs):
-    _assert_one_line(_run('onedl2', path=programs), "'onedl2'", 'onedl, openmmlab or docs')
+    _assert_one_line(_run('onedl2', path=programs), "'onedl2'", 'onedl, openmmlab, mmdet or docs')
 
 
 @pytest.mark.parametrize(
@@ -109,6 +109,23 @@ def test_failed_install_says_where_the_log_is_and_leaves_no_stamp(programs, tmp_
     assert done.stderr.splitlines()[0] == ('ERROR: No matching distribution found for torch')
     assert f'{env}/setup.log' in done.stderr.splitlines()[-1]
     assert not (env / 'poslabel_mm.stamp').exists()
+
+
+def test_mmdetection_comes_with_operators_built_for_its_torch(programs, tmp_path):
+    env = tmp_path / 'env'
+    (env / 'bin').mkdir(parents=True)
+    (env / 'pyvenv.cfg').touch()
+    _add_python(env / 'bin', f'echo "$PATH $@" >> {tmp_path}/calls')
+    (env / 'bin' / 'python3').rename(env / 'bin' / 'python')
+    done = _run('mmdet', env, path=programs)
+    assert done.returncode == 0, done.stderr
+    assert [line[:5] for line in done.stdout.splitlines()[:-1]] == [
+        f'[{i}/5]' for i in (2, 3, 4, 5)
+    ]
+    *_, built, checked, _ = (tmp_path / 'calls').read_text().splitlines()
+    assert built.startswith(f'{env}/bin:')  # where ninja is
+    assert '--no-build-isolation' in built and built.endswith('--no-binary onedl-mmcv onedl-mmcv')
+    assert checked.endswith('import poslabel_mm, mmcv.ops')
 
 
 def test_ready_environment_is_left_alone(programs, tmp_path):

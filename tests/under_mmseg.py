@@ -1,4 +1,4 @@
-"""What tests/test_mmseg.py runs, in an environment that has MMSegmentation."""
+"""What tests/test_mm_projects.py runs, in an environment that has MMSegmentation."""
 
 import copy
 import json
@@ -26,6 +26,7 @@ from PIL import Image
 
 import poslabel_mm.mmseg  # noqa: F401  (registers)
 from poslabel_mm import UserError, cli, config_path
+from poslabel_mm.launch.checks.build import check_model
 from poslabel_mm.tokens import PatchTokenReader
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -273,8 +274,15 @@ def test_models_that_are_refused():
             build(**kwargs)
     head = dict(type='PositionalLabelAuxiliaryHead', pos_head=apl(), in_index=2)
     model = build('EncoderDecoder', auxiliary_head=head)
-    with pytest.raises(UserError, match='there are 2 feature maps; choose from -1 to 1'):
+    message = 'auxiliary_head.in_index=2 is refused: there are 2 feature maps; .* from -1 to 1'
+    with pytest.raises(UserError, match=message):
         model(**batch(model), mode='loss')
+    # A tool of ours finds it before the run.
+    neck = dict(type='MultiLevelNeck', in_channels=[16, 16], out_channels=16, scales=[2, 1])
+    for parts in dict(backbone=VIT), dict(backbone=VIT, neck=neck):
+        cfg = dict(type='EncoderDecoder', decode_head=FCN, auxiliary_head=head, **parts)
+        with pytest.raises(UserError, match=message):
+            check_model(Config(dict(default_scope='mmseg', model=cfg)))
 
 
 # ----------------------------------------------------------------------------------- the configs

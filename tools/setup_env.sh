@@ -1,10 +1,10 @@
 #!/usr/bin/env bash
 # Make, or bring up to date, a virtual environment with one stack at its pinned
-# versions, or with what builds the documentation (docs). Running it again is
-# cheap, and resumes after an interrupt.
+# versions, with MMDetection on the onedl stack (mmdet), or with what builds the
+# documentation (docs). Running it again is cheap, and resumes after an interrupt.
 #
-#   bash tools/setup_env.sh [onedl|openmmlab|docs] [DIR]   prints its python last
-#   . tools/setup_env.sh; setup_env STACK [DIR]            sets PYTHON to it
+#   bash tools/setup_env.sh [onedl|openmmlab|mmdet|docs] [DIR]   prints its python last
+#   . tools/setup_env.sh; setup_env STACK [DIR]                  sets PYTHON to it
 
 setup_env() {
     local stack=$1 root dir constraints stamp want python steps=4
@@ -23,8 +23,9 @@ setup_env() {
     case $dir in /*) ;; *) dir=$PWD/$dir ;; esac
     constraints=$root/requirements/constraints-$stack.txt
     [ "$stack" != docs ] || constraints=$root/requirements/docs.txt steps=2
+    [ "$stack" != mmdet ] || steps=5
     if [ ! -f "$constraints" ]; then
-        echo "error: no stack '$stack': choose onedl, openmmlab or docs" >&2
+        echo "error: no stack '$stack': choose onedl, openmmlab, mmdet or docs" >&2
         return 1
     fi
     if [ -e "$dir" ] && [ ! -f "$dir/pyvenv.cfg" ] && [ -n "$(ls -A "$dir")" ]; then
@@ -58,15 +59,25 @@ setup_env() {
 
 # What setup_env installs of a stack; reads its variables.
 install_stack() {
-    pip_step "$dir" "[2/4] torch and torchvision" -c "$constraints" torch torchvision || return 1
-    pip_step "$dir" "[3/4] MMPretrain ($stack), tools and tests" \
+    pip_step "$dir" "[2/$steps] torch and torchvision" -c "$constraints" torch torchvision || return 1
+    pip_step "$dir" "[3/$steps] MMPretrain ($stack), tools and tests" \
         -c "$constraints" -e "$root[$stack,tools,test]" || return 1
     # The stack asks for opencv-python and the tools for opencv-python-headless.
     # Both own the folder cv2: the one written last serves, and only the headless
     # one does without libGL and the X libraries.
-    pip_step "$dir" "[4/4] OpenCV without display libraries" \
+    pip_step "$dir" "[4/$steps] OpenCV without display libraries" \
         -c "$constraints" --force-reinstall --no-deps opencv-python-headless || return 1
+    [ "$stack" != mmdet ] || build_operators || return 1
     "$dir/bin/python" -c 'import cv2, poslabel_mm'
+}
+
+# MMCV's operators, which MMDetection needs: pip's own build, which sees no torch,
+# leaves them out. MAX_JOBS, where it is set, limits the compilers side by side.
+build_operators() {
+    PATH=$dir/bin:$PATH pip_step "$dir" "[5/5] MMCV's operators: about 14 minutes on two cores" \
+        -c "$constraints" --force-reinstall --no-deps --no-build-isolation --no-cache-dir \
+        --no-binary onedl-mmcv onedl-mmcv || return 1
+    "$dir/bin/python" -c 'import poslabel_mm, mmcv.ops'
 }
 
 # Prints the first Python that will do.

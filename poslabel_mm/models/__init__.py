@@ -16,7 +16,7 @@ from .heads import (
     SwappedEncodingHead,
     ViewOffsetHead,
 )
-from .necks import DINONeck, PatchTokenNeck
+from .necks import DINONeck, PatchTokenNeck, SimpleFeaturePyramid
 from .selfsup import *  # noqa: F401,F403
 from .selfsup import __all__ as _algorithms
 
@@ -35,6 +35,7 @@ __all__ = [
     'PositionalSwinTransformer',
     'PositionalVisionTransformer',
     'RelativePositionalLabelHead',
+    'SimpleFeaturePyramid',
     'SwappedEncodingHead',
     'ViewOffsetHead',
 ] + _algorithms

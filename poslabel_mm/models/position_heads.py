@@ -108,7 +108,7 @@ class PositionHeads:
         Raises:
             UserError: Naming the option that does not fit.
         """
-        grid, channels = built_tokens(self.backbone, stage)
+        grid, channels, _ = built_tokens(self.backbone, stage)
         if not self._sets_img_size and is_of_any_size(self.backbone):
             grid = None
         name = type(unwrapped(self.backbone)).__name__

@@ -61,6 +61,9 @@ index (:mod:`.model_hub`)             index alone                 installed plug
 ``np`` in MMPretrain's                numpy 2.4 has no ``in1d``   the openmmlab stack is dropped
 ``evaluation.metrics.retrieval``
 (:mod:`.numpy_2`)
+``WITH_MULTIMODAL`` of MMPretrain,    its multimodal models       MMPretrain's multimodal models
+beside transformers 5                 cannot be imported then     take transformers 5
+(:mod:`.multimodal`)
 **While a tool of ours runs** (:mod:`poslabel_mm.launch`)
 MMEngine's ``Config.fromfile``        inherited dicts carry a     MMEngine does not stamp what is
 (:mod:`.config_prefix`)               ``_scope_`` that breaks     in the default scope
@@ -103,7 +106,7 @@ by importing :mod:`poslabel_mm.mmselfsup`, MMSegmentation by :mod:`poslabel_mm.m
 from collections.abc import Iterator
 from contextlib import AbstractContextManager, contextmanager
 
-from . import compat, config_prefix, model_hub, torchvision_schemas
+from . import compat, config_prefix, model_hub, multimodal, torchvision_schemas
 from .quiet_imports import ignore_missing_operator, without_onedl_line
 from .when_imported import when_imported
 
@@ -117,6 +120,7 @@ def install() -> None:
     ignore_missing_operator()
     when_imported('torchvision', torchvision_schemas.with_schemas)
     when_imported('mmengine', _mending_mmengine, before=compat.check_installed)
+    when_imported(multimodal.DEPENDENCY, multimodal.with_transformers_4_only)
     when_imported('mmpretrain.datasets', without_onedl_line)
     when_imported('mmpretrain.apis.model', _extending_the_hub)
     when_imported('mmcv.image.photometric', _wrapping_hue)

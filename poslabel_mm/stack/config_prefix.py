@@ -17,7 +17,7 @@ from poslabel_mm.errors import UserError
 PREFIX = 'poslabel_mm::'
 
 # Where MMEngine knows another name than that of the distribution which works with poslabel_mm.
-_INSTALLED_BY = {'mmseg': 'onedl-mmsegmentation'}
+_INSTALLED_BY = {'mmdet': 'onedl-mmdetection', 'mmseg': 'onedl-mmsegmentation'}
 
 # A link to the checkout's configs/, or the wheel's copy of them.
 ROOT = (Path(__file__).parents[1] / '.mim' / 'configs').resolve()

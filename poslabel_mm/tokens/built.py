@@ -4,12 +4,13 @@ A backbone that is not listed here tells nothing: its tokens are looked at when 
 """
 
 from collections.abc import Callable
+from operator import mul
 from typing import NamedTuple
 
 from torch import nn
 
 from poslabel_mm.tokens.labels import GridShape
-from poslabel_mm.tokens.masked import built_grid, tells_grid
+from poslabel_mm.tokens.masked import built_grid, built_patch_size, tells_grid
 from poslabel_mm.tokens.wrappers import by_class, unwrapped
 
 
@@ -20,10 +21,13 @@ class BuiltTokens(NamedTuple):
         grid_shape (tuple[int, int], optional): Their grid (H, W) for images of the size that the
             backbone was built for.
         channels (int, optional): Their width C.
+        stride (tuple[int, int], optional): How many pixels, down and across, a token is from the
+            next one.
     """
 
     grid_shape: GridShape | None = None
     channels: int | None = None
+    stride: tuple[int, int] | None = None
 
 
 def built_tokens(backbone: nn.Module, stage: int | None = None) -> BuiltTokens:
@@ -35,7 +39,7 @@ def built_tokens(backbone: nn.Module, stage: int | None = None) -> BuiltTokens:
             the last tokens.
 
     Returns:
-        BuiltTokens: Grid and width, each None where it is not known.
+        BuiltTokens: Grid, width and stride, each None where it is not known.
     """
     backbone = unwrapped(backbone)
     tell = by_class(backbone, FAMILIES)
@@ -52,9 +56,10 @@ def is_of_any_size(backbone: nn.Module) -> bool:
 
 
 def _plain(backbone: nn.Module, _stage: int | None) -> BuiltTokens:
+    if not tells_grid(backbone):
+        return BuiltTokens(channels=getattr(backbone, 'embed_dims', None))
     return BuiltTokens(
-        built_grid(backbone) if tells_grid(backbone) else None,
-        getattr(backbone, 'embed_dims', None),
+        built_grid(backbone), getattr(backbone, 'embed_dims', None), built_patch_size(backbone)
     )
 
 
@@ -70,11 +75,12 @@ def _swin(backbone: nn.Module, stage: int | None) -> BuiltTokens:
         stage = max(backbone.out_indices)
         if backbone.out_after_downsample or not 0 <= stage < len(backbone.stages):
             return BuiltTokens()
-    grid = built_grid(backbone)
+    grid, stride = built_grid(backbone), built_patch_size(backbone)
     for before in backbone.stages[:stage]:
         if before.downsample is not None:
             grid = _merged(grid, before.downsample)
-    return BuiltTokens(grid, backbone.stages[stage].embed_dims)
+            stride = tuple(map(mul, stride, before.downsample.sampler.stride))
+    return BuiltTokens(grid, backbone.stages[stage].embed_dims, stride)
 
 
 def _merged(grid: GridShape, merging: nn.Module) -> GridShape:

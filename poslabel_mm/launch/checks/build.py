@@ -30,7 +30,11 @@ def check_model(cfg: Config) -> None:
     cfg.model.pop('target_generator', None)
     try:
         with torch.device('meta'), _DropPathOnCPU(), warnings_only():
-            build_model(cfg)
+            model = build_model(cfg)
+            for part in model.modules():
+                # Of a part that depends on others, such as an auxiliary head of MMSegmentation's.
+                if hasattr(part, 'check_model'):
+                    part.check_model(model)
     except Exception as error:
         if isinstance(error, UserError) or build_error_line(error) is not None:
             raise

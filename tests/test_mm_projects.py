@@ -1,4 +1,4 @@
-"""Segmentation under MMSegmentation, in an environment of its own."""
+"""Segmentation and detection under other MM projects, each in an environment of its own."""
 
 import os
 import subprocess
@@ -10,36 +10,34 @@ from pathlib import Path
 import pytest
 
 ROOT = Path(__file__).resolve().parents[1]
-# With what it asks for and the stack has not.
-PACKAGES = ['onedl-mmsegmentation==1.4.2', 'ftfy', 'prettytable', 'regex', 'wcwidth']
+# With what they import and the stack has not.
+PROJECTS = {
+    'mmseg': ['onedl-mmsegmentation==1.4.2', 'ftfy', 'prettytable', 'regex', 'wcwidth'],
+    'mmdet': ['onedl-mmdetection==3.5.1', 'imageio', 'imaug', 'lazy-loader', 'pycocotools']
+    + ['scikit-image', 'shapely', 'six', 'terminaltables'],
+}
 
 pytestmark = pytest.mark.slow
 
 
-@pytest.fixture
-def python(tmp_path):
-    """This environment's packages, with MMSegmentation over them."""
+@pytest.mark.parametrize('project', PROJECTS)
+def test_under(project, tmp_path):
+    """All of tests/under_PROJECT.py, in one process: this environment's packages, and over them
+    the project's."""
     try:
         metadata.version('onedl-mmpretrain')
     except metadata.PackageNotFoundError:
-        pytest.skip('onedl-mmsegmentation needs the onedl stack')
+        pytest.skip(f'{PROJECTS[project][0]} needs the onedl stack')
     folder = tmp_path / 'env'
     subprocess.run([sys.executable, '-m', 'venv', '--without-pip', folder], check=True)
     (site,) = folder.glob('lib/python*/site-packages')
     (site / 'base.pth').write_text(sysconfig.get_paths()['purelib'])
     python = folder / 'bin' / 'python'
-    subprocess.run(
-        [sys.executable, '-m', 'pip', '--python', python, 'install', '-q', '--no-deps', *PACKAGES],
-        check=True,
-    )
-    return python
-
-
-def test_under_mmsegmentation(python, tmp_path):
-    """All of tests/under_mmseg.py, in one process."""
+    pip = [sys.executable, '-m', 'pip', '--python', python, 'install', '-q', '--no-deps']
+    subprocess.run([*pip, *PROJECTS[project]], check=True)
     done = subprocess.run(
         [python, '-m', 'pytest', '-q', '-p', 'no:xdist', '-p', 'no:cacheprovider', '--tb=short']
-        + [f'--basetemp={tmp_path / "temp"}', ROOT / 'tests/under_mmseg.py'],
+        + [f'--basetemp={tmp_path / "temp"}', ROOT / f'tests/under_{project}.py'],
         cwd=ROOT,
         env=os.environ | dict(PYTHONPATH=str(ROOT), CUDA_VISIBLE_DEVICES=''),
         capture_output=True,
