@@ -26,6 +26,8 @@ from PIL import Image
 from poslabel_mm import UserError
 from poslabel_mm.experiments.manifest import list_manifests, load_paper
 from poslabel_mm.experiments.results import paper_gain
+from poslabel_mm.experiments.scale import Scale
+from poslabel_mm.experiments.settings import EXPERIMENT, configured
 
 CONFIGS = Path(__file__).resolve().parents[1] / 'configs'
 PAPER = load_paper()
@@ -284,6 +286,15 @@ ROW = dict(id='vit', name='ViT', config='a.py')
         (_change('tables', 0, columns=['knn/top1']), 'table 1: columns must be a mapping'),
         (_change('tables', 0, columns={'k-NN': 5}), 'table 1: columns must name a metric for'),
         (_change('tables', 0, gain='k-NN'), "table 1: gain 'k-NN' is no heading; there are top-1"),
+        (
+            _change('tables', 0, further_gains=['k-NN']),
+            "table 1: gain 'k-NN' is no heading; there are top-1",
+        ),
+        (
+            _change(*FIRST_ROW, against=['apl']),
+            "row vit: its gain cannot be compared with that of 'apl': both must be rows of",
+        ),
+        (_change(*FIRST_ROW, against='apl'), 'row vit: against must be a list'),
         (_change('tables', 0, axis=dict(log=True)), 'table 1: axis: missing title'),
         (
             _change('tables', 0, axis=dict(title='px', metrics=dict(a='b'))),
@@ -571,29 +582,46 @@ def test_objectives_on_imagenette(row):
     assert ('target' in cfg.model.pos_head) == ('soft' in rest)
 
 
-@pytest.mark.parametrize('table', IMAGENETTE.tables[1:], ids=lambda table: f'table {table.id}')
+def parts_of(name, options):
+    """What a resolved config says of labels, of the encoding and of all else."""
+    cfg = configured(name, Scale(), [option.replace('{seed}', '0') for option in options])
+    cfg = {key: cfg.get(key) for key in EXPERIMENT}
+    model, backbone = cfg['model'], cfg['model'].backbone
+    assert model.pop('type') in ('ImageClassifier', 'MAE') or 'pos_head' in model
+    usual = 'sincos' if backbone.pop('type').endswith('MAEViT') else 'learned'
+    drop = backbone.pop('pos_drop', {})
+    labels = model.pop('pos_head', None), drop.pop('labelled', None)
+    encoding = backbone.pop('pos_encoding', usual), drop, backbone.pop('pos_swap', None)
+    backbone.pop('init_cfg', None)
+    return dict(labels=labels, encoding=encoding, rest=cfg)
+
+
+@pytest.mark.parametrize('table', IMAGENETTE.tables, ids=lambda table: f'table {table.id}')
 def test_a_gain_on_imagenette_is_of_one_difference(table):
-    for row in table.rows if table.axis is None or table.axis.title != 'λ' else ():
+    parts = {}
+    for row in table.rows:
+        parts[row.id] = parts_of(row.config, row.options) | dict(pretrained=bool(row.pretrain))
+        if row.pretrain:
+            before = parts_of(row.pretrain, row.pretrain_options)
+            parts[row.id] |= {f'{key} of MAE': value for key, value in before.items()}
+    for row in table.rows:
         if row.baseline is not None:
-            base = table.row(row.baseline)
-            assert row.x in (None, base.x)
-            differences = [
-                row.config != base.config,
-                (row.pretrain, row.pretrain_options) != (base.pretrain, base.pretrain_options),
-                row.options != base.options,
-            ]
-            assert sum(differences) == 1
+            own, base = parts[row.id], parts[row.baseline]
+            differences = [key for key in own.keys() & base.keys() if own[key] != base[key]]
+            # In table 5 it is the weight of the labels.
+            assert len(differences) == 1 and 'rest' not in differences[0], (row.id, differences)
+            assert not row.pretrain or len(own) == 7
 
 
 @pytest.mark.parametrize('row', IMAGENETTE.table(2).rows, ids=lambda row: row.id)
 def test_fewer_images_are_seen_as_often(row):
     """75,000 images in every run of table 2, in the same schedule."""
     usual = load('vit-micro_imagenette.py')
-    cfg = copy.deepcopy(load(row.config))
     parsed = dict(option.split('=') for option in row.options)
-    cfg.merge_from_dict({key: float(value) for key, value in parsed.items()})
+    cfg = configured(row.config, Scale(), [o.replace('{seed}', '3') for o in row.options])
     fraction = cfg.train_dataloader.dataset.get('fraction', 1)
     assert fraction * 100 == pytest.approx(row.x)
+    assert cfg.train_dataloader.dataset.get('draw') == (3 if fraction < 1 else None)
     for key in 'max_epochs', 'val_interval':
         assert cfg.train_cfg[key] * fraction == pytest.approx(usual.train_cfg[key])
     for scheduler, before in zip(cfg.param_scheduler, usual.param_scheduler):
@@ -604,21 +632,20 @@ def test_fewer_images_are_seen_as_often(row):
 
 
 def test_the_mae_of_imagenette_differs_in_its_labels_and_its_encoding():
-    for row in IMAGENETTE.table(6).rows:
-        if row.x is None:
-            continue
-        cfg = copy.deepcopy(load(row.pretrain))
-        parsed = dict(option.split('=') for option in row.pretrain_options)
-        ratio = float(parsed.pop('model.backbone.mask_ratio', cfg.model.backbone.mask_ratio))
-        cfg.merge_from_dict(parsed)
-        assert ratio == row.x
-        encoding = (
-            MODELS.build(cfg.model.backbone).pos_encoding
-            if (cfg.model.backbone.type != 'MAEViT')
-            else 'sincos'
-        )
-        assert encoding == ('none' if row.id.startswith('nope') else 'sincos')
-        assert ('pos_head' in cfg.model) == ('apl' in row.id)
+    first, *rows = IMAGENETTE.table(6).rows
+    tuned = parts_of(first.config, first.options)
+    cfg = configured(first.config, Scale(), list(first.options))
+    assert (first.id, first.pretrain) == ('scratch', None) and cfg.model.backbone.init_cfg is None
+    for row in rows:
+        kind = {'pe-then-apl': 'pe-0.75', 'paper': 'nope-apl-0.75'}.get(row.id, row.id)
+        before = parts_of(row.pretrain, row.pretrain_options)
+        assert before['rest']['model'].backbone.mask_ratio == float(kind.rpartition('-')[2])
+        assert before['encoding'][0] == ('none' if kind.startswith('nope') else 'sincos')
+        assert (before['labels'][0] is not None) == ('apl' in kind)
+        # All fine-tune one model, the last two with labels.
+        own = parts_of(row.config, row.options)
+        assert (own['labels'][0] is not None) == (kind != row.id)
+        assert [own[k] for k in ('encoding', 'rest')] == [tuned[k] for k in ('encoding', 'rest')]
 
 
 DATASETS = {

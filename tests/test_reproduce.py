@@ -23,6 +23,7 @@ from PIL import Image
 from poslabel_mm import UserError, config_path
 from poslabel_mm.experiments import (
     axis_curves,
+    checks,
     command,
     figures,
     gains,
@@ -248,7 +249,7 @@ def test_a_page_has_the_sections_of_what_was_measured(pages, monkeypatch, tmp_pa
 def test_pages_show_what_was_measured(pages):
     for manifest, name in pages.PAGES.items():
         text = (ROOT / 'docs' / name).read_text('utf-8')
-        assert pages.page(manifest) == text and pages.START in text
+        assert pages.page(manifest) == text and pages.ROWS.search(text)
         paper = load_paper(manifest)
         recorded = read_csv(ROOT / 'docs' / f'{manifest}.csv')
         everything = Selection(
@@ -256,10 +257,9 @@ def test_pages_show_what_was_measured(pages):
             (),
             Path('work_dirs', manifest),
             tests=paper.tests,
-            recorded=recorded,
         )
         # The settings of every value are those that its row has now.
-        everything.check_recorded(f'{manifest}.csv')
+        everything.with_recorded(recorded, f'{manifest}.csv')
         assert all(value.settings for seeds in recorded.values() for value in seeds.values()) or (
             manifest == 'fashion-mnist'  # recorded before there were digests
         )
@@ -833,6 +833,98 @@ def test_a_failure_is_said_and_the_others_go_on(call, capsys):
     assert 'vit-b_apl_in1k' not in err and '| 50.00 |' in out
 
 
+@pytest.fixture
+def further(tmp_path):
+    """A manifest with a row that another starts from and that has tests of its own."""
+    manifest = tmp_path / 'further.yml'
+    manifest.write_text("""
+title: A study
+tables:
+  - id: 1
+    title: One
+    rows:
+      - id: a
+        name: A
+        config: vit-tiny_digits.py
+        tests:
+          - {id: one, options: [default_hooks.knn.type=poslabel_mm.KNNProbeHook]}
+          - id: two
+            options: [default_hooks.knn.type=poslabel_mm.KNNProbeHook, default_hooks.knn.k=3]
+      - {id: b, name: B, config: vit-tiny_apl_digits.py, pretrain: vit-tiny_digits.py}
+""")
+    return manifest
+
+
+def test_a_test_that_fails_leaves_the_others(call, capsys, further, monkeypatch):
+    run = call.children.run
+
+    def run_but_one(words, env, locks, out):
+        if 'test_one-' in ' '.join(words):
+            out.write('error: no neighbours\n')
+            return 1
+        return run(words, env, locks, out)
+
+    monkeypatch.setattr(call.children, 'run', run_but_one)
+    assert call('--manifest', further, '--table', 1, '--jobs', 2) == 1
+    lines = capsys.readouterr().err.splitlines()
+    assert len(lines) == 1 and lines[0].startswith(
+        'error: vit-tiny_digits, seed 0: the test one failed: no neighbours (all of it: '
+    )
+    # What starts from it is trained after it: its checkpoint is whole.
+    tools = call.children.tools
+    assert tools[0] == 'train.py vit-tiny_digits.py' and tools.count(tools[0]) == 1
+    assert tools.count('test.py vit-tiny_digits.py') == 2
+    assert tools.index('train.py vit-tiny_apl_digits.py') > 0
+    assert tools.count('test.py vit-tiny_apl_digits.py') == 1
+
+
+def test_a_pretraining_that_has_tests_of_its_own_comes_first(call, capsys, further, monkeypatch):
+    call.children.fails = ('vit-tiny_digits.py',)
+    assert call('--manifest', further, '--table', 1, '--jobs', 2) == 1
+    assert 'train.py vit-tiny_apl_digits.py' not in call.children.tools
+    assert 'vit-tiny_apl_digits_from_vit-tiny_digits, seed 0' in capsys.readouterr().err
+
+    # What it cannot start from is its own reason too.
+    def no_timm(run):
+        raise UserError('it needs timm')
+
+    monkeypatch.setattr(checks, '_check_timm', lambda run: run.pretraining or no_timm(run))
+    assert call('--manifest', further, '--table', 1) == 1 and not call.children.tools
+    assert capsys.readouterr().err.count('it needs timm') == 1
+
+
+@pytest.mark.parametrize(
+    'option, problem',
+    [
+        (
+            'default_hooks.knn.type=poslabel_mm.KNNProbe',
+            'two: default_hooks.knn: there is no hook',
+        ),
+        ('default_hooks.knn.k=0', 'test two: default_hooks.knn: k=0 is refused'),
+        ('default_hooks.knn.kk=3', 'test two: default_hooks.knn: .* unexpected keyword .*kk'),
+        ('test_dataloader.dataset.pipeline.9.x=3', '9.x=3 does not fit vit-tiny_digits.py'),
+        (
+            'default_hooks.knn.dataset.type=poslabel_mm.FashionMNIST',
+            'test two: .*data/fashion_mnist',
+        ),
+        (
+            'test_dataloader.dataset.type=poslabel_mm.FashionMNIST',
+            'test two of vit-tiny_digits.py: .*data/fashion_mnist',
+        ),
+    ],
+)
+def test_further_tests_are_checked_before_training(call, further, option, problem):
+    if 'FashionMNIST' in option:
+        key = option.partition('.type')[0]
+        option += f', {key}.data_root=data/fashion_mnist, {key}.split=test'
+        if key.startswith('test'):
+            option += f', {key}._delete_=True'
+    further.write_text(further.read_text().replace('default_hooks.knn.k=3', option))
+    with pytest.raises(UserError, match=problem):
+        call('--manifest', further, '--table', 1)
+    assert not call.children.tools and not Path('work_dirs').exists()
+
+
 def test_without_timm_its_rows_are_named(call, capsys, monkeypatch):
     import importlib.util
 
@@ -1102,6 +1194,10 @@ def test_rows_with_options_and_tests_of_their_own_are_runs_of_their_own(tmp_path
     (run,) = [run for run, uses in fractions.items() if uses == ['2/pe-5']]
     assert re.fullmatch(r'vit-micro_imagenette_fraction=0.05-\w{8}', run.label)
     assert run.cfg.train_cfg.max_epochs == 160
+    # A seed draws its own images, in a folder of the same name.
+    (other,) = [r for r, uses in runs('2')[0].runs([1]).items() if uses == ['2/pe-5']]
+    assert other.label == run.label
+    assert [r.cfg.train_dataloader.dataset.draw for r in (run, other)] == [0, 1]
     assert settings_digest(run) not in {settings_digest(other) for other in first}
     assert '2/pe-100' in next(uses for run, uses in both.items() if '1/pe' in uses)
 
@@ -1110,17 +1206,40 @@ def test_rows_with_options_and_tests_of_their_own_are_runs_of_their_own(tmp_path
     tests = {use: [t.id for t in run.tests] for run, uses in resized.items() for use in uses}
     assert tests['1/nope-rpl'] == ['features']
     assert (
-        tests['1/pe'] == tests['4/pe'] == ['features', '32px', '48px', '96px', '128px', 'shuffled']
+        tests['1/pe'] == tests['4/pe'] == ['features', '32px', '48px', '96px', '112px', 'shuffled']
     )
     some, _ = runs('1')
     assert [t.id for t in some.row_run(paper.table(1).row('pe'), 0).tests] == ['features']
-    # What was recorded of one table is not all that another asks for.
+    # What was recorded is one of every row of its run, if it has the tests of that row.
     value = Value(
         'vit-micro_imagenette.py', '', {'accuracy/top1': 60.0, 'features/knn/top1': 50.0}
     )
-    some = replace(runs('1', '4')[0], recorded={('1', 'pe'): {0: value}})
+    some = runs('1', '2', '4')[0].with_recorded({('1', 'pe'): {0: value}}, 'a.csv')
     (run,) = [run for run, uses in some.runs([0]).items() if '1/pe' in uses]
-    assert some.is_recorded(run, ['1/pe']) and not some.is_recorded(run, ['1/pe', '4/pe'])
+    assert some.is_recorded(run, ['1/pe', '2/pe-100'])
+    assert not some.is_recorded(run, ['1/pe', '4/pe']) and not some.is_recorded(run, ['Fig. 1'])
+    assert some.recorded == {('1', 'pe'): {0: value}, ('2', 'pe-100'): {0: value}}
+    tested = {f'{test}/accuracy/top1': 1.0 for test in ('32px', '48px', '96px', '112px')}
+    whole = value._replace(metrics=value.metrics | tested | {'shuffled/accuracy/top1': 1.0})
+    some = some.with_recorded({('4', 'pe'): {0: whole}}, 'a.csv')
+    assert set(some.recorded) == {('1', 'pe'), ('2', 'pe-100'), ('4', 'pe')}
+    # Where all is recorded, a run that was made for another table is left out of the gains here.
+    here = replace(some.row_run(paper.table(1).row('pe'), 0), tests=())
+    done(here, 40.0)
+    (here.test_folder(paper.tests[0])).mkdir()
+    here.metrics_path(paper.tests[0]).write_text('{"knn/top1": 30.0}')
+    for table, recorded in ((1, whole), (4, whole)):
+        table = paper.table(table)
+        assert results.measure(some, table, table.row('pe'), [0]) == {0: recorded.metrics}
+    some = some.with_recorded({('1', 'pe'): {0: value}}, 'a.csv')
+    assert results.measure(some, paper.table(1), paper.table(1).row('pe'), [0])[0] == value.metrics
+    found = results.measure(some, paper.table(4), paper.table(4).row('pe'), [0])
+    assert found[0] == {'accuracy/top1': 40.0, 'accuracy/top5': 60.0, 'features/knn/top1': 30.0}
+    # The options of a table's tests are settings of its values, those of the manifest's are not.
+    shared = [some.row_run(paper.table(id).row('pe'), 0) for id in (1, 4)]
+    assert settings_digest(shared[0]) == settings_digest(shared[1])
+    digests = {settings_digest(shared[1], shared[1].tests[1:last]) for last in range(1, 7)}
+    assert len(digests) == 6 and settings_digest(shared[0]) in digests
 
     # Fine-tunings of one config from several pre-trainings.
     _, mae = runs('6')
@@ -1167,11 +1286,11 @@ def test_a_table_on_an_axis_shows_accuracy_and_gains_along_it(tmp_path):
         row.id: {s: {'accuracy/top1': v} for s, v in enumerate(top1.get(row.id, ()))}
         for row in table.rows
     }
-    none, labels = axis_curves.curves_of(table, measured)
+    (labels,) = axis_curves.curves_of(table, measured)
     # The accuracies of the seeds that all have, the gains of those that a row has.
-    assert none.accuracy == {0: {0: 60.0, 1: 62.0}} and none.gain == {}
-    assert labels.accuracy == {0.1: {0: 61.0, 1: 63.0}, 0.5: {0: 63.0, 1: 66.0}}
-    assert (labels.over, labels.gain) == ('PE', {0.1: [1.0, 1.0, 2.0], 0.5: [3.0, 4.0]})
+    at_seeds = {0: {0: 60.0, 1: 62.0}, 0.1: {0: 61.0, 1: 63.0}, 0.5: {0: 63.0, 1: 66.0}}
+    assert labels.accuracy == at_seeds
+    assert (labels.over, labels.gain) == ('λ 0', {0.1: [1.0, 1.0, 2.0], 0.5: [3.0, 4.0]})
     text = results.table_of(table, table.rows, measured)
     assert text.startswith('| row | λ | config | measured top-1 | gain, measured |')
     assert '| PE + absolute labels | 0.1 | `vit-micro_apl_imagenette.py` | 62.33 ± 1.15 |' in text
@@ -1181,7 +1300,7 @@ def test_a_table_on_an_axis_shows_accuracy_and_gains_along_it(tmp_path):
         assert image.text[gains.DIGEST] == gains.digest(drawn)
     assert drawn['gain of PE + absolute labels at 0.5'] == [3.0, 4.0]
     # A single place is no curve: nothing but what the first table has.
-    measured['0.1'] = {}
+    measured['0.1'] = measured['0'] = {}
     assert table_picture.drawn(table, measured) == {}
     assert table_picture.table_png(table, measured, 'A title') is None
 
@@ -1193,6 +1312,12 @@ def test_a_table_on_an_axis_shows_accuracy_and_gains_along_it(tmp_path):
     }
     _, labels = axis_curves.curves_of(table, measured)
     assert labels.gain == {32: [5.0], 64: [2.0]}
+    # The rows of a name are over a baseline, whichever of them has it.
+    curve = axis_curves.curves_of(
+        load_paper('imagenette').table(6),
+        {row.id: {0: {'accuracy/top1': 60.0}} for row in load_paper('imagenette').table(6).rows},
+    )
+    assert [c.over for c in curve[:2]] == ['no pre-training', 'MAE with encoding']
     table = load_paper('imagenette').table(7)
     probed = {
         id: {0: {'fashion-mnist/linear/top1': v}} for id, v in (('pe', 70.0), ('nope', 69.0))
@@ -1200,6 +1325,78 @@ def test_a_table_on_an_axis_shows_accuracy_and_gains_along_it(tmp_path):
     measured = {row.id: {} for row in table.rows} | probed
     text = results.table_of(table, table.rows[:2], measured)
     assert 'gain in linear probe' in text and '| -1.00 |' in text and 'gain, measured' not in text
+
+
+def test_gains_are_compared_seed_by_seed():
+    def of(values, metric='accuracy/top1'):
+        return {seed: {metric: value} for seed, value in enumerate(values)}
+
+    table = load_paper('imagenette').table(3)
+    measured = {row.id: {} for row in table.rows} | {
+        'pe-8': of([60.0, 61.0, 62.0]),
+        'pe-apl-8': of([63.0, 64.0, 65.0]),
+        'nope-8': of([57.0, 58.0, 59.0]),
+        'nope-apl-8': of([58.0, 60.0, 62.0]),
+        'pe-24': of([70.0, 71.0]),
+        'pe-apl-24': of([72.0, 74.0]),
+    }
+    text = results.comparisons_of(table, table.rows, measured)
+    labels = '+2.00 ± 1.00 | -0.48 to +4.48 | 3 of 3'
+    # Gains of 1, 2 and 3 less 3; their interval is that of -2, -1 and 0.
+    assert (
+        f'| absolute labels at 8 | top-1 | {labels} | PE + absolute labels at 8 '
+        '| -1.00 ± 1.00 | -3.48 to +1.48 | 0 of 3 |'
+    ) in text
+    assert (
+        '| PE + absolute labels at 24 | top-1 | +2.50 ± 0.71 | | | PE + absolute labels at 8 '
+        '| -0.50 ± 0.71 | | |'
+    ) in text
+    assert len(text.splitlines()) == 6 and 'PE + coordinates' not in text
+    assert results.comparisons_of(table, table.rows, {row.id: {} for row in table.rows}) == ''
+
+    # Gains of further columns, each less that of the table.
+    table = load_paper('imagenette').table(4)
+    shuffled = 'shuffled/accuracy/top1'
+    measured = {row.id: {} for row in table.rows}
+    for row, top1, moved in ('pe', 60.0, 40.0), ('pe-apl', 63.0, 41.0):
+        measured[row] = {s: {'accuracy/top1': top1, shuffled: moved + s} for s in range(3)}
+    lines = results.comparisons_of(table, table.rows, measured).splitlines()
+    same = '+1.00 ± 0.00 | +1.00 to +1.00 | 3 of 3'
+    less = '-2.00 ± 0.00 | -2.00 to -2.00 | 0 of 3'
+    line = f'| PE + absolute labels | shuffled | {same} | PE + absolute labels in top-1 | {less} |'
+    assert lines[-1] == line and len(lines) == 5
+
+
+def test_a_table_is_whole_before_the_next_begins():
+    some = chosen(['1/pe', '1/pe-apl', '2/pe', '2/pe-rpl'])
+    order = [(uses[0], run.seed) for run, uses in some.runs([0, 1]).items()]
+    assert order == [
+        *((f'1/{row}', seed) for seed in (0, 1) for row in ('pe', 'pe-apl')),
+        *((f'2/{row}', seed) for seed in (0, 1) for row in ('pe', 'pe-rpl')),
+    ]
+
+
+def test_folders_of_runs_tell_them_apart():
+    def label(*options):
+        return Run('vit-b_in1k.py', 0, (), Path(), variant=options).label
+
+    assert label() == 'vit-b_in1k'
+    assert label('model.pos_head.loss_weight=0.1') == 'vit-b_in1k_loss_weight=0.1'
+    first, second = (label(f'model.pos_head.{i}.loss_weight=0.1') for i in range(2))
+    assert first != second and first.startswith('vit-b_in1k_loss_weight=0.1-')
+    long = label(f'model.type={"x" * 300}')
+    assert len(long) < 120 and long != label(f'model.type={"x" * 301}')
+    # Two runs of one folder are refused before anything is trained.
+    table = PAPER.table(1)
+    rows = [
+        replace(table.row(id), config='vit-b_in1k.py', options=(option,))
+        for id, option in (('pe', 'model.backbone.a=1'), ('pe-apl', 'model.head.a=1'))
+    ]
+    some = replace(chosen(), rows=tuple((table, row) for row in rows))
+    with pytest.raises(UserError, match='1/pe with model.backbone.a=1 and 1/pe-apl with model.he'):
+        some.runs([0])
+    twice = replace(rows[1], options=rows[1].options * 2)
+    assert len(replace(some, rows=((table, rows[0]), (table, twice))).runs([0])) == 2
 
 
 def test_recorded_runs_are_not_repeated(call, capsys):

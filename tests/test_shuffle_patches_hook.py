@@ -4,6 +4,7 @@ import pytest
 import torch
 from mmengine.registry import HOOKS
 from mmpretrain.structures import DataSample
+from models import build, classifier, tiny_vit
 
 from poslabel_mm.errors import UserError
 
@@ -64,3 +65,21 @@ def test_refusals():
     views = batch(['a/1.jpg', 'a/2.jpg'])
     with pytest.raises(UserError, match='leave out --tta'):
         hook.before_test_iter(None, 0, {key: [value] for key, value in views.items()})
+
+
+@pytest.mark.parametrize('encoding', ['none', 'learned', 'rope'])
+def test_a_model_without_encoding_sees_no_difference(encoding):
+    """The control of the test on shuffled patches: self-attention is blind to the order."""
+    backbone = tiny_vit(type='poslabel_mm.PositionalVisionTransformer', pos_encoding=encoding)
+    model = build(classifier(backbone=backbone), training=False).double()
+    images = torch.randn(4, 3, 16, 16, generator=torch.Generator().manual_seed(0)).double()
+    samples = [DataSample(metainfo=dict(img_path=f'a/{i}.jpg')) for i in range(4)]
+    data = dict(inputs=list(images), data_samples=samples)
+    HOOKS.build(dict(type='poslabel_mm.ShufflePatchesHook', patch_size=4)).before_test_iter(
+        None, 0, data
+    )
+    with torch.no_grad():
+        plain, moved = (
+            model.head(model.extract_feat(x)) for x in (images, torch.stack(data['inputs']))
+        )
+    assert torch.allclose(plain, moved, rtol=0, atol=1e-10) == (encoding == 'none')

@@ -16,8 +16,10 @@ from poslabel_mm.experiments.table_picture import drawn, table_png
 DOCS = Path(__file__).resolve().parents[1]
 PAGES = {'fashion-mnist': 'fashion-mnist.md', 'imagenette': 'results.md'}
 DRAWN = {'imagenette': 'Imagenette, 64 px'}  # the pictures' heading
-START = '| row | config |'  # of the first table in a page
-# A page has this pair for each other table, with nothing inside until something is measured.
+# Where a page has the rows of its first table.
+ROWS = re.compile(r'<!-- rows -->\n.*?<!-- end of rows -->', re.DOTALL)
+# A page has this pair for each other table, with nothing inside until something is measured. What
+# is between them is written anew each time: how to read the table stands after the second.
 SECTION = re.compile(r'<!-- table (\S+) -->\n.*?<!-- end of table \1 -->', re.DOTALL)
 
 
@@ -57,7 +59,9 @@ def page(manifest: str) -> str:
 
     def written(id: str) -> str:
         table, values = tables[id]
-        return results.table_of(table, [row for row in table.rows if values[row.id]], values)
+        rows = [row for row in table.rows if values[row.id]]
+        compared = results.comparisons_of(table, rows, values)
+        return results.table_of(table, rows, values) + (f'\n\n{compared}' if compared else '')
 
     def section(match: re.Match) -> str:
         id = match[1]
@@ -70,8 +74,8 @@ def page(manifest: str) -> str:
         return '\n'.join([*parts, f'<!-- end of table {id} -->'])
 
     text = (DOCS / PAGES[manifest]).read_text('utf-8')
-    before, _, after = text.partition(START)
-    return SECTION.sub(section, before + written('1') + '\n\n' + after.partition('\n\n')[2])
+    text = ROWS.sub(lambda _: f'<!-- rows -->\n\n{written("1")}\n\n<!-- end of rows -->', text)
+    return SECTION.sub(section, text)
 
 
 if __name__ == '__main__':

@@ -12,9 +12,10 @@ import mmcv
 import numpy as np
 from filelock import FileLock
 from mmcv.transforms import LoadImageFromFile
+from mmpretrain.datasets import CustomDataset
 
 from poslabel_mm import options
-from poslabel_mm.datasets.fraction_dataset import FractionDataset
+from poslabel_mm.datasets.fraction_dataset import FractionOfClasses
 from poslabel_mm.errors import UserError
 from poslabel_mm.registry import DATASETS
 
@@ -23,7 +24,7 @@ THREADS = 4
 
 
 @DATASETS.register_module()
-class DecodedImages(FractionDataset):
+class DecodedImages(FractionOfClasses, CustomDataset):
     """Images in class folders, reduced and decoded once into a file that all processes share.
 
     The file holds the images as they are after reading with MMCV and reducing the shorter side.
@@ -42,8 +43,8 @@ class DecodedImages(FractionDataset):
             80x107 px. Defaults to 'work_dirs/decoded'.
         data_root (str): The folder that holds ``data_prefix``.
         data_prefix (str): The folder of the class folders in ``data_root``.
-        **kwargs: Other arguments of :class:`FractionDataset` and of MMPretrain's
-            ``CustomDataset`` (``fraction``, ``pipeline``, ``indices``, ``test_mode``, …).
+        **kwargs: ``fraction`` and ``draw``, see :class:`.FractionOfClasses`, and those of
+            MMPretrain's ``CustomDataset`` (``pipeline``, ``indices``, ``test_mode``, …).
 
     Raises:
         UserError: If ``short_side`` is no positive whole number, an image is missing or cannot be

@@ -23,7 +23,8 @@ class Curve(NamedTuple):
 
     Attributes:
         name (str): That of the rows.
-        over (str): The name of their baseline; empty without one.
+        over (str): The name of their baseline, or its place where it is on the curve; empty
+            without one.
         accuracy (dict[float, dict[int, float]]): By the place on the axis and by seed.
         gain (dict[float, list[float]]): By the place on the axis, over the baseline seed by seed.
     """
@@ -46,8 +47,7 @@ def curves_of(table: Table, measured: Measured) -> list[Curve]:
     """
     found: dict[str, Curve] = {}
     for row in table.rows:
-        over = table.row(row.baseline).name if row.baseline else ''
-        curve = found.setdefault(row.name, Curve(row.name, over, {}, {}))
+        curve = found.setdefault(row.name, Curve(row.name, _over(table, row.name), {}, {}))
         for x, metric in _places(table.axis, row):
             values = {s: m[metric] for s, m in measured[row.id].items() if metric in m}
             if values:
@@ -62,6 +62,17 @@ def curves_of(table: Table, measured: Measured) -> list[Curve]:
         for x, values in curve.accuracy.items():
             curve.accuracy[x] = {seed: values[seed] for seed in sorted(common)}
     return curves
+
+
+def _over(table: Table, name: str) -> str:
+    """What the gains of the rows of a name are taken over."""
+    for row in table.rows:
+        if row.name == name and row.baseline is not None:
+            base = table.row(row.baseline)
+            if base.name != name or base.x is None:
+                return base.name
+            return f'{table.axis.title} {base.x:g}'
+    return ''
 
 
 def _places(axis: Axis, row: Row) -> Iterable[tuple[float, str]]:
@@ -122,9 +133,10 @@ def curves_png(table: Table, measured: Measured, title: str) -> bytes | None:
         y = [mean(curve.accuracy[x].values()) for x in places]
         means.append(Band(curve.name, places, y, y, y))
     draw_bands(left, means, marker='o')
-    counts = sorted({len(values) for curve in curves for values in curve.accuracy.values()})
-    number = ' to '.join(str(count) for count in (counts if len(counts) == 1 else counts[::-1]))
-    left.set_title(f'top-1 (%): mean of {number} seed{"s" * (counts[-1] > 1)}', fontsize=SIZE)
+    counts = {len(values) for curve in curves for values in curve.accuracy.values()}
+    least, most = min(counts), max(counts)
+    number = str(most) if least == most else f'{least} to {most}'
+    left.set_title(f'top-1 (%): mean of {number} seed{"s" * (most > 1)}', fontsize=SIZE)
 
     compared = [(i, curve) for i, curve in enumerate(curves) if curve.gain]
     for place, (i, curve) in enumerate(compared):

@@ -52,11 +52,10 @@ def status_lines(selection: Selection, seeds: Sequence[int]) -> list[Line]:
     for table, row in selection.rows:
         measured = measure(selection, table, row, seeds)
         config = row.config if row.pretrain is None else f'{row.pretrain} → {row.config}'
-        recorded = selection.recorded.get((table.id, row.id), ())
         state = _state(
             {
                 seed: 'recorded'
-                if seed in recorded and seed in measured and run.metrics() is None
+                if selection.recorded_value(table, row, seed)
                 else _state_of_run(run)
                 for seed in seeds
                 for run in [selection.row_run(row, seed)]

@@ -68,8 +68,10 @@ class Row:
             the training starts from.
         baseline (str, optional): The row of the same table that its gain is
             taken over.
-        options (tuple[str, ...]): ``KEY=VALUE`` that set it apart from its config.
-        pretrain_options (tuple[str, ...]): ``KEY=VALUE`` of its pre-training.
+        against (tuple[str, ...]): Rows of the same table whose gains its own is compared with.
+        options (tuple[str, ...]): ``KEY=VALUE`` that set it apart from its config; ``{seed}`` in
+            them is the run's seed.
+        pretrain_options (tuple[str, ...]): ``KEY=VALUE`` of its pre-training, alike.
         x (float, optional): Where it stands on its table's :attr:`Table.axis`. Rows of one name
             are a curve.
         tests (tuple[FurtherTest, ...]): Further tests beside those of every run.
@@ -82,6 +84,7 @@ class Row:
     paper: dict[str, float] = dataclasses.field(default_factory=dict)
     pretrain: str | None = None
     baseline: str | None = None
+    against: tuple[str, ...] = ()
     options: tuple[str, ...] = ()
     pretrain_options: tuple[str, ...] = ()
     x: float | None = None
@@ -115,6 +118,8 @@ class Table:
         data (Dataset, optional): What its rows are trained and tested on, if the file says.
         columns (dict[str, str]): More metrics of the tests to show, by their headings.
         gain (str): What gains are shown of: the heading of a column, or 'top-1', the default.
+        further_gains (tuple[str, ...]): Headings whose gains are shown as well, each compared with
+            that of ``gain``.
         axis (Axis, optional): Of a picture of curves. Without one it shows the gains of the rows.
         note (str): A paragraph that follows the table, in Markdown.
     """
@@ -125,6 +130,7 @@ class Table:
     data: Dataset | None = None
     columns: dict[str, str] = dataclasses.field(default_factory=dict)
     gain: str = TOP1
+    further_gains: tuple[str, ...] = ()
     axis: Axis | None = None
     note: str = ''
 
@@ -291,14 +297,14 @@ def _paper(content: Any, folder: Path) -> Paper:
         for id, entry in _mapping(content.get('datasets', {}), 'datasets').items()
     }
     recipes = _mapping(paper.recipes, 'recipes')
+    tests = _tests(paper.tests)
     tables = tuple(
-        _table(entry, datasets, recipes, _tests(paper.tests), folder)
+        _table(entry, datasets, recipes, tests, folder)
         for entry in _unique(paper.tables, 'tables', 'table')
     )
     figures = tuple(
         _figure(entry, folder) for entry in _unique(paper.figures, 'figures', 'figure')
     )
-    tests = _tests(paper.tests)
     if paper.data is not None and not isinstance(paper.data, str):
         raise UserError('data must be the path of a folder')
     data = paper.data and osp.abspath(folder / paper.data)
@@ -326,11 +332,14 @@ def _table(
     columns = _mapping(table.columns, f'{where}: columns')
     if not all(isinstance(text, str) for pair in columns.items() for text in pair):
         raise UserError(f'{where}: columns must name a metric for each heading')
-    if table.gain not in (TOP1, *columns):
-        raise UserError(
-            f'{where}: gain {table.gain!r} is no heading; there are {", ".join((TOP1, *columns))}'
-        )
+    further_gains = _names(table.further_gains, f'{where}: further_gains')
+    for name in (table.gain, *further_gains):
+        if name not in (TOP1, *columns):
+            raise UserError(
+                f'{where}: gain {name!r} is no heading; there are {", ".join((TOP1, *columns))}'
+            )
     entries = _unique(table.rows, f'{where}: rows', f'{where}: row')
+    with_baseline = {other['id'] for other in entries if other.get('baseline') is not None}
     rows = []
     for entry_ in entries:
         at = f'{where}, row {entry_["id"]}'
@@ -348,6 +357,13 @@ def _table(
             *(other['id'] for other in entries),
         ):
             raise UserError(f'{at}: its baseline {row.baseline!r} is no other row of the table')
+        against = _names(row.against, f'{at}: against')
+        for other in against:
+            if other == row.id or not {other, row.id} <= with_baseline:
+                raise UserError(
+                    f'{at}: its gain cannot be compared with that of {other!r}: both must be rows '
+                    'of the table with a baseline'
+                )
         _mapping(row.paper, f'{at}: paper')
         tests = _tests(row.tests)
         twice = {test.id for test in tests} & {test.id for test in common}
@@ -362,13 +378,18 @@ def _table(
                 row,
                 config=_find_config(row.config, at, folder),
                 pretrain=row.pretrain and _find_config(row.pretrain, at, folder),
+                against=against,
                 options=_options(row.options, f'{at}: '),
                 pretrain_options=_options(row.pretrain_options, f'{at}: pretrain_'),
                 tests=tests,
             )
         )
     return dataclasses.replace(
-        table, data=datasets.get(table.data), axis=_axis(table.axis, where), rows=tuple(rows)
+        table,
+        data=datasets.get(table.data),
+        further_gains=further_gains,
+        axis=_axis(table.axis, where),
+        rows=tuple(rows),
     )
 
 
@@ -397,6 +418,13 @@ def _test(entry: dict[str, Any]) -> FurtherTest:
         )
     test = _make(FurtherTest, entry, where)
     return dataclasses.replace(test, options=_options(test.options, f'{where}: '))
+
+
+def _names(names: Any, where: str) -> tuple[str, ...]:
+    """A list of ids or headings, or nothing."""
+    if names != () and not isinstance(names, list):
+        raise UserError(f'{where} must be a list')
+    return tuple(map(str, names))  # as the ids
 
 
 def _options(options: Any, where: str) -> tuple[str, ...]:

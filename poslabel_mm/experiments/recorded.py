@@ -6,11 +6,12 @@ import io
 import json
 import math
 import os.path as osp
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
 from poslabel_mm.errors import UserError
+from poslabel_mm.experiments.manifest import FurtherTest
 from poslabel_mm.experiments.run import Run
 
 METRICS = {'top1': 'accuracy/top1', 'top5': 'accuracy/top5'}
@@ -34,13 +35,20 @@ class Value(NamedTuple):
 Recorded = Mapping[tuple[str, str], Mapping[int, Value]]
 
 
-def settings_digest(run: Run) -> str:
-    """A short text that differs between runs whose settings differ; empty without their data."""
+def settings_digest(run: Run, tests: Sequence[FurtherTest] = ()) -> str:
+    """A short text that differs between runs whose settings differ; empty without their data.
+
+    Args:
+        run (Run): The run.
+        tests (Sequence[FurtherTest]): Further tests that are settings too, those of its row.
+    """
     if run.data is not None and not osp.isdir(run.data):
         return ''
     settings = run.settings()
-    if run.pretraining is not None:
+    if run.origin:  # another pre-training than the one that its config names
         settings['pretraining'] = run.pretraining.settings()
+    if tests:
+        settings['tests'] = {test.id: test.options for test in tests}
     text = json.dumps(settings, sort_keys=True)
     return hashlib.sha256(text.encode()).hexdigest()[:12]
 

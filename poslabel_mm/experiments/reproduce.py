@@ -129,9 +129,9 @@ def run(args: argparse.Namespace) -> int:
         data=data and osp.abspath(data),
         data_option='--data' if args.data else f'manifest {args.manifest}: its data',
         tests=paper.tests,
-        recorded=read_csv(args.recorded) if args.recorded else {},
     )
-    everything.check_recorded(args.recorded)
+    if args.recorded:
+        everything = everything.with_recorded(read_csv(args.recorded), args.recorded)
     selection = replace(everything, rows=rows, figures=chosen)
     if args.list:
         print_list(selection, selection.seeds(args.seeds))

@@ -5,6 +5,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from statistics import mean, stdev
+from typing import NamedTuple
 
 from poslabel_mm.engine.files import write_atomically
 from poslabel_mm.experiments.folder_check import difference_of
@@ -15,7 +16,7 @@ from poslabel_mm.experiments.selection import Selection
 
 CONFIDENCE = 0.95  # of the interval of a mean gain
 # Columns that are left out of a table in which they are empty.
-OPTIONAL = ('paper', 'top-5', 'interval', 'better')
+OPTIONAL = ('paper', 'top-5', 'interval', 'better', 'larger')
 HEADER = (
     'row',
     'config',
@@ -28,6 +29,34 @@ HEADER = (
     'better in',
     'seeds',
 )
+HEADER_OF_COMPARISONS = (
+    'gain of',
+    'in',
+    'gain',
+    '95 % interval',
+    'better in',
+    'less that of',
+    'difference',
+    '95 % interval',
+    'larger in',
+)
+
+
+class Comparison(NamedTuple):
+    """A gain beside another one.
+
+    Attributes:
+        name, metric (str): Of what row it is, and in what metric.
+        gain (dict[int, float]): By seed.
+        other (str): What it is compared with.
+        difference (list[float]): How much larger it is than the other, seed by seed.
+    """
+
+    name: str
+    metric: str
+    gain: dict[int, float]
+    other: str
+    difference: list[float]
 
 
 def markdown(
@@ -58,11 +87,14 @@ def markdown(
             data = f'{used} in place of {data}' if data else used
         parts.append(f'## Table {table.id}: {table.title}' + (f' ({data})' if data else ''))
         parts.append(table_of(table, rows, measured, columns))
+        compared = comparisons_of(table, rows, measured)
+        parts += [compared] if compared else []
         parts += [table.note.strip()] if table.note else []
         for row in rows:
             for seed in measured[row.id]:
                 run = selection.row_run(row, seed)
-                (runs if run.metrics() else recorded).append(run)
+                is_recorded = selection.recorded_value(table, row, seed) or not run.metrics()
+                (recorded if is_recorded else runs).append(run)
     parts.append(
         'Accuracy in percent on the test images after the last epoch: mean ± standard deviation '
         'over the seeds. A gain is over the baseline of the row, seed by seed; its 95 % interval '
@@ -103,6 +135,61 @@ def table_of(
     return _markdown_table((*header, *table.columns, *columns), lines)
 
 
+def comparisons_of(
+    table: Table, rows: Sequence[Row], measured: Mapping[str, Mapping[int, Mapping[str, float]]]
+) -> str:
+    """Write the comparisons of gains as Markdown; arguments as of :func:`table_of`.
+
+    Returns:
+        str: The text; empty where none is measured.
+    """
+    lines = [
+        [
+            item.name,
+            item.metric,
+            *_statistics(list(item.gain.values())),
+            item.other,
+            *_statistics(item.difference),
+        ]
+        for item in comparisons(table, rows, measured)
+        if item.gain
+    ]
+    if not lines:
+        return ''
+    return 'Gains compared, seed by seed:\n\n' + _markdown_table(HEADER_OF_COMPARISONS, lines)
+
+
+def comparisons(
+    table: Table, rows: Sequence[Row], measured: Mapping[str, Mapping[int, Mapping[str, float]]]
+) -> list[Comparison]:
+    """The gains that a table compares, see :attr:`.Row.against` and :attr:`.Table.further_gains`.
+
+    Two intervals that overlap do not tell whether one gain is larger; the interval of their
+    difference does.
+    """
+
+    def gain(row: Row, heading: str) -> dict[int, float]:
+        metric = table.columns.get(heading, METRICS['top1'])
+        return gains_by_seed(row, measured, metric)
+
+    def named(row: Row) -> str:
+        return row.name if row.x is None else f'{row.name} at {row.x:g}'
+
+    pairs = []
+    for row in rows:
+        if row.baseline is not None:
+            own = named(row), table.gain, gain(row, table.gain)
+            for heading in table.further_gains:
+                further = named(row), heading, gain(row, heading)
+                pairs.append((further, f'{named(row)} in {table.gain}', own[2]))
+            for other in map(table.row, row.against):
+                pairs.append((own, named(other), gain(other, table.gain)))
+    return [
+        Comparison(*own, other, [own[2][s] - less[s] for s in own[2] if s in less])
+        for own, other, less in pairs
+    ]
+
+
 def csv_of_seeds(selection: Selection, seeds: Sequence[int]) -> str:
     """The values that :func:`markdown` averages, as CSV, see :mod:`.recorded`."""
     return to_csv(
@@ -133,7 +220,8 @@ def measure(
 ) -> dict[int, dict[str, float]]:
     """The metrics of a row at every seed that has been tested with the row's settings.
 
-    Where a run of these settings is in the folder, they are its own, and else the recorded ones.
+    They are the recorded ones where all of the row's tests are recorded, and else those of the run
+    in the folder: all values of a row are of one training.
     """
     values = _values(selection, table, row, seeds)
     return {seed: value.metrics for seed, value in values.items()}
@@ -142,15 +230,19 @@ def measure(
 def _values(
     selection: Selection, table: Table, row: Row, seeds: Sequence[int]
 ) -> dict[int, Value]:
-    recorded = selection.recorded.get((table.id, row.id), {})
     found = {}
     for seed in seeds:
-        run = selection.row_run(row, seed)
-        metrics = run.state().metrics
-        if metrics is not None and not difference_of(run):
-            found[seed] = Value(Path(row.config).name, settings_digest(run), metrics)
-        elif seed in recorded:
-            found[seed] = recorded[seed]
+        value = selection.recorded_value(table, row, seed)
+        if value is None:
+            run = selection.row_run(row, seed)
+            metrics = run.state().metrics
+            if metrics is not None and not difference_of(run):
+                digest = settings_digest(run, row.tests)
+                value = Value(Path(row.config).name, digest, metrics)
+            else:
+                value = selection.recorded.get((table.id, row.id), {}).get(seed)
+        if value is not None:
+            found[seed] = value
     return found
 
 
@@ -173,14 +265,21 @@ def gains(
     key: str = METRICS['top1'],
 ) -> list[float]:
     """The gains of a row over its baseline, seed by seed, in top-1 or another metric."""
+    return list(gains_by_seed(row, measured, key).values())
+
+
+def gains_by_seed(
+    row: Row, measured: Mapping[str, Mapping[int, Mapping[str, float]]], key: str
+) -> dict[int, float]:
+    """The gain of a row over its baseline in a metric, at every seed that both have."""
     if row.baseline is None:
-        return []
+        return {}
     own, base = measured[row.id], measured[row.baseline]
-    return [
-        own[seed][key] - base[seed][key]
+    return {
+        seed: own[seed][key] - base[seed][key]
         for seed in own
         if key in own[seed] and key in base.get(seed, ())
-    ]
+    }
 
 
 def gain_metric(table: Table) -> str:
@@ -222,7 +321,6 @@ def accuracy(by_seed: dict[int, dict[str, float]], metric: str = 'top1') -> str:
 def _cells(table: Table, row: Row, measured: dict[str, dict[int, dict[str, float]]]) -> list[str]:
     by_seed = measured[row.id]
     gained = gains(row, measured, gain_metric(table))
-    ends = interval(gained)
     config = ' → '.join(f'`{Path(name).name}`' for name in (row.pretrain, row.config) if name)
     return [
         row.name,
@@ -231,11 +329,19 @@ def _cells(table: Table, row: Row, measured: dict[str, dict[int, dict[str, float
         accuracy(by_seed),
         accuracy(by_seed, 'top5'),
         paper_gain(table, row),
+        *_statistics(gained),
+        ', '.join(map(str, by_seed)),
+        *(accuracy(by_seed, metric) for metric in table.columns.values()),
+    ]
+
+
+def _statistics(gained: Sequence[float]) -> list[str]:
+    """Mean and standard deviation, 95 % interval, and at how many seeds there is a gain."""
+    ends = interval(gained)
+    return [
         mean_and_deviation(gained, '+'),
         ' to '.join(f'{end:+.2f}' for end in ends) if ends else '',
         f'{sum(value > 0 for value in gained)} of {len(gained)}' if ends else '',
-        ', '.join(map(str, by_seed)),
-        *(accuracy(by_seed, metric) for metric in table.columns.values()),
     ]
 
 

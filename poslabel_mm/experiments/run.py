@@ -5,6 +5,7 @@ import hashlib
 import json
 import os.path as osp
 import re
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, NamedTuple, TextIO
@@ -33,6 +34,8 @@ from poslabel_mm.experiments.tiny import tiny_config
 
 HANDED_ON = 'model.backbone.init_cfg'  # the encoder's start, in a config
 PLAIN = FurtherTest('', ())  # the test by the config itself
+SEED = '{seed}'  # in an option of a row
+LONGEST_NAME = 80
 PREFIX = 'backbone.'  # of the encoder's weights, in a pre-training's checkpoint
 
 
@@ -80,7 +83,7 @@ class Run:
         parent (Path): The folder of all runs of this scale.
         scale (Scale): The size.
         variant (tuple[str, ...]): Options ``KEY=VALUE`` of a table's row or of a point of a
-            figure. They are in the name of its folder.
+            figure. They are in the name of its folder. ``{seed}`` in them is the run's seed.
         origin (str): What the name of its folder says of its pre-training; mostly empty.
         pretraining (Run, optional): The run whose last checkpoint it starts from.
         data (str, optional): The folder of images in place of its own data, as ``--data``.
@@ -121,7 +124,8 @@ class Run:
     @property
     def own_options(self) -> list[str]:
         """The options ``KEY=VALUE`` of the experiment, without those that hand weights on."""
-        options = [f'randomness.seed={self.seed}', *self.variant]
+        variant = (option.replace(SEED, str(self.seed)) for option in self.variant)
+        options = [f'randomness.seed={self.seed}', *variant]
         plain = plain_config(self.config, self.scale)
         return options + [o for o in self.options if not concerns_missing_loader(o, plain)]
 
@@ -340,16 +344,29 @@ class Run:
         return dict((self.record() or {}).get('versions', {})) | logs.device(self.folder)
 
 
+def folder_name(text: str, options: Sequence[str], tells_all: bool = True) -> str:
+    """A name that every folder can have, with a digest of the options unless it tells them all.
+
+    Args:
+        text (str): What it says of the options.
+        options (Sequence[str]): ``KEY=VALUE``.
+        tells_all (bool): Whether the text is only of these options.
+    """
+    name = re.sub(r'[^\w.=+-]', '_', text)
+    if tells_all and name == text and len(name) <= LONGEST_NAME:
+        return name
+    digest = hashlib.sha256('+'.join(options).encode()).hexdigest()[:8]
+    return f'{name[:LONGEST_NAME]}-{digest}'
+
+
 def _variant_name(options: tuple[str, ...]) -> str:
-    """The first option and, of several or of one that no folder can have, a digest of all."""
+    """The last part of the first option; of several, or of an item of a list, with a digest."""
     if not options:
         return ''
     key, _, value = options[0].partition('=')
-    text = f'{key.rpartition(".")[2]}={value}'
-    name = re.sub(r'[^\w.=+-]', '_', text)
-    if len(options) > 1 or name != text:
-        name += f'-{hashlib.sha256("+".join(options).encode()).hexdigest()[:8]}'
-    return f'_{name}'
+    *parents, last = key.split('.')
+    is_item = any(part.isdecimal() for part in parents)
+    return '_' + folder_name(f'{last}={value}', options, len(options) == 1 and not is_item)
 
 
 @functools.cache

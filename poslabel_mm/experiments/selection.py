@@ -1,19 +1,17 @@
 """From rows and figures of the manifest to the runs that they need."""
 
-import hashlib
 import re
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field, replace
+from itertools import groupby, product
 from pathlib import Path
 
 from poslabel_mm.errors import UserError
 from poslabel_mm.experiments.manifest import Figure, FurtherTest, Paper, Row, Table
-from poslabel_mm.experiments.recorded import METRICS, Recorded, settings_digest
-from poslabel_mm.experiments.run import Run
+from poslabel_mm.experiments.recorded import METRICS, Recorded, Value, settings_digest
+from poslabel_mm.experiments.run import Run, folder_name
 from poslabel_mm.experiments.scale import Scale
 from poslabel_mm.experiments.settings import MACHINE, plain_config
-
-LONGEST_NAME = 80
 
 
 @dataclass(frozen=True)
@@ -80,8 +78,13 @@ class Selection:
     def runs(self, seeds: Iterable[int]) -> dict[Run, list[str]]:
         """All runs, each one once and after its pre-training, with the tests of all of its rows.
 
+        Those of a table come before those of the next.
+
         Returns:
             dict[Run, list[str]]: What every run is for, such as ``'4/vit-b'``.
+
+        Raises:
+            UserError: If runs of different options have one folder.
         """
         found: dict[Run, list[str]] = {}
         tests: dict[Run, list[FurtherTest]] = {}
@@ -94,13 +97,23 @@ class Selection:
             tests.setdefault(plain, []).extend(run.tests)
 
         seeds = list(seeds)
-        for seed in seeds:
-            for table, row in self.rows:
-                add(self.row_run(row, seed), f'{table.id}/{row.id}')
+        for table, rows in groupby(self.rows, key=lambda pair: pair[0].id):
+            rows = [row for _, row in rows]
+            for seed, row in product(seeds, rows):
+                add(self.row_run(row, seed), f'{table}/{row.id}')
         for seed in seeds:
             for figure in self.figures:
                 for _, _, run in self.figure_runs(figure, seed):
                     add(run, f'Fig. {figure.id}')
+        folders: dict[Path, Run] = {}
+        for run in found:
+            other = folders.setdefault(run.folder, run)
+            if other.variant != run.variant:
+                raise UserError(
+                    f'{found[other][0]} with {other.variant[0]} and {found[run][0]} with '
+                    f'{run.variant[0]} would have one folder, {run.folder}: write the option of '
+                    'one of them twice, and its name gets a digest'
+                )
         return {
             replace(run, tests=tuple(dict.fromkeys(tests[run]))): list(dict.fromkeys(uses))
             for run, uses in found.items()
@@ -108,30 +121,58 @@ class Selection:
 
     def is_recorded(self, run: Run, uses: Iterable[str]) -> bool:
         """Whether nothing needs a run but rows with recorded values, those of all tests."""
-        rows = {f'{table.id}/{row.id}': (table.id, row) for table, row in self.rows}
-        for use in uses:
-            table, row = rows.get(use, ('', None))
-            if row is None or run.seed not in self.recorded.get((table, row.id), ()):
-                return False
-            metrics = self.recorded[table, row.id][run.seed].metrics
-            tests = (*self.tests, *row.tests)
-            if METRICS['top1'] not in metrics or not all(
-                any(name.startswith(f'{test.id}/') for name in metrics) for test in tests
-            ):
-                return False
-        return True
+        rows = {f'{table.id}/{row.id}': (table, row) for table, row in self.rows}
+        return all(
+            use in rows and self.recorded_value(*rows[use], run.seed) is not None for use in uses
+        )
 
-    def check_recorded(self, path: Path) -> None:
-        """Refuse recorded values that are not of this selection's rows.
+    def recorded_value(self, table: Table, row: Row, seed: int) -> Value | None:
+        """The recorded value of a row at a seed; None unless it has all of the row's tests."""
+        value = self.recorded.get((table.id, row.id), {}).get(seed)
+        return value if value is not None and self._is_whole(value, row) else None
+
+    def _is_whole(self, value: Value, row: Row) -> bool:
+        return METRICS['top1'] in value.metrics and all(
+            any(name.startswith(f'{test.id}/') for name in value.metrics)
+            for test in (*self.tests, *row.tests)
+        )
+
+    def with_recorded(self, recorded: Recorded, path: str | Path) -> 'Selection':
+        """Take the values of earlier runs.
+
+        A value is one of every row that shares its run, if it has the tests of that row.
 
         Args:
-            path (Path): The file that they were read from.
+            recorded (Recorded): The values.
+            path (str | Path): The file that they were read from.
 
         Raises:
             UserError: Naming the first row of another manifest, config or settings.
         """
+        self._check_recorded(recorded, path)
         rows = {(table.id, row.id): row for table, row in self.rows}
-        for (table, row), seeds in self.recorded.items():
+        of_run: dict[Path, list[tuple[Row, Value]]] = {}
+        for key, seeds in recorded.items():
+            for seed, value in seeds.items():
+                folder = self.row_run(rows[key], seed).folder
+                of_run.setdefault(folder, []).append((rows[key], value))
+        found = {key: dict(seeds) for key, seeds in recorded.items()}
+        known = sorted({seed for seeds in recorded.values() for seed in seeds})
+        for (key, row), seed in product(rows.items(), known):
+            own = recorded.get(key, {}).get(seed)
+            if own is not None and self._is_whole(own, row):
+                continue
+            run = self.row_run(row, seed)
+            for other, value in of_run.get(run.folder, ()):
+                if set(row.tests) <= set(other.tests) and self._is_whole(value, row):
+                    settings = value.settings and settings_digest(run, row.tests)
+                    found.setdefault(key, {})[seed] = value._replace(settings=settings)
+                    break
+        return replace(self, recorded=found)
+
+    def _check_recorded(self, recorded: Recorded, path: str | Path) -> None:
+        rows = {(table.id, row.id): row for table, row in self.rows}
+        for (table, row), seeds in recorded.items():
             where = f'{path}: table {table}, row {row}'
             if (table, row) not in rows:
                 raise UserError(f'{where} is no row of the manifest')
@@ -139,10 +180,8 @@ class Selection:
             for seed, value in seeds.items():
                 if value.config != config:
                     raise UserError(f'{where} is of {value.config}, and in the manifest {config}')
-                if value.settings not in (
-                    '',
-                    settings_digest(self.row_run(rows[table, row], seed)),
-                ):
+                run = self.row_run(rows[table, row], seed)
+                if value.settings not in ('', settings_digest(run, rows[table, row].tests)):
                     raise UserError(
                         f'{where}, seed {seed} was made with other settings than {config} has '
                         'now: remove the line'
@@ -191,12 +230,7 @@ DEFAULTS = {'model.pos_head.loss_weight': 0.5, 'model.backbone.mask_ratio': 0.75
 def options_folder(options: Sequence[str]) -> str:
     """The name of the folder of runs with these options; empty if none of them counts."""
     counted = sorted(o for o in options if o.partition('=')[0].rpartition('.')[2] not in MACHINE)
-    text = '+'.join(counted)
-    name = re.sub(r'[^\w.=+-]', '_', text)
-    if name != text or len(name) > LONGEST_NAME:
-        digest = hashlib.sha256(text.encode()).hexdigest()[:8]
-        name = f'{name[:LONGEST_NAME]}-{digest}'
-    return name
+    return folder_name('+'.join(counted), counted)
 
 
 def select(

@@ -122,14 +122,16 @@ class Work:
             dict[Run, str]: The runs that failed, and why.
         """
         failures: dict[Run, str] = {}
-        futures: dict[Run, Future] = {}
+        # By the folder: a row's run that is the pre-training of another has further tests.
+        futures: dict[Path, Future] = {}
+        run_of: dict[Future, Run] = {}
         printed_at = time.monotonic()
         # With a pool the main thread is free for signals.
         with self.display, ThreadPoolExecutor(self.jobs) as pool:
             for run in runs:
-                before = run.pretraining and futures.get(run.pretraining)
-                futures[run] = pool.submit(self._run_one, run, before)
-            run_of = {future: run for run, future in futures.items()}
+                before = run.pretraining and futures.get(run.pretraining.folder)
+                futures[run.folder] = pool.submit(self._run_one, run, before)
+                run_of[futures[run.folder]] = run
             waiting = set(run_of)
             while waiting:
                 ended, waiting = wait(waiting, POLL_SECONDS, FIRST_COMPLETED)
@@ -151,7 +153,8 @@ class Work:
         return failures
 
     def _run_one(self, run: Run, before: Future | None) -> None:
-        if before is not None and before.exception() is not None:
+        # What it starts from is there if only a test of it failed.
+        if before is not None and before.exception() and not run.pretraining.is_trained:
             raise before.exception()
         self._raise_if_stopped()
         self.started += 1
@@ -161,12 +164,18 @@ class Work:
             try:
                 if not run.is_trained:
                     self._train(run, lock, place)
+                failed = []
                 for test in run.missing_tests():
                     out = run.folder / 'test.out'
                     name = f' {test.id}' if test.id else ''
                     make_folder(run.metrics_path(test).parent)
                     self.display.print_line(f'{place}: testing{name}, log {osp.relpath(out)}')
-                    self._call(self.launcher.test(run, test), lock, out, f'the test{name}')
+                    try:
+                        self._call(self.launcher.test(run, test), lock, out, f'the test{name}')
+                    except UserError as error:
+                        failed.append(str(error))
+                if failed:
+                    raise UserError('; '.join(failed))
             finally:
                 self.display.end(run)
         top1 = (run.state().metrics or {}).get('accuracy/top1')

@@ -41,7 +41,7 @@ def check_data(cfg: Config, loaders: tuple[str, ...], checkpoint: str | None = N
     counts: dict[tuple, dict[str, int]] = {}
     for loader in loaders:
         for key, dataset in datasets_of(cfg, loader):
-            size, of_dataset = _check_dataset(cfg, key, dataset, counts)
+            size, of_dataset = check_dataset(cfg, key, dataset, counts)
             if size is not None:
                 sizes[key] = size
             if of_dataset is not None:
@@ -54,13 +54,23 @@ def check_data(cfg: Config, loaders: tuple[str, ...], checkpoint: str | None = N
             check_batches(cfg, loader, sizes)
 
 
-def _check_dataset(
+def check_dataset(
     cfg: Config, key: str, dataset: dict, counts: dict[tuple, dict[str, int]]
 ) -> tuple[int | None, Labels | None]:
-    """Check one dataset.
+    """Check that the folder or the list of one dataset exists.
+
+    Args:
+        cfg (Config): The config that it is in.
+        key (str): Its key there.
+        dataset (dict): Its config.
+        counts (dict[tuple, dict[str, int]]): The images of the folders that were counted before;
+            is added to.
 
     Returns:
         tuple: Its number of images and its labels, each None where it is unknown.
+
+    Raises:
+        UserError: As of :func:`check_data`.
     """
     from poslabel_mm.datasets import FashionMNIST
 
@@ -77,7 +87,7 @@ def _check_dataset(
     example = osp.join(folder, '<class>' if files.by_class else '', '<image>.JPEG')
     source = IMAGENET if files.is_imagenet else source_named(root)
     advice = 'put the data (or a link to it) there' if source is None else source.advice
-    elsewhere = _root_options(cfg, dataset)
+    elsewhere = _root_options(cfg, dataset) or f'{key}.data_root=...'  # of a hook
     way_out = f'expected {example}; {advice}, or set --cfg-options {elsewhere}'
     missing = next((path for path in (root, folder) if path and not osp.isdir(path)), None)
     if missing is not None:
