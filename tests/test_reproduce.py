@@ -1202,6 +1202,13 @@ def test_a_table_on_an_axis_shows_accuracy_and_gains_along_it(tmp_path):
     assert 'gain in linear probe' in text and '| -1.00 |' in text and 'gain, measured' not in text
 
 
+def test_a_length_that_is_a_float_names_the_checkpoint(tmp_path):
+    run = Run('vit-tiny_digits.py', 0, ('train_cfg.max_epochs=3.0',), tmp_path)
+    assert run.checkpoint.name == 'epoch_3.pth'
+    with pytest.raises(UserError, match='train_cfg.max_epochs=0 is refused: set it to a whole'):
+        _ = Run('vit-tiny_digits.py', 0, ('train_cfg.max_epochs=0',), tmp_path).cfg
+
+
 def test_recorded_runs_are_not_repeated(call, capsys):
     Path('earlier.csv').write_text(
         'table,row,config,seed,top1,top5,features/knn/top1\n'
