@@ -368,7 +368,7 @@ def test_a_run_by_iterations_is_asked_for_on_the_command_line(
     fails, folder, monkeypatch, has_type
 ):
     """`max_epochs=None` leaves out what the config has; without it, one line names it."""
-    loop = "train_cfg = dict(_delete_=True, type='EpochBasedTrainLoop', max_epochs=1)"
+    loop = "train_cfg = dict(type='EpochBasedTrainLoop', max_epochs=1)"
     config = write_config(
         folder, str(folder / 'train'), 'param_scheduler = None' + f'\n{loop}' * has_type
     )
