@@ -363,16 +363,23 @@ def test_run_is_shorter_than_its_warmup(fails, folder, monkeypatch, max_epochs):
     assert (folder / 'new' / f'epoch_{max_epochs}.pth').exists()
 
 
-def test_a_run_by_iterations_is_asked_for_on_the_command_line(fails, folder, monkeypatch):
+@pytest.mark.parametrize('has_type', [False, True])
+def test_a_run_by_iterations_is_asked_for_on_the_command_line(
+    fails, folder, monkeypatch, has_type
+):
     """`max_epochs=None` leaves out what the config has; without it, one line names it."""
-    config = write_config(folder, str(folder / 'train'), 'param_scheduler = None')
+    loop = "train_cfg = dict(type='EpochBasedTrainLoop', max_epochs=1)"
+    config = write_config(
+        folder, str(folder / 'train'), 'param_scheduler = None' + f'\n{loop}' * has_type
+    )
     argv = [config, '--work-dir', folder / 'new', '--cfg-options']
     argv += ['train_cfg.by_epoch=False', 'train_cfg.max_iters=3']
     line = fails(launch.train, *argv)
-    assert 'is no length of a training loop that counts iterations' in line
+    found = 'type=EpochBasedTrainLoop and by_epoch=False' if has_type else 'does not apply to'
+    assert found in line
     assert not (folder / 'new').exists()
     _works(monkeypatch, *argv, *_advised(line))
-    assert (folder / 'new').exists()
+    assert (folder / 'new' / 'iter_1.pth').exists()
 
 
 @pytest.fixture(scope='module')

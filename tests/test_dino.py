@@ -3,12 +3,14 @@
 import copy
 import math
 import re
+from pathlib import Path
 
 import pytest
 import torch
 import torch.nn.functional as F
 from forked import join_by_file, run_ranks
 from mmengine.config import Config
+from mmengine.dist import all_reduce
 from mmengine.logging import MessageHub
 from mmengine.optim import OptimWrapper, build_optim_wrapper
 from mmengine.registry import PARAM_SCHEDULERS
@@ -16,7 +18,7 @@ from mmengine.runner import Runner
 from mmpretrain.registry import MODELS as MMPRETRAIN_MODELS
 from mmpretrain.structures import DataSample
 from models import apl_head, build
-from selfsup_models import dino, images, rpl_head
+from selfsup_models import dino, ibot, images, rpl_head
 from test_self_supervised_labels import leave_tokens_alone, marked_images, record
 
 from poslabel_mm import config_path
@@ -111,6 +113,7 @@ def _as_rank(rank, store):
     head = DINOHead(4, center_momentum=0.5)
     head.loss([torch.ones(2, 4)] * 2, [torch.full((2, 4), 1.0 + 2 * rank)] * 2)
     assert torch.equal(head.center, torch.ones(4))  # half of (1 + 3) / 2
+    _ibot_as_rank(rank)
     torch.manual_seed(0)
     neck = DINONeck(4, 6, 8, 3)
     in_ranks = torch.nn.parallel.DistributedDataParallel(neck)
@@ -122,6 +125,28 @@ def _as_rank(rank, store):
         assert torch.equal(neck.prototypes, before) == (iteration < 10)
     assert optimizer.state[neck.prototypes]['step'] == 2
     assert optimizer.state[neck.mlp[0].weight]['step'] == 4
+
+
+def _ibot_as_rank(rank):
+    model = build(ibot())
+    in_ranks = torch.nn.parallel.DistributedDataParallel(model)
+    in_ranks.module.forward = lambda views: model.loss(views, [])
+    masks = []
+    model.backbone.patch_embed.register_forward_hook(
+        lambda _, __, output: masks.append((output[0] == model.mask_token).all(-1))
+    )
+    torch.nn.init.normal_(model.mask_token)
+    torch.manual_seed(5)
+    model.parse_losses(in_ranks([view + rank for view in crops()]))[0].backward()
+    for value in model.patch_head.center, model.mask_token.grad:
+        assert value.any()
+        mean = value.clone()
+        all_reduce(mean, 'mean')
+        torch.testing.assert_close(mean, value)
+    # Each rank masks other patches.
+    mean = masks[0].float()
+    all_reduce(mean, 'mean')
+    assert not torch.equal(mean, masks[0].float())
 
 
 @pytest.mark.skipif(torch.cuda.is_available(), reason='forks, which CUDA does not survive')
@@ -231,15 +256,19 @@ def test_the_last_layer_trains_in_an_iteration_loop(tmp_path):
     assert not torch.equal(model.neck.prototypes, before)
 
 
-def test_autocast_keeps_the_loss_in_float32():
-    model = build(dino())
+ALGORITHMS = pytest.mark.parametrize('algorithm', [dino, ibot], ids=['DINO', 'iBOT'])
+
+
+@ALGORITHMS
+def test_autocast_keeps_the_loss_in_float32(algorithm):
     losses = []
     for autocast in True, False:
-        model.head.center.zero_()
+        model = build(algorithm())
         with torch.autocast('cpu', dtype=torch.bfloat16, enabled=autocast):
-            losses.append(model.loss(crops(), [])['loss'])
-    assert losses[0].dtype == torch.float32
-    torch.testing.assert_close(*losses, rtol=2e-2, atol=2e-2)
+            losses.append(model.loss(crops(), []))
+    assert {loss.dtype for loss in losses[0].values()} == {torch.float32}
+    for name, loss in losses[0].items():
+        torch.testing.assert_close(loss, losses[1][name], rtol=2e-2, atol=2e-2)
 
 
 # --------------------------------------------------------------------------------- the algorithm
@@ -290,12 +319,19 @@ def test_the_teacher_is_the_moving_average_and_sees_global_crops_alone():
     assert all(map(torch.equal, model.state_dict().values(), before))
 
 
-def test_a_resumed_run_has_the_centre_and_the_teacher():
-    model, resumed = build(dino()), build(dino(), seed=1)
+@ALGORITHMS
+def test_a_resumed_run_has_the_centres_and_the_teacher(algorithm):
+    model, resumed = build(algorithm()), build(algorithm(), seed=1)
     model.loss(crops(), [])
-    assert model.head.center.any()
+    heads = [part for name, part in model.named_children() if name in ('head', 'patch_head')]
+    assert len(heads) == 1 + (algorithm is ibot) and all(head.center.any() for head in heads)
     resumed.load_state_dict(model.state_dict())
-    assert torch.equal(*(each.loss(crops(), [])['loss'] for each in (model, resumed)))
+    losses = []
+    for each in model, resumed:
+        torch.manual_seed(9)  # as every epoch of a run is seeded anew
+        losses.append(each.loss(crops(), []))
+    for name, loss in losses[0].items():
+        assert torch.equal(loss, losses[1][name])
 
 
 def test_every_patch_of_every_crop_has_its_label():
@@ -338,14 +374,39 @@ def weight_decay(cfg, iterations_per_epoch=2):
     return optimizer, PARAM_SCHEDULERS.build(of_decay)
 
 
-@pytest.mark.parametrize('name', ['dino-vit-tiny_digits.py', 'ibot-vit-tiny_apl_digits.py'])
+def recipe_of_the_docs():
+    """Config of docs/self_supervised.md, its ViT and its projection as tiny ones."""
+    text = (Path(__file__).parents[1] / 'docs/self_supervised.md').read_text()
+    (recipe,) = [
+        block for block in re.findall(r'```python\n(.*?)```', text, re.S) if 'LabelDINO' in block
+    ]
+    cfg = Config.fromstring(recipe, '.py')
+    tiny = dino()
+    cfg.model.backbone |= tiny['backbone'] | dict(type=cfg.model.backbone.type)
+    cfg.model.neck = tiny['neck']
+    cfg.model.head.out_channels = tiny['neck']['out_channels']
+    cfg.model.pos_head |= dict(in_channels=16, grid_size=4)
+    # The stock one is of GPUs.
+    cfg.optim_wrapper = dict(
+        optimizer=cfg.optim_wrapper.optimizer, paramwise_cfg=cfg.optim_wrapper.get('paramwise_cfg')
+    )
+    return cfg
+
+
+@pytest.mark.parametrize(
+    'name', ['dino-vit-tiny_digits.py', 'ibot-vit-tiny_apl_digits.py', 'docs/self_supervised.md']
+)
 def test_the_weight_decay_rises_over_the_epochs(name):
-    """From 0.04 to 0.4 along a cosine; biases, norms and tokens keep none; also after a resume."""
-    cfg = Config.fromfile(config_path(name))
+    """From 0.04 to 0.4 along a cosine; biases and norms keep none; also after a resume."""
+    in_docs = name.startswith('docs')
+    cfg = recipe_of_the_docs() if in_docs else Config.fromfile(config_path(name))
     optimizer, scheduler = weight_decay(cfg)
     total = 2 * cfg.train_cfg.max_epochs
     without = [i for i, group in enumerate(optimizer.param_groups) if not group['weight_decay']]
     assert 10 < len(without) < len(optimizer.param_groups)
+    for i, group in enumerate(optimizer.param_groups):
+        if all(parameter.ndim == 1 for parameter in group['params']):
+            assert i in without  # a bias, or of a norm
     for step in range(1, total + 1):
         if step == 30:
             saved = optimizer.state_dict(), scheduler.state_dict()
@@ -440,6 +501,13 @@ def test_a_backbone_without_out_type_is_named():
         UserError, match=r'^model.backbone gives outputs of shape \(4, 16, 13, 13\)'
     ):
         model.loss(crops(), [])
+
+
+def test_an_encoder_that_masks_is_refused():
+    cfg = dino()
+    cfg['backbone'] |= dict(type='MAEViT')
+    with pytest.raises(UserError, match="^model.backbone.type='MAEViT' masks patches by itself, "):
+        build(cfg)
 
 
 def test_a_neck_of_another_width_is_refused():

@@ -190,7 +190,10 @@ def test_a_repeated_forward_pass_is_refused():
 @pytest.mark.parametrize(
     'options, line',
     [
-        (dict(pos_swap=1), 'pos_swap=1 is refused: set it to a number from 0 on, below 1'),
+        (
+            dict(pos_swap=1),
+            'pos_swap=1 is refused: set it to None or a number from 0 on, below 1$',
+        ),
         (dict(pos_swap=-0.1), 'pos_swap=-0.1 is refused'),
         (dict(pos_swap=True), 'pos_swap=True is refused'),
         (dict(pos_swap='0.2'), "pos_swap='0.2' is refused"),

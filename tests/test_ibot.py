@@ -9,6 +9,7 @@ from models import apl_head, build
 from selfsup_models import ibot
 from test_dino import crops, length_of_training, set_time  # noqa: F401
 from test_self_supervised_labels import leave_tokens_alone, marked_images, record
+from torch.utils.checkpoint import checkpoint
 
 from poslabel_mm.errors import UserError
 from poslabel_mm.launch.checks.head_schedules import check_head_schedules
@@ -140,19 +141,48 @@ def test_every_patch_of_every_crop_has_its_label_masked_or_not():
         assert torch.equal(tokens[..., 0], expected.masked_fill(masked, -7))
 
 
-@pytest.mark.parametrize('pos_swap', [None, 0.5])
-def test_encodings_are_exchanged_under_the_mask(pos_swap):
+@pytest.mark.parametrize('own', [dict(), dict(pos_swap=0), dict(pos_drop=dict(patches=0))])
+def test_masked_patches_have_their_own_encoding(own):
     cfg = ibot()
-    cfg['backbone'] |= dict(type='poslabel_mm.PositionalVisionTransformer', pos_swap=pos_swap)
+    cfg['backbone'] |= dict(type='poslabel_mm.PositionalVisionTransformer') | own
     model = build(cfg)
     model.mask_token.data.fill_(9)
     seen = []
     model.backbone.layers[0].register_forward_pre_hook(lambda _, inputs: seen.append(inputs[0]))
     model.loss(crops(), [])
-    encoding = model.backbone.pos_embed[:, 1:]
-    # The mask token with the encoding of some place.
-    same = (seen[0][:, 1:].unsqueeze(2) == encoding.unsqueeze(1) + 9).all(-1)
-    assert same.any(2).sum(1).tolist() == [5] * 4
+    same = (seen[0][:, 1:] == model.backbone.pos_embed[:, 1:] + 9).all(-1)
+    assert same.sum(1).tolist() == [5] * 4
+
+
+def test_evaluation_draws_no_masks_of_training():
+    """A loss of validation has masks too; training goes on as without it."""
+    drawn = []
+    for validates in False, True:
+        model = build(ibot())
+        torch.nn.init.normal_(model.mask_token)
+        passes = watch(model.backbone)
+        torch.manual_seed(7)
+        model.loss(crops(), [])
+        if validates:
+            model.eval().loss(crops(), [])
+            model.train()
+        model.loss(crops(), [])
+        drawn.append([masks_of(model, patches) for patches, _ in passes])
+    trained, with_validation = drawn
+    assert with_validation[4].sum(1).tolist() == [5] * 4
+    assert not torch.equal(with_validation[4], trained[4])
+    for masks, expected in zip(with_validation[:4] + with_validation[8:], trained, strict=True):
+        assert torch.equal(masks, expected)
+
+
+def test_a_repeated_forward_pass_is_refused():
+    """Which would be one without masks, as the loss has been computed by then."""
+    model = build(ibot())
+    forward = model.backbone.forward
+    model.backbone.forward = lambda images: checkpoint(forward, images, use_reentrant=False)
+    total, _ = model.parse_losses(model.loss([view.requires_grad_() for view in crops()], []))
+    with pytest.raises(UserError, match="^mask_ratio .*checkpoint the backbone's layers"):
+        total.backward()
 
 
 def backbone(**kwargs):
@@ -175,6 +205,21 @@ def backbone(**kwargs):
         (backbone(type='poslabel_mm.CausalVisionTransformer'), 'model.backbone: IBOT reads the'),
         (backbone(pos_encoding='none'), "model.backbone.pos_encoding='none' is refused: IBOT pre"),
         (backbone(patch_drop_rate=0.5), 'model.backbone.patch_drop_rate=0.5 leaves out patches'),
+        (backbone(pos_swap=0.3), 'model.backbone.pos_swap=0.3 is refused: IBOT predicts masked'),
+        *(
+            (
+                backbone(pos_drop=drop),
+                'model.backbone.pos_drop={.*} is refused: IBOT predicts masked patches',
+            )
+            for drop in (dict(patches=0.5), dict(images=0.5))
+        ),
+        *(
+            (
+                backbone(type=name),
+                f"model.backbone.type='{name.rpartition('.')[2]}' masks patches by itself, and I",
+            )
+            for name in ('MAEViT', 'poslabel_mm.PositionalMAEViT', 'MILANViT', 'MaskFeatViT')
+        ),
         (dict(neck=ibot()['neck'] | dict(in_channels=8)), 'model.neck.in_channels=8 does not fit'),
         (
             dict(patch_head=dict(type='poslabel_mm.IBOTHead', out_channels=7)),

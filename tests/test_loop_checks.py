@@ -25,6 +25,9 @@ def built(train_cfg):
         (dict(by_epoch=True, max_epochs=3.0, max_iters=None), EpochBasedTrainLoop),
         (dict(by_epoch=False, max_iters=10, max_epochs=None, val_interval=5), IterBasedTrainLoop),
         (dict(type='IterBasedTrainLoop', max_iters=10, max_epochs=None), IterBasedTrainLoop),
+        (dict(type='mmengine.EpochBasedTrainLoop', max_epochs=3.0), EpochBasedTrainLoop),
+        (dict(type=EpochBasedTrainLoop, max_epochs=3), EpochBasedTrainLoop),
+        (dict(type=None, by_epoch=False, max_iters=10), IterBasedTrainLoop),
         (
             dict(by_epoch=True, max_epochs=3, dynamic_intervals=[(2, 1)], val_begin=2),
             EpochBasedTrainLoop,
@@ -35,32 +38,43 @@ def test_what_mmengine_builds_passes(train_cfg, loop):
     cfg = Config(dict(train_cfg=train_cfg))
     check_train_loop(cfg)
     assert None not in cfg.train_cfg.values()
+    length = cfg.train_cfg.get('max_epochs') or cfg.train_cfg.get('max_iters')
+    assert type(length) is int
     assert type(built(cfg.train_cfg)) is loop
 
 
 @pytest.mark.parametrize(
     'train_cfg, line',
     [
-        (
-            dict(by_epoch=False, max_iters=10, max_epochs=40),
-            'train_cfg.max_epochs=40 is no length of a training loop that counts iterations '
-            '(train_cfg.by_epoch=False): --cfg-options train_cfg.max_epochs=None',
+        *(
+            (
+                dict(loop, max_iters=25, max_epochs=40),
+                'train_cfg.max_epochs=40 does not apply to a training loop that counts '
+                'iterations; leave it out with --cfg-options train_cfg.max_epochs=None '
+                'default_hooks.checkpoint.by_epoch=False default_hooks.checkpoint.interval=3',
+            )
+            for loop in (dict(by_epoch=False), dict(type='IterBasedTrainLoop'))
         ),
         (
             dict(by_epoch=False, max_epochs=40),
-            'train_cfg.max_epochs=40 is no length of a training loop that counts iterations '
-            '(train_cfg.by_epoch=False): --cfg-options train_cfg.max_epochs=None '
-            'train_cfg.max_iters=N',
+            'train_cfg.max_epochs=40 does not apply to a training loop that counts iterations; '
+            'leave it out with --cfg-options train_cfg.max_epochs=None train_cfg.max_iters=N '
+            'default_hooks.checkpoint.by_epoch=False default_hooks.checkpoint.interval=N',
         ),
-        (
-            dict(by_epoch=True, max_iters=10, max_epochs=40),
-            'train_cfg.max_iters=10 is no length of a training loop that counts epochs '
-            '(train_cfg.by_epoch=True): --cfg-options train_cfg.max_iters=None',
+        *(
+            (
+                dict(loop, max_iters=10, max_epochs=40),
+                'train_cfg.max_iters=10 does not apply to a training loop that counts epochs; '
+                'leave it out with --cfg-options train_cfg.max_iters=None',
+            )
+            for loop in (dict(by_epoch=True), dict(type=EpochBasedTrainLoop))
         ),
-        (
-            dict(by_epoch=True, max_epochs=None),
-            'the training loop counts epochs (train_cfg.by_epoch=True) and has no length: set '
-            'train_cfg.max_epochs',
+        *(
+            (
+                dict(loop, max_epochs=None),
+                'the training loop counts epochs and has no length: set train_cfg.max_epochs',
+            )
+            for loop in (dict(by_epoch=True), dict(type='EpochBasedTrainLoop'))
         ),
         (
             dict(max_epochs=3),
@@ -68,14 +82,22 @@ def test_what_mmengine_builds_passes(train_cfg, loop):
             'and max_epochs, or train_cfg.by_epoch=False and max_iters',
         ),
         (
-            dict(type='IterBasedTrainLoop', by_epoch=False, max_iters=3),
-            "train_cfg has both type='IterBasedTrainLoop' and by_epoch=False, which say what the "
-            'training loop is: leave one of them out',
+            dict(type='EpochBasedTrainLoop', by_epoch=False, max_epochs=300, max_iters=30),
+            'train_cfg has type=EpochBasedTrainLoop and by_epoch=False, and each says what the '
+            'training loop counts: leave one of them out, the type with --cfg-options '
+            'train_cfg.type=None train_cfg.max_epochs=None '
+            'default_hooks.checkpoint.by_epoch=False default_hooks.checkpoint.interval=3',
+        ),
+        (
+            dict(type='EpochBasedTrainLoop', by_epoch=True, max_epochs=300),
+            'train_cfg has type=EpochBasedTrainLoop and by_epoch=True, and each says what the '
+            'training loop counts: leave one of them out, the type with --cfg-options '
+            'train_cfg.type=None',
         ),
         *(
             (
                 dict(by_epoch=True, max_epochs=length),
-                f'train_cfg.max_epochs={length!r} is refused: set it to a whole number',
+                f'train_cfg.max_epochs={length!r} is refused: set it to a whole number from 1',
             )
             for length in (1.5, 'ten')
         ),
@@ -92,6 +114,27 @@ def test_what_mmengine_cannot_build_is_one_line(train_cfg, line):
     with pytest.raises(UserError) as error:
         check_train_loop(Config(dict(train_cfg=train_cfg)))
     assert str(error.value) == line
+
+
+@pytest.mark.parametrize('length', [0, -1, 0.0, True, float('inf'), float('nan')])
+def test_a_training_of_no_length_is_refused(length):
+    """MMEngine would train nothing, or without end."""
+    for train_cfg in (
+        dict(by_epoch=True, max_epochs=length),
+        dict(by_epoch=False, max_iters=length),
+        dict(type='IterBasedTrainLoop', max_iters=length),
+    ):
+        with pytest.raises(
+            UserError, match=r'^train_cfg\.max_\w+=.* is refused: set it to a whole number from 1$'
+        ):
+            check_train_loop(Config(dict(train_cfg=train_cfg)))
+
+
+def test_a_hook_that_counts_iterations_is_not_advised_again():
+    cfg = dict(train_cfg=dict(by_epoch=False, max_epochs=3, max_iters=30))
+    cfg['default_hooks'] = dict(checkpoint=dict(by_epoch=False, interval=7))
+    with pytest.raises(UserError, match=r'with --cfg-options train_cfg\.max_epochs=None$'):
+        check_train_loop(Config(cfg))
 
 
 def test_a_config_without_a_loop_is_one_line():

@@ -3,6 +3,7 @@
 import json
 import multiprocessing
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -640,17 +641,38 @@ def test_stop_in_an_iteration_based_loop(tmp_path, data, capfd, by_epoch):
         'run',
         False,
         **{
+            'log_level': 'WARNING',
             'default_hooks.checkpoint.by_epoch': by_epoch,
             'default_hooks.checkpoint.interval': 100,
             'param_scheduler': None,
         },
     )
     cfg.train_cfg = dict(by_epoch=False, max_iters=7)
+    assert run(cfg, signal_at('after_train_iter', 1)).end.code == 143
+    assert files(tmp_path / 'run') == {'iter_2.pth'}
+    assert 'saved at iteration 2 in' in capfd.readouterr().err
+    (log,) = (tmp_path / 'run').glob('*/*.log')
+    assert ('set default_hooks.checkpoint.by_epoch=False and ' in log.read_text()) == by_epoch
+    # It stays until another one is there, which takes its place.
+    cfg.resume = True
     assert run(cfg, signal_at('after_train_iter', 4)).end.code == 143
     assert files(tmp_path / 'run') == {'iter_5.pth'}
-    assert 'saved at iteration 5 in' in capfd.readouterr().err
-    cfg.resume = True
+    shutil.copy(tmp_path / 'run/iter_5.pth', tmp_path / 'run/iter_2.pth')  # as one killed before
     assert len(run(cfg).losses) == 2
+    assert files(tmp_path / 'run') == {'epoch_1.pth' if by_epoch else 'iter_7.pth'}
+
+
+def test_the_checkpoint_of_a_stop_is_not_counted(tmp_path, data):
+    """Where all are kept, and where some are, those that are due are."""
+    for keep, kept in (-1, {2, 4, 6, 7}), (2, {6, 7}):
+        cfg = config(tmp_path, data, f'keep_{keep}', False, param_scheduler=None)
+        cfg.default_hooks.checkpoint.update(by_epoch=False, interval=2, max_keep_ckpts=keep)
+        cfg.train_cfg = dict(by_epoch=False, max_iters=7)
+        assert run(cfg, signal_at('after_train_iter', 4)).end.code == 143
+        assert files(tmp_path / f'keep_{keep}') == {f'iter_{i}.pth' for i in (2, 4, 5)}
+        cfg.resume = True
+        run(cfg)
+        assert files(tmp_path / f'keep_{keep}') == {f'iter_{i}.pth' for i in kept}
 
 
 def test_checkpoint_without_a_position_is_resumed_at_the_epoch(tmp_path, data):

@@ -1399,6 +1399,13 @@ def test_folders_of_runs_tell_them_apart():
     assert len(replace(some, rows=((table, rows[0]), (table, twice))).runs([0])) == 2
 
 
+def test_a_length_that_is_a_float_names_the_checkpoint(tmp_path):
+    run = Run('vit-tiny_digits.py', 0, ('train_cfg.max_epochs=3.0',), tmp_path)
+    assert run.checkpoint.name == 'epoch_3.pth'
+    with pytest.raises(UserError, match='train_cfg.max_epochs=0 is refused: set it to a whole'):
+        _ = Run('vit-tiny_digits.py', 0, ('train_cfg.max_epochs=0',), tmp_path).cfg
+
+
 def test_recorded_runs_are_not_repeated(call, capsys):
     Path('earlier.csv').write_text(
         'table,row,config,seed,top1,top5,features/knn/top1\n'

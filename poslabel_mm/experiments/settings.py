@@ -15,6 +15,7 @@ from poslabel_mm.errors import UserError
 from poslabel_mm.experiments.scale import Scale
 from poslabel_mm.experiments.tiny import tiny_config
 from poslabel_mm.launch.checks.class_names import LOADERS
+from poslabel_mm.launch.checks.loops import whole_length
 from poslabel_mm.launch.data_option import use_data
 from poslabel_mm.launch.vis_backends import keep_local_backend, make_room_for_backends
 from poslabel_mm.stack.compat import installed_versions
@@ -103,6 +104,8 @@ def configured(
             raise UserError(
                 f'{name} has no train_cfg.max_epochs: only epoch-based runs can be tabulated'
             )
+        # 3.0 is a length, but in no name of a checkpoint.
+        cfg.train_cfg.max_epochs = whole_length('max_epochs', cfg.train_cfg.max_epochs)
         _ = cfg.model.backbone.type  # still there?
     except (AssertionError, AttributeError, IndexError, KeyError, TypeError, ValueError) as error:
         asked = [option for option in options if not option.startswith('randomness.seed=')]

@@ -29,6 +29,16 @@ class RandomStream:
         self._seed: int | None = None
         self._generator: torch.Generator | None = None
 
+    def check_forward(self) -> None:
+        """Check that a forward pass may draw now.
+
+        Raises:
+            UserError: In a backward pass, in which activation checkpointing repeats the forward
+                pass: other numbers would give the gradient of another loss.
+        """
+        if in_backward():
+            raise UserError(self._refusal)
+
     def generator(self, device: torch.device) -> torch.Generator:
         """The stream, where it stands.
 
@@ -39,11 +49,9 @@ class RandomStream:
             torch.Generator: Of that device.
 
         Raises:
-            UserError: If called in a backward pass, as activation checkpointing does to repeat
-                the forward pass: other numbers would give the gradient of another loss.
+            UserError: As of :meth:`check_forward`.
         """
-        if in_backward():
-            raise UserError(self._refusal)
+        self.check_forward()
         seed = torch.initial_seed()
         if self._generator is None or self._generator.device != device:
             self._generator = torch.Generator(device)

@@ -24,6 +24,15 @@ class PatchDraw:
         self.ratio = ratio
         self._stream = RandomStream(refusal, name=name)
 
+    def check_forward(self) -> None:
+        """Check that a forward pass may draw now.
+
+        Raises:
+            UserError: In a backward pass, in which activation checkpointing repeats the forward
+                pass.
+        """
+        self._stream.check_forward()
+
     def count(self, n: int) -> int:
         """How many of n patches are drawn."""
         return max(1, round(self.ratio * n))

@@ -3,6 +3,7 @@ import re
 
 from mmengine.dist import barrier, is_main_process
 from mmengine.hooks import CheckpointHook
+from mmengine.runner import IterBasedTrainLoop
 
 from poslabel_mm.engine.files import AtomicLocalBackend
 from poslabel_mm.engine.hooks import partial_gradients
@@ -19,6 +20,10 @@ GRADIENTS = 'partial_gradients'
 # is written.
 OUTDATED = 'outdated_ckpts'
 
+# In the message hub, of a run that counts iterations: the checkpoints of its stops,
+# to remove once another one is written.
+STOPS = 'stop_ckpts'
+
 
 @HOOKS.register_module()
 class AtomicCheckpointHook(CheckpointHook):
@@ -33,7 +38,8 @@ class AtomicCheckpointHook(CheckpointHook):
     (:class:`~poslabel_mm.engine.resumable_train_loop.ResumableTrainLoop`).
     There is one such file, ``epoch_2_iter_150.pth`` after 150 iterations of
     the second epoch: the next checkpoint of any kind takes its place, and
-    ``max_keep_ckpts`` does not count it.
+    ``max_keep_ckpts`` does not count it. So it is with the checkpoint of a
+    stop where the training loop counts iterations, ``iter_1234.pth``.
 
     Args:
         mid_epoch_interval (int): Save in mid-epoch every so many iterations,
@@ -79,6 +85,12 @@ class AtomicCheckpointHook(CheckpointHook):
         # With it, a best score that is found before the first checkpoint of a
         # resumed run is added to the one that it was resumed from.
         self.last_ckpt = info.get('last_ckpt')
+        if self.by_epoch and isinstance(runner.train_loop, IterBasedTrainLoop):
+            runner.logger.warning(
+                'The training loop counts iterations and the checkpoint hook counts epochs: '
+                'checkpoints are saved at the end and at a stop alone. For more, set '
+                'default_hooks.checkpoint.by_epoch=False and its interval in iterations.'
+            )
         if is_main_process():
             kept = self._best_checkpoints()
             for path in info.get(OUTDATED, ()):
@@ -87,7 +99,9 @@ class AtomicCheckpointHook(CheckpointHook):
                     self._remove(path)
             if _resumed_from_the_last(runner) and self.file_backend.isdir(self.out_dir):
                 # A run that was killed right after its last epoch writes no other.
-                self._remove_mid_epoch(but=osp.basename(last_saved(runner.work_dir)))
+                last = osp.basename(last_saved(runner.work_dir))
+                self._remove_mid_epoch(but=last)
+                self._remove_stops(runner, but=self._path(last))
 
     def after_train_iter(
         self, runner, batch_idx: int, data_batch=None, outputs: dict | None = None
@@ -147,7 +161,9 @@ class AtomicCheckpointHook(CheckpointHook):
             self._remove_mid_epoch(but=filename)
 
     def save_iteration(self, runner, iterations: int) -> None:
-        """Save a checkpoint of a training loop that counts iterations.
+        """Save the checkpoint of a stop of a training loop that counts iterations.
+
+        The next checkpoint takes its place.
 
         Args:
             runner (Runner): The runner of the training process.
@@ -156,11 +172,16 @@ class AtomicCheckpointHook(CheckpointHook):
         Raises:
             UserError: If it cannot be written.
         """
-        meta = dict(epoch=runner.epoch, iter=iterations)
-        if self.by_epoch:  # the hook's own names are those of epochs
-            self._write(runner, f'iter_{iterations}.pth', meta)
-        else:
-            self._save_checkpoint_with_step(runner, iterations, meta)
+        self._is_due = False
+        # The hook's own names are those of epochs where it counts them.
+        filename = f'iter_{iterations}.pth'
+        if not self.by_epoch:
+            filename = self.filename_tmpl.format(iterations)
+        path = self._path(filename)
+        stops = runner.message_hub.runtime_info.get(STOPS, [])
+        runner.message_hub.update_info(STOPS, [*stops, path])
+        self._write(runner, filename, dict(epoch=runner.epoch, iter=iterations))
+        self._remove_stops(runner, but=path)
 
     def _save_checkpoint_with_step(self, runner, step: int, meta: dict) -> None:
         self._is_due = False
@@ -185,6 +206,7 @@ class AtomicCheckpointHook(CheckpointHook):
             self._remove_mid_epoch()
             for path in outdated:
                 self._remove(path)
+        self._remove_stops(runner, but=self.last_ckpt)
 
     def _write(self, runner, filename: str, meta: dict, by_epoch: bool = False) -> None:
         """Write a checkpoint, then the pointer to it."""
@@ -225,6 +247,16 @@ class AtomicCheckpointHook(CheckpointHook):
         for name in list(self.file_backend.list_dir_or_file(self.out_dir)):
             if MID_EPOCH.fullmatch(name) and name != but:
                 self._remove(self._path(name))
+
+    def _remove_stops(self, runner, but: str) -> None:
+        """Remove the checkpoints of stops that another one has replaced."""
+        stops = runner.message_hub.runtime_info.get(STOPS, [])
+        if stops:
+            for path in stops:
+                # The run may be resumed in another folder than it began in.
+                if path != but and osp.dirname(path) == self.out_dir and is_main_process():
+                    self._remove(path)
+            runner.message_hub.update_info(STOPS, [path for path in stops if path == but])
 
     def _best_checkpoints(self) -> list:
         if not self.save_best:

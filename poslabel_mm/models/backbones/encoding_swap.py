@@ -38,7 +38,12 @@ class EncodingSwap:
         """
         if value is None:
             return None
-        return cls(options.fraction(key, value))
+        try:
+            return cls(options.fraction(key, value))
+        except options.OptionError:
+            raise options.wrong(
+                key, value, 'is refused: set it to None or a number from 0 on, below 1'
+            ) from None
 
     @torch.compiler.disable
     def draw(self, B: int, N: int, device: torch.device) -> Tensor:

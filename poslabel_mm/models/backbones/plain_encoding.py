@@ -5,18 +5,22 @@ from torch import Tensor, nn
 from poslabel_mm import options
 from poslabel_mm.models.backbones.encoding_drop import EncodingDrop
 from poslabel_mm.models.backbones.encoding_swap import EncodingSwap
+from poslabel_mm.models.backbones.patch_drop import PatchDrop
 from poslabel_mm.models.backbones.positional_encoding import (
     POS_ENCODINGS,
     PositionalEncodingChoice,
     check_is_added,
 )
 from poslabel_mm.models.backbones.rotary_encoding import add_rotary_encoding
-from poslabel_mm.models.token_draw import PatchDraw
 from poslabel_mm.tokens.labels import GridShape
 
 
 class PlainEncodingChoice(PositionalEncodingChoice):
     """A choice of positional encoding for a plain ViT, which adds it once, to all patches.
+
+    What training changes of the tokens is in parts:
+    :class:`~.patch_drop.PatchDrop`, :class:`~.encoding_swap.EncodingSwap` and
+    :class:`~.encoding_drop.EncodingDrop`, in this order.
 
     Mixed in to the left of a ViT that runs as MMPretrain's ``VisionTransformer``.
 
@@ -34,9 +38,10 @@ class PlainEncodingChoice(PositionalEncodingChoice):
             has its own.
         patch_drop_rate (float): In training, leave this part of every image's patches out before
             the first layer, drawn anew for every image, as the sparse student of DILEMMA (arXiv
-            2204.04788) does: from 0 on, below 1; one patch is left at least. ``pos_swap`` and
-            ``pos_drop`` take their parts of those that are left, which are the ones that position
-            heads read. A pass without gradient has all patches. Defaults to 0.
+            2204.04788) does: from 0 on, below 1; rounded to whole patches, and one is left at
+            least. ``pos_swap`` and ``pos_drop`` take their parts of those that are left, which
+            are the ones that position heads read. A pass without gradient has all patches.
+            Defaults to 0.
         **kwargs: The stock backbone's arguments.
 
     Attributes:
@@ -70,7 +75,7 @@ class PlainEncodingChoice(PositionalEncodingChoice):
     ) -> None:
         drop = EncodingDrop.build('pos_drop', pos_drop)
         swap = EncodingSwap.build('pos_swap', pos_swap)
-        rate = options.fraction('patch_drop_rate', patch_drop_rate)
+        patch_drop = PatchDrop.build('patch_drop_rate', patch_drop_rate)
         super().__init__(*args, pos_encoding=pos_encoding, **kwargs)
         if pos_encoding == 'rope':
             add_rotary_encoding(self)
@@ -83,21 +88,14 @@ class PlainEncodingChoice(PositionalEncodingChoice):
                 "exchanges encodings, and with pos_drop.labelled='dropped' the position heads "
                 "read patches without one: leave one of the two out, or set labelled='all'",
             )
-        self.pos_drop, self.pos_swap = drop, swap
-        self.patch_drop_rate = rate
-        self._keep: PatchDraw | None = None
-        if rate:
+        self.pos_drop, self.pos_swap, self.patch_drop = drop, swap, patch_drop
+        self.patch_drop_rate = 0 if patch_drop is None else patch_drop.rate
+        if patch_drop is not None:
             self._check_leaves_out(drop)
-            self._keep = PatchDraw(
-                1 - rate,
-                'patch_drop_rate draws patches, which activation checkpointing cannot repeat: '
-                "checkpoint the backbone's layers, not the whole backbone",
-                name='patch_drop_rate',
-            )
         self._patches: tuple[Tensor, GridShape] | None = None
-        if any(part is not None for part in (drop, swap, self._keep)):
-            self.patch_embed.register_forward_hook(self._keep_patches)
-            self.drop_after_pos.register_forward_pre_hook(self._change_encoding)
+        if any(part is not None for part in (drop, swap, patch_drop)):
+            self.patch_embed.register_forward_hook(self._remember_patches)
+            self.drop_after_pos.register_forward_pre_hook(self._change_tokens)
 
     def _check_leaves_out(self, drop: EncodingDrop | None) -> None:
         """Refuse to leave patches out where all are needed."""
@@ -115,21 +113,24 @@ class PlainEncodingChoice(PositionalEncodingChoice):
             f'leaves patches out, and {reason}: set one of the two to another value',
         )
 
-    def _keep_patches(self, _patch_embed: nn.Module, _inputs: tuple, output: tuple) -> None:
-        """After the patch embedding: keep the patches (B, N, C) as they are without encoding."""
+    def _remember_patches(self, _patch_embed: nn.Module, _inputs: tuple, output: tuple) -> None:
+        """After the patch embedding: the patches (B, N, C), as they are without encoding."""
         self._patches = output if self.training else None
         self.kept_places = self.labelled_places = self.swapped_patches = None
 
-    def _change_encoding(self, _drop_after_pos: nn.Module, inputs: tuple) -> Tensor | None:
-        """Before the first dropout, which gets the tokens (B, E + N, C) with their encoding."""
+    def _change_tokens(self, _drop_after_pos: nn.Module, inputs: tuple) -> Tensor | None:
+        """Before the first dropout, which gets the tokens (B, E + N, C) with their encoding.
+
+        Of the N patches n are left, and some of them get another encoding or none: (B, E + n, C).
+        """
         if self._patches is None:
             return None
         (tokens,), (patches, grid_shape), self._patches = inputs, self._patches, None
         B, N, _ = patches.shape
         extra, tokens = tokens.split([tokens.shape[1] - N, N], dim=1)
         n, with_grad = N, torch.is_grad_enabled()
-        if self._keep is not None and with_grad:
-            kept = self._keep.draw(B, N, patches.device).sort(dim=1).values
+        if self.patch_drop is not None and with_grad:
+            kept = self.patch_drop.draw(B, N, patches.device)
             self.kept_places, n = kept, kept.shape[1]
             tokens, patches = _taken(tokens, kept), _taken(patches, kept)
         if self.pos_swap is not None and with_grad:

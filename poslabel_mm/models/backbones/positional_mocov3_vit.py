@@ -26,8 +26,8 @@ class PositionalMoCoV3ViT(PlainEncodingChoice, MoCoV3ViT):
             :class:`~.encoding_swap.EncodingSwap`. Defaults to None. The
             momentum encoder has the right ones.
         patch_drop_rate (float): In training, leave this part of every image's
-            patches out, from 0 on, below 1. Defaults to 0. The momentum encoder
-            has all patches.
+            patches out, from 0 on, below 1; rounded to whole patches.
+            Defaults to 0. The momentum encoder has all patches.
         **kwargs: The stock ``MoCoV3ViT``'s arguments.
 
     Raises:

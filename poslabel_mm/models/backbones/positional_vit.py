@@ -25,7 +25,8 @@ class PositionalVisionTransformer(PlainEncodingChoice, VisionTransformer):
             part of every image's patches among them, see
             :class:`~.encoding_swap.EncodingSwap`. Defaults to None.
         patch_drop_rate (float): In training, leave this part of every image's
-            patches out, from 0 on, below 1. Defaults to 0.
+            patches out, from 0 on, below 1; rounded to whole patches.
+            Defaults to 0.
         **kwargs: The stock ``VisionTransformer``'s arguments.
 
     Raises:

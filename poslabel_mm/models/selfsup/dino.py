@@ -1,3 +1,5 @@
+import inspect
+
 import torch
 from mmpretrain.models.utils import CosineEMA
 from mmpretrain.structures import DataSample
@@ -7,6 +9,10 @@ from poslabel_mm import options
 from poslabel_mm.errors import UserError
 from poslabel_mm.models.selfsup.own_algorithm import OwnAlgorithm
 from poslabel_mm.registry import MODELS
+from poslabel_mm.tokens.wrappers import unwrapped
+
+# What MMPretrain's encoders of masked image modelling take beside images.
+OF_MASKS = {'mask', 'importance'}
 
 
 @MODELS.register_module()
@@ -19,7 +25,7 @@ class DINO(OwnAlgorithm):
     interpolates its encoding. The teacher drops nothing.
 
     Args:
-        backbone (dict): A backbone that gives one vector an image.
+        backbone (dict): A backbone that gives one vector an image and masks no patches by itself.
         neck (dict): As :class:`~poslabel_mm.models.necks.DINONeck`.
         head (dict): As :class:`~.dino_head.DINOHead`.
         num_global_crops (int): How many of the views the teacher sees. Defaults to 2.
@@ -38,9 +44,22 @@ class DINO(OwnAlgorithm):
             num_global_crops = options.whole_number('num_global_crops', num_global_crops)
             base_momentum = options.inner_number('base_momentum', base_momentum, 0, 1)
         super().__init__(*args, **kwargs)
+        self._check_sees_images()
         self._check_outputs('model.head', self.head)
         self.num_global_crops = num_global_crops
         self.momentum_encoder = CosineEMA(self._student(), momentum=base_momentum)
+
+    def _check_sees_images(self) -> None:
+        """Refuse an encoder of masked image modelling, which takes masks or draws them itself."""
+        backbone = unwrapped(self.backbone)
+        if not OF_MASKS.isdisjoint(inspect.signature(backbone.forward).parameters):
+            raise options.wrong(
+                'model.backbone.type',
+                type(backbone).__name__,
+                f'masks patches by itself, and {type(self).__name__} gives it images without a '
+                'mask: take an encoder of whole images, such as VisionTransformer or '
+                'poslabel_mm.PositionalVisionTransformer',
+            )
 
     def _check_outputs(self, key: str, head: nn.Module) -> None:
         """Refuse a head of another number of outputs than the neck's."""

@@ -27,10 +27,13 @@ class IBOT(DINO):
     tokens share the projection, as in the paper.
 
     The paper masks blocks, in half of the images, and draws the ratio; here as many patches of
-    every global crop are masked, all equally likely.
+    every global crop are masked, all equally likely. The centre of ``patch_head`` is the mean over
+    masked patches, see :class:`~.ibot_head.IBOTHead`.
 
     Args:
-        backbone (dict): A ViT with a class token and ``out_type='raw'``.
+        backbone (dict): A ViT with a class token and ``out_type='raw'`` that adds to every patch
+            the encoding of its own place, without ``pos_swap``, ``pos_drop`` and
+            ``patch_drop_rate``.
         neck (dict): As :class:`~poslabel_mm.models.necks.DINONeck`.
         head (dict): The loss of class tokens, as :class:`~.dino_head.DINOHead`.
         patch_head (dict): The loss of masked patches, as :class:`~.ibot_head.IBOTHead`.
@@ -51,12 +54,12 @@ class IBOT(DINO):
         self._check_outputs('model.patch_head', self.patch_head)
         vit = unwrapped(self.backbone)
         self.mask_token = nn.Parameter(torch.zeros(vit.embed_dims))
-        self._draw = PatchDraw(
-            mask_ratio,
+        refusal = (
             'mask_ratio draws patches, which activation checkpointing cannot repeat: checkpoint '
-            "the backbone's layers, not the whole backbone",
-            name='mask_ratio',
+            "the backbone's layers, not the whole backbone"
         )
+        self._draw = PatchDraw(mask_ratio, refusal, name='mask_ratio')
+        self._draw_in_evaluation = PatchDraw(mask_ratio, refusal, name='mask_ratio.1')
         # The masks of the passes that are under way, or None: nothing is masked.
         self._masked: list[Tensor] | None = None
         # Not of the teacher, which has been copied. Before other hooks, which get masked patches.
@@ -94,6 +97,21 @@ class IBOT(DINO):
                 backbone.patch_drop_rate,
                 f'leaves out patches that {name} predicts: set it to 0',
             )
+        swap, drop = (getattr(backbone, key, None) for key in ('pos_swap', 'pos_drop'))
+        if swap is not None and swap.share:
+            raise options.wrong(
+                'model.backbone.pos_swap',
+                swap.share,
+                f'is refused: {name} predicts masked patches, of which nothing but their encoding '
+                'is known, and it may be that of another place; set it to None',
+            )
+        if drop is not None and (drop.patches or drop.images):
+            raise options.wrong(
+                'model.backbone.pos_drop',
+                dict(patches=drop.patches, images=drop.images),
+                f'is refused: {name} predicts masked patches, of which nothing but their encoding '
+                'is known; set it to None',
+            )
         in_channels = getattr(self.neck, 'in_channels', backbone.embed_dims)
         if in_channels != backbone.embed_dims:
             raise options.wrong(
@@ -105,11 +123,14 @@ class IBOT(DINO):
 
     def _mask(self, _patch_embed: nn.Module, _inputs: tuple, output: tuple) -> tuple | None:
         """After the patch embedding: the mask token takes the place of drawn patches (B, N, C)."""
+        # A repeated pass would be one without masks: by then the loss has been computed.
+        self._draw.check_forward()
         if self._masked is None:
             return None
         patches, *rest = output
         B, N, _ = patches.shape
-        drawn = self._draw.draw(B, N, patches.device)
+        draw = self._draw if self.training else self._draw_in_evaluation
+        drawn = draw.draw(B, N, patches.device)
         self._masked.append(drawn)
         is_masked = torch.zeros(B, N, dtype=torch.bool, device=drawn.device)
         is_masked = is_masked.scatter(1, drawn, True).unsqueeze(-1)
@@ -119,6 +140,9 @@ class IBOT(DINO):
         self, inputs: list[Tensor], data_samples: list[DataSample], **kwargs
     ) -> dict[str, Tensor]:
         """Losses of a batch. In training the teacher moves first.
+
+        In evaluation the masks are drawn from another random stream than in training, which draws
+        what it would have drawn without.
 
         Args:
             inputs (list[Tensor]): As of :class:`~.dino.DINO`.

@@ -10,7 +10,11 @@ class IBOTHead(DINOHead):
 
     Zhou et al., "iBOT: Image BERT Pre-Training with Online Tokenizer" (ICLR 2022, arXiv
     2111.07832), L_MIM: the cross-entropy of :class:`~.dino_head.DINOHead`, the mean over masked
-    patches, with a centre of its own, the moving average over masked patches.
+    patches, with a centre of its own.
+
+    The paper's centre is the moving average of the teacher's outputs for all patches of the global
+    crops. Here, as in DINOv2, it is that for masked patches, so that the teacher's projection need
+    not run for the others. As masked patches are drawn evenly, the two have the same expectation.
 
     Args:
         *args: As of :class:`~.dino_head.DINOHead`.
