@@ -29,7 +29,6 @@ from PIL import Image
 
 from poslabel_mm import UserError, __main__, cli, config_path
 from poslabel_mm.benchmark.command import parse_args
-from poslabel_mm.benchmark.steps import load
 from poslabel_mm.datasets.command import main as convert
 from poslabel_mm.engine.cpu import SET
 from poslabel_mm.experiments import chain as chain_module
@@ -45,6 +44,7 @@ from poslabel_mm.launch.arguments import (
     check_options,
     checked_arguments,
     find_config,
+    read_config,
     shipped_config,
 )
 from poslabel_mm.launch.checks.options import check_auto_scale_lr, check_num_classes
@@ -530,7 +530,7 @@ def reproduce(path: Path, *words: str) -> None:
 def benchmark(path: Path, *_: str) -> None:
     args = parse_args(sys.argv[1:], path.name)
     for name in [args.baseline, *args.configs] if args.command == 'step' else []:
-        load(name)
+        read_config(name, None)
     for file in args.csv if args.command == 'table' else []:
         assert Path(file).is_file()
 
