@@ -1,7 +1,6 @@
+import multiprocessing
 import os
 import pickle
-import subprocess
-import sys
 
 import cv2
 import numpy as np
@@ -92,27 +91,25 @@ def test_what_a_killed_process_left_is_not_used(dataset, tmp_path, left, size):
     assert all(np.array_equal(again[i]['img'], image) for i, image in enumerate(images))
 
 
-def test_processes_that_start_together_decode_once(tmp_path):
-    make_images(tmp_path / 'data' / 'train')
-    code = """
-import sys
-from mmengine.registry import DATASETS
-import poslabel_mm
-from poslabel_mm.datasets import decoded_images
-read, reads = decoded_images._read, []
-decoded_images._read = lambda path, side: (reads.append(path), read(path, side))[1]
-kept = DATASETS.build(dict(
-    type='poslabel_mm.DecodedImages', short_side=8, cache=sys.argv[1] + '/cache',
-    data_root=sys.argv[1] + '/data', data_prefix='train', pipeline=[]))
-print(len(kept), len(reads), sum(int(info['img'].sum()) for info in kept))
-"""
-    processes = [
-        subprocess.Popen([sys.executable, '-c', code, str(tmp_path)], stdout=subprocess.PIPE)
-        for _ in range(2)
-    ]
-    found = [process.communicate()[0].decode().split()[-3:] for process in processes]
-    assert found[0][0] == found[1][0] and found[0][2] == found[1][2]
-    assert sorted(int(reads) for _, reads, _ in found) == [0, int(found[0][0])]
+def test_processes_that_start_together_decode_once(dataset):
+    """Forked, for a process of its own would import the stack."""
+    context = multiprocessing.get_context('fork')
+    together, found = context.Barrier(2), context.SimpleQueue()
+
+    def decode():
+        together.wait()
+        kept, reads = dataset()
+        found.put((len(kept), reads, sum(int(info['img'].sum()) for info in kept)))
+
+    processes = [context.Process(target=decode) for _ in range(2)]
+    for process in processes:
+        process.start()
+    for process in processes:
+        process.join(120)
+        assert process.exitcode == 0
+    one, other = sorted([found.get(), found.get()])
+    length, reads, pixels = one
+    assert reads == 0 and other == (length, length, pixels)
 
 
 def test_a_copy_for_another_process_has_no_pixels(dataset):

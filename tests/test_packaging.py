@@ -187,6 +187,7 @@ default_hooks = dict(logger=dict(interval=1))
 """
 
 
+@pytest.mark.slow
 def test_the_downstream_project_trains_with_an_installed_wheel(packed, tmp_path):
     """By the command of its README, but for a model that is as small as can be."""
     with zipfile.ZipFile(packed[1]) as wheel:
