@@ -1,6 +1,7 @@
 import multiprocessing
 import os
 import pickle
+import time
 
 import cv2
 import numpy as np
@@ -91,8 +92,11 @@ def test_what_a_killed_process_left_is_not_used(dataset, tmp_path, left, size):
     assert all(np.array_equal(again[i]['img'], image) for i, image in enumerate(images))
 
 
-def test_processes_that_start_together_decode_once(dataset):
+def test_processes_that_start_together_decode_once(dataset, monkeypatch):
     """Forked, for a process of its own would import the stack."""
+    read = decoded_images._read
+    # Long enough for the other process to look for the file.
+    monkeypatch.setattr(decoded_images, '_read', lambda *args: (time.sleep(0.05), read(*args))[1])
     context = multiprocessing.get_context('fork')
     together, found = context.Barrier(2), context.SimpleQueue()
 
