@@ -51,7 +51,7 @@ class DetectorLabels(BackboneLabels):
         Returns:
             list[PatchTokens]: The images, grouped by their grid.
         """
-        # Batch augmentations keep it up to date, and no padding is in it.
+        # Batch augmentations keep it up to date, and no padding of the data preprocessor is in it.
         image_shapes = [sample.img_shape[:2] for sample in data_samples]
         return on_own_grids(patch_tokens, inputs.shape[2:], image_shapes, self._stride)
 

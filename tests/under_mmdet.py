@@ -24,16 +24,22 @@ from mmengine.registry import DefaultScope
 from mmengine.runner import save_checkpoint
 from mmengine.structures import InstanceData
 from PIL import Image
+from torch.distributed import HashStore
+from torch.distributed.fsdp import FullyShardedDataParallel
 
 STAND_IN = mmcv_operators.stand_in()
 
 import mmdet.models  # noqa: E402
+from mmcv.transforms import Pad  # noqa: E402
+from mmdet.datasets.transforms import PackDetInputs  # noqa: E402
 from mmdet.registry import MODELS  # noqa: E402
 from mmdet.structures import DetDataSample  # noqa: E402
 from mmdet.visualization import DetLocalVisualizer  # noqa: E402
 
 import poslabel_mm.mmdet  # noqa: E402
 from poslabel_mm import UserError, cli, config_path  # noqa: E402
+from poslabel_mm.models.heads import PositionalLabelHead  # noqa: E402
+from poslabel_mm.tokens import PatchTokens  # noqa: E402
 
 ROOT = Path(__file__).resolve().parents[1]
 CONFIGS = Path(config_path('detection/vit-b_retinanet_coco')).parent
@@ -245,6 +251,89 @@ def test_the_neck_reads_another_layer():
     patch_tokens = model.patch_tokens(images)
     assert patch_tokens.grid_shape == (8, 8)
     assert torch.allclose(patch_tokens.tokens.mean(-1), torch.zeros(4, 64), atol=1e-5)
+
+
+def test_padding_of_the_pipeline_is_a_part_of_the_image(monkeypatch):
+    """It leaves no trace in the data sample; that of the data preprocessor is no part."""
+    model = build('RetinaNet', apl())
+    read = read_by(model.pos_head, monkeypatch)
+    results = dict(img=np.zeros((24, 40, 3), np.uint8), img_shape=(24, 40), ori_shape=(24, 40))
+    packed = []
+    for pad in (lambda results: results), Pad(size=(64, 64)):
+        padded = pad(dict(results, gt_bboxes=np.array([[0.0, 0.0, 20.0, 20.0]])))
+        padded['gt_bboxes_labels'] = np.array([0])
+        padded['gt_ignore_flags'] = np.array([False])
+        packed.append(PackDetInputs(meta_keys=('img_shape', 'ori_shape'))(padded))
+    data = {key: [x[key] for x in packed] for key in packed[0]}
+    model(**model.data_preprocessor(data, True), mode='loss')
+    assert [group.grid_shape for group in read] == [(3, 5), (8, 8)]
+
+
+@pytest.mark.parametrize('stock', OURS)
+def test_position_gradients_reach_what_shows_an_image_and_no_padding(stock, monkeypatch):
+    """They are those of each image on its own, of which every one has the same weight."""
+    model = build(stock, apl(loss_weight=1.0))
+    model.eval()  # without drop path and dropout
+    data = batch(model)
+    inputs, data_samples = data['inputs'], data['data_samples']
+    all_tokens = model.patch_tokens(inputs)
+    tokens = all_tokens.tokens.detach().requires_grad_()
+    groups = model.labelled_tokens(all_tokens._replace(tokens=tokens), inputs, data_samples)
+    losses = model._position_losses(*groups)
+    (gradient,) = torch.autograd.grad(losses['loss_apl'], tokens)
+    for image, (height, width) in enumerate(SIZES):
+        rows, columns = -(-height // 8), -(-width // 8)
+        own = tokens[image].detach().view(8, 8, -1)[:rows, :columns].flatten(0, 1)
+        own = own.unsqueeze(0).requires_grad_()
+        alone = model.pos_head.loss(PatchTokens(own, (rows, columns)))['loss_apl'] / len(SIZES)
+        expected = torch.zeros(8, 8, 16)
+        expected[:rows, :columns] = torch.autograd.grad(alone, own)[0].view(rows, columns, -1)
+        found = gradient[image].view(8, 8, -1)
+        assert (found[:rows, :columns].abs().sum(-1) > 0).all()
+        assert torch.allclose(found, expected, rtol=1e-4, atol=1e-8)
+        assert (found[rows:] == 0).all() and (found[:, columns:] == 0).all()
+
+    # In training they go on into the backbone.
+    losses = model.train()(**data, mode='loss')
+    losses['loss_apl'].backward()
+    for name, parameter in model.backbone.named_parameters():
+        if name not in ('ln1.weight', 'ln1.bias'):
+            assert parameter.grad is not None and parameter.grad.abs().sum() > 0, name
+
+
+def test_a_loss_of_the_detector_is_not_overwritten():
+    class Taken(PositionalLabelHead):
+        def loss(self, patch_tokens):
+            return dict(loss_bbox=super().loss(patch_tokens)['loss_apl'])
+
+    model = build('RetinaNet', Taken(**{k: v for k, v in apl().items() if k != 'type'}))
+    message = 'Detector and a position head both return loss_bbox: .* another name'
+    with pytest.raises(UserError, match=message):
+        model(**batch(model), mode='loss')
+
+
+def test_a_sharded_head_is_gathered_once_a_batch(monkeypatch):
+    """However many shapes the images have, as every process has as many as it happens to."""
+    torch.distributed.init_process_group('gloo', store=HashStore(), rank=0, world_size=1)
+    try:
+        model = build('RetinaNet', apl())
+        data = batch(model)
+        expected = model(**data, mode='loss')['loss_apl']
+        model.pos_head = FullyShardedDataParallel(model.pos_head, device_id=torch.device('cpu'))
+        gathered = []
+        model.pos_head.register_forward_hook(lambda *_: gathered.append(1))
+        loss = model(**data, mode='loss')['loss_apl']
+        assert torch.allclose(loss, expected) and len(gathered) == 1
+        loss.backward()
+
+        model = build('RetinaNet', apl())
+        model.pos_head.fc1 = FullyShardedDataParallel(
+            model.pos_head.fc1, device_id=torch.device('cpu')
+        )
+        with pytest.raises(UserError, match='FSDP has sharded layers of PositionalLabelHead'):
+            model(**data, mode='loss')
+    finally:
+        torch.distributed.destroy_process_group()
 
 
 @pytest.mark.parametrize('stock', OURS)
