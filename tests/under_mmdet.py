@@ -19,6 +19,7 @@ import pytest
 import torch
 from mmengine.config import Config
 from mmengine.logging import MessageHub
+from mmengine.optim import build_optim_wrapper
 from mmengine.registry import MODELS as ROOT_MODELS
 from mmengine.registry import DefaultScope
 from mmengine.runner import save_checkpoint
@@ -377,20 +378,20 @@ def norms(*stages):
     return {f'norm{i}.{name}' for i in stages for name in ('weight', 'bias')}
 
 
-@pytest.mark.parametrize(
-    'name, new',
-    [
-        ('vit-b_apl_mask-rcnn', set()),
-        ('vit-b_retinanet', set()),
-        # Pre-trained without encoding.
-        ('vit-b_apl_mask-rcnn_from-mae', {'pos_embed'}),
+NAMES = sorted(path.stem for path in CONFIGS.glob('*.py'))
+
+
+def new_tensors(name: str) -> set[str]:
+    """Tensors of a shipped config's backbone that no checkpoint of its pre-training has."""
+    if 'swin' in name:
         # Of the stages before the last, which a classifier does not return.
-        ('swin-t_apl_mask-rcnn', norms(0, 1)),
-        ('swin-t_retinanet', norms(1)),
-    ],
-)
-def test_every_tensor_of_a_checkpoint_is_accounted_for(name, new, tmp_path):
-    cfg = Config.fromfile(CONFIGS / f'{name}_coco.py').model
+        return norms(1) if 'retinanet' in name else norms(0, 1)
+    return {'pos_embed'} if 'apl' in name and 'from-mae' in name else set()  # trained without it
+
+
+@pytest.mark.parametrize('name', NAMES)
+def test_every_tensor_of_a_checkpoint_is_accounted_for(name, tmp_path):
+    cfg = Config.fromfile(CONFIGS / f'{name}.py').model
     init_cfg = cfg.backbone.init_cfg
     source = osp.basename(osp.dirname(init_cfg.checkpoint))
     pretrained = Config.fromfile(config_path(source))
@@ -410,15 +411,15 @@ def test_every_tensor_of_a_checkpoint_is_accounted_for(name, new, tmp_path):
     backbone.init_weights()
     after, saved = backbone.state_dict(), encoder.state_dict()
     assert set(saved) - set(after) == set()  # none is lost
-    assert set(after) - set(saved) == new
+    assert set(after) - set(saved) == new_tensors(name)
     for key, value in saved.items():
         assert torch.equal(after[key], value), key
 
 
 def test_configs_resolve():
-    names = sorted(path.name for path in CONFIGS.glob('*.py'))
-    assert len(names) == 10
-    for name in names:
+    assert len(NAMES) == 10
+    stock = Config.fromfile(STOCK / 'configs/common/ms_3x_coco.py')
+    for name in (f'{name}.py' for name in NAMES):
         cfg = Config.fromfile(CONFIGS / name)
         assert ('pos_head' in cfg.model) == ('_apl_' in name)
         if '_apl_' in name:
@@ -428,7 +429,9 @@ def test_configs_resolve():
         assert text.startswith('# ')
         assert f'\n#   tools/dist_train.sh configs/detection/{name} 8\n' in text
         assert cfg.auto_scale_lr.base_batch_size == 8 * cfg.train_dataloader.batch_size
-        assert (f'of {name.partition("_")[0]}' in text) or 'MAE' in text
+        source = osp.basename(osp.dirname(cfg.model.backbone.init_cfg.checkpoint))
+        assert f' {source}.py, COCO' in text.replace('\n# ', ' ')
+        assert set(cfg) == {*stock, 'model', 'custom_imports'}
         assert cfg.optim_wrapper.optimizer.type == 'AdamW'
         masks = 'mask-rcnn' in name
         train, val = cfg.train_dataloader.dataset.dataset, cfg.val_dataloader.dataset
@@ -442,29 +445,53 @@ def test_configs_resolve():
         assert ('segm' in cfg.val_evaluator.metric) == masks
 
 
-@pytest.mark.parametrize('name', ['vit-b_mask-rcnn', 'vit-b_retinanet', 'swin-t_mask-rcnn'])
-@torch.no_grad()
-def test_the_maps_have_the_strides_of_the_anchors(name):
-    cfg = Config.fromfile(CONFIGS / f'{name}_coco.py').model
-    anchors = (cfg.get('rpn_head') or cfg.bbox_head).anchor_generator
-    backbone, neck = shrunk(cfg.backbone), cfg.neck
+def small_maps(cfg: Config) -> tuple[torch.nn.Module, torch.nn.Module]:
+    """Backbone and neck of a shipped model, with layers of a few channels."""
+    backbone, neck = shrunk(cfg.backbone), copy.deepcopy(cfg.neck)
     del backbone['init_cfg']
     if 'Swin' in backbone['type']:
         neck['in_channels'] = [channels // 12 for channels in neck['in_channels']]
     else:
         neck['in_channels'] = 32
-    backbone, neck = MODELS.build(backbone), MODELS.build(neck)
+    return MODELS.build(backbone), MODELS.build(neck)
+
+
+@pytest.mark.parametrize('name', ['vit-b_mask-rcnn', 'vit-b_retinanet', 'swin-t_mask-rcnn'])
+@torch.no_grad()
+def test_the_maps_have_the_strides_of_the_anchors(name):
+    cfg = Config.fromfile(CONFIGS / f'{name}_coco.py').model
+    anchors = (cfg.get('rpn_head') or cfg.bbox_head).anchor_generator
+    backbone, neck = small_maps(cfg)
     maps = neck(backbone(torch.zeros(1, 3, 128, 256)))
     sizes = [tuple(x.shape[2:]) for x in maps]
     assert sizes == [(-(-128 // stride), -(-256 // stride)) for stride in anchors.strides]
 
 
-MINE, ATSS, DETR = re.findall('```python\n(.*?)```', PAGE, re.DOTALL)
+@pytest.mark.parametrize('name', ['vit-b_mask-rcnn', 'vit-b_retinanet', 'swin-t_mask-rcnn'])
+def test_norms_and_encodings_do_not_decay(name):
+    cfg = Config.fromfile(CONFIGS / f'{name}_coco.py')
+    maps = torch.nn.Sequential(*small_maps(cfg.model))
+    groups = build_optim_wrapper(maps, cfg.optim_wrapper).optimizer.param_groups
+    decays = {
+        id(parameter): group['weight_decay'] for group in groups for parameter in group['params']
+    }
+    layers = [m for m in maps.modules() if isinstance(m, (torch.nn.LayerNorm, torch.nn.GroupNorm))]
+    norms = {id(parameter) for layer in layers for parameter in layer.parameters()}
+    names = {id(p): name for name, p in maps.named_parameters()}
+    without = {id_ for id_, decay in decays.items() if decay == 0}
+    encodings = {'0.pos_embed', '0.cls_token'} if 'vit' in cfg.filename else set()
+    assert len(norms) > 8 and norms <= without
+    assert {names[id_] for id_ in without - norms} == encodings & set(names.values())
+
+
+RPL_SNIPPET, MINE, ATSS, DETR = re.findall('```python\n(.*?)```', PAGE, re.DOTALL)
 
 
 def test_the_documented_config_of_a_stock_detector_gives_losses(tmp_path):
     (tmp_path / 'documented.py').write_text(ATSS)
     cfg = Config.fromfile(tmp_path / 'documented.py')
+    assert cfg.optim_wrapper.type == 'OptimWrapper'
+    assert cfg.optim_wrapper.optimizer == dict(type='AdamW', lr=1e-4, weight_decay=0.05)
     cfg.model.backbone.arch = dict(SWIN, embed_dims=96)
     cfg.model.bbox_head.update(stacked_convs=1)
     del cfg.model.backbone.init_cfg
@@ -472,6 +499,16 @@ def test_the_documented_config_of_a_stock_detector_gives_losses(tmp_path):
     with torch.no_grad():
         losses = model(**batch(model, [(96, 64), (64, 96)]), mode='loss')
     assert torch.isfinite(losses['loss_apl']) and 'loss_centerness' in losses
+
+
+def test_the_documented_relative_head_draws_pairs(tmp_path, monkeypatch):
+    (tmp_path / 'documented.py').write_text(RPL_SNIPPET)
+    cfg = Config.fromfile(tmp_path / 'documented.py').model
+    head = dict(cfg.pos_head, in_channels=16)
+    assert cfg.type == OURS['FasterRCNN'] and head['pairs_per_token'] == 16
+    model = build('FasterRCNN', head)
+    losses = model(**batch(model), mode='loss')
+    assert torch.isfinite(losses['loss_rpl'])
 
 
 def test_the_documented_detector_of_your_own_is_one():
