@@ -23,6 +23,7 @@ from mmengine.optim import build_optim_wrapper
 from mmengine.registry import MODELS as ROOT_MODELS
 from mmengine.registry import DefaultScope
 from mmengine.runner import save_checkpoint
+from mmengine.runner.activation_checkpointing import turn_on_activation_checkpointing
 from mmengine.structures import InstanceData
 from PIL import Image
 from torch.distributed import HashStore
@@ -300,6 +301,34 @@ def test_position_gradients_reach_what_shows_an_image_and_no_padding(stock, monk
     for name, parameter in model.backbone.named_parameters():
         if name not in ('ln1.weight', 'ln1.bias'):
             assert parameter.grad is not None and parameter.grad.abs().sum() > 0, name
+
+
+@pytest.mark.parametrize(
+    'mode', ['plain', 'checkpointed', 'frozen', 'bfloat16', 'swin', 'with_cp']
+)
+def test_every_way_to_train_gives_position_gradients(mode):
+    swin = dict(type='mmpretrain.SwinTransformer', arch=SWIN, img_size=64, pad_small_map=True)
+    # The maps of both are at H/8.
+    swin |= dict(out_indices=(1,), with_cp=mode == 'with_cp', drop_path_rate=0.0)
+    backbone = swin if mode in ('swin', 'with_cp') else dict(VIT)
+    if mode == 'frozen':
+        backbone['frozen_stages'] = 1
+    model = build('RetinaNet', apl(), backbone)
+    if mode == 'checkpointed':
+        turn_on_activation_checkpointing(model, ['backbone.layers.0', 'backbone.layers.1'])
+    with torch.autocast('cpu', torch.bfloat16, enabled=mode == 'bfloat16'):
+        losses = model(**batch(model), mode='loss')
+    losses['loss_apl'].backward()
+    gradients = {k: p.grad for k, p in model.backbone.named_parameters() if p.grad is not None}
+    assert all(torch.isfinite(gradient).all() for gradient in gradients.values())
+    first = 'stages.0.' if 'Swin' in backbone['type'] else 'layers.0.'
+    assert any(name.startswith(first) for name in gradients) != (mode == 'frozen')
+    assert any(name.startswith(first.replace('0', '1')) for name in gradients)
+    plain = build(
+        'RetinaNet', apl(), backbone | dict(with_cp=False) if mode == 'with_cp' else backbone
+    )
+    expected = plain(**batch(plain), mode='loss')['loss_apl']
+    assert torch.allclose(losses['loss_apl'], expected, atol=0.05 if mode == 'bfloat16' else 1e-5)
 
 
 def test_a_loss_of_the_detector_is_not_overwritten():
