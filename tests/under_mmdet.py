@@ -375,7 +375,8 @@ def test_models_that_are_refused(stock):
         build(stock, apl(in_channels=8))
 
 
-def test_mmdetections_own_swin_is_read():
+@pytest.mark.parametrize('stage', [None, 0, 1])
+def test_mmdetections_own_swin_is_read(stage):
     swin = dict(
         type='SwinTransformer',
         embed_dims=8,
@@ -385,11 +386,17 @@ def test_mmdetections_own_swin_is_read():
         out_indices=(0, 1),
         drop_path_rate=0.0,
     )
-    model = build('RetinaNet', apl(), swin)
-    patch_tokens = model.patch_tokens(batch(model)['inputs'])
-    assert patch_tokens.grid_shape == (8, 8)
-    last = model.backbone(batch(model)['inputs'])[-1]
-    assert torch.allclose(patch_tokens.tokens, last.flatten(2).mT, atol=1e-5)
+    neck = dict(type='poslabel_mm.PatchTokenNeck', stage=stage)
+    head = apl(in_channels=8 if stage == 0 else 16)
+    model = build('RetinaNet', head, swin, **({} if stage is None else dict(pos_neck=neck)))
+    images = batch(model)['inputs']
+    patch_tokens = model.patch_tokens(images)
+    assert patch_tokens.grid_shape == ((16, 16) if stage == 0 else (8, 8))
+    # The neck's norm and the backbone's are the same before training.
+    norm = model.backbone.norm0 if stage == 0 else model.backbone.norm1
+    tokens = patch_tokens.tokens if stage is None else norm(patch_tokens.tokens)
+    expected = model.backbone(images)[-1 if stage is None else stage].flatten(2).mT
+    assert torch.allclose(tokens, expected, atol=5e-3)
 
 
 # ----------------------------------------------------------------------------------- the configs
