@@ -547,11 +547,21 @@ def test_the_documented_relative_head_draws_pairs(tmp_path, monkeypatch):
     assert torch.isfinite(losses['loss_rpl'])
 
 
-def test_the_documented_detector_of_your_own_is_one():
+def test_the_documented_detector_of_your_own_is_one(monkeypatch):
     try:
         exec(DETR, {'__name__': __name__})
         detector = MODELS.get('PositionalLabelDETR')
         assert detector.__bases__ == (poslabel_mm.mmdet.DetectorLabels, mmdet.models.DETR)
+        cfg = Config.fromfile(STOCK / 'configs/detr/detr_r50_8xb2-150e_coco.py').model
+        cfg.backbone = dict(VIT)
+        cfg.update(type='PositionalLabelDETR', pos_head=apl(), num_queries=5)
+        cfg.neck.in_channels = [16]
+        cfg.encoder.num_layers = cfg.decoder.num_layers = 1
+        model = MODELS.build(cfg).train()
+        read = read_by(model.pos_head, monkeypatch)
+        losses = model(**batch(model, [(40, 56), (64, 24)]), mode='loss')
+        assert torch.isfinite(losses['loss_apl']) and 'loss_iou' in losses
+        assert [group.grid_shape for group in read] == [(5, 7), (8, 3)]
     finally:
         MODELS.module_dict.pop('PositionalLabelDETR', None)
 
