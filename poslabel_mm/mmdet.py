@@ -24,9 +24,10 @@ class DetectorLabels(BackboneLabels):
     """Position heads on the backbone of one of MMDetection's detectors.
 
     Mixed in to the left of the detector. Every image has the patch grid that it would have
-    without the padding of its batch, and a token is labelled with its place in that: the images
-    beside it change nothing, and patches that show nothing but padding are left out. Every image
-    of a batch has the same weight, however many patches it has.
+    without the padding of its batch, and a token is labelled with its place in that, whatever
+    images are beside it. (The tokens themselves are those of the padded batch.) Patches that show
+    nothing but padding are left out. Every image of a batch has the same weight, however many
+    patches it has.
 
     Arguments and errors are those of :class:`~poslabel_mm.models.backbone_labels.BackboneLabels`.
 
@@ -51,7 +52,7 @@ class DetectorLabels(BackboneLabels):
         Returns:
             list[PatchTokens]: The images, grouped by their grid.
         """
-        # Batch augmentations keep it up to date, and no padding is in it.
+        # Batch augmentations keep it up to date, and no padding of the data preprocessor is in it.
         image_shapes = [sample.img_shape[:2] for sample in data_samples]
         return on_own_grids(patch_tokens, inputs.shape[2:], image_shapes, self._stride)
 

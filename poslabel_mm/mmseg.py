@@ -19,9 +19,11 @@ from mmseg.structures import SegDataSample
 from torch import Tensor
 
 from poslabel_mm import options
-from poslabel_mm.models.backbone_labels import BackboneLabels, mean_over_images
+from poslabel_mm.models.backbone_labels import BackboneLabels
+from poslabel_mm.models.dependent_part import DependentPart
 from poslabel_mm.models.heads.base_head import BaseHead
 from poslabel_mm.models.heads.base_position_head import BasePositionHead
+from poslabel_mm.models.image_groups import mean_over_images
 from poslabel_mm.models.position_heads import build_head, build_part
 from poslabel_mm.stack.safe_loading import force_weights_only
 from poslabel_mm.tokens import PatchTokens
@@ -73,7 +75,7 @@ class PositionalLabelEncoderDecoder(BackboneLabels, EncoderDecoder):
 
 
 @MODELS.register_module()
-class PositionalLabelAuxiliaryHead(BaseModule):
+class PositionalLabelAuxiliaryHead(DependentPart, BaseModule):
     """A position head as an ``auxiliary_head`` of any of MMSegmentation's models.
 
     It reads one of the feature maps that the decode head gets, so after the model's neck if it

@@ -34,7 +34,9 @@ def test_under(project, tmp_path):
     (site / 'base.pth').write_text(sysconfig.get_paths()['purelib'])
     python = folder / 'bin' / 'python'
     pip = [sys.executable, '-m', 'pip', '--python', python, 'install', '-q', '--no-deps']
-    subprocess.run([*pip, *PROJECTS[project]], check=True)
+    pins = ROOT / f'requirements/constraints-{project}.txt'
+    constraints = ['-c', pins] if pins.exists() and sys.version_info >= (3, 11) else []
+    subprocess.run([*pip, *constraints, *PROJECTS[project]], check=True)
     done = subprocess.run(
         [python, '-m', 'pytest', '-q', '-p', 'no:xdist', '-p', 'no:cacheprovider', '--tb=short']
         + [f'--basetemp={tmp_path / "temp"}', ROOT / f'tests/under_{project}.py'],

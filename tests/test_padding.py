@@ -3,7 +3,7 @@
 import pytest
 import torch
 from mmcv.cnn.bricks.transformer import PatchEmbed
-from mmpretrain.models.backbones import ResNet, SwinTransformer, VisionTransformer
+from mmpretrain.models.backbones import HiViT, ResNet, SwinTransformer, VisionTransformer
 from torch import nn
 
 from poslabel_mm.models.backbones import PositionalSwinTransformer
@@ -13,6 +13,7 @@ from poslabel_mm.tokens.padding import on_own_grids, shows_image, without_paddin
 
 NONE = (0, 0, 0, 0)
 SMALL = dict(embed_dims=8, num_layers=1, num_heads=1, feedforward_channels=8)
+SMALL_HIVIT = dict(embed_dims=32, depths=[1, 1, 7], num_heads=2)
 SMALL_SWIN = dict(embed_dims=8, depths=[1] * 3, num_heads=[1] * 3)
 
 
@@ -141,6 +142,15 @@ def test_a_stride_that_is_known_is_not_guessed(input_shape, grid_shape, images):
     assert [grids[i] for i in range(len(images))] == list(images.values())
 
 
+class VisionTransformerOfItsOwn(VisionTransformer):
+    """It tells the grid alone, and so its tokens' number and width."""
+
+    def __init__(self, *args, **kwargs):
+        super().__init__(*args, **kwargs)
+        del self.img_size
+        self.patch_embed = nn.Identity()
+
+
 @pytest.mark.parametrize(
     'backbone, stage, stride',
     [
@@ -148,9 +158,11 @@ def test_a_stride_that_is_known_is_not_guessed(input_shape, grid_shape, images):
         (SwinTransformer(SMALL_SWIN, img_size=64, out_indices=(2,)), None, (16, 16)),
         (SwinTransformer(SMALL_SWIN, img_size=64, out_indices=(2,)), 1, (8, 8)),
         (PositionalSwinTransformer(SMALL_SWIN, img_size=64, out_indices=(2,)), None, (8, 8)),
+        (HiViT(SMALL_HIVIT, img_size=64, patch_size=8, inner_patches=2), None, (8, 8)),
+        (VisionTransformerOfItsOwn(SMALL, img_size=32, patch_size=8), None, None),
         (ResNet(18), None, None),
     ],
-    ids=['vit', 'swin', 'second stage of swin', 'modified swin', 'unknown'],
+    ids=['vit', 'swin', 'second stage of swin', 'modified swin', 'hivit', 'untold', 'unknown'],
 )
 def test_backbones_tell_their_stride(backbone, stage, stride):
     assert built_tokens(backbone, stage).stride == stride

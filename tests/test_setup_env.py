@@ -151,3 +151,33 @@ def test_ready_environment_is_left_alone(programs, tmp_path):
     docs = _run('docs', env, path=programs)
     assert docs.stdout.splitlines() == ['[2/2] MkDocs', f'{env}/bin/python']
     assert 'torch' not in (tmp_path / 'calls').read_text().splitlines()[-1]
+
+
+def test_pins_that_are_included_are_in_the_stamp(programs, tmp_path):
+    """A copy of the checkout, whose pins can be changed."""
+    root, env = tmp_path / 'a checkout', tmp_path / 'env'
+    for name in 'tools', 'requirements':
+        shutil.copytree(SCRIPT.parents[1] / name, root / name)
+    (root / 'poslabel_mm/stack').mkdir(parents=True)
+    for name in 'setup.py', 'poslabel_mm/stack/stacks.py':
+        shutil.copy(SCRIPT.parents[1] / name, root / name)
+    (env / 'bin').mkdir(parents=True)
+    (env / 'pyvenv.cfg').touch()
+    _add_python(env / 'bin', '')
+    (env / 'bin' / 'python3').rename(env / 'bin' / 'python')
+
+    def steps():
+        done = subprocess.run(
+            [shutil.which('bash'), root / 'tools/setup_env.sh', 'mmdet', env],
+            env={'PATH': str(programs)},
+            capture_output=True,
+            text=True,
+        )
+        assert done.returncode == 0, done.stderr
+        return len(done.stdout.splitlines()) - 1
+
+    assert [steps(), steps()] == [4, 0]
+    for name in 'mmdet', 'onedl', 'common':
+        with open(root / f'requirements/constraints-{name}.txt', 'a') as file:
+            file.write('# another\n')
+        assert [steps(), steps()] == [4, 0], name

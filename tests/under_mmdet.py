@@ -19,21 +19,29 @@ import pytest
 import torch
 from mmengine.config import Config
 from mmengine.logging import MessageHub
+from mmengine.optim import build_optim_wrapper
 from mmengine.registry import MODELS as ROOT_MODELS
 from mmengine.registry import DefaultScope
 from mmengine.runner import save_checkpoint
+from mmengine.runner.activation_checkpointing import turn_on_activation_checkpointing
 from mmengine.structures import InstanceData
 from PIL import Image
+from torch.distributed import HashStore
+from torch.distributed.fsdp import FullyShardedDataParallel
 
 STAND_IN = mmcv_operators.stand_in()
 
 import mmdet.models  # noqa: E402
+from mmcv.transforms import Pad  # noqa: E402
+from mmdet.datasets.transforms import PackDetInputs  # noqa: E402
 from mmdet.registry import MODELS  # noqa: E402
 from mmdet.structures import DetDataSample  # noqa: E402
 from mmdet.visualization import DetLocalVisualizer  # noqa: E402
 
 import poslabel_mm.mmdet  # noqa: E402
 from poslabel_mm import UserError, cli, config_path  # noqa: E402
+from poslabel_mm.models.heads import PositionalLabelHead  # noqa: E402
+from poslabel_mm.tokens import PatchTokens  # noqa: E402
 
 ROOT = Path(__file__).resolve().parents[1]
 CONFIGS = Path(config_path('detection/vit-b_retinanet_coco')).parent
@@ -247,6 +255,117 @@ def test_the_neck_reads_another_layer():
     assert torch.allclose(patch_tokens.tokens.mean(-1), torch.zeros(4, 64), atol=1e-5)
 
 
+def test_padding_of_the_pipeline_is_a_part_of_the_image(monkeypatch):
+    """It leaves no trace in the data sample; that of the data preprocessor is no part."""
+    model = build('RetinaNet', apl())
+    read = read_by(model.pos_head, monkeypatch)
+    results = dict(img=np.zeros((24, 40, 3), np.uint8), img_shape=(24, 40), ori_shape=(24, 40))
+    packed = []
+    for pad in (lambda results: results), Pad(size=(64, 64)):
+        padded = pad(dict(results, gt_bboxes=np.array([[0.0, 0.0, 20.0, 20.0]])))
+        padded['gt_bboxes_labels'] = np.array([0])
+        padded['gt_ignore_flags'] = np.array([False])
+        packed.append(PackDetInputs(meta_keys=('img_shape', 'ori_shape'))(padded))
+    data = {key: [x[key] for x in packed] for key in packed[0]}
+    model(**model.data_preprocessor(data, True), mode='loss')
+    assert [group.grid_shape for group in read] == [(3, 5), (8, 8)]
+
+
+@pytest.mark.parametrize('stock', OURS)
+def test_position_gradients_reach_what_shows_an_image_and_no_padding(stock, monkeypatch):
+    """They are those of each image on its own, of which every one has the same weight."""
+    model = build(stock, apl(loss_weight=1.0))
+    model.eval()  # without drop path and dropout
+    data = batch(model)
+    inputs, data_samples = data['inputs'], data['data_samples']
+    all_tokens = model.patch_tokens(inputs)
+    tokens = all_tokens.tokens.detach().requires_grad_()
+    groups = model.labelled_tokens(all_tokens._replace(tokens=tokens), inputs, data_samples)
+    losses = model._position_losses(*groups)
+    (gradient,) = torch.autograd.grad(losses['loss_apl'], tokens)
+    for image, (height, width) in enumerate(SIZES):
+        rows, columns = -(-height // 8), -(-width // 8)
+        own = tokens[image].detach().view(8, 8, -1)[:rows, :columns].flatten(0, 1)
+        own = own.unsqueeze(0).requires_grad_()
+        alone = model.pos_head.loss(PatchTokens(own, (rows, columns)))['loss_apl'] / len(SIZES)
+        expected = torch.zeros(8, 8, 16)
+        expected[:rows, :columns] = torch.autograd.grad(alone, own)[0].view(rows, columns, -1)
+        found = gradient[image].view(8, 8, -1)
+        assert (found[:rows, :columns].abs().sum(-1) > 0).all()
+        assert torch.allclose(found, expected, rtol=1e-4, atol=1e-8)
+        assert (found[rows:] == 0).all() and (found[:, columns:] == 0).all()
+
+    # In training they go on into the backbone.
+    losses = model.train()(**data, mode='loss')
+    losses['loss_apl'].backward()
+    for name, parameter in model.backbone.named_parameters():
+        if name not in ('ln1.weight', 'ln1.bias'):
+            assert parameter.grad is not None and parameter.grad.abs().sum() > 0, name
+
+
+@pytest.mark.parametrize(
+    'mode', ['plain', 'checkpointed', 'frozen', 'bfloat16', 'swin', 'with_cp']
+)
+def test_every_way_to_train_gives_position_gradients(mode):
+    swin = dict(type='mmpretrain.SwinTransformer', arch=SWIN, img_size=64, pad_small_map=True)
+    # The maps of both are at H/8.
+    swin |= dict(out_indices=(1,), with_cp=mode == 'with_cp', drop_path_rate=0.0)
+    backbone = swin if mode in ('swin', 'with_cp') else dict(VIT)
+    if mode == 'frozen':
+        backbone['frozen_stages'] = 1
+    model = build('RetinaNet', apl(), backbone)
+    if mode == 'checkpointed':
+        turn_on_activation_checkpointing(model, ['backbone.layers.0', 'backbone.layers.1'])
+    with torch.autocast('cpu', torch.bfloat16, enabled=mode == 'bfloat16'):
+        losses = model(**batch(model), mode='loss')
+    losses['loss_apl'].backward()
+    gradients = {k: p.grad for k, p in model.backbone.named_parameters() if p.grad is not None}
+    assert all(torch.isfinite(gradient).all() for gradient in gradients.values())
+    first = 'stages.0.' if 'Swin' in backbone['type'] else 'layers.0.'
+    assert any(name.startswith(first) for name in gradients) != (mode == 'frozen')
+    assert any(name.startswith(first.replace('0', '1')) for name in gradients)
+    plain = build(
+        'RetinaNet', apl(), backbone | dict(with_cp=False) if mode == 'with_cp' else backbone
+    )
+    expected = plain(**batch(plain), mode='loss')['loss_apl']
+    assert torch.allclose(losses['loss_apl'], expected, atol=0.05 if mode == 'bfloat16' else 1e-5)
+
+
+def test_a_loss_of_the_detector_is_not_overwritten():
+    class Taken(PositionalLabelHead):
+        def loss(self, patch_tokens):
+            return dict(loss_bbox=super().loss(patch_tokens)['loss_apl'])
+
+    model = build('RetinaNet', Taken(**{k: v for k, v in apl().items() if k != 'type'}))
+    message = 'Detector and a position head both return loss_bbox: .* another name'
+    with pytest.raises(UserError, match=message):
+        model(**batch(model), mode='loss')
+
+
+def test_a_sharded_head_is_gathered_once_a_batch(monkeypatch):
+    """However many shapes the images have, as every process has as many as it happens to."""
+    torch.distributed.init_process_group('gloo', store=HashStore(), rank=0, world_size=1)
+    try:
+        model = build('RetinaNet', apl())
+        data = batch(model)
+        expected = model(**data, mode='loss')['loss_apl']
+        model.pos_head = FullyShardedDataParallel(model.pos_head, device_id=torch.device('cpu'))
+        gathered = []
+        model.pos_head.register_forward_hook(lambda *_: gathered.append(1))
+        loss = model(**data, mode='loss')['loss_apl']
+        assert torch.allclose(loss, expected) and len(gathered) == 1
+        loss.backward()
+
+        model = build('RetinaNet', apl())
+        model.pos_head.fc1 = FullyShardedDataParallel(
+            model.pos_head.fc1, device_id=torch.device('cpu')
+        )
+        with pytest.raises(UserError, match='FSDP has sharded layers of PositionalLabelHead'):
+            model(**data, mode='loss')
+    finally:
+        torch.distributed.destroy_process_group()
+
+
 @pytest.mark.parametrize('stock', OURS)
 def test_models_that_are_refused(stock):
     message = f'{OURS[stock]} has no pos_head; give it one, or use {OURS[stock][15:]}'
@@ -256,7 +375,8 @@ def test_models_that_are_refused(stock):
         build(stock, apl(in_channels=8))
 
 
-def test_mmdetections_own_swin_is_read():
+@pytest.mark.parametrize('stage', [None, 0, 1])
+def test_mmdetections_own_swin_is_read(stage):
     swin = dict(
         type='SwinTransformer',
         embed_dims=8,
@@ -266,11 +386,17 @@ def test_mmdetections_own_swin_is_read():
         out_indices=(0, 1),
         drop_path_rate=0.0,
     )
-    model = build('RetinaNet', apl(), swin)
-    patch_tokens = model.patch_tokens(batch(model)['inputs'])
-    assert patch_tokens.grid_shape == (8, 8)
-    last = model.backbone(batch(model)['inputs'])[-1]
-    assert torch.allclose(patch_tokens.tokens, last.flatten(2).mT, atol=1e-5)
+    neck = dict(type='poslabel_mm.PatchTokenNeck', stage=stage)
+    head = apl(in_channels=8 if stage == 0 else 16)
+    model = build('RetinaNet', head, swin, **({} if stage is None else dict(pos_neck=neck)))
+    images = batch(model)['inputs']
+    patch_tokens = model.patch_tokens(images)
+    assert patch_tokens.grid_shape == ((16, 16) if stage == 0 else (8, 8))
+    # The neck's norm and the backbone's are the same before training.
+    norm = model.backbone.norm0 if stage == 0 else model.backbone.norm1
+    tokens = patch_tokens.tokens if stage is None else norm(patch_tokens.tokens)
+    expected = model.backbone(images)[-1 if stage is None else stage].flatten(2).mT
+    assert torch.allclose(tokens, expected, atol=5e-3)
 
 
 # ----------------------------------------------------------------------------------- the configs
@@ -288,20 +414,20 @@ def norms(*stages):
     return {f'norm{i}.{name}' for i in stages for name in ('weight', 'bias')}
 
 
-@pytest.mark.parametrize(
-    'name, new',
-    [
-        ('vit-b_apl_mask-rcnn', set()),
-        ('vit-b_retinanet', set()),
-        # Pre-trained without encoding.
-        ('vit-b_apl_mask-rcnn_from-mae', {'pos_embed'}),
+NAMES = sorted(path.stem for path in CONFIGS.glob('*.py'))
+
+
+def new_tensors(name: str) -> set[str]:
+    """Tensors of a shipped config's backbone that no checkpoint of its pre-training has."""
+    if 'swin' in name:
         # Of the stages before the last, which a classifier does not return.
-        ('swin-t_apl_mask-rcnn', norms(0, 1)),
-        ('swin-t_retinanet', norms(1)),
-    ],
-)
-def test_every_tensor_of_a_checkpoint_is_accounted_for(name, new, tmp_path):
-    cfg = Config.fromfile(CONFIGS / f'{name}_coco.py').model
+        return norms(1) if 'retinanet' in name else norms(0, 1)
+    return {'pos_embed'} if 'apl' in name and 'from-mae' in name else set()  # trained without it
+
+
+@pytest.mark.parametrize('name', NAMES)
+def test_every_tensor_of_a_checkpoint_is_accounted_for(name, tmp_path):
+    cfg = Config.fromfile(CONFIGS / f'{name}.py').model
     init_cfg = cfg.backbone.init_cfg
     source = osp.basename(osp.dirname(init_cfg.checkpoint))
     pretrained = Config.fromfile(config_path(source))
@@ -321,15 +447,15 @@ def test_every_tensor_of_a_checkpoint_is_accounted_for(name, new, tmp_path):
     backbone.init_weights()
     after, saved = backbone.state_dict(), encoder.state_dict()
     assert set(saved) - set(after) == set()  # none is lost
-    assert set(after) - set(saved) == new
+    assert set(after) - set(saved) == new_tensors(name)
     for key, value in saved.items():
         assert torch.equal(after[key], value), key
 
 
 def test_configs_resolve():
-    names = sorted(path.name for path in CONFIGS.glob('*.py'))
-    assert len(names) == 10
-    for name in names:
+    assert len(NAMES) == 10
+    stock = Config.fromfile(STOCK / 'configs/common/ms_3x_coco.py')
+    for name in (f'{name}.py' for name in NAMES):
         cfg = Config.fromfile(CONFIGS / name)
         assert ('pos_head' in cfg.model) == ('_apl_' in name)
         if '_apl_' in name:
@@ -339,7 +465,9 @@ def test_configs_resolve():
         assert text.startswith('# ')
         assert f'\n#   tools/dist_train.sh configs/detection/{name} 8\n' in text
         assert cfg.auto_scale_lr.base_batch_size == 8 * cfg.train_dataloader.batch_size
-        assert (f'of {name.partition("_")[0]}' in text) or 'MAE' in text
+        source = osp.basename(osp.dirname(cfg.model.backbone.init_cfg.checkpoint))
+        assert f' {source}.py, COCO' in text.replace('\n# ', ' ')
+        assert set(cfg) == {*stock, 'model', 'custom_imports'}
         assert cfg.optim_wrapper.optimizer.type == 'AdamW'
         masks = 'mask-rcnn' in name
         train, val = cfg.train_dataloader.dataset.dataset, cfg.val_dataloader.dataset
@@ -353,29 +481,53 @@ def test_configs_resolve():
         assert ('segm' in cfg.val_evaluator.metric) == masks
 
 
-@pytest.mark.parametrize('name', ['vit-b_mask-rcnn', 'vit-b_retinanet', 'swin-t_mask-rcnn'])
-@torch.no_grad()
-def test_the_maps_have_the_strides_of_the_anchors(name):
-    cfg = Config.fromfile(CONFIGS / f'{name}_coco.py').model
-    anchors = (cfg.get('rpn_head') or cfg.bbox_head).anchor_generator
-    backbone, neck = shrunk(cfg.backbone), cfg.neck
+def small_maps(cfg: Config) -> tuple[torch.nn.Module, torch.nn.Module]:
+    """Backbone and neck of a shipped model, with layers of a few channels."""
+    backbone, neck = shrunk(cfg.backbone), copy.deepcopy(cfg.neck)
     del backbone['init_cfg']
     if 'Swin' in backbone['type']:
         neck['in_channels'] = [channels // 12 for channels in neck['in_channels']]
     else:
         neck['in_channels'] = 32
-    backbone, neck = MODELS.build(backbone), MODELS.build(neck)
+    return MODELS.build(backbone), MODELS.build(neck)
+
+
+@pytest.mark.parametrize('name', ['vit-b_mask-rcnn', 'vit-b_retinanet', 'swin-t_mask-rcnn'])
+@torch.no_grad()
+def test_the_maps_have_the_strides_of_the_anchors(name):
+    cfg = Config.fromfile(CONFIGS / f'{name}_coco.py').model
+    anchors = (cfg.get('rpn_head') or cfg.bbox_head).anchor_generator
+    backbone, neck = small_maps(cfg)
     maps = neck(backbone(torch.zeros(1, 3, 128, 256)))
     sizes = [tuple(x.shape[2:]) for x in maps]
     assert sizes == [(-(-128 // stride), -(-256 // stride)) for stride in anchors.strides]
 
 
-MINE, ATSS, DETR = re.findall('```python\n(.*?)```', PAGE, re.DOTALL)
+@pytest.mark.parametrize('name', ['vit-b_mask-rcnn', 'vit-b_retinanet', 'swin-t_mask-rcnn'])
+def test_norms_and_encodings_do_not_decay(name):
+    cfg = Config.fromfile(CONFIGS / f'{name}_coco.py')
+    maps = torch.nn.Sequential(*small_maps(cfg.model))
+    groups = build_optim_wrapper(maps, cfg.optim_wrapper).optimizer.param_groups
+    decays = {
+        id(parameter): group['weight_decay'] for group in groups for parameter in group['params']
+    }
+    layers = [m for m in maps.modules() if isinstance(m, (torch.nn.LayerNorm, torch.nn.GroupNorm))]
+    norms = {id(parameter) for layer in layers for parameter in layer.parameters()}
+    names = {id(p): name for name, p in maps.named_parameters()}
+    without = {id_ for id_, decay in decays.items() if decay == 0}
+    encodings = {'0.pos_embed', '0.cls_token'} if 'vit' in cfg.filename else set()
+    assert len(norms) > 8 and norms <= without
+    assert {names[id_] for id_ in without - norms} == encodings & set(names.values())
+
+
+RPL_SNIPPET, MINE, ATSS, DETR = re.findall('```python\n(.*?)```', PAGE, re.DOTALL)
 
 
 def test_the_documented_config_of_a_stock_detector_gives_losses(tmp_path):
     (tmp_path / 'documented.py').write_text(ATSS)
     cfg = Config.fromfile(tmp_path / 'documented.py')
+    assert cfg.optim_wrapper.type == 'OptimWrapper'
+    assert cfg.optim_wrapper.optimizer == dict(type='AdamW', lr=1e-4, weight_decay=0.05)
     cfg.model.backbone.arch = dict(SWIN, embed_dims=96)
     cfg.model.bbox_head.update(stacked_convs=1)
     del cfg.model.backbone.init_cfg
@@ -385,11 +537,31 @@ def test_the_documented_config_of_a_stock_detector_gives_losses(tmp_path):
     assert torch.isfinite(losses['loss_apl']) and 'loss_centerness' in losses
 
 
-def test_the_documented_detector_of_your_own_is_one():
+def test_the_documented_relative_head_draws_pairs(tmp_path, monkeypatch):
+    (tmp_path / 'documented.py').write_text(RPL_SNIPPET)
+    cfg = Config.fromfile(tmp_path / 'documented.py').model
+    head = dict(cfg.pos_head, in_channels=16)
+    assert cfg.type == OURS['FasterRCNN'] and head['pairs_per_token'] == 16
+    model = build('FasterRCNN', head)
+    losses = model(**batch(model), mode='loss')
+    assert torch.isfinite(losses['loss_rpl'])
+
+
+def test_the_documented_detector_of_your_own_is_one(monkeypatch):
     try:
         exec(DETR, {'__name__': __name__})
         detector = MODELS.get('PositionalLabelDETR')
         assert detector.__bases__ == (poslabel_mm.mmdet.DetectorLabels, mmdet.models.DETR)
+        cfg = Config.fromfile(STOCK / 'configs/detr/detr_r50_8xb2-150e_coco.py').model
+        cfg.backbone = dict(VIT)
+        cfg.update(type='PositionalLabelDETR', pos_head=apl(), num_queries=5)
+        cfg.neck.in_channels = [16]
+        cfg.encoder.num_layers = cfg.decoder.num_layers = 1
+        model = MODELS.build(cfg).train()
+        read = read_by(model.pos_head, monkeypatch)
+        losses = model(**batch(model, [(40, 56), (64, 24)]), mode='loss')
+        assert torch.isfinite(losses['loss_apl']) and 'loss_iou' in losses
+        assert [group.grid_shape for group in read] == [(5, 7), (8, 3)]
     finally:
         MODELS.module_dict.pop('PositionalLabelDETR', None)
 

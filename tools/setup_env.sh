@@ -8,6 +8,7 @@
 
 setup_env() {
     local stack=$1 root dir constraints stamp want python steps=4
+    local -a included
     root=$(cd "$(dirname "${BASH_SOURCE[0]}")/.." && pwd)
     if [ ! -f "$root/setup.py" ]; then
         echo "error: ${0##*/} sets up an environment for a checkout of the repository, and" \
@@ -23,7 +24,8 @@ setup_env() {
     case $dir in /*) ;; *) dir=$PWD/$dir ;; esac
     constraints=$root/requirements/constraints-$stack.txt
     [ "$stack" != docs ] || constraints=$root/requirements/docs.txt steps=2
-    [ "$stack" != mmdet ] || steps=5
+    included=("$root/requirements/constraints-common.txt")
+    [ "$stack" != mmdet ] || included+=("$root/requirements/constraints-onedl.txt") steps=5
     if [ ! -f "$constraints" ]; then
         echo "error: no stack '$stack': choose onedl, openmmlab, mmdet or docs" >&2
         return 1
@@ -35,8 +37,8 @@ setup_env() {
 
     # Written last, so an interrupted install is taken up again.
     stamp=$dir/poslabel_mm.stamp
-    want="$stack $root $(cat "$constraints" "$root/requirements/constraints-common.txt" \
-        "$root/setup.py" "$root/poslabel_mm/stack/stacks.py" | cksum)"
+    want="$stack $root $(cat "$constraints" "${included[@]}" "$root/setup.py" \
+        "$root/poslabel_mm/stack/stacks.py" | cksum)"
     if [ "$(cat "$stamp" 2>/dev/null)" = "$want" ] && "$dir/bin/python" -c '' 2>/dev/null; then
         PYTHON=$dir/bin/python
         return 0

@@ -1,12 +1,14 @@
-from collections.abc import Callable
-
+from mmengine.model import ModuleList
 from torch import Tensor
 
 from poslabel_mm import options
+from poslabel_mm.errors import UserError
 from poslabel_mm.models.necks import PatchTokenNeck
 from poslabel_mm.models.position_heads import PositionHeads, build_part
+from poslabel_mm.models.sharded_weights import is_sharded
 from poslabel_mm.tokens import PatchTokenReader, PatchTokens
 from poslabel_mm.tokens.built import built_tokens
+from poslabel_mm.tokens.wrappers import unwrapped
 
 
 class BackboneLabels(PositionHeads):
@@ -71,15 +73,23 @@ class BackboneLabels(PositionHeads):
 
         Raises:
             UserError: If the patch grid or the token width is not the one that a position head
-                was built for.
+                was built for, if a position head's loss has the name of a stock loss, or if FSDP
+                has sharded a part of a head on its own where ``labelled_tokens`` makes groups.
         """
         if not self.training:
             return self._name_stock_loss(super().loss(inputs, data_samples))
         with self._token_reader:
             losses = self._name_stock_loss(super().loss(inputs, data_samples))
         groups = self.labelled_tokens(self._take_tokens(), inputs, data_samples)
-        losses.update(mean_over_images(self._position_losses, groups))
-        return losses
+        if type(self).labelled_tokens is not BackboneLabels.labelled_tokens:
+            self._check_sharding()
+        of_heads = self._position_losses(*groups)
+        for name in of_heads.keys() & losses.keys():
+            raise UserError(
+                f'{type(self).__name__} and a position head both return {name}: leave the '
+                'position head out, or register a subclass of it that returns another name'
+            )
+        return losses | of_heads
 
     def patch_tokens(self, inputs: Tensor) -> PatchTokens:
         """The tokens that the position heads read, in evaluation too.
@@ -126,25 +136,17 @@ class BackboneLabels(PositionHeads):
         patch_tokens = self._token_reader.take()
         return patch_tokens if self.pos_neck is None else self.pos_neck(patch_tokens)
 
+    def _check_sharding(self) -> None:
+        """Refuse parts of a head whose weights processes would gather once a group.
 
-def mean_over_images(
-    loss: Callable[[PatchTokens], dict[str, Tensor]], groups: list[PatchTokens]
-) -> dict[str, Tensor]:
-    """Losses of a batch in which every image has the same weight, whatever its number of tokens.
-
-    Args:
-        loss (callable): From patch tokens to their losses by name, each a mean over the images.
-        groups (list[PatchTokens]): The images of the batch.
-
-    Returns:
-        dict[str, Tensor]: The losses by name.
-    """
-    if len(groups) == 1:
-        return loss(groups[0])
-    num_images = sum(len(group.tokens) for group in groups)
-    losses = {}
-    for group in groups:
-        for name, value in loss(group).items():
-            part = value * (len(group.tokens) / num_images)
-            losses[name] = losses[name] + part if name in losses else part
-    return losses
+        The processes must gather as often as each other, and each has as many groups as its
+        images have shapes.
+        """
+        heads = self.pos_head if isinstance(self.pos_head, ModuleList) else [self.pos_head]
+        for head in heads:
+            if any(part is not head and is_sharded(part) for part in head.modules()):
+                raise UserError(
+                    f'FSDP has sharded layers of {type(unwrapped(head)).__name__} one by one, and '
+                    f'the batches of {type(self).__name__} have images of several shapes: let the '
+                    'auto_wrap_policy wrap no part of a position head, or use DDPStrategy'
+                )

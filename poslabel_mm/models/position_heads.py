@@ -12,6 +12,7 @@ from poslabel_mm.models.backbones.encoding_grid import keep_grid
 from poslabel_mm.models.heads.base_head import BaseHead
 from poslabel_mm.models.heads.base_position_head import BasePositionHead
 from poslabel_mm.models.heads.base_view_head import BaseViewHead
+from poslabel_mm.models.image_groups import mean_over_images
 from poslabel_mm.models.pretrained import loads_checkpoint
 from poslabel_mm.models.sharded_weights import inside_forward
 from poslabel_mm.tokens import (
@@ -195,9 +196,9 @@ class PositionHeads:
             if _reads_views(head) and hasattr(head, 'predict')
         }
 
-    def _position_losses(self, patch_tokens: PatchTokens) -> dict[str, Tensor]:
+    def _position_losses(self, *groups: PatchTokens) -> dict[str, Tensor]:
         heads = [head for head in _as_list(self.pos_head) if not _reads_views(head)]
-        return self._losses_of(heads, patch_tokens)
+        return self._losses_of(heads, *groups)
 
     def _compares_views(self) -> bool:
         return any(map(_reads_views, _as_list(self.pos_head)))
@@ -206,10 +207,14 @@ class PositionHeads:
         heads = [head for head in _as_list(self.pos_head) if _reads_views(head)]
         return self._losses_of(heads, views)
 
-    def _losses_of(self, heads: list[nn.Module], read: PatchTokens | Views) -> dict[str, Tensor]:
+    def _losses_of(
+        self, heads: list[nn.Module], *groups: PatchTokens | Views
+    ) -> dict[str, Tensor]:
         losses = dict()
         for head in heads:
-            of_head = inside_forward(head, partial(head.loss, read))
+            # All groups at once: processes gather a sharded head together, and each has a number
+            # of groups of its own.
+            of_head = inside_forward(head, partial(mean_over_images, head.loss, groups))
             for name, value in of_head.items():
                 if name in losses:
                     raise UserError(

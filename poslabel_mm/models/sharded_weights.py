@@ -6,6 +6,11 @@ from torch import nn
 from torch.distributed.fsdp import FullyShardedDataParallel
 
 
+def is_sharded(module: nn.Module) -> bool:
+    """Whether FSDP shards the weights of a module on their own."""
+    return isinstance(module, FullyShardedDataParallel)
+
+
 def inside_forward(module: nn.Module, function: Callable[[], Any]) -> Any:
     """Call a function where the module's weights are whole.
 
@@ -20,7 +25,7 @@ def inside_forward(module: nn.Module, function: Callable[[], Any]) -> Any:
     Returns:
         Any: What the function returns. Gradients reach the weights through it.
     """
-    if not isinstance(module, FullyShardedDataParallel):
+    if not is_sharded(module):
         return function()
     wrapped = module.module
     before = {name: value for name, value in vars(wrapped).items() if name == 'forward'}
@@ -37,7 +42,7 @@ def inside_forward(module: nn.Module, function: Callable[[], Any]) -> Any:
 
 def whole_linear(linear: nn.Linear) -> nn.Linear | SimpleNamespace:
     """A linear, or what stands in for one that FSDP has sharded on its own."""
-    if not isinstance(linear, FullyShardedDataParallel):
+    if not is_sharded(linear):
         return linear
 
     def copies():

@@ -64,7 +64,7 @@ def _plain(backbone: nn.Module, _stage: int | None) -> BuiltTokens:
 
 
 def _hivit(backbone: nn.Module, _stage: int | None) -> BuiltTokens:
-    return BuiltTokens(built_grid(backbone), backbone.num_features)
+    return BuiltTokens(built_grid(backbone), backbone.num_features, built_patch_size(backbone))
 
 
 def _swin(backbone: nn.Module, stage: int | None) -> BuiltTokens:
@@ -79,7 +79,7 @@ def _swin(backbone: nn.Module, stage: int | None) -> BuiltTokens:
     for before in backbone.stages[:stage]:
         if before.downsample is not None:
             grid = _merged(grid, before.downsample)
-            stride = tuple(map(mul, stride, before.downsample.sampler.stride))
+            stride = stride and tuple(map(mul, stride, before.downsample.sampler.stride))
     return BuiltTokens(grid, backbone.stages[stage].embed_dims, stride)
 
 

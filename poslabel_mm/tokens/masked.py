@@ -51,8 +51,8 @@ def built_image_size(backbone: nn.Module) -> tuple[int, int]:
     return tuple(backbone.patch_embed.img_size)
 
 
-def built_patch_size(backbone: nn.Module) -> tuple[int, int]:
-    """The (height, width) in pixels of a ViT's or HiViT's patches."""
+def built_patch_size(backbone: nn.Module) -> tuple[int, int] | None:
+    """The (height, width) in pixels of a ViT's or HiViT's patches, None if it does not tell."""
     patch_embed = getattr(backbone, 'patch_embed', None)
     size = getattr(
         getattr(patch_embed, 'projection', None),
@@ -61,6 +61,8 @@ def built_patch_size(backbone: nn.Module) -> tuple[int, int]:
     )
     if size is not None:
         return (size, size) if isinstance(size, int) else tuple(size)
+    if not hasattr(backbone, 'img_size') and not hasattr(patch_embed, 'img_size'):
+        return None
     return tuple(
         side // patches for side, patches in zip(built_image_size(backbone), built_grid(backbone))
     )

@@ -58,9 +58,13 @@ def tokens_on_grid(value, grid_shape):
 
 
 def tokens_with_grid(value, grid_shape=None):
-    """A pair of tokens (B, n, C) and their grid (H, W)."""
-    if isinstance(value, (tuple, list)) and len(value) == 2:
-        return tokens_on_grid(*value)
+    """Tokens (B, n, C) and their grid (H, W).
+
+    The stages of MMDetection's and MMSegmentation's Swin return two such pairs, of which the
+    second one is before merging.
+    """
+    if isinstance(value, (tuple, list)) and len(value) in (2, 4):
+        return tokens_on_grid(*value[-2:])
 
 
 def map_or_tokens(value, grid_shape):

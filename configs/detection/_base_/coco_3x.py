@@ -9,12 +9,11 @@ optim_wrapper = dict(
     type='OptimWrapper',
     optimizer=dict(type='AdamW', lr=1e-4, betas=(0.9, 0.999), weight_decay=0.05),
     paramwise_cfg=dict(
+        norm_decay_mult=0.0,
         custom_keys={
             'pos_embed': dict(decay_mult=0.0),
             'cls_token': dict(decay_mult=0.0),
-            'norm': dict(decay_mult=0.0),
-            '.ln1': dict(decay_mult=0.0),
-            '.ln2': dict(decay_mult=0.0),
-        }
+            'relative_position_bias_table': dict(decay_mult=0.0),
+        },
     ),
 )

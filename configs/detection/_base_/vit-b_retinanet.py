@@ -1,5 +1,5 @@
 # RetinaNet on a ViT-B/16, with the pyramid of ViTDet. The encoding of 14x14 patches is resized to
-# those of every batch.
+# those of every batch. The rest of its recipe is not here: docs/detection.md lists what differs.
 _base_ = 'mmdet::_base_/models/retinanet_r50_fpn.py'
 
 model = dict(

@@ -7,6 +7,7 @@ from torch.overrides import TorchFunctionMode
 from poslabel_mm.errors import UserError
 from poslabel_mm.launch.build_errors import build_error_line
 from poslabel_mm.launch.checks.model import build_model, warnings_only
+from poslabel_mm.models.dependent_part import DependentPart
 
 
 def check_model(cfg: Config) -> None:
@@ -33,7 +34,7 @@ def check_model(cfg: Config) -> None:
             model = build_model(cfg)
             for part in model.modules():
                 # Of a part that depends on others, such as an auxiliary head of MMSegmentation's.
-                if hasattr(part, 'check_model'):
+                if isinstance(part, DependentPart):
                     part.check_model(model)
     except Exception as error:
         if isinstance(error, UserError) or build_error_line(error) is not None:

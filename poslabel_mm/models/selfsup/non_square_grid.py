@@ -61,11 +61,15 @@ def lay_grid(backbone: nn.Module, neck: nn.Module | None, head: nn.Module | None
 def _check_patches(backbone: nn.Module, neck: nn.Module | None, head: nn.Module | None) -> None:
     """Refuse a decoder and a target of other patches, naming every option."""
     H, W = built_grid(backbone)
-    height, width = built_patch_size(backbone)
+    patch_size = built_patch_size(backbone)
+    patches = f'{H}x{W} patches'
+    if patch_size is not None:
+        height, width = patch_size
+        patches += f' of {height}x{width} pixels'
     options = dict()
     if getattr(neck, 'num_patches', H * W) != H * W:
         options['neck.num_patches'] = H * W
-    if hasattr(head, 'patchify'):
+    if hasattr(head, 'patchify') and patch_size is not None:
         if height != width:
             raise UserError(
                 f'{type(head).__name__} takes square patches, not of '
@@ -75,7 +79,7 @@ def _check_patches(backbone: nn.Module, neck: nn.Module | None, head: nn.Module 
         size = H * height, W * width
         if size != built_image_size(backbone):
             raise UserError(
-                f'{H}x{W} patches of {height}x{width} pixels are an image of '
+                f'{patches} are an image of '
                 f'{size[0]}x{size[1]} pixels: set model.backbone.img_size='
                 f'"({size[0]},{size[1]})"'
             )
@@ -91,7 +95,7 @@ def _check_patches(backbone: nn.Module, neck: nn.Module | None, head: nn.Module 
             options['head.patch_size'] = height
     if options:
         raise UserError(
-            f'the encoder has {H}x{W} patches of {height}x{width} pixels, and '
+            f'the encoder has {patches}, and '
             'the decoder and the target have to follow: --cfg-options '
             + ' '.join(f'model.{key}={value}' for key, value in options.items())
         )
