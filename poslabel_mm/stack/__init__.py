@@ -19,6 +19,10 @@ Changed                               Cause                       Can go when
 torchvision's ``nms`` and ``qnms``,   be imported beside a CPU    library
 only where its library does not load  torch
 (:mod:`.torchvision_schemas`)
+**When yapf is imported**
+``load_grammar`` of its fork of       processes that start        yapf writes its cache
+lib2to3 (:mod:`.yapf_cache`)          together may read half a    atomically
+                                      file of its cache
 **When MMEngine is imported**
 ``torch.serialization``: safe         checkpoints for resuming    MMEngine, MAE and timm save
 globals (:mod:`.safe_loading`)        hold more than weights      plain data
@@ -106,7 +110,7 @@ by importing :mod:`poslabel_mm.mmselfsup`, MMSegmentation by :mod:`poslabel_mm.m
 from collections.abc import Iterator
 from contextlib import AbstractContextManager, contextmanager
 
-from . import compat, config_prefix, model_hub, multimodal, torchvision_schemas
+from . import compat, config_prefix, model_hub, multimodal, torchvision_schemas, yapf_cache
 from .quiet_imports import ignore_missing_operator, without_onedl_line
 from .when_imported import when_imported
 
@@ -119,6 +123,7 @@ def install() -> None:
     """
     ignore_missing_operator()
     when_imported('torchvision', torchvision_schemas.with_schemas)
+    when_imported(yapf_cache.DRIVER, yapf_cache.replacing_damaged_files)
     when_imported('mmengine', _mending_mmengine, before=compat.check_installed)
     when_imported(multimodal.DEPENDENCY, multimodal.with_transformers_4_only)
     when_imported('mmpretrain.datasets', without_onedl_line)
