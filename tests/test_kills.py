@@ -33,6 +33,7 @@ from poslabel_mm.stack.safe_loading import load_from_local
 
 KILLS = int(os.environ.get('POSLABEL_MM_KILLS', 3))  # of each kind of run
 SEED = 0
+RANKS = 2
 SECONDS_TO_END = 120  # of what a killed process leaves behind
 
 pytestmark = [
@@ -96,14 +97,32 @@ def free_port() -> int:
         return server.getsockname()[1]
 
 
+class Finished:
+    """What torch's forked processes wait for after their work: that all have done theirs.
+
+    In its place torch has an Event, whose `set` waits for ever for a process that is killed while
+    it waits. Processes of torchrun are not forked, and wait for nothing.
+    """
+
+    def __init__(self) -> None:
+        self.read, self.write = os.pipe()
+
+    def wait(self) -> None:
+        os.read(self.read, 1)
+
+    def set(self) -> None:
+        os.write(self.write, bytes(RANKS))
+
+
 def train_in_two(arguments: list[str]) -> None:
     """`tools/dist_train.sh`: torchrun's launcher, its processes forked too."""
+    multiprocessing.get_context('fork').Event = Finished
     os.environ.update(followed())
     elastic_launch(
         LaunchConfig(
             min_nodes=1,
             max_nodes=1,
-            nproc_per_node=2,
+            nproc_per_node=RANKS,
             max_restarts=0,
             rdzv_backend='static',
             rdzv_endpoint=f'127.0.0.1:{free_port()}',
