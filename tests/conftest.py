@@ -12,16 +12,18 @@ import random
 import tempfile
 from types import SimpleNamespace
 
+import poslabel_mm  # noqa: F401  (it mends what is imported below)
+
+# isort: split
 import numpy as np
 import pytest
 import torch
+from memory_folder import memory_folder
 from mmengine.dataset import base_dataset
 from mmengine.logging import MessageHub, MMLogger
 from mmengine.registry import DefaultScope
 from mmengine.runner import loops
 from mmengine.visualization import Visualizer
-
-import poslabel_mm  # noqa: F401  (before mmpretrain imports torchvision)
 
 # MMEngine prints every parameter that it initialises.
 MMLogger.get_instance('mmengine').setLevel(logging.WARNING)
@@ -57,9 +59,10 @@ def wait_for_no_disk(tmp_path_factory):
     """Checkpoints are flushed to it; MMEngine copies every config that it reads to a folder."""
     os.fsync = lambda number: None
     tmp_path_factory.getbasetemp()  # chosen before: the files of the tests stay on the disk
-    memory = '/dev/shm'
-    if os.access(memory, os.W_OK):
-        tempfile.tempdir = memory
+    with tempfile.TemporaryDirectory(dir=memory_folder(), ignore_cleanup_errors=True) as folder:
+        tempfile.tempdir = folder
+        yield
+        tempfile.tempdir = None
 
 
 @pytest.fixture

@@ -40,27 +40,17 @@ def _build(kind, source, target):
     return target / done.stdout.splitlines()[-1]
 
 
+def _untracked():
+    """What Git ignores: other tests make and remove files there, such as `.dist_test/`."""
+    lines = (ROOT / '.gitignore').read_text().split()
+    return shutil.ignore_patterns('.git', *(line.strip('/') for line in lines))
+
+
 @pytest.fixture(scope='module')
 def packed(tmp_path_factory):
     """The sdist of a copy of the checkout, and the wheel made from that."""
     folder = tmp_path_factory.mktemp('packed')
-    shutil.copytree(
-        ROOT,
-        folder / 'checkout',
-        symlinks=True,
-        ignore=shutil.ignore_patterns(
-            '.git',
-            '.venv*',
-            '__pycache__',
-            '*.egg-info',
-            'work_dirs',
-            'data',
-            'build',
-            'dist',
-            '.pytest_cache',
-            '.ruff_cache',
-        ),
-    )
+    shutil.copytree(ROOT, folder / 'checkout', symlinks=True, ignore=_untracked())
     sdist = _build('sdist', folder / 'checkout', folder)
     with tarfile.open(sdist) as archive:
         archive.extractall(folder, filter='data')

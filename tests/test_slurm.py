@@ -129,8 +129,8 @@ custom_hooks = _base_.custom_hooks + [dict(type='SayHook')] + {hooks!r}
 def slurm():
     """Environment of a Slurm with one node of 8 GPUs, whose daemons end with the tests."""
     # The path of a socket has 107 characters at most, and munged wants a folder that all may
-    # enter: not tmp_path.
-    folder = Path(tempfile.mkdtemp(prefix='slurm-'))
+    # enter: not tmp_path. Its scripts are run from there: not memory, which containers may forbid.
+    folder = Path(tempfile.mkdtemp(prefix='slurm-', dir='/tmp'))
     folder.chmod(0o755)
     daemons = []
     env = {

@@ -3,6 +3,7 @@
 import functools
 import os
 import pickle
+import sys
 
 import pytest
 import yapf  # noqa: F401  (which alone can import its driver)
@@ -54,3 +55,19 @@ def test_other_processes_see_whole_files_or_build_their_own(cache, monkeypatch):
         patch.setattr(os, 'rename', renamed)
         driver.load_grammar.__wrapped__(GRAMMAR, gp=str(cache), force=True)
     assert seen == [pickle.loads(cache.read_bytes())]
+
+
+def test_there_may_be_no_home_for_a_cache(cache, monkeypatch):
+    def no_home(name):
+        raise RuntimeError('could not determine the home directory')
+
+    monkeypatch.setattr(driver, '_generate_pickle_name', no_home)
+    with pytest.raises(RuntimeError, match='home'):
+        driver.load_grammar.__wrapped__(GRAMMAR)
+    assert driver.load_grammar(GRAMMAR).__dict__ == pickle.loads(cache.read_bytes())
+
+
+def test_tests_that_start_together_have_it():
+    # OpenMMLab's MMEngine imports yapf: conftest.py imports it after poslabel_mm.
+    imported = list(sys.modules)
+    assert imported.index('poslabel_mm') < imported.index(driver.__name__)

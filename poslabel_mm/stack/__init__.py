@@ -22,7 +22,8 @@ only where its library does not load  torch
 **When yapf is imported**
 ``load_grammar`` of its fork of       processes that start        yapf writes its cache
 lib2to3 (:mod:`.yapf_cache`)          together may read half a    atomically
-                                      file of its cache
+                                      file of its cache; there    and does without it
+                                      may be no home for it
 **When MMEngine is imported**
 ``torch.serialization``: safe         checkpoints for resuming    MMEngine, MAE and timm save
 globals (:mod:`.safe_loading`)        hold more than weights      plain data
@@ -123,7 +124,7 @@ def install() -> None:
     """
     ignore_missing_operator()
     when_imported('torchvision', torchvision_schemas.with_schemas)
-    when_imported(yapf_cache.DRIVER, yapf_cache.replacing_damaged_files)
+    when_imported(yapf_cache.DRIVER, yapf_cache.rebuilding_grammars)
     when_imported('mmengine', _mending_mmengine, before=compat.check_installed)
     when_imported(multimodal.DEPENDENCY, multimodal.with_transformers_4_only)
     when_imported('mmpretrain.datasets', without_onedl_line)
