@@ -35,6 +35,7 @@ NEEDED = {
     'numpy': 'numpy',
     'packaging': 'packaging',
     'PIL': 'pillow',
+    'filelock': 'filelock',
     'rich': 'rich',
 }
 

@@ -1,6 +1,9 @@
 """The dataset tools, on small trees in the layout of the real ones."""
 
+import errno
+import fcntl
 import json
+import multiprocessing
 import os
 import runpy
 import shutil
@@ -292,6 +295,68 @@ def test_what_a_killed_run_left_is_no_hindrance(objects, tmp_path):
     to_caltech(objects, tmp_path / 'out')
     assert len(listing(tmp_path / 'out')) == 30
     assert set(os.listdir(tmp_path)) == {objects.name, 'out'}
+
+
+@pytest.mark.parametrize('locks', [True, False], ids=['locks', 'no locks'])
+def test_two_conversions_at_once(objects, tmp_path, monkeypatch, locks):
+    """The second one, forked, begins while the first one writes."""
+    out = tmp_path / 'out'
+    context = multiprocessing.get_context('fork')
+    lines = context.SimpleQueue()
+    second = context.Process(target=lambda: lines.put(attempt(objects, out)))
+
+    def symlink(source, target):
+        if second.pid is None:
+            monkeypatch.setattr(os, 'symlink', os_symlink)
+            second.start()
+            second.join(120)
+        os_symlink(source, target)
+
+    os_symlink = os.symlink
+    monkeypatch.setattr(os, 'symlink', symlink)
+    if not locks:
+        monkeypatch.setattr(fcntl, 'flock', no_locks)
+    results = [attempt(objects, out), lines.get()]
+    refused = (
+        [None, f'another process is making {out}: wait for it, or choose another --out']
+        if locks
+        else [
+            f'another process made {out} meanwhile: run the command again, which compares it '
+            'with the source',
+            None,
+        ]
+    )
+    assert results == refused
+    assert len(listing(out)) == 30
+    assert set(os.listdir(tmp_path)) == {objects.name, 'out'}
+
+
+def no_locks(*_):
+    raise OSError(errno.ENOLCK, os.strerror(errno.ENOLCK))
+
+
+def attempt(source, out):
+    """The line of a conversion's error, None if it succeeds."""
+    try:
+        to_caltech(source, out)
+    except UserError as error:
+        return str(error)
+
+
+def test_what_another_process_made_before_the_lock_is_taken(
+    objects, tmp_path, monkeypatch, capsys
+):
+    out, lock = tmp_path / 'out', conversion.file_lock
+
+    def late(*args, **options):
+        monkeypatch.setattr(conversion, 'file_lock', lock)
+        to_caltech(objects, out)
+        return lock(*args, **options)
+
+    monkeypatch.setattr(conversion, 'file_lock', late)
+    to_caltech(objects, out)
+    assert 'nothing to do' in capsys.readouterr().out
+    assert len(listing(out)) == 30
 
 
 def test_out_may_be_a_link_to_another_disk(objects, tmp_path):

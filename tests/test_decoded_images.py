@@ -1,6 +1,9 @@
+import errno
+import fcntl
 import multiprocessing
 import os
 import pickle
+import socket
 import time
 
 import cv2
@@ -10,7 +13,7 @@ from mmcv.transforms import LoadImageFromFile
 from mmengine.registry import DATASETS
 from tiny_run import make_images
 
-from poslabel_mm.datasets import decoded_images
+from poslabel_mm.datasets import decoded_images, file_lock
 from poslabel_mm.errors import UserError
 from poslabel_mm.stack.image_errors import name_unreadable_images
 
@@ -114,6 +117,74 @@ def test_processes_that_start_together_decode_once(dataset, monkeypatch):
     one, other = sorted([found.get(), found.get()])
     length, reads, pixels = one
     assert reads == 0 and other == (length, length, pixels)
+
+
+def no_locks(*_):
+    raise OSError(errno.ENOLCK, os.strerror(errno.ENOLCK))
+
+
+@pytest.mark.parametrize('locks', [True, False], ids=['locks', 'no locks'])
+def test_a_file_that_others_have_mapped_is_not_written_to(dataset, tmp_path, monkeypatch, locks):
+    """As where locks do not reach other hosts; writing to it would end them with SIGBUS."""
+    if not locks:
+        monkeypatch.setattr(fcntl, 'flock', no_locks)
+    first, _ = dataset()
+    (file,) = (tmp_path / 'cache').glob('*.bin')
+    (shapes,) = (tmp_path / 'cache').glob('*.npy')
+    images = [first[i]['img'] for i in range(len(first))]  # maps the file
+    size = file.stat().st_size
+    shapes.unlink()  # the other host does not see it yet
+    read, sizes = decoded_images._read, []
+    monkeypatch.setattr(
+        decoded_images, '_read', lambda *args: (sizes.append(file.stat().st_size), read(*args))[1]
+    )
+    again, reads = dataset()
+    assert reads == len(again) and set(sizes) == {size}
+    for kept in first, again:
+        assert all(np.array_equal(kept[i]['img'], image) for i, image in enumerate(images))
+    assert {path.suffix for path in (tmp_path / 'cache').iterdir()} == {'.bin', '.npy', '.lock'}
+
+
+def test_the_file_of_the_first_is_used_where_two_make_it(dataset, tmp_path, monkeypatch):
+    monkeypatch.setattr(fcntl, 'flock', no_locks)
+    read, first = decoded_images._read, []
+
+    def meanwhile(*args):
+        monkeypatch.setattr(decoded_images, '_read', read)
+        first.extend([dataset()[0], next((tmp_path / 'cache').glob('*.bin')).stat().st_ino])
+        return read(*args)
+
+    monkeypatch.setattr(decoded_images, 'THREADS', 1)
+    monkeypatch.setattr(decoded_images, '_read', meanwhile)
+    second, _ = dataset()
+    (file,) = (tmp_path / 'cache').glob('*.bin')
+    assert first[1] == file.stat().st_ino
+    assert np.array_equal(first[0][0]['img'], second[0]['img'])
+    assert not list((tmp_path / 'cache').glob('*.tmp'))
+
+
+def test_what_processes_leave_when_they_are_killed_does_not_pile_up(dataset, tmp_path):
+    first, _ = dataset()
+    (shapes,) = (tmp_path / 'cache').glob('*.npy')
+    shapes.unlink()
+    host = socket.gethostname()
+    left = [shapes.with_suffix(f'.{name}.bin.tmp') for name in (host, 'other', 'alive')]
+    for path in left:
+        path.touch()
+    os.utime(left[1], times=(0, 0))
+    assert dataset()[1] == len(first)
+    assert list((tmp_path / 'cache').glob('*.tmp')) == [left[2]]
+
+
+def test_a_folder_of_decoded_images_may_be_read_only(dataset, monkeypatch):
+    first, _ = dataset()
+
+    def refuse(*args, **options):
+        raise PermissionError(errno.EACCES, os.strerror(errno.EACCES))
+
+    monkeypatch.setattr(file_lock.FileLock, 'acquire', refuse)
+    monkeypatch.setattr(decoded_images, '_make', None)
+    assert np.array_equal(dataset()[0][0]['img'], first[0]['img'])
 
 
 def test_a_copy_for_another_process_has_no_pixels(dataset):

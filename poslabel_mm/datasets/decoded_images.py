@@ -3,24 +3,30 @@
 import hashlib
 import os
 import os.path as osp
+import secrets
+import socket
+import time
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
 from pathlib import Path
 
 import cv2
 import mmcv
 import numpy as np
-from filelock import FileLock
 from mmcv.transforms import LoadImageFromFile
 from mmpretrain.datasets import CustomDataset
 
 from poslabel_mm import options
+from poslabel_mm.datasets.file_lock import file_lock
 from poslabel_mm.datasets.fraction_dataset import FractionOfClasses
 from poslabel_mm.errors import UserError
 from poslabel_mm.registry import DATASETS
 
 # Images that are decoded at a time: their reading overlaps.
 THREADS = 4
+# A temporary file that has not been written to for a day, in seconds, is of a killed process.
+ABANDONED = 86_400
 
 
 @DATASETS.register_module()
@@ -29,7 +35,8 @@ class DecodedImages(FractionOfClasses, CustomDataset):
 
     The file holds the images as they are after reading with MMCV and reducing the shorter side.
     It is mapped into memory, so that workers, ranks and runs side by side hold it once. One
-    process makes it while the others wait. Images that were added, removed or changed, and
+    process makes it while the others wait; on a file system without locks several may make it at
+    a time, and the first one's is used. Images that were added, removed or changed, and
     another MMCV or OpenCV, get a file of their own; old ones stay until they are removed by hand.
 
     An image is ``img`` of shape (H, W, 3), uint8 BGR, so a pipeline begins without
@@ -105,18 +112,46 @@ def _decoded(paths: Sequence[str], short_side: int, cache: str) -> tuple[str, np
     pixels, shapes = f'{stem}.bin', f'{stem}.npy'
     try:
         os.makedirs(cache, exist_ok=True)
-        with FileLock(f'{stem}.lock'):
+        with file_lock(f'{stem}.lock') as locked:
             found = _shapes(shapes, pixels)
             if found is None:
-                found = _write(paths, short_side, pixels)
-                # Written last: where the shapes are, the pixels are whole.
-                np.save(shapes, found)
+                found = _make(paths, short_side, stem, locked)
     except OSError as error:
         raise UserError(
             f'the decoded images could not be written to {cache} ({error.strerror or error}): '
             'free some space, or give the dataset another folder by cache='
         ) from error
     return pixels, found
+
+
+def _make(paths: Sequence[str], short_side: int, stem: str, locked: bool) -> np.ndarray:
+    """Decode images into a file that takes its place when it is whole, and return their shapes.
+
+    A file that other processes have mapped is never written to: they would be killed by SIGBUS.
+    """
+    for left in Path(osp.dirname(stem)).glob(f'{osp.basename(stem)}.*.tmp'):
+        with suppress(OSError):  # another process has removed it
+            if time.time() - left.stat().st_mtime > ABANDONED:
+                left.unlink()
+    # The lock may hold for this host alone. What a killed process left of the same name is
+    # overwritten.
+    own = '' if locked else f'.{secrets.token_hex(4)}'
+    pixels, shapes = (f'{stem}.{socket.gethostname()}{own}.{i}.tmp' for i in ('bin', 'npy'))
+    try:
+        made = _write(paths, short_side, pixels)
+        with open(shapes, 'wb') as file:
+            np.save(file, made)
+        found = _shapes(f'{stem}.npy', f'{stem}.bin')
+        if found is not None:  # another host was faster, and has mapped its file
+            return found
+        # The shapes last: where they are, the pixels are whole.
+        os.replace(pixels, f'{stem}.bin')
+        os.replace(shapes, f'{stem}.npy')
+        return made
+    finally:
+        for path in pixels, shapes:
+            with suppress(OSError):
+                os.remove(path)
 
 
 def _shapes(path: str, pixels: str) -> np.ndarray | None:

@@ -48,6 +48,9 @@ one module more                       changed when it is
 MMEngine's ``Config._get_cfg_path``   it knows ``package::``      MMEngine takes any package's
 (:mod:`.config_prefix`)               names of OpenMMLab's        name, without a ``/``
                                       packages alone
+MMEngine's ``collect_results_cpu``,   it passes results through   MMEngine sends them between the
+without a ``tmpdir``                  files in the current        processes
+(:mod:`.result_collection`)           folder
 MMEngine's ``MODULE2PACKAGE``:        it asks for OpenMMLab's     it finds
 ``mmseg`` (:mod:`.config_prefix`)     distribution by name        ``onedl-mmsegmentation``
 **When a part of MMCV, MMPretrain, MMSelfSup or MMSegmentation is imported**
@@ -126,6 +129,7 @@ def install() -> None:
     when_imported('torchvision', torchvision_schemas.with_schemas)
     when_imported(yapf_cache.DRIVER, yapf_cache.rebuilding_grammars)
     when_imported('mmengine', _mending_mmengine, before=compat.check_installed)
+    when_imported('mmengine.dist.dist', _collecting_without_files)
     when_imported(multimodal.DEPENDENCY, multimodal.with_transformers_4_only)
     when_imported('mmpretrain.datasets', without_onedl_line)
     when_imported('mmpretrain.apis.model', _extending_the_hub)
@@ -138,6 +142,12 @@ def _mending_mmengine() -> Iterator[None]:
     yield
     compat.apply()
     config_prefix.install()
+
+
+def _collecting_without_files() -> AbstractContextManager:
+    from .result_collection import collecting_without_files
+
+    return collecting_without_files()
 
 
 @contextmanager

@@ -5,15 +5,20 @@
     OUT/split.json           the side of each image, the seed, and what was left out
 
 They are built beside OUT and renamed when they are complete, so OUT is never
-half a dataset. The source is only read.
+half a dataset. One process makes it at a time. The source is only read.
 """
 
 import argparse
+import errno
 import json
 import os
+import secrets
 import shutil
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
 from pathlib import Path
+
+from filelock import Timeout
 
 from poslabel_mm.datasets.converters.images import (
     check_names,
@@ -30,6 +35,7 @@ from poslabel_mm.datasets.converters.record import (
     split_class,
     summary,
 )
+from poslabel_mm.datasets.file_lock import file_lock
 from poslabel_mm.errors import UserError
 
 VERSION = 1
@@ -128,14 +134,46 @@ class Conversion:
 
         Raises:
             UserError: For names that no file can have, images that cannot be
-                read, an ``out`` inside the source, or one that cannot be
-                written.
+                read, an ``out`` inside the source, one that cannot be
+                written, or one that another process is making.
         """
         check_names(classes, source)
         if source.resolve() in self.out.resolve().parents:
             raise UserError(
                 f'{self.out} would be inside the source {source}: choose another --out'
             )
+        with self._building_folder() as building:
+            # Another process may have made it since it was looked for.
+            if not self.is_complete(classes):
+                self._run(classes, source, num_test, building)
+
+    @contextmanager
+    def _building_folder(self) -> Iterator[Path]:
+        """A name beside ``out`` that no other process uses; its folder is removed at the end."""
+        # Where `out` is a link to another disk, that disk.
+        target = self.out.resolve()
+        lock = target.with_name(f'.{target.name}.lock')
+        with suppress(OSError):  # it is tried again where the error is told
+            target.parent.mkdir(parents=True, exist_ok=True)
+        try:
+            with file_lock(lock, blocking=False) as locked:
+                # A name that a killed run has left is used again, where that run cannot be alive.
+                own = '' if locked else f'.{secrets.token_hex(4)}'
+                building = target.with_name(f'.{target.name}{own}.incomplete')
+                try:
+                    yield building
+                finally:
+                    shutil.rmtree(building, ignore_errors=True)
+                    with suppress(OSError):  # Windows removes no open file
+                        lock.unlink()
+        except Timeout as error:
+            raise UserError(
+                f'another process is making {self.out}: wait for it, or choose another --out'
+            ) from error
+
+    def _run(
+        self, classes: Classes, source: Path, num_test: Callable[[int], int], building: Path
+    ) -> None:
         files = {
             (name, image): path
             for name, images in classes.items()
@@ -173,7 +211,7 @@ class Conversion:
             **sides,
         )
         self._report(unreadable, duplicates, side_of, shown)
-        self._write(files, record)
+        self._write(files, record, building)
         print(summary(self.out, record))
 
     @staticmethod
@@ -197,11 +235,8 @@ class Conversion:
                 f'{across} of them with images on both sides of the split'
             )
 
-    def _write(self, files: dict[tuple[str, str], Path], record: dict) -> None:
-        """Build the folders beside ``out``, then rename them."""
-        # Where `out` is a link to another disk, that disk.
-        target = self.out.resolve()
-        building = target.with_name(f'.{target.name}.incomplete')
+    def _write(self, files: dict[tuple[str, str], Path], record: dict, building: Path) -> None:
+        """Build the folders in ``building``, then rename it."""
         place = shutil.copyfile if self.parameters['copy'] else os.symlink
         pairs = [
             (side, name, image)
@@ -225,11 +260,14 @@ class Conversion:
                     f'{self.out} was not made, {fault}: was the '
                     'source changed meanwhile? Run the command again'
                 )
-            os.rename(building, target)
+            os.rename(building, self.out.resolve())
         except OSError as error:
+            if error.errno in (errno.ENOTEMPTY, errno.EEXIST):  # there was no lock
+                raise UserError(
+                    f'another process made {self.out} meanwhile: run the command again, which '
+                    'compares it with the source'
+                ) from error
             raise UserError(
                 f'cannot write {self.out} ({error.strerror or error}): choose another --out, or '
                 'make this one writable'
             ) from error
-        finally:
-            shutil.rmtree(building, ignore_errors=True)
