@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 from .arguments import Parser
-from .datasets.shared_memory import ENOUGH, FOLDER, MORE, shared_memory
+from .datasets.shared_memory import ENOUGH, MORE, shared_memory
 from .datasets.sources import SOURCES
 from .stack.compat import StackError, check_installed, installed_versions
 from .version import __version__
@@ -158,7 +158,7 @@ def find_shared_memory() -> Iterator[Finding]:
     size = shared_memory()
     if size is None:
         return
-    text = f'shared memory: {size >> 20} MiB in {FOLDER}'
+    text = f'shared memory: {size >> 20} MiB in /dev/shm'
     if size < ENOUGH:
         yield Finding(
             f'{text}, little for the workers of data loaders',

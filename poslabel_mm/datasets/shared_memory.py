@@ -3,7 +3,6 @@
 import os
 import re
 
-FOLDER = '/dev/shm'
 #: Bytes for eight processes that train, each with five workers and ten batches of 64 images ahead.
 ENOUGH = 2**30
 #: How a container gets more than the 64 MiB that Docker gives it.
@@ -16,10 +15,15 @@ _KILLED = re.compile(r'DataLoader worker .* is killed by signal: Bus error')
 def shared_memory() -> int | None:
     """Bytes of the shared memory; None if the system does not say."""
     try:
-        status = os.statvfs(FOLDER)
+        status = os.statvfs('/dev/shm')
     except (AttributeError, OSError):  # Windows, macOS
         return None
     return status.f_blocks * status.f_frsize
+
+
+def is_full(error: BaseException) -> bool:
+    """Whether an error is torch's, that there is no room in the shared memory."""
+    return isinstance(error, RuntimeError) and bool(_FULL.search(str(error)))
 
 
 def shared_memory_line(error: BaseException) -> str | None:
@@ -34,14 +38,14 @@ def shared_memory_line(error: BaseException) -> str | None:
     size = shared_memory()
     if size is None or not isinstance(error, RuntimeError):
         return None
-    if _FULL.search(str(error)):
+    if is_full(error):
         problem = 'the workers of the data loader need'
-    elif _KILLED.search(str(error)):
+    elif _KILLED.search(f'{error}{error.__cause__}'):  # the cause, where torch raises once more
         # An access past the end of a mapped file has the same signal.
         problem = 'a worker of the data loader was killed by a bus error; most often it needs'
     else:
         return None
     return (
-        f'{problem} more shared memory than the {size >> 20} MiB of {FOLDER}: give the container '
+        f'{problem} more shared memory than the {size >> 20} MiB of /dev/shm: give the container '
         f'more ({MORE}), or set a smaller num_workers of the dataloaders; 0 needs none'
     )
