@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 from .arguments import Parser
+from .datasets.shared_memory import ENOUGH, MORE, shared_memory
 from .datasets.sources import SOURCES
 from .stack.compat import StackError, check_installed, installed_versions
 from .version import __version__
@@ -152,6 +153,21 @@ def find_data() -> Iterator[Finding]:
             yield Finding(f'{source.title} is not in {source.folder}', advice)
 
 
+def find_shared_memory() -> Iterator[Finding]:
+    """Find out whether loaders' workers have the memory that they pass batches through."""
+    size = shared_memory()
+    if size is None:
+        return
+    text = f'shared memory: {size >> 20} MiB in /dev/shm'
+    if size < ENOUGH:
+        yield Finding(
+            f'{text}, little for the workers of data loaders',
+            f'Give a container more: {MORE}.',
+        )
+    else:
+        yield Finding(text)
+
+
 def find_devices() -> Iterator[Finding]:
     """Find the GPUs that torch sees. It takes seconds."""
     try:
@@ -219,6 +235,7 @@ CHECKS: tuple[Callable[[], Iterator[Finding]], ...] = (
     find_torch,
     find_optional,
     find_data,
+    find_shared_memory,
     find_devices,
     find_imports,
 )

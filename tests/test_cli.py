@@ -461,6 +461,24 @@ def test_doctor_finds_data(tmp_path, monkeypatch):
     assert not any('tools/' in finding.mend or 'first' in finding.mend for finding in findings)
 
 
+@pytest.mark.parametrize(
+    'size, line',
+    [
+        (
+            64 << 20,
+            'note   shared memory: 64 MiB in /dev/shm, little for the workers of data loaders',
+        ),
+        (1 << 30, 'ok     shared memory: 1024 MiB in /dev/shm'),
+        (None, None),
+    ],
+)
+def test_doctor_of_dockers_shared_memory(monkeypatch, size, line):
+    monkeypatch.setattr(doctor, 'shared_memory', lambda: size)
+    found = [str(finding).partition('\n') for finding in doctor.find_shared_memory()]
+    assert [first for first, _, _ in found] == ([line] if line else [])
+    assert all(('--shm-size=8g' in mend) is (size < 1 << 30) for _, _, mend in found)
+
+
 @pytest.mark.parametrize('is_hidden', [False, True])
 def test_doctor_of_a_gpu_that_torch_does_not_see(monkeypatch, is_hidden):
     monkeypatch.setattr(torch.cuda, 'device_count', lambda: 0)

@@ -99,15 +99,31 @@ def test_fashion_mnist_is_downloaded_when_asked_to(tmp_path, monkeypatch):
     assert len(FashionMNIST(folder, download=True)) == COUNTS['train']
 
 
-def test_a_download_that_fails_is_one_line(tmp_path, monkeypatch):
+@pytest.mark.parametrize(
+    'fault', [URLError('no route'), RuntimeError('no route: File not found or corrupted.')]
+)
+def test_a_download_that_fails_is_one_line(tmp_path, monkeypatch, fault):
 
     def download(self):
-        raise URLError('no route')
+        raise fault
 
     monkeypatch.setattr(StockFashionMNIST, '_download', download)
     with pytest.raises(UserError, match='cannot download Fashion-MNIST.*no route') as error:
         FashionMNIST(str(tmp_path / 'data'), download=True)
     assert '\n' not in str(error.value)
+
+
+@pytest.mark.parametrize('download', [False, True])
+def test_a_file_that_is_half_unpacked_is_read_from_its_gz(tmp_path, download):
+    folder = write_files(tmp_path / 'data', compress=True)
+    write_files(tmp_path / 'data', compress=False)
+    for kind, size in ('images-idx3', -40), ('labels-idx1', 0):
+        path = tmp_path / 'data' / f'train-{kind}-ubyte'
+        path.write_bytes(path.read_bytes()[:size])
+    dataset = FashionMNIST(folder, download=download)
+    images, labels = arrays('train')
+    assert dataset.get_gt_labels().tolist() == labels.tolist()
+    assert (dataset.get_data_info(6)['img'][..., 0] == images[6]).all()
 
 
 @pytest.mark.parametrize(

@@ -1,5 +1,6 @@
 """What the set-up script says where it cannot go on; it installs nothing here."""
 
+import os
 import shutil
 import subprocess
 from pathlib import Path
@@ -23,7 +24,7 @@ def programs(tmp_path):
     """A PATH with what any machine has, and no Python."""
     folder = tmp_path / 'bin'
     folder.mkdir()
-    for name in 'bash', 'cat', 'cksum', 'dirname', 'ls', 'rm', 'tee', 'tail', 'grep':
+    for name in 'bash', 'cat', 'cksum', 'dirname', 'ls', 'mkdir', 'rm', 'tee', 'tail', 'grep':
         (folder / name).symlink_to(shutil.which(name))
     return folder
 
@@ -181,3 +182,79 @@ def test_pins_that_are_included_are_in_the_stamp(programs, tmp_path):
         with open(root / f'requirements/constraints-{name}.txt', 'a') as file:
             file.write('# another\n')
         assert [steps(), steps()] == [4, 0], name
+
+
+SLEEPING_PYTHON = """
+echo "$@" >> {calls}
+case "$*" in
+  *'-m venv'*)  # as venv does it: folders, then pyvenv.cfg, then Python
+    mkdir -p {env}/bin; mkdir {env}/first && echo made > {here} && read -r < {go}
+    echo > {env}/pyvenv.cfg; cp "$0" {env}/bin/python ;;
+  *'pip --version'*) [ -f {env}/pyvenv.cfg ] ;;
+esac
+"""
+
+
+@pytest.mark.skipif(not shutil.which('flock'), reason='without flock nothing waits')
+def test_two_set_ups_at_once_install_once(programs, tmp_path):
+    env, calls = tmp_path / 'env', tmp_path / 'calls'
+    here, go = tmp_path / 'here', tmp_path / 'go'
+    os.mkfifo(here)
+    os.mkfifo(go)
+    keep_open = os.open(go, os.O_RDWR)
+    for name in 'flock', 'cp':
+        (programs / name).symlink_to(shutil.which(name))
+    _add_python(programs, SLEEPING_PYTHON.format(env=env, calls=calls, here=here, go=go))
+
+    def start():
+        return subprocess.Popen(
+            [shutil.which('bash'), SCRIPT, 'onedl', env],
+            env={'PATH': str(programs)},
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            text=True,
+        )
+
+    first = start()
+    here.read_text()  # the folder is made, and pyvenv.cfg is not
+    second = start()
+    try:
+        line = second.stderr.readline()
+        assert line == f'another set-up is at work in {env}: waiting for it\n'
+        os.write(keep_open, b'on\n')
+    finally:
+        os.close(keep_open)
+    assert [line[:5] for line in first.communicate()[0].splitlines()] == [
+        *(f'[{i}/4]' for i in (1, 2, 3, 4)),
+        f'{env}/bin/python'[:5],
+    ]
+    assert second.communicate() == (f'{env}/bin/python\n', '')
+    assert first.returncode == second.returncode == 0
+    assert calls.read_text().count('-m venv') == 1
+    assert calls.read_text().count('pip install') == 3
+
+
+@pytest.mark.skipif(not os.path.exists('/proc/self/fd'), reason='needs Linux')
+def test_what_runs_in_the_environment_does_not_hold_its_lock(programs, tmp_path):
+    """As quickstart.sh does: it sets up, and becomes the program that trains."""
+    env = tmp_path / 'env'
+    (env / 'bin').mkdir(parents=True)
+    (env / 'pyvenv.cfg').touch()
+    _add_python(env / 'bin', '[ "$1" != ls ] || ls -l /proc/self/fd; [ "$1" != -m ] || echo pip')
+    (env / 'bin' / 'python3').rename(env / 'bin' / 'python')
+    done = subprocess.run(
+        [shutil.which('bash'), '-ec', f'. {SCRIPT}; setup_env onedl {env}; exec "$PYTHON" ls'],
+        env={'PATH': str(programs)},
+        capture_output=True,
+        text=True,
+    )
+    assert done.returncode == 0, done.stderr
+    assert '[4/4]' in done.stdout and (env / 'setup.lock').exists()
+    assert 'setup.lock' not in done.stdout
+
+
+def test_a_folder_that_cannot_be_written_is_one_line(programs, tmp_path):
+    (tmp_path / 'file').write_text('keep')
+    _add_python(programs, '[ "$1" != -m ]')
+    done = _run('onedl', tmp_path / 'file' / 'env', path=programs)
+    _assert_one_line(done, f'cannot write into {tmp_path}/file/env')

@@ -15,8 +15,10 @@ ROWS = re.findall(
 
 
 def texts() -> set[str]:
-    """All texts of the package, with `…` for what is put in when it runs."""
+    """All texts of the package and lines of its scripts, with `…` for what is put in later."""
     found = set()
+    for path in (ROOT / 'tools').glob('*.sh'):
+        found.update(re.sub(r'\$\w+', '…', path.read_text('utf-8')).splitlines())
     for path in (ROOT / 'poslabel_mm').rglob('*.py'):
         tree = ast.parse(path.read_text('utf-8'))
         # A text that stands by itself is a docstring.

@@ -2,12 +2,13 @@
 # Make, or bring up to date, a virtual environment with one stack at its pinned
 # versions, with MMDetection on the onedl stack (mmdet), or with what builds the
 # documentation (docs). Running it again is cheap, and resumes after an interrupt.
+# Of two that run at once, the later one waits (where there is flock: Linux).
 #
 #   bash tools/setup_env.sh [onedl|openmmlab|mmdet|docs] [DIR]   prints its python last
 #   . tools/setup_env.sh; setup_env STACK [DIR]                  sets PYTHON to it
 
 setup_env() {
-    local stack=$1 root dir constraints stamp want python steps=4
+    local stack=$1 root dir constraints stamp want lock steps=4
     local -a included
     root=$(cd "$(dirname "${BASH_SOURCE[0]}")/.." && pwd)
     if [ ! -f "$root/setup.py" ]; then
@@ -30,7 +31,10 @@ setup_env() {
         echo "error: no stack '$stack': choose onedl, openmmlab, mmdet or docs" >&2
         return 1
     fi
-    if [ -e "$dir" ] && [ ! -f "$dir/pyvenv.cfg" ] && [ -n "$(ls -A "$dir")" ]; then
+    lock=$dir/setup.lock
+    # The lock is the first file that a set-up makes.
+    if [ -e "$dir" ] && [ ! -f "$dir/pyvenv.cfg" ] && [ -n "$(ls -A "$dir")" ] &&
+        [ ! -f "$lock" ]; then
         echo "error: $dir is not a virtual environment: name another folder" >&2
         return 1
     fi
@@ -39,12 +43,47 @@ setup_env() {
     stamp=$dir/poslabel_mm.stamp
     want="$stack $root $(cat "$constraints" "${included[@]}" "$root/setup.py" \
         "$root/poslabel_mm/stack/stacks.py" | cksum)"
-    if [ "$(cat "$stamp" 2>/dev/null)" = "$want" ] && "$dir/bin/python" -c '' 2>/dev/null; then
-        PYTHON=$dir/bin/python
-        return 0
+    if ! is_ready; then
+        has_pip || find_python >/dev/null || return 1
+        if ! { mkdir -p "$dir" && : >>"$lock"; } 2>/dev/null; then
+            echo "error: cannot write into $dir: name another folder" >&2
+            return 1
+        fi
+        # In a subshell, so that what the caller starts later does not hold the lock. Its pip does:
+        # one that outlives a killed set-up is still at work in the folder.
+        (
+            wait_for_turn
+            is_ready || make_environment
+        ) 9>>"$lock" || return 1
     fi
+    PYTHON=$dir/bin/python
+}
 
-    if ! "$dir/bin/python" -m pip --version >/dev/null 2>&1; then
+# What follows reads setup_env's variables.
+
+is_ready() {
+    [ "$(cat "$stamp" 2>/dev/null)" = "$want" ] && "$dir/bin/python" -c '' 2>/dev/null
+}
+
+has_pip() {
+    "$dir/bin/python" -m pip --version >/dev/null 2>&1
+}
+
+# Locks file descriptor 9 for as long as a process holds it open.
+wait_for_turn() {
+    local status=0
+    command -v flock >/dev/null || return 0
+    flock -n 9 2>/dev/null || status=$?
+    # Any other status: the file system has no locks.
+    if [ "$status" = 1 ]; then
+        echo "another set-up is at work in $dir: waiting for it" >&2
+        flock 9
+    fi
+}
+
+make_environment() {
+    local python
+    if ! has_pip; then
         python=$(find_python) || return 1
         echo "[1/$steps] virtual environment in $dir, $("$python" --version)"
         "$python" -m venv "$dir" || return 1
@@ -56,10 +95,9 @@ setup_env() {
         install_stack || return 1
     fi
     echo "$want" >"$stamp"
-    PYTHON=$dir/bin/python
 }
 
-# What setup_env installs of a stack; reads its variables.
+# What setup_env installs of a stack.
 install_stack() {
     pip_step "$dir" "[2/$steps] torch and torchvision" -c "$constraints" torch torchvision || return 1
     pip_step "$dir" "[3/$steps] MMPretrain ($stack), tools and tests" \

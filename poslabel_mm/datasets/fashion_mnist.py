@@ -2,6 +2,7 @@ import os.path as osp
 import zlib
 
 import numpy as np
+from mmengine import dist
 from mmpretrain.datasets import FashionMNIST as StockFashionMNIST
 from mmpretrain.datasets.mnist import read_sn3_pascalvincent_tensor
 
@@ -67,13 +68,10 @@ class FashionMNIST(StockFashionMNIST):
     def load_data_list(self) -> list[dict]:
         """List the images of the split: ``img``, ``gt_label`` and shapes."""
         if self.download:
-            try:
-                super().load_data_list()
-            except OSError as error:
-                raise UserError(
-                    f'cannot download {FASHION_MNIST.title} from {self.url_prefix} '
-                    f'to {self.data_root} ({error}): {FASHION_MNIST.advice}'
-                ) from error
+            # Not MMPretrain's method, which goes on to read the unpacked files alone.
+            if dist.is_main_process() and not self._check_exists():
+                self._download()
+            dist.barrier()
         paths = self.find_files(self.data_root, self.split)
         images, labels = map(_read, paths)
         if images.shape[1:] != (28, 28) or labels.shape != images.shape[:1]:
@@ -86,6 +84,15 @@ class FashionMNIST(StockFashionMNIST):
             dict(img=image, img_shape=image.shape, ori_shape=image.shape, gt_label=int(label))
             for image, label in zip(images, labels)
         ]
+
+    def _download(self) -> None:
+        try:
+            super()._download()
+        except (OSError, RuntimeError) as error:
+            raise UserError(
+                f'cannot download {FASHION_MNIST.title} from {self.url_prefix} '
+                f'to {self.data_root} ({error}): {FASHION_MNIST.advice}'
+            ) from error
 
     def get_data_info(self, idx: int) -> dict:
         """An image's information, with three equal channels."""
@@ -124,6 +131,9 @@ def _read(path: str) -> np.ndarray:
         IndexError,
         zlib.error,
     ) as error:
+        if osp.isfile(f'{path}.gz'):
+            # MMPretrain unpacks in place: another process may be at it, or was killed at it.
+            return _read(f'{path}.gz')
         raise UserError(
             f'cannot read {path} ({error or "it ends early"}): download it again'
         ) from error

@@ -9,6 +9,7 @@ from typing import NoReturn
 
 import torch
 
+from poslabel_mm.datasets.shared_memory import shared_memory_line
 from poslabel_mm.engine.hooks.stop_signal_hook import stop_status
 from poslabel_mm.engine.ranks import local_rank
 from poslabel_mm.engine.work_dir import WorkDir
@@ -116,4 +117,4 @@ def _line_of(error: BaseException, work_dir: WorkDir) -> str | None:
         return reason
     if 'gloo/transport' in text or 'Connection closed by peer' in text:
         return 'another process ended; its own message is above'
-    return build_error_line(error)
+    return shared_memory_line(error) or build_error_line(error)

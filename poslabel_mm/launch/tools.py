@@ -27,6 +27,7 @@ from poslabel_mm.launch.preparation import prepare_test, prepare_training, use_c
 from poslabel_mm.launch.resume_command import resume_command
 from poslabel_mm.launch.stock_tools import list_tools, load_tool, tool_path
 from poslabel_mm.launch.tool_errors import check_loader, one_line
+from poslabel_mm.launch.unsent_batches import end_workers_that_cannot_send
 from poslabel_mm.stack.config_prefix import without_own_scope
 from poslabel_mm.stack.grad_cam import mend_grad_cam
 from poslabel_mm.stack.image_errors import name_unreadable_images
@@ -57,6 +58,7 @@ def _run(name: str, prepare: Callable) -> None:
         tool.parse_args = checked_arguments(tool.parse_args)
         tool.merge_args = partial(prepare, tool.merge_args, guard.work_dir)
         name_unreadable_images()
+        end_workers_that_cannot_send()
         tool.main()
 
 

@@ -87,6 +87,10 @@ a tool's arguments are parsed         parsers inside a function
 (``launch.stock_arguments``)
 MMCV's ``LoadImageFromFile``          its errors do not name the  MMCV names it
 (:mod:`.image_errors`); stays         image
+``Queue._on_queue_feeder_error`` of   a batch that a worker       torch's loader raises
+``multiprocessing``, in loaders'      cannot send is left out,
+workers (``launch.unsent_batches``);  and the loader waits for
+stays                                 it for ever
 MMEngine's ``PretrainedInit``, while  MMEngine logs what does     MMEngine raises an error
 a model is built to be checked        not fit, and trains
 (``launch.checks.init_cfg``)
