@@ -43,7 +43,6 @@ setup(
     install_requires=[
         'torch>=2.6',
         'torchvision>=0.21',
-        'filelock>=3.25.2',  # before, it waits for ever where the file system has no locks
         'numpy',
         'packaging',
         'pillow',

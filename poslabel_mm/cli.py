@@ -35,7 +35,6 @@ NEEDED = {
     'numpy': 'numpy',
     'packaging': 'packaging',
     'PIL': 'pillow',
-    'filelock': 'filelock',
     'rich': 'rich',
 }
 

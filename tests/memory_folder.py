@@ -3,6 +3,7 @@
 import os
 
 FOLDER = '/dev/shm'
+NOEXEC = getattr(os, 'ST_NOEXEC', 8)  # Linux's
 ROOM = 256 << 20  # containers have 64 MB by default, and data loaders want some of it
 
 
@@ -11,5 +12,5 @@ def memory_folder() -> str | None:
     if not os.access(FOLDER, os.W_OK):
         return None
     found = os.statvfs(FOLDER)
-    runs_scripts = not found.f_flag & os.ST_NOEXEC
+    runs_scripts = not found.f_flag & NOEXEC
     return FOLDER if runs_scripts and found.f_bavail * found.f_frsize >= ROOM else None

@@ -123,7 +123,7 @@ def test_every_command_in_a_bare_python_says_what_to_install(command):
 
 
 def test_convert_in_a_bare_python_says_what_to_install(tmp_path):
-    """It needs Pillow, rich and filelock alone, but what brings the stack brings them."""
+    """It needs Pillow and rich alone, but what brings the stack brings them."""
     for name in 'ab':
         for number in range(3):
             image = tmp_path / 'photos' / name / f'{number}.png'

@@ -335,6 +335,19 @@ def no_locks(*_):
     raise OSError(errno.ENOLCK, os.strerror(errno.ENOLCK))
 
 
+@pytest.mark.parametrize('number', [errno.EEXIST, errno.ENOTEMPTY])
+def test_names_that_meet_on_the_disk_are_no_other_process(objects, tmp_path, monkeypatch, number):
+    """As A.jpg and a.jpg do where capitals make no difference."""
+
+    def symlink(source, target):
+        raise OSError(number, os.strerror(number))
+
+    monkeypatch.setattr(os, 'symlink', symlink)
+    out = tmp_path / 'new' / 'out'
+    assert attempt(objects, out).startswith(f'cannot write {out} ({os.strerror(number)})')
+    assert os.listdir(tmp_path) == [objects.name]
+
+
 def attempt(source, out):
     """The line of a conversion's error, None if it succeeds."""
     try:

@@ -13,7 +13,8 @@ from mmcv.transforms import LoadImageFromFile
 from mmengine.registry import DATASETS
 from tiny_run import make_images
 
-from poslabel_mm.datasets import decoded_images, file_lock
+from poslabel_mm import file_lock
+from poslabel_mm.datasets import decoded_images
 from poslabel_mm.errors import UserError
 from poslabel_mm.stack.image_errors import name_unreadable_images
 
@@ -119,15 +120,18 @@ def test_processes_that_start_together_decode_once(dataset, monkeypatch):
     assert reads == 0 and other == (length, length, pixels)
 
 
-def no_locks(*_):
-    raise OSError(errno.ENOLCK, os.strerror(errno.ENOLCK))
+def no_locks(number):
+    def flock(*_):
+        raise OSError(number, os.strerror(number))
+
+    return flock
 
 
-@pytest.mark.parametrize('locks', [True, False], ids=['locks', 'no locks'])
-def test_a_file_that_others_have_mapped_is_not_written_to(dataset, tmp_path, monkeypatch, locks):
+@pytest.mark.parametrize('refusal', [None, errno.ENOLCK, errno.ENOSYS])
+def test_a_file_that_others_have_mapped_is_not_written_to(dataset, tmp_path, monkeypatch, refusal):
     """As where locks do not reach other hosts; writing to it would end them with SIGBUS."""
-    if not locks:
-        monkeypatch.setattr(fcntl, 'flock', no_locks)
+    if refusal:
+        monkeypatch.setattr(fcntl, 'flock', no_locks(refusal))
     first, _ = dataset()
     (file,) = (tmp_path / 'cache').glob('*.bin')
     (shapes,) = (tmp_path / 'cache').glob('*.npy')
@@ -146,7 +150,7 @@ def test_a_file_that_others_have_mapped_is_not_written_to(dataset, tmp_path, mon
 
 
 def test_the_file_of_the_first_is_used_where_two_make_it(dataset, tmp_path, monkeypatch):
-    monkeypatch.setattr(fcntl, 'flock', no_locks)
+    monkeypatch.setattr(fcntl, 'flock', no_locks(errno.ENOLCK))
     read, first = decoded_images._read, []
 
     def meanwhile(*args):
@@ -174,6 +178,9 @@ def test_what_processes_leave_when_they_are_killed_does_not_pile_up(dataset, tmp
     os.utime(left[1], times=(0, 0))
     assert dataset()[1] == len(first)
     assert list((tmp_path / 'cache').glob('*.tmp')) == [left[2]]
+    os.utime(left[2], times=(0, 0))
+    assert dataset()[1] == 0  # nothing is made, and yet
+    assert not list((tmp_path / 'cache').glob('*.tmp'))
 
 
 def test_a_folder_of_decoded_images_may_be_read_only(dataset, monkeypatch):
@@ -182,7 +189,7 @@ def test_a_folder_of_decoded_images_may_be_read_only(dataset, monkeypatch):
     def refuse(*args, **options):
         raise PermissionError(errno.EACCES, os.strerror(errno.EACCES))
 
-    monkeypatch.setattr(file_lock.FileLock, 'acquire', refuse)
+    monkeypatch.setattr(file_lock, 'open', refuse, raising=False)
     monkeypatch.setattr(decoded_images, '_make', None)
     assert np.array_equal(dataset()[0][0]['img'], first[0]['img'])
 

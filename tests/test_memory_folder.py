@@ -5,12 +5,12 @@ import tempfile
 from types import SimpleNamespace
 
 import pytest
-from memory_folder import FOLDER, memory_folder
+from memory_folder import FOLDER, NOEXEC, memory_folder
 
 
 @pytest.mark.parametrize(
     'mebibytes, flags, taken',
-    [(256, 0, True), (64, 0, False), (256, os.ST_NOEXEC, False), (256, os.ST_NOSUID, True)],
+    [(256, 0, True), (64, 0, False), (256, NOEXEC, False), (256, ~NOEXEC, True)],
 )
 def test_memory_is_taken_where_it_will_do(monkeypatch, mebibytes, flags, taken):
     found = SimpleNamespace(f_flag=flags, f_bavail=mebibytes << 8, f_frsize=4096)

@@ -100,7 +100,7 @@ def test_no_stack_is_required_without_its_extra(packed):
     assert metadata['Requires-Python'] == '>=3.10'
     required = [Requirement(r) for r in metadata.get_all('Requires-Dist')]
     plain = {r.name for r in required if r.marker is None}
-    others = {'filelock', 'numpy', 'packaging', 'pillow', 'rich', 'scipy'}
+    others = {'numpy', 'packaging', 'pillow', 'rich', 'scipy'}
     assert plain == {'torch', 'torchvision', *others}
     for stack, ranges in STACKS.items():
         extra = {

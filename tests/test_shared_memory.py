@@ -70,6 +70,13 @@ def test_full_shared_memory_is_one_line(dockers, capsys, text, line):
     assert printed.startswith(f'error: {line}') and printed.count('\n') == 1
 
 
+def test_large_shared_memory_may_be_full_of_other_files(monkeypatch):
+    monkeypatch.setattr(shared_memory, 'shared_memory', lambda: 1 << 32)
+    line = shared_memory.shared_memory_line(RuntimeError(FULL))
+    assert 'than was free of the 4096 MiB of /dev/shm: remove what ended processes have' in line
+    assert 'docker' not in line
+
+
 @pytest.mark.parametrize(
     'collate, line',
     [(stacked, NEED), (killed, KILLED), (Apart, KILLED)],

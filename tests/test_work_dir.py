@@ -18,7 +18,7 @@ import torch
 from test_bad_input_tools import config, fails, folder, trained  # noqa: F401
 from tiny_run import listing
 
-from poslabel_mm import UserError
+from poslabel_mm import UserError, file_lock
 from poslabel_mm.engine import files as atomic_file
 from poslabel_mm.engine import folder_lock, write_atomically
 from poslabel_mm.engine.files import AtomicLocalBackend
@@ -111,7 +111,7 @@ def test_where_files_cannot_be_locked_nothing_that_is_being_written_is_swept(
     def refuse(*_):
         raise OSError(number, os.strerror(number))
 
-    monkeypatch.setattr(folder_lock.fcntl, 'flock', refuse)
+    monkeypatch.setattr(file_lock.fcntl, 'flock', refuse)
     abandoned = tmp_path / '.epoch_1.pth.01234567.tmp'
     abandoned.touch()
     os.utime(abandoned, times=(0, 0))
@@ -123,16 +123,16 @@ def test_where_files_cannot_be_locked_nothing_that_is_being_written_is_swept(
 
 
 def test_exclusive_locks_are_on_files_open_for_writing_as_nfs_demands(tmp_path, monkeypatch):
-    flock = folder_lock.fcntl.flock
+    flock = file_lock.fcntl.flock
 
     def as_nfs(file, operation):
-        if operation & folder_lock.fcntl.LOCK_EX and not file.writable():
+        if operation & file_lock.fcntl.LOCK_EX and not file.writable():
             raise OSError(errno.EBADF, os.strerror(errno.EBADF))
-        if operation & folder_lock.fcntl.LOCK_SH and not file.readable():
+        if operation & file_lock.fcntl.LOCK_SH and not file.readable():
             raise OSError(errno.EBADF, os.strerror(errno.EBADF))
         flock(file, operation)
 
-    monkeypatch.setattr(folder_lock.fcntl, 'flock', as_nfs)
+    monkeypatch.setattr(file_lock.fcntl, 'flock', as_nfs)
     (tmp_path / '.epoch_1.pth.01234567.tmp').touch()  # of a killed process, a moment ago
     with atomic_file._open_locked(str(tmp_path), 'epoch_3.pth') as under_way:
         write_atomically(b'whole', tmp_path / 'epoch_2.pth')
@@ -192,7 +192,7 @@ def test_a_folder_is_refused_while_its_owner_lives(tmp_path):
 def test_a_listing_that_looks_at_the_lock_does_not_have_a_run_refused(tmp_path, monkeypatch):
     lock_folder(tmp_path).close()
     looking = open(tmp_path / 'lock')
-    assert folder_lock.try_lock(looking, shared=True) is folder_lock.Attempt.LOCKED
+    assert file_lock.try_lock(looking, shared=True) is file_lock.Attempt.LOCKED
     # It is through before the second attempt.
     monkeypatch.setattr(folder_lock.time, 'sleep', lambda _: looking.close())
     lock_folder(tmp_path).close()
@@ -211,7 +211,7 @@ def test_a_worker_that_outlives_its_parent_does_not_keep_the_folder(tmp_path):
 
 
 def test_without_locks_a_folder_is_everybodys(tmp_path, monkeypatch):
-    monkeypatch.setattr(folder_lock, 'fcntl', None)
+    monkeypatch.setattr(file_lock, 'fcntl', None)
     with lock_folder(tmp_path), lock_folder(tmp_path):
         assert not is_locked(tmp_path)
 

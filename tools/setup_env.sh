@@ -114,6 +114,8 @@ install_stack() {
 # MMCV's operators, which MMDetection needs: pip's own build, which sees no torch,
 # leaves them out. MAX_JOBS, where it is set, limits the compilers side by side.
 build_operators() {
+    # They are built once for each version of MMCV and of torch.
+    ! "$dir/bin/python" -c 'import poslabel_mm, mmcv.ops' 2>/dev/null || return 0
     PATH=$dir/bin:$PATH pip_step "$dir" "[5/5] MMCV's operators: about 14 minutes on two cores" \
         -c "$constraints" --force-reinstall --no-deps --no-build-isolation --no-cache-dir \
         --no-binary onedl-mmcv onedl-mmcv || return 1

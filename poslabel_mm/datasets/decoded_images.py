@@ -18,9 +18,9 @@ from mmcv.transforms import LoadImageFromFile
 from mmpretrain.datasets import CustomDataset
 
 from poslabel_mm import options
-from poslabel_mm.datasets.file_lock import file_lock
 from poslabel_mm.datasets.fraction_dataset import FractionOfClasses
 from poslabel_mm.errors import UserError
+from poslabel_mm.file_lock import Attempt, file_lock
 from poslabel_mm.registry import DATASETS
 
 # Images that are decoded at a time: their reading overlaps.
@@ -112,10 +112,11 @@ def _decoded(paths: Sequence[str], short_side: int, cache: str) -> tuple[str, np
     pixels, shapes = f'{stem}.bin', f'{stem}.npy'
     try:
         os.makedirs(cache, exist_ok=True)
-        with file_lock(f'{stem}.lock') as locked:
+        _remove_abandoned(stem)
+        with file_lock(f'{stem}.lock') as attempt:
             found = _shapes(shapes, pixels)
             if found is None:
-                found = _make(paths, short_side, stem, locked)
+                found = _make(paths, short_side, stem, attempt is Attempt.LOCKED)
     except OSError as error:
         raise UserError(
             f'the decoded images could not be written to {cache} ({error.strerror or error}): '
@@ -124,15 +125,19 @@ def _decoded(paths: Sequence[str], short_side: int, cache: str) -> tuple[str, np
     return pixels, found
 
 
+def _remove_abandoned(stem: str) -> None:
+    """Remove what processes left that were killed, here or on other hosts."""
+    for left in Path(osp.dirname(stem)).glob(f'{osp.basename(stem)}.*.tmp'):
+        with suppress(OSError):  # another process has removed it, or the folder is read-only
+            if time.time() - left.stat().st_mtime > ABANDONED:
+                left.unlink()
+
+
 def _make(paths: Sequence[str], short_side: int, stem: str, locked: bool) -> np.ndarray:
     """Decode images into a file that takes its place when it is whole, and return their shapes.
 
     A file that other processes have mapped is never written to: they would be killed by SIGBUS.
     """
-    for left in Path(osp.dirname(stem)).glob(f'{osp.basename(stem)}.*.tmp'):
-        with suppress(OSError):  # another process has removed it
-            if time.time() - left.stat().st_mtime > ABANDONED:
-                left.unlink()
     # The lock may hold for this host alone. What a killed process left of the same name is
     # overwritten.
     own = '' if locked else f'.{secrets.token_hex(4)}'

@@ -45,7 +45,14 @@ def shared_memory_line(error: BaseException) -> str | None:
         problem = 'a worker of the data loader was killed by a bus error; most often it needs'
     else:
         return None
+    if size < ENOUGH:
+        rest = f'the {size >> 20} MiB of /dev/shm: give the container more ({MORE})'
+    else:
+        rest = (
+            f'was free of the {size >> 20} MiB of /dev/shm: remove what ended processes have left '
+            'there'
+        )
     return (
-        f'{problem} more shared memory than the {size >> 20} MiB of /dev/shm: give the container '
-        f'more ({MORE}), or set a smaller num_workers of the dataloaders; 0 needs none'
+        f'{problem} more shared memory than {rest}, or set a smaller num_workers of the '
+        'dataloaders; 0 needs none'
     )

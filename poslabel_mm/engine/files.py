@@ -12,8 +12,8 @@ from typing import BinaryIO
 
 from mmengine.fileio import LocalBackend, register_backend
 
-from poslabel_mm.engine.folder_lock import Attempt, try_lock
 from poslabel_mm.engine.unwritable import unwritable
+from poslabel_mm.file_lock import Attempt, try_lock
 
 TEMPORARY = re.compile(r'\..+\.[0-9a-f]{8}\.tmp')
 # Where files cannot be locked, a temporary file of this age is abandoned: a day, in seconds.

@@ -6,31 +6,18 @@ import os.path as osp
 import socket
 import time
 import weakref
-from enum import Enum
 from pathlib import Path
 from typing import IO
 
 from poslabel_mm.engine.unwritable import unwritable
 from poslabel_mm.errors import UserError
-
-try:
-    import fcntl
-except ImportError:  # Windows has no locks that die with their owner
-    fcntl = None
+from poslabel_mm.file_lock import Attempt, try_lock
 
 NAME = 'lock'
 # Folders that the process that started this one has locked, as a JSON list.
 INHERITED = 'POSLABEL_MM_LOCKED'
 # is_locked() holds a lock for a moment, so a lock that is taken is tried again for these seconds.
 PATIENCE = 0.5
-
-
-class Attempt(Enum):
-    """The result of an attempt to lock a file."""
-
-    LOCKED = 'locked'
-    TAKEN = 'another process has locked it'
-    NO_LOCKS = 'the file system or the operating system has no locks'
 
 
 def lock_folder(folder: str | Path) -> IO:
@@ -116,22 +103,3 @@ def is_inherited(folder: str | Path) -> bool:
 def hand_on(locks: list[IO]) -> dict[str, str]:
     """The environment of a process that works in folders locked by this one."""
     return {INHERITED: json.dumps([osp.realpath(osp.dirname(lock.name)) for lock in locks])}
-
-
-def try_lock(file: IO, shared: bool = False) -> Attempt:
-    """Lock an open file, unless another process has.
-
-    Args:
-        file (IO): Locked until it is closed. It must be open for writing, or for reading if the
-            lock is shared: NFS refuses other locks, which reads as :attr:`Attempt.NO_LOCKS`.
-        shared (bool): Take a shared lock, which several processes may hold. Defaults to False.
-    """
-    if fcntl is None:
-        return Attempt.NO_LOCKS
-    try:
-        fcntl.flock(file, (fcntl.LOCK_SH if shared else fcntl.LOCK_EX) | fcntl.LOCK_NB)
-    except BlockingIOError:
-        return Attempt.TAKEN
-    except OSError:
-        return Attempt.NO_LOCKS
-    return Attempt.LOCKED

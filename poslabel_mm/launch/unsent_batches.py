@@ -17,7 +17,7 @@ _print_error = Queue._on_queue_feeder_error
 
 
 def end_workers_that_cannot_send() -> None:
-    """Have workers end then, which their loader raises as an error."""
+    """End a worker that cannot send its batch; its loader raises an error."""
     Queue._on_queue_feeder_error = staticmethod(_end_worker)
 
 
@@ -25,7 +25,7 @@ def _end_worker(error: Exception, batch: object) -> None:
     is_worker = get_worker_info() is not None
     if is_worker and is_full(error):
         # As the system ends a process for which there is no room in shared memory.
-        os.kill(os.getpid(), signal.SIGBUS)
+        signal.raise_signal(signal.SIGBUS)  # to this thread, which goes on otherwise
     _print_error(error, batch)
     # A connection that is closed is the end of the loader.
     if is_worker and not isinstance(error, ConnectionError):

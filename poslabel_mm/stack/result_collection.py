@@ -57,7 +57,8 @@ def _collect(result_part: list, size: int) -> list | None:
     from mmengine.dist import all_gather, broadcast, get_rank
 
     rank = get_rank()
-    own = torch.frombuffer(bytearray(pickle.dumps(result_part)), dtype=torch.uint8)
+    sent = pickle.dumps(result_part if rank else None)  # the first process keeps its own
+    own = torch.frombuffer(bytearray(sent), dtype=torch.uint8)
     lengths = [int(length) for length in all_gather(torch.tensor([len(own)]))]
     parts = [result_part]
     for sender, length in enumerate(lengths[1:], start=1):

@@ -18,8 +18,6 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
-from filelock import Timeout
-
 from poslabel_mm.datasets.converters.images import (
     check_names,
     inspect_images,
@@ -35,8 +33,8 @@ from poslabel_mm.datasets.converters.record import (
     split_class,
     summary,
 )
-from poslabel_mm.datasets.file_lock import file_lock
 from poslabel_mm.errors import UserError
+from poslabel_mm.file_lock import Attempt, file_lock
 
 VERSION = 1
 
@@ -153,10 +151,17 @@ class Conversion:
         # Where `out` is a link to another disk, that disk.
         target = self.out.resolve()
         lock = target.with_name(f'.{target.name}.lock')
+        missing = [folder for folder in target.parents if not folder.exists()]
         with suppress(OSError):  # it is tried again where the error is told
             target.parent.mkdir(parents=True, exist_ok=True)
         try:
-            with file_lock(lock, blocking=False) as locked:
+            with file_lock(lock, blocking=False) as attempt:
+                if attempt is Attempt.TAKEN:
+                    raise UserError(
+                        f'another process is making {self.out}: wait for it, or choose another '
+                        '--out'
+                    )
+                locked = attempt is Attempt.LOCKED
                 # A name that a killed run has left is used again, where that run cannot be alive.
                 own = '' if locked else f'.{secrets.token_hex(4)}'
                 building = target.with_name(f'.{target.name}{own}.incomplete')
@@ -164,12 +169,13 @@ class Conversion:
                     yield building
                 finally:
                     shutil.rmtree(building, ignore_errors=True)
-                    with suppress(OSError):  # Windows removes no open file
+                    # Of a file that cannot be opened another user may hold the lock.
+                    if locked or os.access(lock, os.W_OK):
                         lock.unlink()
-        except Timeout as error:
-            raise UserError(
-                f'another process is making {self.out}: wait for it, or choose another --out'
-            ) from error
+        finally:
+            with suppress(OSError):  # of a conversion that was refused nothing is left
+                for folder in missing:
+                    folder.rmdir()
 
     def _run(
         self, classes: Classes, source: Path, num_test: Callable[[int], int], building: Path
@@ -260,13 +266,17 @@ class Conversion:
                     f'{self.out} was not made, {fault}: was the '
                     'source changed meanwhile? Run the command again'
                 )
-            os.rename(building, self.out.resolve())
+            try:
+                os.rename(building, self.out.resolve())
+            except OSError as error:
+                # The lock does not reach every process, where there is one.
+                if error.errno in (errno.ENOTEMPTY, errno.EEXIST):
+                    raise UserError(
+                        f'another process made {self.out} meanwhile: run the command again, which '
+                        'compares it with the source'
+                    ) from error
+                raise
         except OSError as error:
-            if error.errno in (errno.ENOTEMPTY, errno.EEXIST):  # there was no lock
-                raise UserError(
-                    f'another process made {self.out} meanwhile: run the command again, which '
-                    'compares it with the source'
-                ) from error
             raise UserError(
                 f'cannot write {self.out} ({error.strerror or error}): choose another --out, or '
                 'make this one writable'
