@@ -29,6 +29,7 @@ from PIL import Image
 from torch.distributed import HashStore
 from torch.distributed.fsdp import FullyShardedDataParallel
 
+DIST_TRAIN = Path(__file__).resolve().parents[1] / 'tools/dist_train.sh'
 STAND_IN = mmcv_operators.stand_in()
 
 import mmdet.models  # noqa: E402
@@ -721,3 +722,25 @@ def test_mmdetections_own_tool_trains_a_shipped_config(project, monkeypatch):
     steps, (validation,) = logged('own_tool')
     assert len(steps) == 2 and {'loss_bbox', 'loss_apl'} < set(steps[0])
     assert -1 <= validation['coco/bbox_mAP'] <= 1
+
+
+@pytest.mark.skipif(STAND_IN, reason="a process of its own has MMCV's operators only if built")
+@pytest.mark.parametrize('name', DETECTORS)
+def test_two_processes_train_and_validate_a_detector(name, project, monkeypatch):
+    # Each has images of other shapes, and labels on other grids.
+    monkeypatch.chdir(project)
+    page, small, pos_head, losses = DETECTORS[name]
+    Path(f'my_{name}.py').write_text(page)
+    Path(f'two_{name}.py').write_text(f"_base_ = './my_{name}.py'\n{small}{pos_head}")
+    done = subprocess.run(
+        ['bash', DIST_TRAIN, f'two_{name}.py', '2', *OPTIONS]
+        + ['train_cfg.max_epochs=2', 'train_dataloader.batch_size=1'],
+        env=os.environ | dict(PYTHON=sys.executable),
+        capture_output=True,
+        text=True,
+    )
+    assert done.returncode == 0, done.stderr[-2000:]
+    steps, validations = logged(f'two_{name}')
+    assert len(steps) == 4 and losses < set(steps[0])
+    assert all(np.isfinite(step['loss']) for step in steps)
+    assert [-1 <= found['coco/bbox_mAP'] <= 1 for found in validations] == [True, True]
