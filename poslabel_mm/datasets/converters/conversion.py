@@ -171,7 +171,8 @@ class Conversion:
                     shutil.rmtree(building, ignore_errors=True)
                     # Of a file that cannot be opened another user may hold the lock.
                     if locked or os.access(lock, os.W_OK):
-                        lock.unlink()
+                        with suppress(OSError):  # another host may have removed it
+                            lock.unlink()
         finally:
             with suppress(OSError):  # of a conversion that was refused nothing is left
                 for folder in missing:
