@@ -28,7 +28,7 @@ from poslabel_mm.evaluation.position_metrics import (
     offset_figures,
     place_figures,
 )
-from poslabel_mm.evaluation.position_passes import PositionPass
+from poslabel_mm.evaluation.position_passes import PositionPass, PositionPasses
 from poslabel_mm.evaluation.position_readout import PositionReadout
 from poslabel_mm.tokens import OffsetPredictions, PatchTokens, PlacePredictions
 from poslabel_mm.tokens.predictions import rows_and_columns
@@ -256,6 +256,22 @@ def test_validation_reports_offsets_by_their_head(tmp_path, data):
         25,
     ]
     assert set(figures) >= PLACES
+
+
+def test_the_passes_of_a_probe_are_not_read(tmp_path, data, monkeypatch):
+    knn = {'default_hooks.knn': dict(type='poslabel_mm.KNNProbeHook', k=2)}
+    runner = Runner.from_cfg(config(tmp_path, data, **knn, **HOOK))
+    passes, kept = [], []
+    predict = runner.model.predict_positions
+    monkeypatch.setattr(
+        runner.model, 'predict_positions', lambda tokens: passes.append(1) or predict(tokens)
+    )
+    close = PositionPasses.close
+    monkeypatch.setattr(
+        PositionPasses, 'close', lambda self: kept.append(len(self.passes)) or close(self)
+    )
+    assert {'knn/top1', 'position/apl_top1'} <= set(runner.val())
+    assert len(passes) == 3 and max(kept) <= 1
 
 
 def test_a_stock_model_has_the_readout_alone(tmp_path, data):

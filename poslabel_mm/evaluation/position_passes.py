@@ -39,6 +39,8 @@ class PositionPasses:
     Attributes:
         passes (list[PositionPass]): Those since it was last cleared; with test-time augmentation
             there is one for each view of the images.
+        is_reading (bool): Whether passes are kept. Set it to False for passes that are nobody's
+            business, such as those of a probe.
 
     Raises:
         UserError: If the model has no backbone, or the backbone no patch grid.
@@ -48,6 +50,7 @@ class PositionPasses:
         if not isinstance(getattr(model, 'backbone', None), nn.Module):
             raise UserError(f'{type(model).__name__} has no backbone to read patch tokens from')
         self.passes: list[PositionPass] = []
+        self.is_reading = True
         self._model = model
         self._neck = getattr(model, 'pos_neck', None)
         self._reader = PatchTokenReader(model.backbone, getattr(self._neck, 'stage', None))
@@ -65,6 +68,8 @@ class PositionPasses:
     @torch.no_grad()
     def _on_pass(self, _backbone, _inputs, _outputs) -> None:
         patch_tokens = self._reader.take()
+        if not self.is_reading:
+            return
         if self._neck is not None:
             patch_tokens = self._neck(patch_tokens)
         predict = getattr(self._model, 'predict_positions', None)

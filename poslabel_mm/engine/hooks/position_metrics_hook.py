@@ -62,10 +62,13 @@ class PositionMetricsHook(Hook):
 
     def before_val_iter(self, runner, batch_idx: int, data_batch=None) -> None:
         self._reading.passes.clear()
+        self._reading.is_reading = True
 
     before_test_iter = before_val_iter
 
     def after_val_iter(self, runner, batch_idx: int, data_batch=None, outputs=None) -> None:
+        # Probes may pass many more images through the model before the epoch's end is told.
+        self._reading.is_reading = False
         views = len(self._reading.passes)
         if views > 1 and not self._told_views:
             self._told_views = True
