@@ -1408,10 +1408,10 @@ def test_a_length_that_is_a_float_names_the_checkpoint(tmp_path):
 
 def test_recorded_runs_are_not_repeated(call, capsys):
     Path('earlier.csv').write_text(
-        'table,row,config,seed,top1,top5,features/knn/top1\n'
-        '1,none,vit-tiny_digits.py,0,80.5,,\n'
-        '1,none,vit-tiny_digits.py,1,81.5,,40.5\n'
-        '1,apl,vit-tiny_apl_digits.py,0,83.25,,\n'
+        'table,row,config,seed,device,top1,top5,features/knn/top1\n'
+        '1,none,vit-tiny_digits.py,0,,80.5,,\n'
+        '1,none,vit-tiny_digits.py,1,,81.5,,40.5\n'
+        '1,apl,vit-tiny_apl_digits.py,0,NVIDIA H200,83.25,,\n'
     )
     recorded = ['--manifest', 'digits', '--recorded', 'earlier.csv']
     asked = ['--row', '1/none', '--row', '1/apl', '--seeds', 0, 1]
@@ -1421,13 +1421,16 @@ def test_recorded_runs_are_not_repeated(call, capsys):
     folder = Path('work_dirs/digits')
     text = (folder / 'results.md').read_text()
     assert '| 81.00 ± 0.71 |' in text
-    said = 'vit-tiny_digits, seed 0; vit-tiny_digits, seed 1; vit-tiny_apl_digits, seed 0'
+    said = 'vit-tiny_digits, seed 0; vit-tiny_digits, seed 1'
     assert f'Recorded values of earlier runs: {said}.' in text
+    said = 'Recorded values of earlier runs, on NVIDIA H200: vit-tiny_apl_digits, seed 0.'
+    assert said in text
     values = read_csv(folder / 'results.csv')
     assert values['1', 'none'][1].metrics == {'accuracy/top1': 81.5, 'features/knn/top1': 40.5}
     assert values['1', 'none'][1].settings == ''
     own = Run('vit-tiny_apl_digits.py', 1, (), folder)
     assert values['1', 'apl'][1].settings == settings_digest(own) and len(values['1', 'apl']) == 2
+    assert [values['1', 'apl'][seed].device for seed in (0, 1)] == ['NVIDIA H200', 'NVIDIA H100']
     capsys.readouterr()
     assert call(*recorded, '--row', '1/none', '--list', '--seeds', 0, 1, 2) == 0
     assert 'seed 0: recorded; seed 1: recorded; seed 2: not started' in ' '.join(

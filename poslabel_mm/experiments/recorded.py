@@ -15,7 +15,7 @@ from poslabel_mm.experiments.manifest import FurtherTest
 from poslabel_mm.experiments.run import Run
 
 METRICS = {'top1': 'accuracy/top1', 'top5': 'accuracy/top5'}
-KEYS = ('table', 'row', 'config', 'seed', 'settings')
+KEYS = ('table', 'row', 'config', 'seed', 'settings', 'device')
 
 
 class Value(NamedTuple):
@@ -25,11 +25,13 @@ class Value(NamedTuple):
         config (str): File name of the config.
         settings (str): Digest of the settings that the run was made with; empty if not recorded.
         metrics (dict[str, float]): The results of its tests.
+        device (str): What it was trained on, 'CPU' or the name of a GPU; empty if not recorded.
     """
 
     config: str
     settings: str
     metrics: dict[str, float]
+    device: str = ''
 
 
 Recorded = Mapping[tuple[str, str], Mapping[int, Value]]
@@ -69,7 +71,7 @@ def to_csv(lines: Iterable[tuple[str, str, int, Value]]) -> str:
     writer.writerow([*KEYS, *METRICS, *others])
     for table, row, seed, value in lines:
         cells = [value.metrics.get(name, '') for name in (*METRICS.values(), *others)]
-        writer.writerow([table, row, value.config, seed, value.settings, *cells])
+        writer.writerow([table, row, value.config, seed, value.settings, value.device, *cells])
     return text.getvalue()
 
 
@@ -85,14 +87,14 @@ def read_csv(path: str | Path) -> dict[tuple[str, str], dict[int, Value]]:
         with open(path, encoding='utf-8', newline='') as file:
             for line in csv.DictReader(file):
                 table, row, config, seed = (line.pop(key) for key in KEYS[:4])
-                settings = line.pop('settings', '')
+                settings, device = (line.pop(key, '') for key in KEYS[4:])
                 metrics = {METRICS.get(k, k): float(v) for k, v in line.items() if v}
                 if not all(map(math.isfinite, metrics.values())):
                     raise UserError(f'{path}: table {table}, row {row}, seed {seed} is not finite')
                 seeds = found.setdefault((table, row), {})
                 if int(seed) in seeds:
                     raise UserError(f'{path} has table {table}, row {row}, seed {seed} twice')
-                seeds[int(seed)] = Value(config, settings, metrics)
+                seeds[int(seed)] = Value(config, settings, metrics, device)
     except UserError:
         raise
     except OSError as error:

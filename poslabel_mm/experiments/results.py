@@ -78,7 +78,7 @@ def markdown(
     for table, row in selection.rows:
         tables.setdefault(table.id, (table, []))[1].append(row)
     runs: list[Run] = []
-    recorded: list[Run] = []
+    recorded: dict[str, list[Run]] = {}
     for table, rows in tables.values():
         measured = {row.id: measure(selection, table, row, seeds) for row in table.rows}
         data = table.data.title if table.data else ''
@@ -93,16 +93,20 @@ def markdown(
         for row in rows:
             for seed in measured[row.id]:
                 run = selection.row_run(row, seed)
-                is_recorded = selection.recorded_value(table, row, seed) or not run.metrics()
-                (recorded if is_recorded else runs).append(run)
+                value = selection.recorded_value(table, row, seed)
+                if value is None and run.metrics():
+                    runs.append(run)
+                else:
+                    recorded.setdefault(value.device if value else '', []).append(run)
     parts.append(
         'Accuracy in percent on the test images after the last epoch: mean ± standard deviation '
         'over the seeds. A gain is over the baseline of the row, seed by seed; its 95 % interval '
         "is Student's."
     )
-    if recorded:
-        names = '; '.join(run.name for run in dict.fromkeys(recorded))
-        parts.append(f'Recorded values of earlier runs: {names}.')
+    for device, earlier in recorded.items():
+        names = '; '.join(run.name for run in dict.fromkeys(earlier))
+        where = f', on {device}' if device else ''
+        parts.append(f'Recorded values of earlier runs{where}: {names}.')
     parts += machine_lines(runs)
     return '\n\n'.join(parts) + '\n'
 
@@ -238,7 +242,8 @@ def _values(
             metrics = run.state().metrics
             if metrics is not None and not difference_of(run):
                 digest = settings_digest(run, row.tests)
-                value = Value(Path(row.config).name, digest, metrics)
+                device = run.machine().get('device', '')
+                value = Value(Path(row.config).name, digest, metrics, device)
             else:
                 value = selection.recorded.get((table.id, row.id), {}).get(seed)
         if value is not None:
