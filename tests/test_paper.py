@@ -546,10 +546,14 @@ HEADS = {
     'offset': 'OffsetRegressionHead',
     'dilemma': 'SwappedEncodingHead',
 }
-ENCODINGS = {'nope': 'none', 'rope': 'rope'}
+ENCODINGS = {'nope': 'none', 'rope': 'rope', 'sincos': 'learned_sincos'}
 
 
-@pytest.mark.parametrize('row', IMAGENETTE.table(1).rows, ids=lambda row: row.id)
+@pytest.mark.parametrize(
+    'row',
+    [row for id in (1, 8) for row in IMAGENETTE.table(id).rows],
+    ids=lambda row: Path(row.config).stem,
+)
 def test_objectives_on_imagenette(row):
     recipe, data = _runs()[row.config]
     cfg = load(row.config)

@@ -13,8 +13,6 @@ test_pipeline = [
     dict(type='PackInputs'),
 ]
 
-train_dataloader = dict(
-    batch_size=128, dataset=dict(short_side=128, pipeline=train_pipeline)
-)
+train_dataloader = dict(batch_size=128, dataset=dict(short_side=128, pipeline=train_pipeline))
 val_dataloader = dict(dataset=dict(short_side=128, pipeline=test_pipeline))
 test_dataloader = val_dataloader
