@@ -1,5 +1,6 @@
 """``poslabel look``: which pictures are made of which model, and what they show."""
 
+import hashlib
 import os
 import subprocess
 import sys
@@ -10,12 +11,13 @@ import pytest
 import torch
 from mmengine.config import Config
 from mmengine.model import ModuleList
+from mmengine.runner import load_checkpoint
 from mmpretrain.registry import MODELS
 from PIL import Image
 from selfsup_models import ALGORITHMS
 from tiny_run import RUNTIME, make_images
 
-from poslabel_mm import UserError, cli
+from poslabel_mm import UserError, cli, config_path
 from poslabel_mm.launch import saved_model
 from poslabel_mm.tokens import OffsetPredictions
 from poslabel_mm.tokens.predictions import rows_and_columns
@@ -504,3 +506,13 @@ def test_help_answers_without_the_stack():
         assert done.stdout.splitlines()[-1] == 'set()'
         assert '--out' in done.stdout
     assert set(look.WHAT) == {'map', 'jigsaw', 'features', 'errors'}
+
+
+def test_the_shipped_checkpoint_is_of_its_config():
+    folder = ROOT / 'examples' / 'checkpoints'
+    card = (folder / 'README.md').read_text('utf-8')
+    (path,) = folder.glob('*.pth')
+    model = MODELS.build(Config.fromfile(config_path(f'{path.stem}.py')).model)
+    load_checkpoint(model, str(path), map_location='cpu', strict=True)
+    assert all(weight.isfinite().all() for weight in model.state_dict().values())
+    assert path.stat().st_size < 10**6 and hashlib.sha256(path.read_bytes()).hexdigest() in card

@@ -220,12 +220,12 @@ def test_a_page_has_the_sections_of_what_was_measured(pages, monkeypatch, tmp_pa
     recorded = (ROOT / 'docs' / 'imagenette.csv').read_text('utf-8')
     monkeypatch.setattr(pages, 'DOCS', tmp_path)
     (tmp_path / 'results.md').write_text(written, 'utf-8')
-    header, *lines = [line.split(',')[:6] for line in recorded.splitlines()]
+    header, *lines = [line.split(',')[:7] for line in recorded.splitlines()]
     lines = [line for line in lines if line[0] == '1']
     for row, top1 in ('0', 60), ('0.1', 61), ('0.5', 62):
-        lines += [['5', row, 'a.py', str(seed), '', str(top1 + seed)] for seed in range(3)]
+        lines += [['5', row, 'a.py', str(seed), '', '', str(top1 + seed)] for seed in range(3)]
     # Rows that the first table has too are no section.
-    lines += [['2', 'pe-100', 'a.py', '0', '', '60']]
+    lines += [['2', 'pe-100', 'a.py', '0', '', '', '60']]
     text = '\n'.join(map(','.join, [header, *lines]))
     (tmp_path / 'imagenette.csv').write_text(text, 'utf-8')
     names = pages.pictures('imagenette', pages.measured('imagenette'))
