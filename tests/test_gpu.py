@@ -46,8 +46,14 @@ MIB = 2**20
 LARGE_GRID = 24, 24
 # Without it cuBLAS is not deterministic. It is read when the first matrices are multiplied.
 DETERMINISTIC = {'CUBLAS_WORKSPACE_CONFIG': ':4096:8'}
-if torch.cuda.is_available():
-    os.environ.update(DETERMINISTIC)
+
+
+@pytest.fixture(scope='module', autouse=True)
+def deterministic_products():
+    with pytest.MonkeyPatch.context() as patch:
+        for name, value in DETERMINISTIC.items():
+            patch.setenv(name, value)
+        yield
 
 
 @pytest.fixture(autouse=True)
@@ -536,10 +542,14 @@ def test_one_distributed_process_computes_what_a_plain_one_does(tmp_path, data, 
         name: start([str(ROOT / 'tools' / name), *map(str, words)], text=True)
         for name, words in commands.items()
     }
-    expected_metrics = measured(tool, config, checkpoint, tmp_path / 'here.json')
-    for name, process in processes.items():
-        output, _ = process.communicate(timeout=300)
-        assert process.returncode == 0, f'{name}: {output}'
+    try:
+        expected_metrics = measured(tool, config, checkpoint, tmp_path / 'here.json')
+        for name, process in processes.items():
+            output, _ = process.communicate(timeout=300)
+            assert process.returncode == 0, f'{name}: {output}'
+    finally:
+        for process in processes.values():
+            process.kill()
 
     assert json.loads((tmp_path / 'seen.json').read_text()) == dict(
         backend='nccl', wrapper='MMDistributedDataParallel', device=DEVICE

@@ -18,6 +18,7 @@ from selfsup_models import ALGORITHMS
 from tiny_run import RUNTIME, make_images
 
 from poslabel_mm import UserError, cli, config_path
+from poslabel_mm.experiments.recorded import read_csv
 from poslabel_mm.launch import saved_model
 from poslabel_mm.tokens import OffsetPredictions
 from poslabel_mm.tokens.predictions import rows_and_columns
@@ -515,4 +516,7 @@ def test_the_shipped_checkpoint_is_of_its_config():
     model = MODELS.build(Config.fromfile(config_path(f'{path.stem}.py')).model)
     load_checkpoint(model, str(path), map_location='cpu', strict=True)
     assert all(weight.isfinite().all() for weight in model.state_dict().values())
+    weights = sum(parameter.numel() for parameter in model.parameters())
+    top1 = read_csv(ROOT / 'docs' / 'imagenette.csv')['1', 'pe-apl'][0].metrics['accuracy/top1']
+    assert f'{top1:.2f} %' in card and f'| {weights:,} in float16' in card
     assert path.stat().st_size < 10**6 and hashlib.sha256(path.read_bytes()).hexdigest() in card

@@ -1287,10 +1287,11 @@ def test_a_table_on_an_axis_shows_accuracy_and_gains_along_it(tmp_path):
         for row in table.rows
     }
     (labels,) = axis_curves.curves_of(table, measured)
-    # The accuracies of the seeds that all have, the gains of those that a row has.
+    # Of the seeds that all places have.
     at_seeds = {0: {0: 60.0, 1: 62.0}, 0.1: {0: 61.0, 1: 63.0}, 0.5: {0: 63.0, 1: 66.0}}
     assert labels.accuracy == at_seeds
-    assert (labels.over, labels.gain) == ('λ 0', {0.1: [1.0, 1.0, 2.0], 0.5: [3.0, 4.0]})
+    gained = {0.1: {0: 1.0, 1: 1.0}, 0.5: {0: 3.0, 1: 4.0}}
+    assert (labels.over, labels.gain) == ('λ 0', gained)
     text = results.table_of(table, table.rows, measured)
     assert text.startswith('| row | λ | config | measured top-1 | gain, measured |')
     assert '| PE + absolute labels | 0.1 | `vit-micro_apl_imagenette.py` | 62.33 ± 1.15 |' in text
@@ -1311,7 +1312,7 @@ def test_a_table_on_an_axis_shows_accuracy_and_gains_along_it(tmp_path):
         'pe-apl': {0: {'accuracy/top1': 62.0, '32px/accuracy/top1': 35.0}},
     }
     _, labels = axis_curves.curves_of(table, measured)
-    assert labels.gain == {32: [5.0], 64: [2.0]}
+    assert labels.gain == {32: {0: 5.0}, 64: {0: 2.0}}
     # The rows of a name are over a baseline, whichever of them has it.
     curve = axis_curves.curves_of(
         load_paper('imagenette').table(6),
@@ -1325,6 +1326,8 @@ def test_a_table_on_an_axis_shows_accuracy_and_gains_along_it(tmp_path):
     measured = {row.id: {} for row in table.rows} | probed
     text = results.table_of(table, table.rows[:2], measured)
     assert 'gain in linear probe' in text and '| -1.00 |' in text and 'gain, measured' not in text
+    measured['nope'][1] = {'accuracy/top1': 50.0}
+    assert '| -1.00 (of 1) |' in results.table_of(table, table.rows[:2], measured)
 
 
 def test_gains_are_compared_seed_by_seed():
@@ -1345,11 +1348,11 @@ def test_gains_are_compared_seed_by_seed():
     # Gains of 1, 2 and 3 less 3; their interval is that of -2, -1 and 0.
     assert (
         f'| absolute labels at 8 | top-1 | {labels} | PE + absolute labels at 8 '
-        '| -1.00 ± 1.00 | -3.48 to +1.48 | 0 of 3 |'
+        '| -1.00 ± 1.00 | -3.48 to +1.48 | 0 of 3 | 0, 1, 2 |'
     ) in text
     assert (
         '| PE + absolute labels at 24 | top-1 | +2.50 ± 0.71 | | | PE + absolute labels at 8 '
-        '| -0.50 ± 0.71 | | |'
+        '| -0.50 ± 0.71 | | | 0, 1 |'
     ) in text
     assert len(text.splitlines()) == 6 and 'PE + coordinates' not in text
     assert results.comparisons_of(table, table.rows, {row.id: {} for row in table.rows}) == ''
@@ -1364,6 +1367,7 @@ def test_gains_are_compared_seed_by_seed():
     same = '+1.00 ± 0.00 | +1.00 to +1.00 | 3 of 3'
     less = '-2.00 ± 0.00 | -2.00 to -2.00 | 0 of 3'
     line = f'| PE + absolute labels | shuffled | {same} | PE + absolute labels in top-1 | {less} |'
+    line += ' 0, 1, 2 |'
     assert lines[-1] == line and len(lines) == 5
 
 

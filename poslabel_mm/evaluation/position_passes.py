@@ -39,8 +39,8 @@ class PositionPasses:
     Attributes:
         passes (list[PositionPass]): Those since it was last cleared; with test-time augmentation
             there is one for each view of the images.
-        is_reading (bool): Whether passes are kept. Set it to False for passes that are nobody's
-            business, such as those of a probe.
+        is_reading (bool): Whether passes are kept. Set it to False for passes that are not to be
+            measured, such as those of a probe.
 
     Raises:
         UserError: If the model has no backbone, or the backbone no patch grid.

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, NamedTuple
 from poslabel_mm.experiments.gains import DIGEST, DPI, SIZE, Measured, digest
 from poslabel_mm.experiments.manifest import Axis, Row, Table
 from poslabel_mm.experiments.recorded import METRICS
-from poslabel_mm.experiments.results import gains, interval
+from poslabel_mm.experiments.results import gains_by_seed, interval
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -26,20 +26,22 @@ class Curve(NamedTuple):
         over (str): The name of their baseline, or its place where it is on the curve; empty
             without one.
         accuracy (dict[float, dict[int, float]]): By the place on the axis and by seed.
-        gain (dict[float, list[float]]): By the place on the axis, over the baseline seed by seed.
+        gain (dict[float, dict[int, float]]): By the place on the axis, over the baseline seed by
+            seed.
     """
 
     name: str
     over: str
     accuracy: dict[float, dict[int, float]]
-    gain: dict[float, list[float]]
+    gain: dict[float, dict[int, float]]
 
 
 def curves_of(table: Table, measured: Measured) -> list[Curve]:
     """The curves of a table that has an axis, in the order of its rows.
 
     The accuracies are of the seeds that all places of all curves have, if there is one: means over
-    other seeds here and there would bend the curves. Gains are paired and of all seeds.
+    other seeds here and there would bend the curves. The gains of a curve are of the seeds that
+    all of its places have.
 
     Args:
         table (Table): Rows without a value have no place.
@@ -52,16 +54,24 @@ def curves_of(table: Table, measured: Measured) -> list[Curve]:
             values = {s: m[metric] for s, m in measured[row.id].items() if metric in m}
             if values:
                 curve.accuracy[x] = values
-            gained = gains(row, measured, metric)
+            gained = gains_by_seed(row, measured, metric)
             if gained:
                 curve.gain[x] = gained
     curves = [curve for curve in found.values() if curve.accuracy]
-    seeds = [set(values) for curve in curves for values in curve.accuracy.values()]
+    _keep_common_seeds([curve.accuracy for curve in curves])
+    for curve in curves:
+        _keep_common_seeds([curve.gain])
+    return curves
+
+
+def _keep_common_seeds(curves: Iterable[dict[float, dict[int, float]]]) -> None:
+    """Leave, in place, the seeds that all places have, if there is one."""
+    curves = list(curves)
+    seeds = [set(values) for curve in curves for values in curve.values()]
     common = set.intersection(*seeds) if seeds else set()
     for curve in curves if common else ():
-        for x, values in curve.accuracy.items():
-            curve.accuracy[x] = {seed: values[seed] for seed in sorted(common)}
-    return curves
+        for x, values in curve.items():
+            curve[x] = {seed: values[seed] for seed in sorted(common)}
 
 
 def _over(table: Table, name: str) -> str:
@@ -90,7 +100,7 @@ def drawn_values(table: Table, measured: Measured) -> dict[str, list[float]]:
         for x, values in curve.accuracy.items():
             found[f'{curve.name} at {x:g}'] = list(values.values())
         for x, values in curve.gain.items():
-            found[f'gain of {curve.name} at {x:g}'] = values
+            found[f'gain of {curve.name} at {x:g}'] = list(values.values())
     return found
 
 
@@ -144,7 +154,7 @@ def curves_png(table: Table, measured: Measured, title: str) -> bytes | None:
         # Side by side, so that the intervals of a place are told apart.
         beside = (place - (len(compared) - 1) / 2) * BESIDE
         at = {x: _moved(left, x, beside) for x in sorted(curve.gain)}
-        y = [mean(curve.gain[x]) for x in at]
+        y = [mean(curve.gain[x].values()) for x in at]
         right.plot(
             at.values(),
             y,
@@ -155,14 +165,15 @@ def curves_png(table: Table, measured: Measured, title: str) -> bytes | None:
             label=f'{curve.name}  over  {curve.over}',
         )
         for x in at:
-            ends = interval(curve.gain[x])
+            ends = interval(list(curve.gain[x].values()))
             if ends:
                 right.plot([at[x]] * 2, ends, color=color, lw=2, solid_capstyle='butt')
     right.axhline(0, color='black', lw=0.8)
     right.grid(axis='y', color='#DDDDDD', lw=0.8)
     right.set_axisbelow(True)
     right.set_xlim(left.get_xlim())
-    whole = all(interval(values) for curve in curves for values in curve.gain.values())
+    least = min((len(v) for curve in curves for v in curve.gain.values()), default=0)
+    whole = least > 2
     parts = 'mean and 95 % interval' if whole else 'mean, 95 % interval from three seeds on'
     right.set_title(f'gain in top-1 (points): {parts}', fontsize=SIZE)
 

@@ -39,6 +39,7 @@ HEADER_OF_COMPARISONS = (
     'difference',
     '95 % interval',
     'larger in',
+    'seeds',
 )
 
 
@@ -49,14 +50,14 @@ class Comparison(NamedTuple):
         name, metric (str): Of what row it is, and in what metric.
         gain (dict[int, float]): By seed.
         other (str): What it is compared with.
-        difference (list[float]): How much larger it is than the other, seed by seed.
+        difference (dict[int, float]): How much larger it is than the other, by seed.
     """
 
     name: str
     metric: str
     gain: dict[int, float]
     other: str
-    difference: list[float]
+    difference: dict[int, float]
 
 
 def markdown(
@@ -153,7 +154,8 @@ def comparisons_of(
             item.metric,
             *_statistics(list(item.gain.values())),
             item.other,
-            *_statistics(item.difference),
+            *_statistics(list(item.difference.values())),
+            ', '.join(map(str, item.difference)),
         ]
         for item in comparisons(table, rows, measured)
         if item.gain
@@ -189,7 +191,7 @@ def comparisons(
             for other in map(table.row, row.against):
                 pairs.append((own, named(other), gain(other, table.gain)))
     return [
-        Comparison(*own, other, [own[2][s] - less[s] for s in own[2] if s in less])
+        Comparison(*own, other, {s: own[2][s] - less[s] for s in own[2] if s in less})
         for own, other, less in pairs
     ]
 
@@ -319,8 +321,11 @@ def accuracy(by_seed: dict[int, dict[str, float]], metric: str = 'top1') -> str:
     """Write the accuracy of a row, or another metric, averaged over its seeds."""
     key = METRICS.get(metric, metric)
     values = [metrics[key] for metrics in by_seed.values() if key in metrics]
-    of_fewer = f' (of {len(values)})' if 0 < len(values) < len(by_seed) else ''
-    return mean_and_deviation(values) + of_fewer
+    return mean_and_deviation(values) + _of_fewer(values, len(by_seed))
+
+
+def _of_fewer(values: Sequence[float], seeds: int) -> str:
+    return f' (of {len(values)})' if 0 < len(values) < seeds else ''
 
 
 def _cells(table: Table, row: Row, measured: dict[str, dict[int, dict[str, float]]]) -> list[str]:
@@ -334,17 +339,22 @@ def _cells(table: Table, row: Row, measured: dict[str, dict[int, dict[str, float
         accuracy(by_seed),
         accuracy(by_seed, 'top5'),
         paper_gain(table, row),
-        *_statistics(gained),
+        *_statistics(gained, len(by_seed)),
         ', '.join(map(str, by_seed)),
         *(accuracy(by_seed, metric) for metric in table.columns.values()),
     ]
 
 
-def _statistics(gained: Sequence[float]) -> list[str]:
-    """Mean and standard deviation, 95 % interval, and at how many seeds there is a gain."""
+def _statistics(gained: Sequence[float], seeds: int = 0) -> list[str]:
+    """Mean and standard deviation, 95 % interval, and at how many seeds there is a gain.
+
+    Args:
+        gained (Sequence[float]): The gains.
+        seeds (int): Those of the row: fewer gains are counted. Defaults to 0.
+    """
     ends = interval(gained)
     return [
-        mean_and_deviation(gained, '+'),
+        mean_and_deviation(gained, '+') + _of_fewer(gained, seeds),
         ' to '.join(f'{end:+.2f}' for end in ends) if ends else '',
         f'{sum(value > 0 for value in gained)} of {len(gained)}' if ends else '',
     ]

@@ -67,7 +67,7 @@ class PositionMetricsHook(Hook):
     before_test_iter = before_val_iter
 
     def after_val_iter(self, runner, batch_idx: int, data_batch=None, outputs=None) -> None:
-        # Probes may pass many more images through the model before the epoch's end is told.
+        # Probes may run many more images before `after_val_epoch`.
         self._reading.is_reading = False
         views = len(self._reading.passes)
         if views > 1 and not self._told_views:
@@ -90,6 +90,7 @@ class PositionMetricsHook(Hook):
     def _start(self, model, loop) -> None:
         self._stop()
         self._reading = PositionPasses(inner_model(model))
+        self._reading.is_reading = False  # until the first batch
         metrics = loop.evaluator.metrics
         for kind in PositionAccuracy, OffsetAccuracy:
             if not any(isinstance(metric, kind) for metric in metrics):
