@@ -1475,7 +1475,13 @@ def test_results_are_kept_of_what_was_run_before(call):
         first, *others = csv.DictReader(file)
     assert len(first.pop('settings')) == 12
     assert first == dict(
-        table='1', row='pe', config='vit-b_in1k.py', seed='0', top1='50.0', top5='70.0'
+        table='1',
+        row='pe',
+        config='vit-b_in1k.py',
+        seed='0',
+        device='NVIDIA H100',
+        top1='50.0',
+        top5='70.0',
     )
     assert ('4', 'deit-b') in [(line['table'], line['row']) for line in others]
 
