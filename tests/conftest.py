@@ -20,6 +20,7 @@ import pytest
 import torch
 from memory_folder import memory_folder
 from mmengine.dataset import base_dataset
+from mmengine.device import utils as device_utils
 from mmengine.logging import MessageHub, MMLogger
 from mmengine.registry import DefaultScope
 from mmengine.runner import loops
@@ -77,6 +78,14 @@ def threads_and_seed():
     torch.manual_seed(0)
     np.random.seed(0)  # of MMPretrain's augmentations
     random.seed(0)
+
+
+@pytest.fixture(autouse=True)
+def trains_on_the_cpu(request, monkeypatch):
+    """Also where there is a GPU, whose sums differ from run to run; tests marked `gpu` use it."""
+    if request.node.get_closest_marker('gpu') is None:
+        monkeypatch.setattr(device_utils, 'DEVICE', 'cpu')
+        monkeypatch.setenv('CUDA_VISIBLE_DEVICES', '')  # for the processes that tests start
 
 
 @pytest.fixture(autouse=True)
