@@ -28,6 +28,7 @@ from poslabel_mm.launch.checks.data import check_data
 from poslabel_mm.launch.checks.head_schedules import check_head_schedules
 from poslabel_mm.launch.checks.init_cfg import check_pretrained
 from poslabel_mm.launch.checks.loops import check_other_loop, check_train_loop
+from poslabel_mm.launch.checks.numbers import check_numbers
 from poslabel_mm.launch.checks.options import check_auto_scale_lr, check_num_classes
 from poslabel_mm.launch.checks.resume import check_resume
 from poslabel_mm.launch.checks.resume_options import resume_with_options
@@ -76,6 +77,7 @@ def prepare_training(
     _adapt_loaders(cfg)
     check_train_loop(cfg)
     check_other_loop(cfg, 'val_cfg')
+    check_numbers(cfg, ('train_dataloader', 'val_dataloader'), trains=True)
     check_auto_scale_lr(cfg)
     check_num_classes(cfg, ('train_dataloader', 'val_dataloader'))
     if local_rank() == 0:
@@ -133,6 +135,7 @@ def prepare_test(
     check_wrapper(cfg)
     _adapt_loaders(cfg)
     check_other_loop(cfg, 'test_cfg')
+    check_numbers(cfg, ('test_dataloader',), trains=False)
     if local_rank() == 0:
         check_data(cfg, ('test_dataloader',), args.checkpoint)
     check_num_classes(cfg, ('test_dataloader',))

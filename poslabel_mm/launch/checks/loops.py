@@ -36,7 +36,7 @@ def check_train_loop(cfg: Config) -> None:
         del train_cfg['type']
     kind = train_cfg.get('type')
     types = {loop.__name__: by_epoch for by_epoch, loop in TRAIN_LOOPS.items()}
-    if kind is not None and _name(kind) not in types:
+    if not has_stock_train_loop(cfg):
         if 'by_epoch' in train_cfg:
             _refuse_type_and_by_epoch(train_cfg, 'train_cfg.type=None')
         return
@@ -63,6 +63,12 @@ def check_train_loop(cfg: Config) -> None:
         raise UserError(f'the training loop {counts} and has no length: set train_cfg.{own}')
     train_cfg[own] = whole_length(own, train_cfg[own])
     _check_options('train_cfg', TRAIN_LOOPS[by_epoch], train_cfg, 'type', 'by_epoch')
+
+
+def has_stock_train_loop(cfg: Config) -> bool:
+    """Whether the training loop is one of MMEngine's two, whose options are known."""
+    kind = cfg.train_cfg.get('type')
+    return kind is None or _name(kind) in {loop.__name__ for loop in TRAIN_LOOPS.values()}
 
 
 def whole_length(name: str, value: object) -> int:
