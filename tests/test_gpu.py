@@ -444,7 +444,7 @@ def test_the_tools_train_resume_and_test(tmp_path, data, tool, monkeypatch, prec
     with pytest.raises(SystemExit) as left:
         tool(launch.train, stopped, *amp)
     assert left.value.code == 128 + signal.SIGTERM
-    again = dumped(tmp_path, data, 'middle', **RANDOM)
+    again = dumped(tmp_path, data, 'middle', **RANDOM, **{'train_dataloader.num_workers': 2})
     tool(launch.train, again, '--resume', *amp)
 
     for name in 'epoch', 'middle':
