@@ -45,6 +45,15 @@ THREADS = int(os.environ.setdefault('OMP_NUM_THREADS', '1'))
 
 
 @pytest.fixture(scope='session', autouse=True)
+def train_on_the_cpu():
+    """A GPU's sums differ from run to run, so the tests leave it alone; test_gpu.py uses it."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(device_utils, 'DEVICE', 'cpu')
+        patch.setenv('CUDA_VISIBLE_DEVICES', '')  # for the processes that tests start
+        yield
+
+
+@pytest.fixture(scope='session', autouse=True)
 def leave_garbage_alone():
     """Every dataset that MMEngine makes collects garbage, 0.1 s among all that was imported."""
     base_dataset.gc = SimpleNamespace(collect=lambda: None)
@@ -78,14 +87,6 @@ def threads_and_seed():
     torch.manual_seed(0)
     np.random.seed(0)  # of MMPretrain's augmentations
     random.seed(0)
-
-
-@pytest.fixture(autouse=True)
-def trains_on_the_cpu(request, monkeypatch):
-    """Also where there is a GPU, whose sums differ from run to run; tests marked `gpu` use it."""
-    if request.node.get_closest_marker('gpu') is None:
-        monkeypatch.setattr(device_utils, 'DEVICE', 'cpu')
-        monkeypatch.setenv('CUDA_VISIBLE_DEVICES', '')  # for the processes that tests start
 
 
 @pytest.fixture(autouse=True)

@@ -326,6 +326,7 @@ def test_weights_pass_the_gate_of_a_test(planted, capsys, tmp_path):
         (['val'], 'has no val_dataloader: name test or image files'),
         (['test', '--what', 'maps'], "invalid choice: 'maps' "),
         (['test', '--encoding', 'gone'], "invalid choice: 'gone' "),
+        # What follows is `poslabel look --help`, as this Python has it.
         (['test', '--pictures', '0'], "expected a whole number from 1 on, got '0'; "),
         (['test', '--against-config', 'x.py'], 'is the config of --against CHECKPOINT: give both'),
         (['test', '--cfg-options', 'a'], '--cfg-options takes KEY=VALUE pairs, got a'),
