@@ -108,7 +108,13 @@ install_stack() {
     pip_step "$dir" "[4/$steps] OpenCV without display libraries" \
         -c "$constraints" --force-reinstall --no-deps opencv-python-headless || return 1
     [ "$stack" != mmdet ] || build_operators || return 1
-    "$dir/bin/python" -c 'import cv2, poslabel_mm'
+    "$dir/bin/python" -c 'import cv2, poslabel_mm' && compile_modules
+}
+
+# On all cores, where pip compiles on one. Left to the first import, modules would be compiled
+# by every process under PYTHONDONTWRITEBYTECODE, which images of containers often set.
+compile_modules() {
+    "$dir/bin/python" -m compileall -qq -j 0 "$dir/lib" >/dev/null || true # some are templates
 }
 
 # MMCV's operators, which MMDetection needs: pip's own build, which sees no torch,
@@ -144,8 +150,7 @@ find_python() {
 }
 
 # pip_step DIR TITLE ARGUMENTS...: pip install, its latest line beside the title
-# on a terminal, all of its output in DIR/setup.log. Modules are compiled when they
-# are first imported: all 19,000 of them would take a core most of a minute.
+# on a terminal, all of its output in DIR/setup.log. Modules are left to compile_modules.
 pip_step() {
     local dir=$1 title=$2 log=$1/setup.log status
     shift 2
