@@ -1330,6 +1330,16 @@ def test_a_table_on_an_axis_shows_accuracy_and_gains_along_it(tmp_path):
     assert '| -1.00 (of 1) |' in results.table_of(table, table.rows[:2], measured)
 
 
+def test_numbers_below_an_axis_do_not_lie_over_one_another():
+    assert axis_curves.tick_labels([0, 0.1, 0.25, 0.5, 1, 1.25], log=False)[1:] == [
+        *('0.1', '0.25', '0.5', '1', '1.25')
+    ]
+    shown = axis_curves.tick_labels([0, 0.1, 0.25, 0.5, 1, 1.25, 2.5, 5], log=False)
+    assert shown == ['0', '', '', '0.5', '1', '', '2.5', '5']
+    assert axis_curves.tick_labels([5, 10, 100], log=True) == ['5', '10', '100']
+    assert axis_curves.tick_labels([8], log=False) == ['8']
+
+
 def test_gains_are_compared_seed_by_seed():
     def of(values, metric='accuracy/top1'):
         return {seed: {metric: value} for seed, value in enumerate(values)}

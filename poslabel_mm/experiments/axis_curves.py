@@ -1,7 +1,8 @@
 """A picture of a table on an axis: the accuracy of its rows, and their gains with intervals."""
 
 import io
-from collections.abc import Iterable
+import math
+from collections.abc import Iterable, Sequence
 from statistics import mean
 from typing import TYPE_CHECKING, NamedTuple
 
@@ -15,6 +16,7 @@ if TYPE_CHECKING:
 
 WIDTH, HEIGHT = 8.6, 3.6  # inches, without the legend
 LEGEND_ROW = 0.2  # inches
+LEAST_GAP = 0.06  # between two numbers below the axis, as a part of it
 BESIDE = 0.012  # between the intervals of two curves, as a part of the axis
 
 
@@ -104,6 +106,23 @@ def drawn_values(table: Table, measured: Measured) -> dict[str, list[float]]:
     return found
 
 
+def tick_labels(places: Sequence[float], log: bool) -> list[str]:
+    """The numbers below an axis; empty where one would lie over that before it.
+
+    Args:
+        places (Sequence[float]): Ascending.
+        log (bool): Whether the axis is logarithmic.
+    """
+    along = [math.log(x) if log else x for x in places]
+    least = LEAST_GAP * (along[-1] - along[0])
+    labels, last = [], -math.inf
+    for x, place in zip(places, along):
+        shown = place - last >= least
+        labels.append(f'{x:g}' if shown else '')
+        last = place if shown else last
+    return labels
+
+
 def curves_png(table: Table, measured: Measured, title: str) -> bytes | None:
     """Draw a table that has an axis: accuracy on the left, gains on the right.
 
@@ -131,7 +150,7 @@ def curves_png(table: Table, measured: Measured, title: str) -> bytes | None:
     for axes in left, right:
         axes.set_xscale('log' if table.axis.log else 'linear')
         axes.minorticks_off()
-        axes.set_xticks(ticks, [f'{x:g}' for x in ticks], fontsize=SIZE)
+        axes.set_xticks(ticks, tick_labels(ticks, table.axis.log), fontsize=SIZE)
         axes.tick_params(axis='y', labelsize=SIZE)
         axes.set_xlabel(table.axis.title, fontsize=SIZE)
         for side in 'top', 'right':
