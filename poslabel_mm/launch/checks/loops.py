@@ -10,6 +10,7 @@ from mmengine.runner import EpochBasedTrainLoop, IterBasedTrainLoop, TestLoop, V
 from poslabel_mm.errors import UserError
 
 TRAIN_LOOPS = {True: EpochBasedTrainLoop, False: IterBasedTrainLoop}
+BY_EPOCH = {loop.__name__: by_epoch for by_epoch, loop in TRAIN_LOOPS.items()}
 # The length of a training loop by whether it counts epochs, as MMEngine has it.
 LENGTHS = {True: 'max_epochs', False: 'max_iters'}
 OTHER_LOOPS = dict(val_cfg=ValLoop, test_cfg=TestLoop)
@@ -35,7 +36,6 @@ def check_train_loop(cfg: Config) -> None:
     if 'type' in train_cfg and train_cfg.type is None:
         del train_cfg['type']
     kind = train_cfg.get('type')
-    types = {loop.__name__: by_epoch for by_epoch, loop in TRAIN_LOOPS.items()}
     if not has_stock_train_loop(cfg):
         if 'by_epoch' in train_cfg:
             _refuse_type_and_by_epoch(train_cfg, 'train_cfg.type=None')
@@ -48,7 +48,7 @@ def check_train_loop(cfg: Config) -> None:
             'train_cfg does not say what the training loop counts: set train_cfg.by_epoch=True '
             'and max_epochs, or train_cfg.by_epoch=False and max_iters'
         )
-    by_epoch = bool(train_cfg.by_epoch) if 'by_epoch' in train_cfg else types[_name(kind)]
+    by_epoch = bool(train_cfg.by_epoch) if 'by_epoch' in train_cfg else BY_EPOCH[_name(kind)]
     changes = _changes(cfg, by_epoch)
     if kind is not None and 'by_epoch' in train_cfg:
         _refuse_type_and_by_epoch(train_cfg, f'train_cfg.type=None {changes}'.rstrip())
@@ -68,7 +68,7 @@ def check_train_loop(cfg: Config) -> None:
 def has_stock_train_loop(cfg: Config) -> bool:
     """Whether the training loop is one of MMEngine's two, whose options are known."""
     kind = cfg.train_cfg.get('type')
-    return kind is None or _name(kind) in {loop.__name__ for loop in TRAIN_LOOPS.values()}
+    return kind is None or _name(kind) in BY_EPOCH
 
 
 def whole_length(name: str, value: object) -> int:
