@@ -10,14 +10,19 @@
 The types are in MMDetection's registry.
 """
 
-from mmdet.models.detectors import SingleStageDetector, TwoStageDetector
-from mmdet.registry import MODELS
-from mmdet.structures import DetDataSample
 from torch import Tensor
 
 from poslabel_mm.models.backbone_labels import BackboneLabels
+from poslabel_mm.stack.config_prefix import not_installed
 from poslabel_mm.tokens import PatchTokens
 from poslabel_mm.tokens.padding import on_own_grids
+
+try:
+    from mmdet.models.detectors import SingleStageDetector, TwoStageDetector
+    from mmdet.registry import MODELS
+    from mmdet.structures import DetDataSample
+except ModuleNotFoundError as error:
+    raise not_installed(__name__, error) from error
 
 
 class DetectorLabels(BackboneLabels):

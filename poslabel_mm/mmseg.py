@@ -12,10 +12,6 @@ The types are in MMSegmentation's registry.
 from collections.abc import Sequence
 
 from mmengine.model import BaseModule
-from mmseg.models.backbones import TIMMBackbone
-from mmseg.models.segmentors import EncoderDecoder
-from mmseg.registry import MODELS
-from mmseg.structures import SegDataSample
 from torch import Tensor
 
 from poslabel_mm import options
@@ -25,10 +21,19 @@ from poslabel_mm.models.heads.base_head import BaseHead
 from poslabel_mm.models.heads.base_position_head import BasePositionHead
 from poslabel_mm.models.image_groups import mean_over_images
 from poslabel_mm.models.position_heads import build_head, build_part
+from poslabel_mm.stack.config_prefix import not_installed
 from poslabel_mm.stack.safe_loading import force_weights_only
 from poslabel_mm.tokens import PatchTokens
 from poslabel_mm.tokens.padding import without_padding
 from poslabel_mm.tokens.sources import feature_map
+
+try:
+    from mmseg.models.backbones import TIMMBackbone
+    from mmseg.models.segmentors import EncoderDecoder
+    from mmseg.registry import MODELS
+    from mmseg.structures import SegDataSample
+except ModuleNotFoundError as error:
+    raise not_installed(__name__, error) from error
 
 force_weights_only(TIMMBackbone, '__init__')
 

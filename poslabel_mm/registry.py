@@ -32,6 +32,7 @@ DATASETS = _child(
     'datasets.decoded_images',
     'datasets.digits',
     'datasets.fashion_mnist',
+    'datasets.fashion_mnist_scenes',
     'datasets.fraction_dataset',
 )
 HOOKS = _child(MMENGINE_HOOKS, 'engine')

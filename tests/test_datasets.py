@@ -1,6 +1,8 @@
 """Fashion-MNIST, the dataset bases, and the lines on missing data."""
 
 import gzip
+import hashlib
+import itertools
 import sys
 from os import path as osp
 from urllib.error import URLError
@@ -13,7 +15,7 @@ from mmpretrain.datasets import build_dataset
 from tiny_run import make_images, write_config
 
 from poslabel_mm import UserError, config_path
-from poslabel_mm.datasets import FashionMNIST, fashion_mnist
+from poslabel_mm.datasets import FashionMNIST, FashionMNISTScenes, fashion_mnist
 from poslabel_mm.datasets.command import DATASETS as CONVERTERS
 from poslabel_mm.launch import tools as launch
 from poslabel_mm.launch.checks.class_names import LOADERS
@@ -151,6 +153,80 @@ def test_an_unknown_split_is_one_line(tmp_path):
         FashionMNIST(str(tmp_path), split='val')
 
 
+def painted(image, segments, garment, label, y, x):
+    """A scene with one garment more, written out pixel by pixel."""
+    image, segments = image.copy(), segments.copy()
+    for i, j in np.argwhere(garment >= 32):
+        image[y + i, x + j], segments[y + i, x + j] = garment[i, j], label + 1
+    return image, segments
+
+
+@pytest.mark.parametrize('split, side', [('train', 'train'), ('test', 't10k')])
+def test_scenes_are_of_garments_one_over_the_other(tmp_path, split, side):
+    images, labels = arrays(side)
+    black = np.zeros((29, 29), np.uint8), np.zeros((29, 29), np.uint8)
+    dataset = FashionMNISTScenes(
+        write_files(tmp_path / 'data', True), split, num_scenes=2, garments=2, size=29
+    )
+    seen = []
+    for scene in map(dataset.get_data_info, range(2)):
+        possible = {
+            (a, b): [
+                painted(*painted(*black, images[a], labels[a], *at), images[b], labels[b], *and_at)
+                for at in np.ndindex(2, 2)
+                for and_at in np.ndindex(2, 2)
+            ]
+            for a, b in itertools.permutations(range(len(images)), 2)
+        }
+        assert scene['img'].shape == (29, 29, 3) and scene['seg_fields'] == ['gt_seg_map']
+        assert (scene['img'] == scene['img'][..., :1]).all()
+        found = [
+            pair
+            for pair, scenes in possible.items()
+            for image, segments in scenes
+            if (image == scene['img'][..., 0]).all() and (segments == scene['gt_seg_map']).all()
+        ]
+        assert len(found) == 1
+        seen += found[0]
+    assert len(set(seen)) == 4  # no garment is in two scenes
+    assert dataset.metainfo['classes'] == ('background', *FashionMNIST.METAINFO['classes'])
+    assert len(dataset.metainfo['palette']) == 11
+
+
+def test_scenes_depend_on_the_draw_alone(tmp_path, monkeypatch):
+    pixels = np.arange(7 * 28 * 28).astype(np.uint8).reshape(7, 28, 28)
+    monkeypatch.setitem(globals(), 'arrays', lambda side: (pixels, np.arange(7, dtype=np.uint8)))
+    folder = write_files(tmp_path / 'data', False)
+
+    def digest(**kwargs):
+        scenes = FashionMNISTScenes(folder, num_scenes=3, garments=2, **kwargs)
+        pixels = [info[key].tobytes() for info in scenes for key in ('img', 'gt_seg_map')]
+        return hashlib.sha256(b''.join(pixels)).hexdigest()[:16]
+
+    np.random.seed(0)
+    first = digest()
+    np.random.seed(1)
+    # The same on every machine and with every NumPy.
+    assert first == digest(draw=0) == 'b58711a9619531aa'
+    assert first != digest(draw=1)
+
+
+@pytest.mark.parametrize(
+    'kwargs, message',
+    [
+        (dict(num_scenes=4, garments=2), r'4 scenes of 2 garments need 8, .* num_scenes to 3 at'),
+        (dict(split='val'), 'no split='),
+        (dict(size=27), 'size=27 is refused: set it to a whole number from 28 on'),
+        (dict(num_scenes=0), 'num_scenes=0 is refused'),
+        (dict(garments=1.5), 'garments=1.5 is refused'),
+        (dict(draw=-1), 'draw=-1 is refused'),
+    ],
+)
+def test_scenes_that_cannot_be_had_are_one_line(tmp_path, kwargs, message):
+    with pytest.raises(UserError, match=message):
+        FashionMNISTScenes(write_files(tmp_path / 'data', True), **kwargs)
+
+
 @pytest.fixture
 def real_files():
     try:
@@ -276,12 +352,13 @@ def test_links_to_images_that_are_gone_are_no_data(tmp_path, monkeypatch, capfd)
 @pytest.mark.parametrize(
     'options, named', [('', 'data/fashion_mnist'), ("data_root='elsewhere', ", 'elsewhere')]
 )
+@pytest.mark.parametrize('kind', ['FashionMNIST', 'FashionMNISTScenes'])
 def test_missing_fashion_mnist_is_named_before_the_run(
-    tmp_path, monkeypatch, capfd, options, named
+    tmp_path, monkeypatch, capfd, kind, options, named
 ):
     monkeypatch.chdir(tmp_path)
     text = (
-        "train_dataloader['dataset'] = dict(type='poslabel_mm.FashionMNIST', "
+        f"train_dataloader['dataset'] = dict(type='poslabel_mm.{kind}', "
         f"{options}pipeline=[dict(type='PackInputs')])\n"
     )
     config = write_config(tmp_path, make_images(tmp_path / 'images'), text)

@@ -1174,6 +1174,47 @@ def test_more_metrics_are_columns_of_the_table_and_of_the_csv(tmp_path, monkeypa
     assert read[2]['features/knn/top1'] == 42
 
 
+def test_a_table_of_segmentation_has_its_own_metric_and_tests(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    paper = load_paper('imagenette')
+    table = paper.table(9)
+    some = Selection(
+        tuple((table, row) for row in table.rows), (), Path('work_dirs'), tests=paper.tests
+    )
+    runs = some.runs([0])
+    own = [run for run in runs if '9/pe' in runs[run] and run.pretraining]
+    assert [run.tests for run in own] == [()]
+    # The models that they start from are those of the first table.
+    first = Selection(select(paper, ['1'], [], [])[0], (), Path('work_dirs'), tests=paper.tests)
+    assert own[0].pretraining.folder in {run.folder for run in first.runs([0])}
+    value = Value('vit-micro_fcn_fashion-scenes.py', '', {'mIoU': 30.0, 'aAcc': 80.0})
+    better = value._replace(metrics={'mIoU': 32.5, 'aAcc': 81.0})
+    some = some.with_recorded(
+        {('9', 'scratch'): {0: value}, ('9', 'pe'): {0: better}, ('9', 'pe-apl'): {0: better}},
+        'a.csv',
+    )
+    text = results.markdown(some, [0])
+    assert '| row | config | measured mIoU | gain in mIoU | seeds | pixels right |' in text
+    assert '| 32.50 | +2.50 | 0 | 81.00 |' in text
+    # Top-1 is nothing that a segmentation has.
+    wrong = value._replace(metrics={'accuracy/top1': 30.0})
+    with_wrong = some.with_recorded({('9', 'pe'): {0: wrong}}, 'a.csv')
+    assert with_wrong.recorded_value(table, table.row('pe'), 0) is None
+
+
+def test_what_segmentation_needs_is_named_and_the_rest_is_done(call, capsys, monkeypatch):
+    monkeypatch.setitem(sys.modules, 'mmseg', None)
+    monkeypatch.delitem(sys.modules, 'poslabel_mm.mmseg', raising=False)
+    plain_config.cache_clear()
+    assert call('--manifest', 'imagenette', '--table', 9, '--list') == 0
+    assert 'segmentation/vit-micro_apl_fcn_fashion-scenes.py' in capsys.readouterr().out
+    assert call('--manifest', 'imagenette', '--table', 9, '--dry-run') == 1
+    out, err = capsys.readouterr()
+    assert 'vit-micro_imagenette.py --work-dir' in out
+    reason = 'needs mmseg, which is not installed: pip install onedl-mmsegmentation'
+    assert f'(9/pe) cannot be done: poslabel_mm.mmseg {reason}' in out and reason in err
+
+
 def test_rows_with_options_and_tests_of_their_own_are_runs_of_their_own(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     paper = load_paper('imagenette')

@@ -10,11 +10,19 @@ _MODULES = {
     'DecodedImages': 'decoded_images',
     'Digits': 'digits',
     'FashionMNIST': 'fashion_mnist',
+    'FashionMNISTScenes': 'fashion_mnist_scenes',
     'FractionDataset': 'fraction_dataset',
     'LoadMissingImage': 'load_missing_image',
 }
 
-__all__ = ['DecodedImages', 'Digits', 'FashionMNIST', 'FractionDataset', 'LoadMissingImage']
+__all__ = [
+    'DecodedImages',
+    'Digits',
+    'FashionMNIST',
+    'FashionMNISTScenes',
+    'FractionDataset',
+    'LoadMissingImage',
+]
 
 
 def __getattr__(name: str):

@@ -7,7 +7,7 @@ from statistics import mean
 from typing import TYPE_CHECKING, NamedTuple
 
 from poslabel_mm.experiments.gains import DIGEST, DPI, SIZE, Measured, digest
-from poslabel_mm.experiments.manifest import Axis, Row, Table
+from poslabel_mm.experiments.manifest import Row, Table
 from poslabel_mm.experiments.recorded import METRICS
 from poslabel_mm.experiments.results import gains_by_seed, interval
 
@@ -52,7 +52,7 @@ def curves_of(table: Table, measured: Measured) -> list[Curve]:
     found: dict[str, Curve] = {}
     for row in table.rows:
         curve = found.setdefault(row.name, Curve(row.name, _over(table, row.name), {}, {}))
-        for x, metric in _places(table.axis, row):
+        for x, metric in _places(table, row):
             values = {s: m[metric] for s, m in measured[row.id].items() if metric in m}
             if values:
                 curve.accuracy[x] = values
@@ -87,11 +87,12 @@ def _over(table: Table, name: str) -> str:
     return ''
 
 
-def _places(axis: Axis, row: Row) -> Iterable[tuple[float, str]]:
-    """The places of a row on the axis, and the metric that stands there."""
+def _places(table: Table, row: Row) -> Iterable[tuple[float, str]]:
+    """The places of a row on its table's axis, and the metric that stands there."""
+    axis = table.axis
     if axis.metrics:
         return [(x, METRICS.get(metric, metric)) for metric, x in axis.metrics.items()]
-    return [] if row.x is None else [(row.x, METRICS['top1'])]
+    return [] if row.x is None else [(row.x, table.metric_of(table.heading))]
 
 
 def drawn_values(table: Table, measured: Measured) -> dict[str, list[float]]:
@@ -165,7 +166,7 @@ def curves_png(table: Table, measured: Measured, title: str) -> bytes | None:
     counts = {len(values) for curve in curves for values in curve.accuracy.values()}
     least, most = min(counts), max(counts)
     number = str(most) if least == most else f'{least} to {most}'
-    left.set_title(f'top-1 (%): mean of {number} seed{"s" * (most > 1)}', fontsize=SIZE)
+    left.set_title(f'{table.heading} (%): mean of {number} seed{"s" * (most > 1)}', fontsize=SIZE)
 
     compared = [(i, curve) for i, curve in enumerate(curves) if curve.gain]
     for place, (i, curve) in enumerate(compared):
@@ -194,7 +195,7 @@ def curves_png(table: Table, measured: Measured, title: str) -> bytes | None:
     least = min((len(v) for curve in curves for v in curve.gain.values()), default=0)
     whole = least > 2
     parts = 'mean and 95 % interval' if whole else 'mean, 95 % interval from three seeds on'
-    right.set_title(f'gain in top-1 (points): {parts}', fontsize=SIZE)
+    right.set_title(f'gain in {table.heading} (points): {parts}', fontsize=SIZE)
 
     for axes in left, right:
         if axes.get_legend_handles_labels()[0]:

@@ -1,5 +1,6 @@
 """Checks of runs before anything is made."""
 
+import importlib
 import importlib.util
 import io
 from collections.abc import Callable, Iterable, Iterator
@@ -40,6 +41,7 @@ def problems_of(runs: Iterable[Run]) -> dict[Run, str]:
             if not run.is_done:
                 check_checkpoint(run)
                 _check_timm(run)
+                _check_imports(run)
                 check_backends(run.cfg)
         except UserError as error:
             problems[run] = str(error)
@@ -99,6 +101,15 @@ def _check_timm(run: Run) -> None:
         importlib.util.find_spec('timm') is None
     ):
         raise UserError('it needs timm: install the extra poslabel_mm[nest], or timm itself')
+
+
+def _check_imports(run: Run) -> None:
+    # What a config imports is left out where it cannot be imported, see `plain_config`.
+    for name in (run.cfg.get('custom_imports') or {}).get('imports', ()):
+        try:
+            importlib.import_module(name)
+        except ImportError as error:
+            raise UserError(f'custom_imports of {run.config}: {error}') from error
 
 
 def check_data_of(runs: Iterable[Run]) -> None:

@@ -51,6 +51,7 @@ def status_lines(selection: Selection, seeds: Sequence[int]) -> list[Line]:
     found = []
     for table, row in selection.rows:
         measured = measure(selection, table, row, seeds)
+        value = accuracy(measured, table.metric_of(table.heading))
         config = row.config if row.pretrain is None else f'{row.pretrain} → {row.config}'
         state = _state(
             {
@@ -61,7 +62,7 @@ def status_lines(selection: Selection, seeds: Sequence[int]) -> list[Line]:
                 for run in [selection.row_run(row, seed)]
             }
         )
-        found.append(Line(table.id, row.id, config, paper_value(row), accuracy(measured), state))
+        found.append(Line(table.id, row.id, config, paper_value(row), value, state))
     for figure in selection.figures:
         by_seed = [selection.figure_runs(figure, seed) for seed in seeds]
         for points in zip(*by_seed):

@@ -15,7 +15,10 @@ import yaml
 from poslabel_mm.errors import UserError
 from poslabel_mm.stack.config_prefix import ROOT
 
-TOP1 = 'top-1'  # heading of the accuracy that every table has
+# What is measured of a row, its heading and its name among the results, unless a table says.
+TOP1, TOP1_METRIC = 'top-1', 'accuracy/top1'
+# What a table may say for all of its rows.
+OF_ROWS = 'recipe', 'tests', 'common_tests'
 # libyaml takes a tenth of the time.
 LOADER = getattr(yaml, 'CSafeLoader', yaml.SafeLoader)
 
@@ -74,7 +77,8 @@ class Row:
         pretrain_options (tuple[str, ...]): ``KEY=VALUE`` of its pre-training, alike.
         x (float, optional): Where it stands on its table's :attr:`Table.axis`. Rows of one name
             are a curve.
-        tests (tuple[FurtherTest, ...]): Further tests beside those of every run.
+        tests (tuple[FurtherTest, ...]): Further tests of it alone.
+        common_tests (bool): Whether it has the manifest's tests too. Defaults to True.
     """
 
     id: str
@@ -89,6 +93,7 @@ class Row:
     pretrain_options: tuple[str, ...] = ()
     x: float | None = None
     tests: tuple[FurtherTest, ...] = ()
+    common_tests: bool = True
 
 
 @dataclass(frozen=True)
@@ -99,7 +104,7 @@ class Axis:
         title (str): What the axis shows; the heading of a column where rows stand on it.
         log (bool): Whether equal steps are equal factors. Defaults to False.
         metrics (dict[str, float]): The metrics of a row that stand on the axis, each with its
-            place. Without any, each row stands at its :attr:`Row.x` with its top-1.
+            place. Without any, each row stands at its :attr:`Row.x` with what is measured.
     """
 
     title: str
@@ -116,8 +121,10 @@ class Table:
         title (str): What it compares.
         rows (tuple[Row, ...]): In the paper's order.
         data (Dataset, optional): What its rows are trained and tested on, if the file says.
+        metric (dict[str, str]): What is measured: one metric of the tests, by its heading.
+            Defaults to top-1.
         columns (dict[str, str]): More metrics of the tests to show, by their headings.
-        gain (str): What gains are shown of: the heading of a column, or 'top-1', the default.
+        gain (str): What gains are shown of: a heading. Defaults to that of ``metric``.
         further_gains (tuple[str, ...]): Headings whose gains are shown as well, each compared with
             that of ``gain``.
         axis (Axis, optional): Of a picture of curves. Without one it shows the gains of the rows.
@@ -128,11 +135,21 @@ class Table:
     title: str
     rows: tuple[Row, ...]
     data: Dataset | None = None
+    metric: dict[str, str] = dataclasses.field(default_factory=lambda: {TOP1: TOP1_METRIC})
     columns: dict[str, str] = dataclasses.field(default_factory=dict)
     gain: str = TOP1
     further_gains: tuple[str, ...] = ()
     axis: Axis | None = None
     note: str = ''
+
+    @property
+    def heading(self) -> str:
+        """The heading of what is measured."""
+        return next(iter(self.metric))
+
+    def metric_of(self, heading: str) -> str:
+        """The name, among the results of the tests, of what a heading shows."""
+        return (self.columns | self.metric)[heading]
 
     def row(self, id: str) -> Row:
         """The row of this id.
@@ -323,27 +340,33 @@ def _table(
     where = f'table {entry["id"]}'
     if '/' in entry['id']:
         raise UserError(f'{where}: its id, which names its picture, must be without /')
-    table = _make(Table, entry, where, extra=('recipe', 'tests'))
+    table = _make(Table, entry, where, extra=OF_ROWS)
     if table.data is not None and table.data not in datasets:
         raise UserError(
             f'{where}: no dataset {table.data!r} is described; '
             f'there are {", ".join(datasets) or "none"}'
         )
     columns = _mapping(table.columns, f'{where}: columns')
-    if not all(isinstance(text, str) for pair in columns.items() for text in pair):
-        raise UserError(f'{where}: columns must name a metric for each heading')
+    metric = _mapping(table.metric, f'{where}: metric')
+    if not all(isinstance(text, str) for pair in (columns | metric).items() for text in pair):
+        raise UserError(f'{where}: columns and metric must name a metric for each heading')
+    if len(metric) != 1 or set(metric) & set(columns):
+        raise UserError(f'{where}: metric must have one heading, which columns have not')
     further_gains = _names(table.further_gains, f'{where}: further_gains')
-    for name in (table.gain, *further_gains):
-        if name not in (TOP1, *columns):
+    gain = entry.get('gain', table.heading)
+    headings = *metric, *columns
+    for name in (gain, *further_gains):
+        if name not in headings:
             raise UserError(
-                f'{where}: gain {name!r} is no heading; there are {", ".join((TOP1, *columns))}'
+                f'{where}: gain {name!r} is no heading; there are {", ".join(headings)}'
             )
     entries = _unique(table.rows, f'{where}: rows', f'{where}: row')
     with_baseline = {other['id'] for other in entries if other.get('baseline') is not None}
     rows = []
     for entry_ in entries:
         at = f'{where}, row {entry_["id"]}'
-        entry_ = {'recipe': entry.get('recipe', ''), 'tests': entry.get('tests', ()), **entry_}
+        of_table = {key: entry[key] for key in OF_ROWS if key in entry}
+        entry_ = of_table | entry_
         if entry_.get('baseline') is not None:
             entry_['baseline'] = str(entry_['baseline'])  # as the ids
         row = _make(Row, entry_, at)
@@ -365,8 +388,10 @@ def _table(
                     'of the table with a baseline'
                 )
         _mapping(row.paper, f'{at}: paper')
+        if not isinstance(row.common_tests, bool):
+            raise UserError(f'{at}: common_tests must be true or false')
         tests = _tests(row.tests)
-        twice = {test.id for test in tests} & {test.id for test in common}
+        twice = {test.id for test in tests} & {test.id for test in common if row.common_tests}
         if twice:
             raise UserError(f'{at}: its test {min(twice)} is one of the whole manifest')
         if row.pretrain_options and not row.pretrain:
@@ -387,6 +412,7 @@ def _table(
     return dataclasses.replace(
         table,
         data=datasets.get(table.data),
+        gain=gain,
         further_gains=further_gains,
         axis=_axis(table.axis, where),
         rows=tuple(rows),

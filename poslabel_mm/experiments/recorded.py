@@ -11,10 +11,10 @@ from pathlib import Path
 from typing import NamedTuple
 
 from poslabel_mm.errors import UserError
-from poslabel_mm.experiments.manifest import FurtherTest
+from poslabel_mm.experiments.manifest import TOP1_METRIC, FurtherTest
 from poslabel_mm.experiments.run import Run
 
-METRICS = {'top1': 'accuracy/top1', 'top5': 'accuracy/top5'}
+METRICS = {'top1': TOP1_METRIC, 'top5': 'accuracy/top5'}
 KEYS = ('table', 'row', 'config', 'seed', 'settings', 'device')
 
 

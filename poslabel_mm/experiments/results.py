@@ -9,7 +9,7 @@ from typing import NamedTuple
 
 from poslabel_mm.engine.files import write_atomically
 from poslabel_mm.experiments.folder_check import difference_of
-from poslabel_mm.experiments.manifest import TOP1, Row, Table
+from poslabel_mm.experiments.manifest import TOP1, TOP1_METRIC, Row, Table
 from poslabel_mm.experiments.recorded import METRICS, Value, settings_digest, to_csv
 from poslabel_mm.experiments.run import Run
 from poslabel_mm.experiments.selection import Selection
@@ -21,7 +21,7 @@ HEADER = (
     'row',
     'config',
     'paper, top-1 / top-5',
-    'measured top-1',
+    'measured',
     'measured top-5',
     'gain, paper',
     'gain, measured',
@@ -131,8 +131,10 @@ def table_of(
         [*_cells(table, row, measured), *(cells[row.id] for cells in columns.values())]
         for row in rows
     ]
-    gained = 'gain, measured' if table.gain == TOP1 else f'gain in {table.gain}'
-    header = [gained if name == 'gain, measured' else name for name in HEADER]
+    named = {'measured': f'measured {table.heading}'}
+    if table.gain != TOP1:
+        named['gain, measured'] = f'gain in {table.gain}'
+    header = [named.get(name, name) for name in HEADER]
     if any(row.x is not None for row in rows):
         header.insert(1, table.axis.title)
         for row, line in zip(rows, lines):
@@ -175,8 +177,7 @@ def comparisons(
     """
 
     def gain(row: Row, heading: str) -> dict[int, float]:
-        metric = table.columns.get(heading, METRICS['top1'])
-        return gains_by_seed(row, measured, metric)
+        return gains_by_seed(row, measured, table.metric_of(heading))
 
     def named(row: Row) -> str:
         return row.name if row.x is None else f'{row.name} at {row.x:g}'
@@ -269,7 +270,7 @@ def mean_and_deviation(values: Sequence[float], sign: str = '') -> str:
 def gains(
     row: Row,
     measured: Mapping[str, Mapping[int, Mapping[str, float]]],
-    key: str = METRICS['top1'],
+    key: str = TOP1_METRIC,
 ) -> list[float]:
     """The gains of a row over its baseline, seed by seed, in top-1 or another metric."""
     return list(gains_by_seed(row, measured, key).values())
@@ -291,7 +292,7 @@ def gains_by_seed(
 
 def gain_metric(table: Table) -> str:
     """The metric that the gains of a table's rows are shown of."""
-    return table.columns.get(table.gain, METRICS['top1'])
+    return table.metric_of(table.gain)
 
 
 def interval(values: Sequence[float]) -> tuple[float, float] | None:
@@ -336,7 +337,7 @@ def _cells(table: Table, row: Row, measured: dict[str, dict[int, dict[str, float
         row.name,
         config,
         paper_value(row),
-        accuracy(by_seed),
+        accuracy(by_seed, table.metric_of(table.heading)),
         accuracy(by_seed, 'top5'),
         paper_gain(table, row),
         *_statistics(gained, len(by_seed)),

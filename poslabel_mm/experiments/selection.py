@@ -8,7 +8,7 @@ from pathlib import Path
 
 from poslabel_mm.errors import UserError
 from poslabel_mm.experiments.manifest import Figure, FurtherTest, Paper, Row, Table
-from poslabel_mm.experiments.recorded import METRICS, Recorded, Value, settings_digest
+from poslabel_mm.experiments.recorded import Recorded, Value, settings_digest
 from poslabel_mm.experiments.run import Run, folder_name
 from poslabel_mm.experiments.scale import Scale
 from poslabel_mm.experiments.settings import MACHINE, plain_config
@@ -55,7 +55,7 @@ class Selection:
 
     def row_run(self, row: Row, seed: int) -> Run:
         """The run of a row at a seed; rows that share a config and its options share the run."""
-        run = replace(self._run(row.config, seed, row.options), tests=(*self.tests, *row.tests))
+        run = replace(self._run(row.config, seed, row.options), tests=self._tests(row))
         if row.pretrain is None:
             return run
         pretraining = self._run(row.pretrain, seed, row.pretrain_options)
@@ -129,13 +129,16 @@ class Selection:
     def recorded_value(self, table: Table, row: Row, seed: int) -> Value | None:
         """The recorded value of a row at a seed; None unless it has all of the row's tests."""
         value = self.recorded.get((table.id, row.id), {}).get(seed)
-        return value if value is not None and self._is_whole(value, row) else None
+        return value if value is not None and self._is_whole(value, table, row) else None
 
-    def _is_whole(self, value: Value, row: Row) -> bool:
-        return METRICS['top1'] in value.metrics and all(
+    def _is_whole(self, value: Value, table: Table, row: Row) -> bool:
+        return table.metric_of(table.heading) in value.metrics and all(
             any(name.startswith(f'{test.id}/') for name in value.metrics)
-            for test in (*self.tests, *row.tests)
+            for test in self._tests(row)
         )
+
+    def _tests(self, row: Row) -> tuple[FurtherTest, ...]:
+        return (*(self.tests if row.common_tests else ()), *row.tests)
 
     def with_recorded(self, recorded: Recorded, path: str | Path) -> 'Selection':
         """Take the values of earlier runs.
@@ -150,21 +153,22 @@ class Selection:
             UserError: Naming the first row of another manifest, config or settings.
         """
         self._check_recorded(recorded, path)
-        rows = {(table.id, row.id): row for table, row in self.rows}
+        rows = {(table.id, row.id): (table, row) for table, row in self.rows}
         of_run: dict[Path, list[tuple[Row, Value]]] = {}
         for key, seeds in recorded.items():
+            _, row = rows[key]
             for seed, value in seeds.items():
-                folder = self.row_run(rows[key], seed).folder
-                of_run.setdefault(folder, []).append((rows[key], value))
+                folder = self.row_run(row, seed).folder
+                of_run.setdefault(folder, []).append((row, value))
         found = {key: dict(seeds) for key, seeds in recorded.items()}
         known = sorted({seed for seeds in recorded.values() for seed in seeds})
-        for (key, row), seed in product(rows.items(), known):
+        for (key, (table, row)), seed in product(rows.items(), known):
             own = recorded.get(key, {}).get(seed)
-            if own is not None and self._is_whole(own, row):
+            if own is not None and self._is_whole(own, table, row):
                 continue
             run = self.row_run(row, seed)
             for other, value in of_run.get(run.folder, ()):
-                if set(row.tests) <= set(other.tests) and self._is_whole(value, row):
+                if set(row.tests) <= set(other.tests) and self._is_whole(value, table, row):
                     settings = value.settings and settings_digest(run, row.tests)
                     found.setdefault(key, {})[seed] = value._replace(settings=settings)
                     break

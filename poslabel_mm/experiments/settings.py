@@ -19,7 +19,7 @@ from poslabel_mm.launch.checks.loops import whole_length
 from poslabel_mm.launch.data_option import use_data
 from poslabel_mm.launch.vis_backends import keep_local_backend, make_room_for_backends
 from poslabel_mm.stack.compat import installed_versions
-from poslabel_mm.stack.config_prefix import config_path
+from poslabel_mm.stack.config_prefix import ROOT, config_path
 
 # What a machine or a person needs, in options and configs, and no result depends on.
 MACHINE = (
@@ -52,17 +52,25 @@ AMP = ('AmpOptimWrapper', 'mmengine.AmpOptimWrapper', 'poslabel_mm.CPUAmpOptimWr
 def config_file(name: str) -> str:
     """The path of a run's config: of the user's where it names a folder, else of a shipped one.
 
+    Shipped ones have folders too; a file of the user's goes before them.
+
     Raises:
         UserError: If there is neither.
     """
-    return name if osp.dirname(name) else config_path(name)
+    is_path = osp.dirname(name) and (osp.isfile(name) or not osp.isfile(osp.join(ROOT, name)))
+    return name if is_path else config_path(name)
 
 
 @functools.cache
 def plain_config(name: str, scale: Scale) -> Config:
     """The config without options, at the size that it is run at. Not to be changed."""
     if scale.data is None:
-        return Config.fromfile(config_file(name))
+        path = config_file(name)
+        try:
+            return Config.fromfile(path)
+        except (ImportError, UserError):
+            # What is done and what is to do is told without the packages that a model needs.
+            return Config.fromfile(path, import_custom_modules=False)
     return Config.fromstring(tiny_config(name, *scale), '.py')
 
 

@@ -23,6 +23,8 @@ from poslabel_mm.typed_command import shell_line, typed_words
 
 POLL_SECONDS = 0.5
 LINE_SECONDS = 60
+# What is said of a run that has ended.
+SHOWN = {'accuracy/top1': 'top-1', 'mIoU': 'mIoU'}
 
 
 class Stopped(Exception):
@@ -178,10 +180,9 @@ class Work:
                     raise UserError('; '.join(failed))
             finally:
                 self.display.end(run)
-        top1 = (run.state().metrics or {}).get('accuracy/top1')
-        self.display.print_line(
-            f'{place}: ' + ('trained' if top1 is None else f'top-1 {top1:.2f} %')
-        )
+        metrics = run.state().metrics or {}
+        found = [f'{title} {metrics[key]:.2f} %' for key, title in SHOWN.items() if key in metrics]
+        self.display.print_line(f'{place}: {", ".join(found) or "trained"}')
 
     def _train(self, run: Run, lock, place: str) -> None:
         check_checkpoint(run)

@@ -17,10 +17,17 @@ from poslabel_mm.errors import UserError
 PREFIX = 'poslabel_mm::'
 
 # Where MMEngine knows another name than that of the distribution which works with poslabel_mm.
-_INSTALLED_BY = {'mmdet': 'onedl-mmdetection', 'mmseg': 'onedl-mmsegmentation'}
+INSTALLED_BY = {'mmdet': 'onedl-mmdetection', 'mmseg': 'onedl-mmsegmentation'}
 
 # A link to the checkout's configs/, or the wheel's copy of them.
 ROOT = (Path(__file__).parents[1] / '.mim' / 'configs').resolve()
+
+
+def not_installed(module: str, error: ModuleNotFoundError) -> UserError:
+    """The error that a module of ours cannot be imported without another project's package."""
+    name = (error.name or '').partition('.')[0]
+    package = INSTALLED_BY.get(name, name)
+    return UserError(f'{module} needs {name}, which is not installed: pip install {package}')
 
 
 def list_configs() -> list[str]:
@@ -79,7 +86,7 @@ def install() -> None:
             return stock(cfg_path, '')
         except ModuleNotFoundError as error:
             package = cfg_path.partition('::')[0]
-            name = _INSTALLED_BY.get(package) or utils.MODULE2PACKAGE.get(package, package)
+            name = INSTALLED_BY.get(package) or utils.MODULE2PACKAGE.get(package, package)
             raise UserError(
                 f'the base {cfg_path} is a config of {package}, which is not installed: '
                 f'pip install {name}'

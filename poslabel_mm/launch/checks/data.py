@@ -72,12 +72,13 @@ def check_dataset(
     Raises:
         UserError: As of :func:`check_data`.
     """
-    from poslabel_mm.datasets import FashionMNIST
+    from poslabel_mm.datasets import FashionMNIST, FashionMNISTScenes
 
     files = ImageFiles(dataset)
     kind = files.kind
-    if kind is FashionMNIST and not dataset.get('download'):
-        kind.find_files(**{key: dataset[key] for key in ('data_root', 'split') if key in dataset})
+    if kind in (FashionMNIST, FashionMNISTScenes) and not dataset.get('download'):
+        given = {key: dataset[key] for key in ('data_root', 'split') if key in dataset}
+        FashionMNIST.find_files(**given)
     if not files.is_custom or not files.is_local:
         return None, None
     root, folder, ann_file = files.root, files.folder, files.ann_file
