@@ -132,6 +132,23 @@ def test_a_base_of_a_package_that_is_not_installed(tmp_path):
                 _inherit(tmp_path, repr(f'poslabel_mm::{config}'))
 
 
+@pytest.mark.parametrize(
+    'package, name',
+    [
+        ('mmseg', 'onedl-mmsegmentation'),
+        ('mmdet', 'onedl-mmdetection'),
+        ('mmselfsup', '(mmcls|mmselfsup)'),
+    ],
+)
+def test_a_module_for_a_package_that_is_not_installed(package, name):
+    if importlib.util.find_spec(package) is not None:
+        pytest.skip(f'{package} is installed')
+    with pytest.raises(
+        UserError, match=rf'^poslabel_mm.{package} needs \w+, .* pip install {name}$'
+    ):
+        importlib.import_module(f'poslabel_mm.{package}')
+
+
 def test_parts_of_configs_are_not_listed():
     names = config_prefix.list_configs()
     assert 'segmentation/vit-b_fcn_ade20k.py' in names

@@ -1,6 +1,5 @@
 """Checks of runs before anything is made."""
 
-import importlib
 import importlib.util
 import io
 from collections.abc import Callable, Iterable, Iterator
@@ -9,6 +8,7 @@ from pathlib import Path
 
 from mmengine.config import Config
 from mmengine.registry import HOOKS, init_default_scope
+from mmengine.utils import import_modules_from_strings
 
 from poslabel_mm.errors import UserError
 from poslabel_mm.experiments.folder_check import check_checkpoint, check_folder
@@ -104,12 +104,11 @@ def _check_timm(run: Run) -> None:
 
 
 def _check_imports(run: Run) -> None:
-    # What a config imports is left out where it cannot be imported, see `plain_config`.
-    for name in (run.cfg.get('custom_imports') or {}).get('imports', ()):
-        try:
-            importlib.import_module(name)
-        except ImportError as error:
-            raise UserError(f'custom_imports of {run.config}: {error}') from error
+    # `plain_config` has left out what cannot be imported.
+    try:
+        import_modules_from_strings(**(run.cfg.get('custom_imports') or dict(imports=None)))
+    except ImportError as error:
+        raise UserError(f'custom_imports of {run.config}: {error}') from error
 
 
 def check_data_of(runs: Iterable[Run]) -> None:
