@@ -16,7 +16,7 @@ from contextlib import contextmanager
 from typing import NamedTuple
 
 from .arguments import Parser
-from .errors import UserError
+from .errors import UserError, user_error_behind
 from .stack import compat
 from .stack.config_prefix import list_configs
 from .typed_command import VARIABLE, poslabel_as_typed, program_as_typed, python_as_typed
@@ -186,7 +186,8 @@ def _guarded(call: Callable[[], int]) -> int:
     except UserError as error:
         status = _fail(' '.join(line.strip() for line in str(error).splitlines()))
     except ImportError as error:
-        line = _missing(error)
+        behind = user_error_behind(error)
+        line = _missing(error) if behind is error else str(behind)
         if line is None:
             raise
         status = _fail(line)

@@ -7,3 +7,14 @@ class UserError(ValueError):
     The command-line tools print it as ``error: <line>`` and exit with status
     1; any other exception keeps its traceback.
     """
+
+
+def user_error_behind(error: BaseException | None) -> BaseException | None:
+    """The user's error that an ImportError was raised for, or else the error as it is.
+
+    Where a config's ``custom_imports`` fail, MMEngine raises an ImportError of its own.
+    """
+    found = error
+    while isinstance(found, ImportError) and not isinstance(found, UserError):
+        found = found.__cause__ or found.__context__
+    return found if isinstance(found, UserError) else error

@@ -13,7 +13,7 @@ The types are in MMDetection's registry.
 from torch import Tensor
 
 from poslabel_mm.models.backbone_labels import BackboneLabels
-from poslabel_mm.stack.config_prefix import not_installed
+from poslabel_mm.stack.config_prefix import missing_package
 from poslabel_mm.tokens import PatchTokens
 from poslabel_mm.tokens.padding import on_own_grids
 
@@ -22,7 +22,7 @@ try:
     from mmdet.registry import MODELS
     from mmdet.structures import DetDataSample
 except ModuleNotFoundError as error:
-    raise not_installed(__name__, error) from error
+    raise missing_package(__name__, error) from error
 
 
 class DetectorLabels(BackboneLabels):

@@ -21,7 +21,7 @@ from poslabel_mm.models.heads.base_head import BaseHead
 from poslabel_mm.models.heads.base_position_head import BasePositionHead
 from poslabel_mm.models.image_groups import mean_over_images
 from poslabel_mm.models.position_heads import build_head, build_part
-from poslabel_mm.stack.config_prefix import not_installed
+from poslabel_mm.stack.config_prefix import missing_package
 from poslabel_mm.stack.safe_loading import force_weights_only
 from poslabel_mm.tokens import PatchTokens
 from poslabel_mm.tokens.padding import without_padding
@@ -33,7 +33,7 @@ try:
     from mmseg.registry import MODELS
     from mmseg.structures import SegDataSample
 except ModuleNotFoundError as error:
-    raise not_installed(__name__, error) from error
+    raise missing_package(__name__, error) from error
 
 force_weights_only(TIMMBackbone, '__init__')
 

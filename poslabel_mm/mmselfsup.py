@@ -11,7 +11,7 @@ The names are those of :mod:`poslabel_mm.models`, in MMSelfSup's registry.
 
 from poslabel_mm.models.backbones.positional_mae_vit import MAEEncodingChoice
 from poslabel_mm.models.selfsup.masked_labels import ShuffledLabels
-from poslabel_mm.stack.config_prefix import not_installed
+from poslabel_mm.stack.config_prefix import missing_package
 from poslabel_mm.stack.safe_loading import force_weights_only
 
 try:
@@ -19,7 +19,7 @@ try:
     from mmselfsup.models import MAE, MAEViT
     from mmselfsup.registry import MODELS
 except ModuleNotFoundError as error:
-    raise not_installed(__name__, error) from error
+    raise missing_package(__name__, error) from error
 
 force_weights_only(TIMMBackbone, '__init__')
 

@@ -33,13 +33,23 @@ def flatten(value: Any, key: str = '') -> dict[str, str]:
     return {k: v for name, inner in items for k, v in flatten(inner, name).items()}
 
 
+def names() -> list[str]:
+    """The configs of classification and pre-training, and what the study segments with.
+
+    Others are configs of MMSegmentation's and MMDetection's, which need not be installed.
+    """
+    segmentation = CONFIGS.glob('segmentation/*_fashion-scenes.py')
+    paths = [*CONFIGS.glob('*.py'), *segmentation]
+    return [path.relative_to(CONFIGS).as_posix() for path in paths]
+
+
 def parent(name: str) -> str:
     """The leaf that a leaf inherits from, or the one that is written out."""
     for node in ast.parse((CONFIGS / name).read_text('utf-8')).body:
         if isinstance(node, ast.Assign) and node.targets[0].id == '_base_':
             base = ast.literal_eval(node.value)
             if isinstance(base, str) and osp.dirname(base) == '.':
-                return osp.basename(base)
+                return osp.join(osp.dirname(name), osp.basename(base))
     return ROOT_CONFIG
 
 
@@ -65,10 +75,11 @@ def main() -> None:
     import poslabel_mm  # noqa: F401  (before mmengine reads `poslabel_mm::`)
 
     FILE.parent.mkdir(exist_ok=True)
-    FILE.write_text(
-        render({path.name: Config.fromfile(str(path)).to_dict() for path in CONFIGS.glob('*.py')}),
-        'utf-8',
-    )
+    resolved = {
+        name: Config.fromfile(str(CONFIGS / name), import_custom_modules=False).to_dict()
+        for name in names()
+    }
+    FILE.write_text(render(resolved), 'utf-8')
 
 
 if __name__ == '__main__':

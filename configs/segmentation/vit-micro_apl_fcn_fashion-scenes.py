@@ -1,6 +1,6 @@
 # vit-micro_fcn_fashion-scenes.py from the ViT of vit-micro_apl_imagenette.py, with absolute
 # positional labels: 8x8 = 64.
-#   tools/dist_train.sh configs/segmentation/vit-micro_apl_fcn_fashion-scenes.py 1
+#   python tools/train.py configs/segmentation/vit-micro_apl_fcn_fashion-scenes.py
 _base_ = './vit-micro_fcn_fashion-scenes.py'
 
 model = dict(

@@ -1,6 +1,6 @@
 # FCN on the ViT of vit-micro_imagenette.py, scenes of Fashion-MNIST's garments: the baseline.
-#   tools/dist_train.sh configs/segmentation/vit-micro_fcn_fashion-scenes.py 1
-_base_ = './_base_/fashion-mnist-scenes.py'
+#   python tools/train.py configs/segmentation/vit-micro_fcn_fashion-scenes.py
+_base_ = './_base_/fashion_mnist_scenes.py'
 
 model = dict(
     type='EncoderDecoder',
@@ -26,7 +26,7 @@ model = dict(
         concat_input=False,
         dropout_ratio=0.1,
         num_classes=11,
-        norm_cfg=dict(type='SyncBN'),
+        norm_cfg=dict(type='BN'),
         align_corners=False,
     ),
     train_cfg=dict(),

@@ -73,7 +73,7 @@ class FashionMNIST(StockFashionMNIST):
                 self._download()
             dist.barrier()
         paths = self.find_files(self.data_root, self.split)
-        images, labels = map(_read, paths)
+        images, labels = map(read_array, paths)
         if images.shape[1:] != (28, 28) or labels.shape != images.shape[:1]:
             raise UserError(
                 f'{paths[0]} and {paths[1]} are no {FASHION_MNIST.title}: '
@@ -119,7 +119,12 @@ def _find_file(data_root: str, name: str) -> str:
     )
 
 
-def _read(path: str) -> np.ndarray:
+def read_array(path: str) -> np.ndarray:
+    """The array of a ``*-ubyte`` file, or of the ``.gz`` beside it where that file is damaged.
+
+    Raises:
+        UserError: If neither can be read.
+    """
     try:
         return read_sn3_pascalvincent_tensor(path).numpy()
     except (
@@ -133,7 +138,7 @@ def _read(path: str) -> np.ndarray:
     ) as error:
         if osp.isfile(f'{path}.gz'):
             # MMPretrain unpacks in place: another process may be at it, or was killed at it.
-            return _read(f'{path}.gz')
+            return read_array(f'{path}.gz')
         raise UserError(
             f'cannot read {path} ({error or "it ends early"}): download it again'
         ) from error

@@ -92,7 +92,7 @@ def _places(table: Table, row: Row) -> Iterable[tuple[float, str]]:
     axis = table.axis
     if axis.metrics:
         return [(x, METRICS.get(metric, metric)) for metric, x in axis.metrics.items()]
-    return [] if row.x is None else [(row.x, table.metric_of(table.heading))]
+    return [] if row.x is None else [(row.x, table.key)]
 
 
 def drawn_values(table: Table, measured: Measured) -> dict[str, list[float]]:

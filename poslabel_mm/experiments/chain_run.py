@@ -10,6 +10,7 @@ from poslabel_mm.experiments.checks import problems_of
 from poslabel_mm.experiments.console import print_line
 from poslabel_mm.experiments.launcher import TOOLS, Launcher
 from poslabel_mm.experiments.run import Run
+from poslabel_mm.experiments.settings import import_custom_modules
 from poslabel_mm.experiments.work import run_all
 
 BLOCKS = ('layers.', 'blocks.', 'stages.')
@@ -93,6 +94,7 @@ def check_encoders(pretraining: Run, finetuning: Run) -> None:
 
     shapes = []
     for run in pretraining, finetuning:
+        import_custom_modules(run.cfg)
         init_default_scope(run.cfg.get('default_scope', 'mmpretrain'))
         backbone = run.cfg.model.backbone.copy()
         backbone.pop('init_cfg', None)

@@ -8,13 +8,12 @@ from pathlib import Path
 
 from mmengine.config import Config
 from mmengine.registry import HOOKS, init_default_scope
-from mmengine.utils import import_modules_from_strings
 
 from poslabel_mm.errors import UserError
 from poslabel_mm.experiments.folder_check import check_checkpoint, check_folder
 from poslabel_mm.experiments.manifest import FurtherTest
 from poslabel_mm.experiments.run import Run
-from poslabel_mm.experiments.settings import configured
+from poslabel_mm.experiments.settings import configured, import_custom_modules
 from poslabel_mm.launch.checks.class_names import LOADERS
 from poslabel_mm.launch.checks.options import check_num_classes
 from poslabel_mm.launch.vis_backends import check_backends
@@ -31,17 +30,23 @@ def problems_of(runs: Iterable[Run]) -> dict[Run, str]:
     runs = list(runs)
     problems: dict[Run, str] = {}
     reasons: dict[Path, str] = {}  # by the folder: a row's run has further tests
-    for _, test, cfg, hooks in _further_tests(runs):
+    for run in runs:
+        # Options that do not fit the config are an error of the whole command.
+        cfg = run.cfg
+        if not run.is_done:
+            try:
+                import_custom_modules(cfg)
+            except UserError as error:
+                problems[run] = str(error)
+    for _, test, cfg, hooks in _further_tests(run for run in runs if run not in problems):
         for key, hook in hooks.items():
             _check_hook(f'test {test.id}: {key}', hook, cfg)
     for run in runs:
-        _ = run.cfg  # options that do not fit the config are an error of the whole command
         try:
             check_folder(run)
             if not run.is_done:
                 check_checkpoint(run)
                 _check_timm(run)
-                _check_imports(run)
                 check_backends(run.cfg)
         except UserError as error:
             problems[run] = str(error)
@@ -101,14 +106,6 @@ def _check_timm(run: Run) -> None:
         importlib.util.find_spec('timm') is None
     ):
         raise UserError('it needs timm: install the extra poslabel_mm[nest], or timm itself')
-
-
-def _check_imports(run: Run) -> None:
-    # `plain_config` has left out what cannot be imported.
-    try:
-        import_modules_from_strings(**(run.cfg.get('custom_imports') or dict(imports=None)))
-    except ImportError as error:
-        raise UserError(f'custom_imports of {run.config}: {error}') from error
 
 
 def check_data_of(runs: Iterable[Run]) -> None:

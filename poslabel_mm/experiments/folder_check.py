@@ -7,14 +7,17 @@ from contextlib import ExitStack
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from mmengine.config import Config
-
 from poslabel_mm.engine.folder_lock import NAME, lock_folder
 from poslabel_mm.engine.hooks.last_saved import last_saved
 from poslabel_mm.errors import UserError
 from poslabel_mm.experiments import logs
 from poslabel_mm.experiments.manifest import FurtherTest
-from poslabel_mm.experiments.settings import EXPERIMENT, comparable_settings, first_difference
+from poslabel_mm.experiments.settings import (
+    EXPERIMENT,
+    comparable_settings,
+    first_difference,
+    read_config,
+)
 
 # Records of earlier versions lack these settings.
 ADDED = {'batch', 'images'}
@@ -130,7 +133,7 @@ def _check_test(run: 'Run', test: FurtherTest) -> None:
     """Refuse the result of a test that was not of the last checkpoint."""
     folder, result = run.test_folder(test), run.metrics_path(test)
     try:
-        tested = Path(Config.fromfile(folder / run.dumped.name).load_from).name
+        tested = Path(read_config(folder / run.dumped.name).load_from).name
     except (OSError, AttributeError):
         tested = 'an unknown checkpoint'
     if tested != run.checkpoint.name or not run.is_trained:
@@ -147,7 +150,7 @@ def _check_test(run: 'Run', test: FurtherTest) -> None:
 
 def _difference_from_dumped(run: 'Run') -> str:
     """Compare the config that a run left which was started by hand, as by a dry run's commands."""
-    dumped = Config.fromfile(run.dumped).to_dict()
+    dumped = read_config(run.dumped).to_dict()
     expected = {k: v for k, v in run.settings().items() if k in EXPERIMENT}
     # Models add their own defaults to what they were given.
     return first_difference(comparable_settings(dumped), expected, only_of_second=True)

@@ -51,7 +51,7 @@ def status_lines(selection: Selection, seeds: Sequence[int]) -> list[Line]:
     found = []
     for table, row in selection.rows:
         measured = measure(selection, table, row, seeds)
-        value = accuracy(measured, table.metric_of(table.heading))
+        value = accuracy(measured, table.key)
         config = row.config if row.pretrain is None else f'{row.pretrain} → {row.config}'
         state = _state(
             {

@@ -15,9 +15,9 @@ import yaml
 from poslabel_mm.errors import UserError
 from poslabel_mm.stack.config_prefix import ROOT
 
-# What is measured of a row, its heading and its name among the results, unless a table says.
+# The heading of what a table measures by default, and its name among the results of a test.
 TOP1, TOP1_METRIC = 'top-1', 'accuracy/top1'
-# What a table may say for all of its rows.
+# Fields of a row that a table may have for all of its rows.
 OF_ROWS = 'recipe', 'tests', 'common_tests'
 # libyaml takes a tenth of the time.
 LOADER = getattr(yaml, 'CSafeLoader', yaml.SafeLoader)
@@ -78,7 +78,8 @@ class Row:
         x (float, optional): Where it stands on its table's :attr:`Table.axis`. Rows of one name
             are a curve.
         tests (tuple[FurtherTest, ...]): Further tests of it alone.
-        common_tests (bool): Whether it has the manifest's tests too. Defaults to True.
+        common_tests (bool): Whether the manifest's tests are made of it too; those of its
+            pre-training are made in any case. Defaults to True.
     """
 
     id: str
@@ -121,10 +122,11 @@ class Table:
         title (str): What it compares.
         rows (tuple[Row, ...]): In the paper's order.
         data (Dataset, optional): What its rows are trained and tested on, if the file says.
-        metric (dict[str, str]): What is measured: one metric of the tests, by its heading.
-            Defaults to top-1.
+        metric (dict[str, str]): The metric that rows are compared in: its name among the results
+            of a test, by its heading. Defaults to top-1.
         columns (dict[str, str]): More metrics of the tests to show, by their headings.
-        gain (str): What gains are shown of: a heading. Defaults to that of ``metric``.
+        gain (str): The heading of what gains are shown of. Defaults to 'top-1'; in a file, to
+            that of ``metric``.
         further_gains (tuple[str, ...]): Headings whose gains are shown as well, each compared with
             that of ``gain``.
         axis (Axis, optional): Of a picture of curves. Without one it shows the gains of the rows.
@@ -144,8 +146,13 @@ class Table:
 
     @property
     def heading(self) -> str:
-        """The heading of what is measured."""
+        """The heading of the metric that rows are compared in."""
         return next(iter(self.metric))
+
+    @property
+    def key(self) -> str:
+        """The name of that metric among the results of a test."""
+        return self.metric[self.heading]
 
     def metric_of(self, heading: str) -> str:
         """The name, among the results of the tests, of what a heading shows."""
@@ -351,7 +358,9 @@ def _table(
     if not all(isinstance(text, str) for pair in (columns | metric).items() for text in pair):
         raise UserError(f'{where}: columns and metric must name a metric for each heading')
     if len(metric) != 1 or set(metric) & set(columns):
-        raise UserError(f'{where}: metric must have one heading, which columns have not')
+        raise UserError(
+            f'{where}: metric must have exactly one heading, and no column may have the same'
+        )
     further_gains = _names(table.further_gains, f'{where}: further_gains')
     gain = entry.get('gain', table.heading)
     headings = *metric, *columns
@@ -387,7 +396,8 @@ def _table(
                     f'{at}: its gain cannot be compared with that of {other!r}: both must be rows '
                     'of the table with a baseline'
                 )
-        _mapping(row.paper, f'{at}: paper')
+        if _mapping(row.paper, f'{at}: paper') and table.key != TOP1_METRIC:
+            raise UserError(f'{at}: paper is of top-1, and its table measures {table.heading}')
         if not isinstance(row.common_tests, bool):
             raise UserError(f'{at}: common_tests must be true or false')
         tests = _tests(row.tests)

@@ -100,7 +100,7 @@ def markdown(
                 else:
                     recorded.setdefault(value.device if value else '', []).append(run)
     parts.append(
-        'Accuracy in percent on the test images after the last epoch: mean ± standard deviation '
+        'In percent, on the test images after the last epoch: mean ± standard deviation '
         'over the seeds. A gain is over the baseline of the row, seed by seed; its 95 % interval '
         "is Student's."
     )
@@ -337,7 +337,7 @@ def _cells(table: Table, row: Row, measured: dict[str, dict[int, dict[str, float
         row.name,
         config,
         paper_value(row),
-        accuracy(by_seed, table.metric_of(table.heading)),
+        accuracy(by_seed, table.key),
         accuracy(by_seed, 'top5'),
         paper_gain(table, row),
         *_statistics(gained, len(by_seed)),

@@ -28,9 +28,11 @@ from poslabel_mm.experiments.settings import (
     configured,
     images_a_step,
     plain_config,
+    read_config,
     versions,
 )
 from poslabel_mm.experiments.tiny import tiny_config
+from poslabel_mm.stack.config_prefix import INSTALLED_BY
 
 HANDED_ON = 'model.backbone.init_cfg'  # the encoder's start, in a config
 PLAIN = FurtherTest('', ())  # the test by the config itself
@@ -189,7 +191,7 @@ class Run:
         """
         if self.is_trained or not self.is_saved() or not self.dumped.is_file():
             return None
-        return accumulation_of(Config.fromfile(self.dumped))
+        return accumulation_of(read_config(self.dumped))
 
     def batch_so_far(self) -> int | None:
         """The number of images of an optimizer step in the training that the folder holds.
@@ -199,7 +201,7 @@ class Run:
         processes = logs.device(self.folder).get('processes')
         if processes is None or not self.dumped.is_file():
             return None
-        return images_a_step(Config.fromfile(self.dumped)) * int(processes)
+        return images_a_step(read_config(self.dumped)) * int(processes)
 
     @property
     def dumped(self) -> Path:
@@ -326,8 +328,9 @@ class Run:
         """
         lock = lock_folder(self.folder)
         check_folder(self)  # again: another process may just have left it
-        needs_timm = 'TIMMBackbone' in self.cfg.model.backbone.type
-        record = dict(settings=self.settings(), versions=versions('torch', *['timm'] * needs_timm))
+        further = ['timm'] if 'TIMMBackbone' in self.cfg.model.backbone.type else []
+        further += filter(None, [INSTALLED_BY.get(self.cfg.get('default_scope'))])
+        record = dict(settings=self.settings(), versions=versions('torch', *further))
         write_atomically(json.dumps(record, indent=1).encode(), self.folder / 'run.json')
         if self.config_text is not None:
             write_atomically(self.config_text.encode(), self.config_path)

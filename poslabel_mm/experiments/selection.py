@@ -132,7 +132,7 @@ class Selection:
         return value if value is not None and self._is_whole(value, table, row) else None
 
     def _is_whole(self, value: Value, table: Table, row: Row) -> bool:
-        return table.metric_of(table.heading) in value.metrics and all(
+        return table.key in value.metrics and all(
             any(name.startswith(f'{test.id}/') for name in value.metrics)
             for test in self._tests(row)
         )

@@ -7,11 +7,13 @@ import importlib.metadata
 import os.path as osp
 import platform
 from collections.abc import Iterator
+from pathlib import Path
 from typing import Any
 
 from mmengine.config import Config, DictAction
+from mmengine.utils import import_modules_from_strings
 
-from poslabel_mm.errors import UserError
+from poslabel_mm.errors import UserError, user_error_behind
 from poslabel_mm.experiments.scale import Scale
 from poslabel_mm.experiments.tiny import tiny_config
 from poslabel_mm.launch.checks.class_names import LOADERS
@@ -50,27 +52,41 @@ AMP = ('AmpOptimWrapper', 'mmengine.AmpOptimWrapper', 'poslabel_mm.CPUAmpOptimWr
 
 
 def config_file(name: str) -> str:
-    """The path of a run's config: of the user's where it names a folder, else of a shipped one.
-
-    Shipped ones have folders too; a file of the user's goes before them.
+    """The path of a run's config: a shipped one's by its name below ``configs/``, or as it is.
 
     Raises:
-        UserError: If there is neither.
+        UserError: For a name without a folder that no shipped config has.
     """
-    is_path = osp.dirname(name) and (osp.isfile(name) or not osp.isfile(osp.join(ROOT, name)))
+    is_path = osp.dirname(name) and not (ROOT / name).is_file()
     return name if is_path else config_path(name)
+
+
+def read_config(path: str | Path) -> Config:
+    """Read a config without its ``custom_imports``, which models need and settings do not."""
+    return Config.fromfile(path, import_custom_modules=False)
+
+
+def import_custom_modules(cfg: Config) -> None:
+    """Import what ``custom_imports`` of a config names, as MMEngine does in reading it.
+
+    Raises:
+        UserError: If a module cannot be imported.
+    """
+    imports = cfg.get('custom_imports')
+    if imports:
+        try:
+            import_modules_from_strings(**imports)
+        except ImportError as error:
+            reason = user_error_behind(error)
+            where = '' if isinstance(reason, UserError) else f'custom_imports of {cfg.filename}: '
+            raise UserError(f'{where}{reason}') from error
 
 
 @functools.cache
 def plain_config(name: str, scale: Scale) -> Config:
     """The config without options, at the size that it is run at. Not to be changed."""
     if scale.data is None:
-        path = config_file(name)
-        try:
-            return Config.fromfile(path)
-        except (ImportError, UserError):
-            # What is done and what is to do is told without the packages that a model needs.
-            return Config.fromfile(path, import_custom_modules=False)
+        return read_config(config_file(name))
     return Config.fromstring(tiny_config(name, *scale), '.py')
 
 

@@ -23,8 +23,8 @@ from poslabel_mm.typed_command import shell_line, typed_words
 
 POLL_SECONDS = 0.5
 LINE_SECONDS = 60
-# What is said of a run that has ended.
-SHOWN = {'accuracy/top1': 'top-1', 'mIoU': 'mIoU'}
+# Metrics that are printed when a run has ended, with their names.
+PRINTED = {'accuracy/top1': 'top-1', 'mIoU': 'mIoU'}
 
 
 class Stopped(Exception):
@@ -180,9 +180,10 @@ class Work:
                     raise UserError('; '.join(failed))
             finally:
                 self.display.end(run)
-        metrics = run.state().metrics or {}
-        found = [f'{title} {metrics[key]:.2f} %' for key, title in SHOWN.items() if key in metrics]
-        self.display.print_line(f'{place}: {", ".join(found) or "trained"}')
+        metrics = run.state().metrics
+        known = [key for key in PRINTED if key in (metrics or {})]
+        found = ', '.join(f'{PRINTED[key]} {metrics[key]:.2f} %' for key in known)
+        self.display.print_line(f'{place}: {found or ("tested" if metrics else "trained")}')
 
     def _train(self, run: Run, lock, place: str) -> None:
         check_checkpoint(run)

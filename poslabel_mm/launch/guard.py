@@ -13,7 +13,7 @@ from poslabel_mm.datasets.shared_memory import shared_memory_line
 from poslabel_mm.engine.hooks.stop_signal_hook import stop_status
 from poslabel_mm.engine.ranks import local_rank
 from poslabel_mm.engine.work_dir import WorkDir
-from poslabel_mm.errors import UserError
+from poslabel_mm.errors import UserError, user_error_behind
 from poslabel_mm.launch.build_errors import build_error_line
 
 
@@ -42,6 +42,7 @@ class Guard:
             self.work_dir.leave()
 
     def _explain(self, error: BaseException | None) -> None:
+        error = user_error_behind(error)
         if error is None or isinstance(error, SystemExit):
             return
         if isinstance(error, UserError):

@@ -7,6 +7,7 @@ just a path, so inheriting by name equals inheriting by relative path.
 
 import difflib
 import functools
+import importlib.util
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -23,11 +24,27 @@ INSTALLED_BY = {'mmdet': 'onedl-mmdetection', 'mmseg': 'onedl-mmsegmentation'}
 ROOT = (Path(__file__).parents[1] / '.mim' / 'configs').resolve()
 
 
-def not_installed(module: str, error: ModuleNotFoundError) -> UserError:
-    """The error that a module of ours cannot be imported without another project's package."""
-    name = (error.name or '').partition('.')[0]
+class MissingPackage(UserError, ModuleNotFoundError):
+    """The package of another project that one of our modules is for is not installed."""
+
+
+def missing_package(module: str, error: ModuleNotFoundError) -> ModuleNotFoundError:
+    """What to raise in place of an error of a module's imports.
+
+    Args:
+        module (str): The name of the module of ours.
+        error (ModuleNotFoundError): What its imports raised.
+
+    Returns:
+        ModuleNotFoundError: A :class:`MissingPackage`; or the error itself, where the package
+        is there and lacks a part, as MMCV without its operators does.
+    """
+    name = error.name or ''
+    if '.' in name or not name or importlib.util.find_spec(name) is not None:
+        return error
     package = INSTALLED_BY.get(name, name)
-    return UserError(f'{module} needs {name}, which is not installed: pip install {package}')
+    line = f'{module} needs {name}, which is not installed: pip install {package}'
+    return MissingPackage(line, name=name)
 
 
 def list_configs() -> list[str]:

@@ -3,8 +3,9 @@
 import os.path as osp
 
 from mmengine.config import Config
-from mmengine.registry import init_default_scope
+from mmengine.registry import DATASETS, init_default_scope
 
+from poslabel_mm import options
 from poslabel_mm.datasets.class_folders import class_names, count_by_class, count_images, read_list
 from poslabel_mm.datasets.sources import IMAGENET
 from poslabel_mm.errors import UserError
@@ -76,9 +77,11 @@ def check_dataset(
 
     files = ImageFiles(dataset)
     kind = files.kind
-    if kind in (FashionMNIST, FashionMNISTScenes) and not dataset.get('download'):
-        given = {key: dataset[key] for key in ('data_root', 'split') if key in dataset}
-        FashionMNIST.find_files(**given)
+    if kind is FashionMNIST and not dataset.get('download'):
+        kind.find_files(**{key: dataset[key] for key in ('data_root', 'split') if key in dataset})
+    if kind is FashionMNISTScenes:
+        with options.within(key):
+            DATASETS.build(dict(dataset, pipeline=[], lazy_init=True))
     if not files.is_custom or not files.is_local:
         return None, None
     root, folder, ann_file = files.root, files.folder, files.ann_file
