@@ -14,7 +14,10 @@ def user_error_behind(error: BaseException | None) -> BaseException | None:
 
     Where a config's ``custom_imports`` fail, MMEngine raises an ImportError of its own.
     """
-    found = error
-    while isinstance(found, ImportError) and not isinstance(found, UserError):
+    found, seen = error, []
+    while isinstance(found, ImportError) and found not in seen:
+        if isinstance(found, UserError):
+            return found
+        seen.append(found)
         found = found.__cause__ or found.__context__
-    return found if isinstance(found, UserError) else error
+    return error

@@ -22,7 +22,7 @@ try:
     from mmdet.registry import MODELS
     from mmdet.structures import DetDataSample
 except ModuleNotFoundError as error:
-    raise missing_package(__name__, error) from error
+    raise missing_package(__name__, error) from None
 
 
 class DetectorLabels(BackboneLabels):

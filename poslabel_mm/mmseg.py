@@ -33,7 +33,7 @@ try:
     from mmseg.registry import MODELS
     from mmseg.structures import SegDataSample
 except ModuleNotFoundError as error:
-    raise missing_package(__name__, error) from error
+    raise missing_package(__name__, error) from None
 
 force_weights_only(TIMMBackbone, '__init__')
 

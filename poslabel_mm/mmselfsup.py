@@ -19,7 +19,7 @@ try:
     from mmselfsup.models import MAE, MAEViT
     from mmselfsup.registry import MODELS
 except ModuleNotFoundError as error:
-    raise missing_package(__name__, error) from error
+    raise missing_package(__name__, error) from None
 
 force_weights_only(TIMMBackbone, '__init__')
 

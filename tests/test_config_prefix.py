@@ -8,7 +8,7 @@ import pytest
 from mmengine.config import Config
 
 import poslabel_mm
-from poslabel_mm import UserError
+from poslabel_mm import UserError, cli
 from poslabel_mm.stack import config_prefix
 
 CONFIGS = Path(__file__).resolve().parents[1] / 'configs'
@@ -147,6 +147,31 @@ def test_a_module_for_a_package_that_is_not_installed(package, name):
         UserError, match=rf'^poslabel_mm.{package} needs \w+, .* pip install {name}$'
     ):
         importlib.import_module(f'poslabel_mm.{package}')
+
+
+@pytest.mark.parametrize('name', ['mmcv._ext', 'mmengine'])
+def test_a_package_that_is_there_is_not_said_to_be_missing(name):
+    """MMCV without its operators, for one: installing another one would not help."""
+    error = ModuleNotFoundError(f'No module named {name!r}', name=name)
+    assert config_prefix.missing_package('poslabel_mm.mmdet', error) is error
+
+
+@pytest.mark.parametrize('command', ['train', 'test'])
+def test_a_command_names_the_missing_package(command, monkeypatch, capsys):
+    monkeypatch.setitem(sys.modules, 'mmseg', None)
+    monkeypatch.delitem(sys.modules, 'poslabel_mm.mmseg', raising=False)
+    config = 'segmentation/vit-micro_fcn_fashion-scenes.py'
+    try:
+        status = cli.main([command, config, *['a.pth'] * (command == 'test')])
+    except SystemExit as left:
+        status = left.code
+    reason = 'poslabel_mm.mmseg needs mmseg, which is not installed: '
+    line = f'error: {reason}pip install onedl-mmsegmentation'
+    assert status == 1 and capsys.readouterr().err.splitlines()[-1] == line
+    # Who asks for that goes on without it.
+    text = "custom_imports = dict(imports=['poslabel_mm.mmseg'], allow_failed_imports=True)"
+    with pytest.warns(UserWarning, match='poslabel_mm.mmseg failed to import and is ignored'):
+        assert Config.fromstring(text, '.py').custom_imports.allow_failed_imports
 
 
 def test_parts_of_configs_are_not_listed():

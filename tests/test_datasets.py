@@ -37,10 +37,10 @@ def idx(array):
     return bytes(head) + np.array(array.shape, '>i4').tobytes() + array.tobytes()
 
 
-def write_files(folder, compress):
+def write_files(folder, compress, content=arrays):
     folder.mkdir(parents=True, exist_ok=True)
     for side in COUNTS:
-        for kind, array in zip(('images-idx3', 'labels-idx1'), arrays(side)):
+        for kind, array in zip(('images-idx3', 'labels-idx1'), content(side)):
             name = f'{side}-{kind}-ubyte'
             if compress:
                 (folder / f'{name}.gz').write_bytes(gzip.compress(idx(array)))
@@ -193,38 +193,58 @@ def test_scenes_are_of_garments_one_over_the_other(tmp_path, split, side):
     assert len(dataset.metainfo['palette']) == 11
 
 
-def test_scenes_depend_on_the_draw_alone(tmp_path, monkeypatch):
+def test_scenes_do_not_depend_on_the_seed_of_a_run(tmp_path):
     pixels = np.arange(7 * 28 * 28).astype(np.uint8).reshape(7, 28, 28)
-    monkeypatch.setitem(globals(), 'arrays', lambda side: (pixels, np.arange(7, dtype=np.uint8)))
-    folder = write_files(tmp_path / 'data', False)
+    content = pixels, np.arange(7, dtype=np.uint8)
+    folder = write_files(tmp_path / 'data', False, lambda side: content)
 
     def digest(**kwargs):
         scenes = FashionMNISTScenes(folder, num_scenes=3, garments=2, **kwargs)
         pixels = [info[key].tobytes() for info in scenes for key in ('img', 'gt_seg_map')]
         return hashlib.sha256(b''.join(pixels)).hexdigest()[:16]
 
+    state = np.random.get_state()
     np.random.seed(0)
     first = digest()
-    np.random.seed(1)
+    np.random.set_state(state)
     # The same on every machine and with every NumPy.
     assert first == digest(draw=0) == 'b58711a9619531aa'
     assert first != digest(draw=1)
+    fewer = FashionMNISTScenes(folder, num_scenes=1, garments=2)[0]
+    more = FashionMNISTScenes(folder, num_scenes=3, garments=2)[0]
+    assert (fewer['img'] == more['img']).all()
 
 
 @pytest.mark.parametrize(
     'kwargs, message',
     [
-        (dict(num_scenes=4, garments=2), r'4 scenes of 2 garments need 8, .* num_scenes to 3 at'),
+        (
+            dict(num_scenes=4, garments=2),
+            r"num_scenes=4 is refused: with garments=2 it takes 8 images, and split='train' of "
+            'Fashion-MNIST has 7: set num_scenes to 3 at most',
+        ),
+        (dict(num_scenes=1, garments=8), 'set garments to 7 at most'),
         (dict(split='val'), 'no split='),
         (dict(size=27), 'size=27 is refused: set it to a whole number from 28 on'),
         (dict(num_scenes=0), 'num_scenes=0 is refused'),
         (dict(garments=1.5), 'garments=1.5 is refused'),
         (dict(draw=-1), 'draw=-1 is refused'),
+        (dict(draw=2**32), r'draw=4294967296 is refused: .* from 0 to 4294967295'),
     ],
 )
 def test_scenes_that_cannot_be_had_are_one_line(tmp_path, kwargs, message):
     with pytest.raises(UserError, match=message):
         FashionMNISTScenes(write_files(tmp_path / 'data', True), **kwargs)
+
+
+def test_too_many_scenes_are_refused_before_a_run(tmp_path):
+    folder = write_files(tmp_path / 'data', True)
+    scenes = dict(type='poslabel_mm.FashionMNISTScenes', data_root=folder, num_scenes=2)
+    cfg = Config(dict(train_dataloader=dict(dataset=dict(scenes, pipeline=[]), batch_size=1)))
+    with pytest.raises(UserError, match=r'^train_dataloader\.dataset\.num_scenes=2 is refused'):
+        check_data(cfg, ('train_dataloader',))
+    cfg.train_dataloader.dataset.num_scenes = 1
+    check_data(cfg, ('train_dataloader',))
 
 
 @pytest.fixture

@@ -1,5 +1,6 @@
 """tools/reproduce.py: what it would run, what it takes for done, what it reports."""
 
+import copy
 import csv
 import fcntl
 import importlib.util
@@ -23,6 +24,7 @@ from PIL import Image
 from poslabel_mm import UserError, config_path
 from poslabel_mm.experiments import (
     axis_curves,
+    chain_run,
     checks,
     command,
     figures,
@@ -39,7 +41,12 @@ from poslabel_mm.experiments.recorded import Value, read_csv, settings_digest
 from poslabel_mm.experiments.run import Run, _configured
 from poslabel_mm.experiments.scale import Scale
 from poslabel_mm.experiments.selection import Selection, options_folder, select
-from poslabel_mm.experiments.settings import comparable_settings, first_difference, plain_config
+from poslabel_mm.experiments.settings import (
+    comparable_settings,
+    config_file,
+    first_difference,
+    plain_config,
+)
 from poslabel_mm.experiments.tiny import tiny_config
 from poslabel_mm.launch.child_processes import ChildProcesses
 from poslabel_mm.models import PositionalLabelHead, RelativePositionalLabelHead
@@ -1215,6 +1222,49 @@ def test_what_segmentation_needs_is_named_and_the_rest_is_done(call, capsys, mon
     assert f'(9/pe) cannot be done: poslabel_mm.mmseg {reason}' in out and reason in err
 
 
+def test_what_was_done_is_told_without_the_package_that_did_it(call, capsys, tmp_path):
+    """Such as a segmentation, on a machine that has no MMSegmentation."""
+    config = tmp_path / 'mine.py'
+    config.write_text(
+        "_base_ = 'poslabel_mm::vit-tiny_digits.py'\ncustom_imports = dict(imports=['gone'])\n"
+    )
+    (tmp_path / 'my.yml').write_text(
+        'title: A study\ntables:\n  - id: 1\n    title: One\n    rows:\n'
+        '      - {id: a, name: A, config: mine.py}\n'
+        '      - {id: b, name: B, config: vit-tiny_digits.py}\n'
+    )
+    run = Run(str(config), 0, (), tmp_path / 'work_dirs/my')
+    # Started by hand: it has no record.
+    train(run.folder, run.config, 30)
+    cfg = copy.deepcopy(run.cfg)
+    cfg.train_dataloader.batch_size //= 2  # in each of two processes
+    cfg.dump(str(run.dumped))
+    dump_test(run.test_folder(), run.dumped.name, run.checkpoint)
+    with open(run.test_folder() / run.dumped.name, 'a') as tested:
+        tested.write("\ncustom_imports = dict(imports=['gone'])\n")
+    run.metrics_path().write_text('{"accuracy/top1": 61.0}')
+    assert call('--manifest', tmp_path / 'my.yml', '--table', 1, '--list') == 0
+    assert '61.00     tested' in capsys.readouterr().out
+    assert call('--manifest', tmp_path / 'my.yml', '--row', '1/a') == 0
+    # A run that is still to be done is named with what it lacks, and the others are done.
+    assert call('--manifest', tmp_path / 'my.yml', '--table', 1, '--seeds', 1) == 1
+    assert 'mine, seed 1: custom_imports of ' in capsys.readouterr().err
+    assert call.children.tools == ['train.py vit-tiny_digits.py', 'test.py vit-tiny_digits.py']
+
+
+def test_a_shipped_config_in_a_folder_is_not_looked_for_in_the_current_one(tmp_path, monkeypatch):
+    name = 'segmentation/vit-micro_fcn_fashion-scenes.py'
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / 'segmentation').mkdir()
+    (tmp_path / name).write_text('raise SystemError')
+    assert config_file(name) == config_path(name)
+    assert config_file('vit-b_in1k.py') == config_path('vit-b_in1k.py')
+    assert config_file('segmentation/mine.py') == 'segmentation/mine.py'
+    # But for a command line that names it.
+    with pytest.raises(SystemError):
+        chain_run.chain_of('vit-tiny_digits.py', name, 0, tmp_path / 'work')
+
+
 def test_rows_with_options_and_tests_of_their_own_are_runs_of_their_own(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     paper = load_paper('imagenette')
@@ -1341,6 +1391,15 @@ def test_a_table_on_an_axis_shows_accuracy_and_gains_along_it(tmp_path):
         drawn = table_picture.drawn(table, measured)
         assert image.text[gains.DIGEST] == gains.digest(drawn)
     assert drawn['gain of PE + absolute labels at 0.5'] == [3.0, 4.0]
+    # The same of another metric, in pixels too but for the titles.
+    other = replace(table, metric={'mIoU': 'mIoU'}, gain='mIoU')
+    renamed = {
+        id: {seed: {'mIoU': metrics['accuracy/top1']} for seed, metrics in values.items()}
+        for id, values in measured.items()
+    }
+    assert table_picture.drawn(other, renamed) == drawn
+    assert table_picture.drawn(other, measured) == {}
+    assert table_picture.table_png(other, renamed, 'A title')
     # A single place is no curve: nothing but what the first table has.
     measured['0.1'] = measured['0'] = {}
     assert table_picture.drawn(table, measured) == {}

@@ -4,7 +4,6 @@ from mmengine.dataset import BaseDataset
 from poslabel_mm import options
 from poslabel_mm.datasets.fashion_mnist import FashionMNIST, read_array
 from poslabel_mm.datasets.sources import FASHION_MNIST
-from poslabel_mm.errors import UserError
 from poslabel_mm.registry import DATASETS
 
 # The darkest pixel that belongs to a garment, of 255. The background of an image is not quite 0.
@@ -79,15 +78,15 @@ class FashionMNISTScenes(BaseDataset):
         _, labels = FashionMNIST.find_files(data_root, self.split)
         most, needed = len(read_array(labels)), self.num_scenes * self.garments
         if needed > most:
-            way_out = (
-                f'num_scenes to {most // self.garments} at most'
-                if self.garments <= most
-                else 'fewer garments'
+            least, key = (
+                (self.garments, 'num_scenes') if self.garments <= most else (1, 'garments')
             )
-            raise UserError(
-                f'num_scenes={self.num_scenes} scenes of garments={self.garments} need {needed} '
-                f'garments, and split={self.split!r} of {FASHION_MNIST.title} has {most}: set '
-                f'{way_out}'
+            raise options.wrong(
+                'num_scenes',
+                self.num_scenes,
+                f'is refused: with garments={self.garments} it takes {needed} images, and '
+                f'split={self.split!r} of {FASHION_MNIST.title} has {most}: set {key} to '
+                f'{most // least} at most',
             )
 
     def load_data_list(self) -> list[dict]:

@@ -57,8 +57,8 @@ def config_file(name: str) -> str:
     Raises:
         UserError: For a name without a folder that no shipped config has.
     """
-    is_path = osp.dirname(name) and not (ROOT / name).is_file()
-    return name if is_path else config_path(name)
+    is_shipped = not osp.isabs(name) and (ROOT / name).is_file()
+    return config_path(name) if is_shipped or not osp.dirname(name) else name
 
 
 def read_config(path: str | Path) -> Config:

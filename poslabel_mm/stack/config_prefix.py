@@ -39,12 +39,12 @@ def missing_package(module: str, error: ModuleNotFoundError) -> ModuleNotFoundEr
         ModuleNotFoundError: A :class:`MissingPackage`; or the error itself, where the package
         is there and lacks a part, as MMCV without its operators does.
     """
-    name = error.name or ''
-    if '.' in name or not name or importlib.util.find_spec(name) is not None:
+    name = (error.name or '').partition('.')[0]
+    if not name or importlib.util.find_spec(name) is not None:
         return error
     package = INSTALLED_BY.get(name, name)
     line = f'{module} needs {name}, which is not installed: pip install {package}'
-    return MissingPackage(line, name=name)
+    return MissingPackage(line)
 
 
 def list_configs() -> list[str]:
