@@ -17,12 +17,13 @@ import yaml
 from config_snapshot import flatten
 from mmcv.transforms import Compose
 from mmengine.optim import build_optim_wrapper
-from mmengine.registry import DATASETS, PARAM_SCHEDULERS
+from mmengine.registry import PARAM_SCHEDULERS
 from mmpretrain.registry import DATA_SAMPLERS, MODELS
 from mmpretrain.structures import DataSample
 from PIL import Image
 
 from poslabel_mm import UserError
+from poslabel_mm.datasets import FashionMNISTScenes
 from poslabel_mm.experiments.manifest import list_manifests, load_paper
 from poslabel_mm.experiments.results import paper_gain
 from poslabel_mm.experiments.scale import Scale
@@ -673,7 +674,7 @@ def test_segmentation_of_the_study(row):
     assert (
         cfg.model.decode_head.num_classes
         == data.classes
-        == len(DATASETS.get(train.type).METAINFO['classes'])
+        == len(FashionMNISTScenes.METAINFO['classes'])
     )
     assert cfg.model.backbone.img_size == recipe['image_size']
     assert {*cfg.model.data_preprocessor.size} == {recipe['image_size']}
