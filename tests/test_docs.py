@@ -524,7 +524,8 @@ def chain(path: Path, *words: str) -> None:
         (args.pretraining, args.pretraining_options),
         (args.finetuning, args.finetuning_options),
     ):
-        cfg = Config.fromfile(config_path(Path(name).name))
+        path = ROOT / name if (ROOT / name).is_file() else config_path(Path(name).name)
+        cfg = Config.fromfile(path, import_custom_modules=False)
         cfg.merge_from_dict(dict(option.split('=') for option in options))
 
 
