@@ -1212,7 +1212,6 @@ def test_a_table_of_segmentation_has_its_own_metric_and_tests(tmp_path, monkeypa
 def test_what_segmentation_needs_is_named_and_the_rest_is_done(call, capsys, monkeypatch):
     monkeypatch.setitem(sys.modules, 'mmseg', None)
     monkeypatch.delitem(sys.modules, 'poslabel_mm.mmseg', raising=False)
-    plain_config.cache_clear()
     assert call('--manifest', 'imagenette', '--table', 9, '--list') == 0
     assert 'segmentation/vit-micro_apl_fcn_fashion-scenes.py' in capsys.readouterr().out
     assert call('--manifest', 'imagenette', '--table', 9, '--dry-run') == 1

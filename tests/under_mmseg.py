@@ -652,6 +652,7 @@ def test_a_study_of_segmentation_is_trained_tested_and_tabulated(tmp_path, monke
         line for line in text.splitlines() if '`segmentation' in line or 'fcn_fashion' in line
     ]
     assert len(lines) == 3 and all(re.search(r'\| \d+\.\d\d \|', line) for line in lines)
+    assert f'onedl-mmsegmentation {mmseg.__version__}' in text  # beside the stack's versions
     # Done is done.
     assert cli.main(['reproduce', *arguments]) == 0
     assert '0 of 4 runs to be done' in capsys.readouterr().out
