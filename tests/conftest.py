@@ -15,6 +15,8 @@ from types import SimpleNamespace
 import poslabel_mm  # noqa: F401  (it mends what is imported below)
 
 # isort: split
+import signal
+
 import numpy as np
 import pytest
 import torch
@@ -87,6 +89,17 @@ def threads_and_seed():
     torch.manual_seed(0)
     np.random.seed(0)  # of MMPretrain's augmentations
     random.seed(0)
+
+
+@pytest.fixture(autouse=True)
+def same_signal_handlers():
+    """A run that fails leaves the handlers of its hooks; the next test has those of before it."""
+    signals = signal.SIGINT, signal.SIGTERM, signal.SIGUSR1
+    before = {number: signal.getsignal(number) for number in signals}
+    yield
+    for number, handler in before.items():
+        if handler is not None:  # it was set by no one in Python
+            signal.signal(number, handler)
 
 
 @pytest.fixture(autouse=True)
