@@ -356,6 +356,31 @@ def test_signal_in_the_last_iteration_lets_the_epoch_be_saved(tmp_path, data, ca
     assert 'epoch_1.pth' in capfd.readouterr().err
 
 
+def test_signal_after_a_training_that_failed_is_for_others(tmp_path, data):
+    """As a notebook's: an interrupt of the next cell."""
+    taken = []
+    previous = signal.signal(signal.SIGINT, lambda *args: taken.append(args))
+    try:
+        handler = signal.getsignal(signal.SIGINT)
+        for _ in range(2):  # the second finds what the first has left
+            with pytest.raises(ZeroDivisionError):
+                _train_with(make_config(tmp_path, data, 'run'), 1, lambda _: 1 / 0)
+            assert signal.getsignal(signal.SIGINT) is not handler
+        os.kill(os.getpid(), signal.SIGINT)
+        assert len(taken) == 1 and stop_signal_hook._received.signum is None
+        assert signal.getsignal(signal.SIGINT) is handler
+        with pytest.raises(SystemExit) as left:  # in training it is taken again
+            _train_with(
+                make_config(tmp_path, data, 'next'),
+                1,
+                lambda _: os.kill(os.getpid(), signal.SIGINT),
+            )
+        assert left.value.code == 130 and len(taken) == 1
+        assert signal.getsignal(signal.SIGINT) is handler
+    finally:
+        signal.signal(signal.SIGINT, previous)
+
+
 def test_second_signal_kills(monkeypatch):
     received = stop_signal_hook._Received()
     killed = []
@@ -399,7 +424,7 @@ def test_first_process_to_leave_a_validation_says_so(tmp_path, monkeypatch, capf
         received.forget(str(tmp_path))
         received.record(signal.SIGTERM)
         hook = StopSignalHook()
-        hook._previous = {signal.SIGTERM: signal.getsignal(signal.SIGTERM)}
+        hook._has_signals = True
         hook._checkpoints = SimpleNamespace(has_saved=lambda iterations: True)
         with pytest.raises(SystemExit) as left:
             hook.after_val_iter(runner, 0)

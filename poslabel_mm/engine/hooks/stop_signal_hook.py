@@ -29,10 +29,12 @@ class _Received:
 
     def __init__(self) -> None:
         self.trainings = 0
+        self._previous: dict = {}  # handlers of those who trained before, by signal
         self.forget()
 
-    def forget(self, work_dir: str | None = None) -> None:
+    def forget(self, work_dir: str | None = None, loop=None) -> None:
         self.trainings += 1  # alike in all processes
+        self._run_of_loop = getattr(getattr(type(loop), 'run', None), '__code__', None)
         self.signum: int | None = None
         self.work_dir = work_dir
         # Only the main process knows why a checkpoint could not be written.
@@ -43,14 +45,40 @@ class _Received:
         self._pid = os.getpid()
         self._time = 0.0
 
+    def install(self) -> None:
+        """Take the stop signals of this process, in training."""
+        for signum in SIGNALS:
+            previous = signal.signal(signum, self.handle)
+            if previous != self.handle:  # which a training that failed has left
+                self._previous[signum] = previous
+
+    def restore(self) -> None:
+        """Give the signals back."""
+        for signum, handler in self._previous.items():
+            signal.signal(signum, handler)
+        self._previous = {}
+
     def handle(self, signum: int, frame) -> None:
         if os.getpid() != self._pid:
             return  # a loader's worker, forked: the training process decides
+        if not self._is_training(frame):
+            # It failed, and no hook is told of that. In a notebook the next signal is for another
+            # cell.
+            self.restore()
+            os.kill(os.getpid(), signum)
+            return
         if self.signum is None:
             self.record(signum)
         elif time.monotonic() - self._time > SAME_SIGNAL_SECONDS:
             signal.signal(signum, signal.SIG_DFL)
             os.kill(os.getpid(), signum)
+
+    def _is_training(self, frame) -> bool:
+        if self._run_of_loop is None:
+            return True
+        while frame is not None and frame.f_code is not self._run_of_loop:
+            frame = frame.f_back
+        return frame is not None
 
     def record(self, signum: int) -> None:
         """Record a signal of the system or of another process of the run."""
@@ -127,11 +155,11 @@ class StopSignalHook(Hook):
     priority = 'LOWEST'
 
     def __init__(self) -> None:
-        self._previous: dict = {}
+        self._has_signals = False
         self._checkpoints: AtomicCheckpointHook | None = None
 
     def before_train(self, runner) -> None:
-        _received.forget(runner.work_dir)
+        _received.forget(runner.work_dir, getattr(runner, 'train_loop', None))
         self._checkpoints = next(
             (
                 hook
@@ -143,8 +171,8 @@ class StopSignalHook(Hook):
         self._protect_workers(runner)
         # Python delivers signals to the main thread only.
         if threading.current_thread() is threading.main_thread():
-            for signum in SIGNALS:
-                self._previous[signum] = signal.signal(signum, _received.handle)
+            _received.install()
+            self._has_signals = True
 
     @staticmethod
     def _protect_workers(runner) -> None:
@@ -180,7 +208,7 @@ class StopSignalHook(Hook):
         # Each process for itself: they may validate on unequal numbers of
         # batches, and nothing is to be saved.
         if (
-            self._previous
+            self._has_signals
             and _received.signum
             and self._resumes_in_mid_epoch(runner)
             and self._checkpoints.has_saved(runner.iter)
@@ -230,9 +258,9 @@ class StopSignalHook(Hook):
         raise SystemExit(stop_status())
 
     def _restore(self) -> None:
-        for signum, handler in self._previous.items():
-            signal.signal(signum, handler)
-        self._previous = {}
+        if self._has_signals:
+            _received.restore()
+        self._has_signals = False
 
 
 def _moment(runner, epoch: int) -> str:
