@@ -51,6 +51,7 @@ from poslabel_mm.experiments.tiny import tiny_config
 from poslabel_mm.launch.child_processes import ChildProcesses
 from poslabel_mm.models import PositionalLabelHead, RelativePositionalLabelHead
 from poslabel_mm.typed_command import python_as_typed
+from poslabel_mm.visualization.curves import CURVE_COLORS
 
 ROOT = Path(__file__).resolve().parents[1]
 PAPER = load_paper()
@@ -1367,6 +1368,22 @@ def test_a_test_that_is_added_later_needs_the_checkpoint(call, capsys, tmp_path)
     assert call(*arguments) == 0
     (words,) = call.children.commands
     assert 'test.py' in words[1] and words[-1] == 'model.backbone.img_size=48'
+
+
+def test_a_name_has_one_colour_in_the_pictures_of_a_manifest():
+    tables = {table.id: table for table in load_paper('imagenette').tables}
+    colors = {
+        id: axis_curves.colors_of(table, tables.values())
+        for id, table in tables.items()
+        if table.axis
+    }
+    assert len(colors) > 3
+    for of_table in colors.values():
+        assert len(set(of_table.values())) == len(of_table) <= len(CURVE_COLORS)
+        for other in colors.values():
+            assert all(other[name] == of_table[name] for name in {*of_table} & {*other})
+    alone = axis_curves.colors_of(tables['5'], [])
+    assert alone == {'PE + absolute labels': 0, 'absolute labels': 1} != colors['5']
 
 
 def test_a_table_on_an_axis_shows_accuracy_and_gains_along_it(tmp_path):

@@ -89,5 +89,5 @@ if __name__ == '__main__':
         (DOCS / name).write_text(page(manifest), 'utf-8')
         tables = measured(manifest)
         for id, image in pictures(manifest, tables).items():
-            png = table_png(*tables[id], DRAWN[manifest])
+            png = table_png(*tables[id], DRAWN[manifest], load_paper(manifest).tables)
             (DOCS / 'images' / image).write_bytes(png)

@@ -1,7 +1,9 @@
 """A picture of a table on an axis: the accuracy of its rows, and their gains with intervals."""
 
 import io
+import itertools
 import math
+from collections import Counter
 from collections.abc import Iterable, Sequence
 from statistics import mean
 from typing import TYPE_CHECKING, NamedTuple
@@ -124,13 +126,37 @@ def tick_labels(places: Sequence[float], log: bool) -> list[str]:
     return labels
 
 
-def curves_png(table: Table, measured: Measured, title: str) -> bytes | None:
+def colors_of(table: Table, tables: Iterable[Table]) -> dict[str, int]:
+    """The number of each name's colour: a name that several tables have keeps it in all of them.
+
+    Args:
+        table (Table): Has an axis.
+        tables (Iterable[Table]): All of the manifest.
+    """
+    names = {other.id: [row.name for row in other.rows] for other in tables if other.axis}
+    names[table.id] = [row.name for row in table.rows]
+    count = Counter(name for of_table in names.values() for name in set(of_table))
+    everywhere = dict.fromkeys(name for of_table in names.values() for name in of_table)
+    shared = [name for name in everywhere if count[name] > 1]
+    colors = {name: shared.index(name) for name in names[table.id] if name in shared}
+    free = (i for i in itertools.count() if i not in colors.values())
+    for name in names[table.id]:
+        if name not in colors:
+            colors[name] = next(free)
+    return colors
+
+
+def curves_png(
+    table: Table, measured: Measured, title: str, tables: Iterable[Table] = ()
+) -> bytes | None:
     """Draw a table that has an axis: accuracy on the left, gains on the right.
 
     Args:
         table (Table): What is compared.
         measured (Mapping): The metrics of every row, by its id and by seed.
         title (str): The heading, which names the scale and the data.
+        tables (Iterable[Table]): All of the manifest, for a name to have one colour in their
+            pictures. Defaults to this one alone.
 
     Returns:
         bytes | None: A PNG; None without a curve that has two places.
@@ -143,7 +169,8 @@ def curves_png(table: Table, measured: Measured, title: str) -> bytes | None:
     drawn = drawn_values(table, measured)
     if not drawn:
         return None
-    curves = curves_of(table, measured)
+    colors = colors_of(table, tables)
+    curves = sorted(curves_of(table, measured), key=lambda curve: colors[curve.name])
     height = HEIGHT + LEGEND_ROW * len(curves)
     figure = Figure((WIDTH, height), dpi=DPI, layout='constrained')
     left, right = figure.subplots(1, 2)
@@ -157,20 +184,20 @@ def curves_png(table: Table, measured: Measured, title: str) -> bytes | None:
         for side in 'top', 'right':
             axes.spines[side].set_visible(False)
 
-    means = []
+    means = [None] * (1 + max(colors.values()))
     for curve in curves:
         places = sorted(curve.accuracy)
         y = [mean(curve.accuracy[x].values()) for x in places]
-        means.append(Band(curve.name, places, y, y, y))
+        means[colors[curve.name]] = Band(curve.name, places, y, y, y)
     draw_bands(left, means, marker='o')
     counts = {len(values) for curve in curves for values in curve.accuracy.values()}
     least, most = min(counts), max(counts)
     number = str(most) if least == most else f'{least} to {most}'
     left.set_title(f'{table.heading} (%): mean of {number} seed{"s" * (most > 1)}', fontsize=SIZE)
 
-    compared = [(i, curve) for i, curve in enumerate(curves) if curve.gain]
-    for place, (i, curve) in enumerate(compared):
-        color = CURVE_COLORS[i % len(CURVE_COLORS)]
+    compared = [curve for curve in curves if curve.gain]
+    for place, curve in enumerate(compared):
+        color = CURVE_COLORS[colors[curve.name] % len(CURVE_COLORS)]
         # Side by side, so that the intervals of a place are told apart.
         beside = (place - (len(compared) - 1) / 2) * BESIDE
         at = {x: _moved(left, x, beside) for x in sorted(curve.gain)}

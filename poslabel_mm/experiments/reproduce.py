@@ -46,7 +46,7 @@ def print_results(selection: Selection, everything: Selection, seeds: list[int])
         print_line('\n' + results.markdown(selection, selection.seeds(seeds)))
     if results.results_path(everything).is_file():
         print_line(f'tables: {results.results_path(everything)}')
-    draw_tables(selection, seeds)
+    draw_tables(selection, everything, seeds)
     for figure in selection.figures:
         drawn = draw(everything, figure, seeds)  # whose rows name the curves
         if drawn is None:
@@ -55,14 +55,15 @@ def print_results(selection: Selection, everything: Selection, seeds: list[int])
             print_line(f'figure {figure.id}: {drawn[0]}, values in {drawn[1]}')
 
 
-def draw_tables(selection: Selection, seeds: list[int]) -> None:
-    """Draw every table that has values for a picture, and print where."""
+def draw_tables(selection: Selection, everything: Selection, seeds: list[int]) -> None:
+    """Draw every selected table that has values for a picture, and print where."""
     if importlib.util.find_spec('matplotlib') is None:
         return
     seeds = selection.seeds(seeds)
+    tables = {table.id: table for table, _ in everything.rows}.values()
     for table in {table.id: table for table, _ in selection.rows}.values():
         measured = {row.id: results.measure(selection, table, row, seeds) for row in table.rows}
-        png = table_png(table, measured, results.title(selection).replace('`', ''))
+        png = table_png(table, measured, results.title(selection).replace('`', ''), tables)
         if png is not None:
             path = selection.parent / f'table{table.id}.png'
             write_atomically(png, path)

@@ -1,13 +1,19 @@
 """The picture that suits a table: curves on its axis, or the gains of its rows."""
 
+from collections.abc import Iterable
+
 from poslabel_mm.experiments.axis_curves import curves_png, drawn_values
 from poslabel_mm.experiments.gains import Measured, drawn_gains, gains_png
 from poslabel_mm.experiments.manifest import Table
 
 
-def table_png(table: Table, measured: Measured, title: str) -> bytes | None:
-    """Draw a table; arguments and result as of :func:`~.gains.gains_png`."""
-    return (gains_png if table.axis is None else curves_png)(table, measured, title)
+def table_png(
+    table: Table, measured: Measured, title: str, tables: Iterable[Table] = ()
+) -> bytes | None:
+    """Draw a table; arguments and result as of :func:`~.axis_curves.curves_png`."""
+    if table.axis is None:
+        return gains_png(table, measured, title)
+    return curves_png(table, measured, title, tables)
 
 
 def drawn(table: Table, measured: Measured) -> dict[str, list[float]]:
