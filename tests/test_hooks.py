@@ -1,5 +1,6 @@
 """What the hooks save, refuse to save and leave behind."""
 
+import multiprocessing
 import os
 import re
 import shlex
@@ -356,29 +357,90 @@ def test_signal_in_the_last_iteration_lets_the_epoch_be_saved(tmp_path, data, ca
     assert 'epoch_1.pth' in capfd.readouterr().err
 
 
-def test_signal_after_a_training_that_failed_is_for_others(tmp_path, data):
+@pytest.mark.parametrize('signum, status', [(signal.SIGTERM, 143), (signal.SIGINT, 130)])
+def test_signal_after_a_training_that_failed_is_for_others(tmp_path, data, signum, status):
     """As a notebook's: an interrupt of the next cell."""
     taken = []
-    previous = signal.signal(signal.SIGINT, lambda *args: taken.append(args))
+    previous = signal.signal(signum, lambda *args: taken.append(args))
     try:
-        handler = signal.getsignal(signal.SIGINT)
+        handler = signal.getsignal(signum)
         for _ in range(2):  # the second finds what the first has left
             with pytest.raises(ZeroDivisionError):
                 _train_with(make_config(tmp_path, data, 'run'), 1, lambda _: 1 / 0)
-            assert signal.getsignal(signal.SIGINT) is not handler
-        os.kill(os.getpid(), signal.SIGINT)
+            assert signal.getsignal(signum) is not handler
+        os.kill(os.getpid(), signum)
         assert len(taken) == 1 and stop_signal_hook._received.signum is None
-        assert signal.getsignal(signal.SIGINT) is handler
+        assert signal.getsignal(signum) is handler
         with pytest.raises(SystemExit) as left:  # in training it is taken again
             _train_with(
                 make_config(tmp_path, data, 'next'),
                 1,
-                lambda _: os.kill(os.getpid(), signal.SIGINT),
+                lambda _: os.kill(os.getpid(), signum),
             )
-        assert left.value.code == 130 and len(taken) == 1
-        assert signal.getsignal(signal.SIGINT) is handler
+        assert left.value.code == status and len(taken) == 1
+        assert signal.getsignal(signum) is handler
     finally:
-        signal.signal(signal.SIGINT, previous)
+        signal.signal(signum, previous)
+
+
+def _wait_for(pipe, signals):
+    for _ in range(signals):
+        pipe.send('waiting')
+        if pipe.poll(60):
+            pipe.recv()
+
+
+def _exit_code_of_a_terminated_child(signals=1):
+    """Fork here, send SIGTERM, and only then let the process end by itself, with 0."""
+    fork = multiprocessing.get_context('fork')
+    ours, theirs = fork.Pipe()
+    child = fork.Process(target=_wait_for, args=(theirs, signals))
+    child.start()
+    try:
+        for _ in range(signals):
+            assert ours.poll(10)  # Python drops a signal that comes before the fork is complete
+            ours.recv()
+            child.terminate()
+            ours.send('sent')
+        child.join(10)
+        return child.exitcode
+    finally:
+        child.kill()
+        child.join()
+
+
+def test_process_forked_after_a_training_that_failed_can_be_terminated(tmp_path, data):
+    previous = signal.signal(signal.SIGTERM, signal.SIG_DFL)
+    try:
+        with pytest.raises(ZeroDivisionError):
+            _train_with(make_config(tmp_path, data, 'run'), 1, lambda _: 1 / 0)
+        assert _exit_code_of_a_terminated_child() == -signal.SIGTERM
+    finally:
+        signal.signal(signal.SIGTERM, previous)
+
+
+def test_process_forked_in_training_ignores_signals(tmp_path, data, monkeypatch):
+    """As a worker of a loader that the hook does not know."""
+    # The second signal would end a process that trains.
+    monkeypatch.setattr(stop_signal_hook, 'SAME_SIGNAL_SECONDS', 0.0)
+    codes = []
+    _train_with(
+        make_config(tmp_path, data, 'run'),
+        1,
+        lambda _: codes.append(_exit_code_of_a_terminated_child(signals=2)),
+    )
+    assert codes == [0]
+
+
+def test_handler_not_installed_from_python_becomes_the_default(monkeypatch):
+    installed = []
+    # Which returns None, as for a handler that Python does not know.
+    monkeypatch.setattr(signal, 'signal', lambda signum, handler: installed.append(handler))
+    received = stop_signal_hook._Received()
+    received.install()
+    received.restore()
+    count = len(stop_signal_hook.SIGNALS)
+    assert installed == [received.handle] * count + [signal.SIG_DFL] * count
 
 
 def test_second_signal_kills(monkeypatch):

@@ -3,6 +3,7 @@ import signal
 import sys
 import threading
 import time
+from collections.abc import Callable
 
 import torch
 from mmengine.dist import all_reduce, barrier, is_main_process
@@ -29,10 +30,18 @@ class _Received:
 
     def __init__(self) -> None:
         self.trainings = 0
-        self._previous: dict = {}  # handlers of those who trained before, by signal
+        # The handlers of the program that trains, by signal.
+        self._previous: dict[int, Callable | int | None] = {}
         self.forget()
 
     def forget(self, work_dir: str | None = None, loop=None) -> None:
+        """Start anew, with no signal received.
+
+        Args:
+            work_dir (str, optional): The folder of the run's checkpoints.
+            loop (object, optional): The training loop. A signal stops the training only while
+                the loop's ``run`` is executed. Without a loop every signal does.
+        """
         self.trainings += 1  # alike in all processes
         self._run_of_loop = getattr(getattr(type(loop), 'run', None), '__code__', None)
         self.signum: int | None = None
@@ -55,17 +64,19 @@ class _Received:
     def restore(self) -> None:
         """Give the signals back."""
         for signum, handler in self._previous.items():
-            signal.signal(signum, handler)
+            # None was not installed from Python and cannot be from here.
+            signal.signal(signum, signal.SIG_DFL if handler is None else handler)
         self._previous = {}
 
     def handle(self, signum: int, frame) -> None:
-        if os.getpid() != self._pid:
-            return  # a loader's worker, forked: the training process decides
         if not self._is_training(frame):
-            # It failed, and no hook is told of that. In a notebook the next signal is for another
-            # cell.
+            # Training failed. In a notebook the next signal is for another cell; a process that
+            # was forked since then has inherited this handler and must end by the signal.
             self.restore()
             os.kill(os.getpid(), signum)
+            return
+        if os.getpid() != self._pid:
+            # A loader's worker, whose stack is a copy from the fork: the training process decides.
             return
         if self.signum is None:
             self.record(signum)
@@ -74,6 +85,7 @@ class _Received:
             os.kill(os.getpid(), signum)
 
     def _is_training(self, frame) -> bool:
+        """Look at the stack, as no hook is called that could reset a flag when training fails."""
         if self._run_of_loop is None:
             return True
         while frame is not None and frame.f_code is not self._run_of_loop:
