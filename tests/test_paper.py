@@ -274,8 +274,21 @@ def _drop(*keys):
     return change
 
 
+def _on_axis(axis, second=(), **first):
+    """Gives the first table an axis, and its two rows more fields."""
+
+    def change(content):
+        table = content['tables'][0]
+        table['axis'] = dict(title='px', **axis)
+        table['rows'][0].update(first)
+        table['rows'][1].update(second)
+
+    return change
+
+
 FIRST_ROW = 'tables', 0, 'rows', 0
 TEST = dict(id='big', options=['x=1'])
+CONTRAST = dict(name='two', plus=['apl'], minus=['vit'])
 ROW = dict(id='vit', name='ViT', config='a.py')
 
 
@@ -301,7 +314,7 @@ ROW = dict(id='vit', name='ViT', config='a.py')
         (_change('figures', 0, id='a/b'), 'figure a/b: its id, which names its file, must be'),
         (_change('tables', 0, id='2'), 'table 2 is there twice'),
         (_change('tables', 0, id=None), 'tables: the id None is neither a number nor text'),
-        (_change(data=['x']), 'data must be the path of a folder'),
+        (_change(data=['x']), 'the file: data must be text'),
         (_drop('tables'), 'the file: missing tables'),
         (_change(tests=[dict(id='a/b', options=['x=1'])]), 'test a/b: its id, which names a'),
         (_change(tests=[dict(id='a', options='x=1')]), 'test a: options must be a list of KEY'),
@@ -326,6 +339,21 @@ ROW = dict(id='vit', name='ViT', config='a.py')
             'exactly one heading, and no column may have the same',
         ),
         (_change(*FIRST_ROW, common_tests='no'), 'row vit: common_tests must be true or false'),
+        (_change('tables', 0, contrasts={}), 'table 1: contrasts must be a list'),
+        (_change('tables', 0, contrasts=['apl']), 'table 1, contrast 1 must be a mapping'),
+        *(
+            (_change('tables', 0, contrasts=[CONTRAST, CONTRAST | wrong]), problem)
+            for wrong, problem in (
+                (dict(plus=['gone']), "table 1, contrast 2: 'gone' is no row of the table"),
+                (dict(minus=['vit', 'vit']), 'contrast 2: plus and minus must name as many rows'),
+                (dict(plus=[], minus=[]), 'contrast 2: plus and minus must name as many rows'),
+                (dict(plus='apl'), 'table 1, contrast 2: plus must be a list'),
+                (dict(over=0), 'table 1, contrast 2: over must be 1 or more'),
+                (dict(over=1.5), 'table 1, contrast 2: over must be a whole number'),
+                (dict(metric='k-NN'), "contrast 2: metric 'k-NN' is no heading; there are top-1"),
+                (dict(less=1), 'table 1, contrast 2: unknown less'),
+            )
+        ),
         (
             _change('tables', 0, further_gains=['k-NN']),
             "table 1: gain 'k-NN' is no heading; there are top-1",
@@ -338,9 +366,67 @@ ROW = dict(id='vit', name='ViT', config='a.py')
         (_change('tables', 0, axis=dict(log=True)), 'table 1: axis: missing title'),
         (
             _change('tables', 0, axis=dict(title='px', metrics=dict(a='b'))),
-            'table 1: axis: metrics must have a number for each',
+            'table 1: axis: metrics must have a finite number for each',
         ),
-        (_change(*FIRST_ROW, x=3), 'table 1, row vit: x must be a number on the axis of the'),
+        (
+            _change('tables', 0, axis=dict(title='px', metrics=dict(a=math.inf))),
+            'table 1: axis: metrics must have a finite number for each',
+        ),
+        (
+            _change('tables', 0, axis=dict(title='px', metrics=dict(a=1, b=1.0))),
+            'table 1: axis: metrics must have a different place for each',
+        ),
+        (
+            _change('tables', 0, axis=dict(title='px', log=True, metrics=dict(a=-1))),
+            'table 1: axis: metrics must not be negative on an axis with log: true',
+        ),
+        (
+            _change('tables', 0, axis=dict(title='px', log='no')),
+            'table 1: axis: log must be true or false',
+        ),
+        (_on_axis({}, x=math.nan), 'table 1, row vit: x must be a finite number'),
+        (_on_axis({}, x=math.inf), 'table 1, row vit: x must be a finite number'),
+        (_on_axis({}, x=10**400), 'table 1, row vit: x must be a finite number'),
+        (_on_axis(dict(log=True), x=-1), 'row vit: x must not be negative on an axis with log'),
+        (
+            _on_axis(dict(metrics=dict(top1=64)), x=3),
+            'table 1, row vit: x and the metrics of the axis, which have places of their own',
+        ),
+        (
+            _on_axis({}, dict(name='ViT', x=1.0), x=1),
+            "table 1, row apl: row vit has the name 'ViT' at x: 1 too: rename one",
+        ),
+        (
+            _on_axis(dict(metrics=dict(top1=64)), dict(name='ViT')),
+            "table 1, row apl: row vit has the name 'ViT' too: rename one",
+        ),
+        (_change(*FIRST_ROW, x=3), 'table 1, row vit: x without an axis of the table'),
+        (_change('tables', 0, note=5), 'table 1: note must be text'),
+        (_change(*FIRST_ROW, name=['ViT']), 'table 1, row vit: name must be text'),
+        (_change(*FIRST_ROW, recipe=['usual']), 'table 1, row vit: recipe must be text'),
+        (_change('tables', 0, data=['digits']), 'table 1: data must be text, the name of a'),
+        (_change(recipes={5: {}}), 'recipes: the name 5 must be text'),
+        (_change(recipes={'usual': 5}), 'recipe usual must be a mapping'),
+        (_change(datasets={5: {}}), 'datasets: the name 5 must be text'),
+        (_change('datasets', 'digits', classes=True), 'digits: classes must be a whole number'),
+        (_change('datasets', 'digits', train=9.5), 'dataset digits: train must be a whole number'),
+        (lambda content: content['tables'][0].update({5: 1, 'a': 2}), 'table 1: unknown 5, a'),
+        (_change(*FIRST_ROW, paper=dict(top1='a')), 'row vit: paper must have a finite number'),
+        (_change(*FIRST_ROW, paper=dict(top1=math.nan)), 'vit: paper must have a finite number'),
+        # It would be shown nowhere.
+        (_change(*FIRST_ROW, paper={'top-1': 60}), 'row vit: paper must have a finite number for'),
+        (_change(*FIRST_ROW, pretrain=''), 'table 1, row vit: there is no config  in'),
+        (_change(*FIRST_ROW, config='a' * 300), 'table 1, row vit: there is no config aaa'),
+        (_change(*FIRST_ROW, options=[['x=1']]), 'row vit: options must be a list of KEY=VALUE'),
+        (_change(*FIRST_ROW, tests=3), 'table 1, row vit: tests must be a list'),
+        (_change(*FIRST_ROW, tests=[dict(id='a')]), 'table 1, row vit: test a: missing options'),
+        (_change('figures', 0, kind=['sweep']), 'figure 5: kind must be text'),
+        (_change('figures', 0, configs='a.py'), 'figure 5: configs must be a list of configs'),
+        (_change('figures', 0, configs=[5]), 'figure 5: configs must be a list of configs'),
+        (_change('figures', 0, values=5), 'figure 5: values must be a list of finite numbers'),
+        (_change('figures', 0, values=[0, math.nan]), 'figure 5: values must be a list of finite'),
+        (_change('figures', 0, values=[1, 0]), 'figure 5: values must be ascending'),
+        (_change('figures', 1, values=None), 'figure 7: values must be a list of finite numbers'),
         (_change(*FIRST_ROW, options=['x']), 'row vit: options must be a list of KEY=VALUE'),
         (_change(*FIRST_ROW, pretrain_options=['x=1']), 'row vit: pretrain_options without'),
         (
@@ -364,9 +450,116 @@ def test_a_wrong_manifest_is_one_line(manifest, change, problem):
     assert '\n' not in message
 
 
+@pytest.mark.parametrize('axis, x', [(dict(log=True), 0), (dict(log=False), -1)])
+def test_a_place_may_be_0_on_a_logarithmic_axis_and_negative_on_others(manifest, axis, x):
+    assert load_paper(manifest(_on_axis(axis, x=x))).table(1).row('vit').x == x
+    axis = load_paper(manifest(_on_axis(dict(axis, metrics=dict(top1=x))))).table(1).axis
+    assert axis.metrics == {'top1': x}
+
+
+def test_rows_of_one_name_may_stand_at_different_places(manifest):
+    rows = load_paper(manifest(_on_axis({}, dict(name='ViT', x=2), x=1))).table(1).rows
+    assert [(row.name, row.x) for row in rows] == [('ViT', 1), ('ViT', 2)]
+
+
+# Every field of a manifest; the second table has the other kind of axis.
+EVERY_FIELD = """
+title: Some
+data: images
+recipes: {usual: {lr: 1.0}}
+datasets: {digits: {title: Digits, classes: 10, train: 8, test: 9}}
+tests: [{id: all, options: [x=1]}]
+tables:
+  - id: 1
+    title: ViTs
+    data: digits
+    recipe: usual
+    tests: [{id: of-table, options: [x=2]}]
+    common_tests: true
+    columns: {k-NN: knn/top1}
+    gain: top-1
+    further_gains: [k-NN]
+    contrasts: [{name: two, plus: [apl], minus: [vit], over: 1, metric: k-NN}]
+    axis: {title: px, log: true}
+    note: Text.
+    rows:
+      - {id: vit, name: ViT, config: a.py, paper: {top1: 60.0}}
+      - {id: base, name: more, config: a.py, baseline: vit}
+      - id: apl
+        name: ViT + APL
+        config: a.py
+        recipe: usual
+        paper: {top1: 60.0, top5: 90.0}
+        pretrain: a.py
+        baseline: vit
+        against: [base]
+        options: [x=1]
+        pretrain_options: [x=1]
+        x: 3
+        tests: [{id: of-row, options: [x=3]}]
+        common_tests: false
+  - id: 2
+    title: Scenes
+    metric: {mIoU: mIoU}
+    axis: {title: px, metrics: {mIoU: 3}}
+    rows: []
+figures:
+  - {id: 5, title: Weight, kind: sweep, configs: [a.py], option: x, values: [0, 1],
+     x: weight, y: accuracy/top1}
+"""
+MAY_BE_NULL = {'data', 'train', 'test', 'axis', 'pretrain', 'baseline', 'x'}
+
+
+def _places(content):
+    """The keys that lead to every value of a manifest."""
+    for key, value in content.items() if isinstance(content, dict) else enumerate(content):
+        yield (key,)
+        if isinstance(value, (dict, list)):
+            yield from ((key, *more) for more in _places(value))
+
+
+def _may_be(key, own, value):
+    """Whether a value is of a kind that a field may have."""
+    if key == 'lr':  # a recipe may hold anything
+        return True
+    if value is None:
+        return key in MAY_BE_NULL
+    if key == 'id':
+        return type(value) in (int, str)
+    if type(value) in (int, float):
+        return math.isfinite(value) and type(own) in (int, float)
+    return type(value) is type(own)
+
+
+@pytest.mark.parametrize(
+    'keys', list(_places(yaml.safe_load(EVERY_FIELD))), ids=lambda keys: '-'.join(map(str, keys))
+)
+def test_a_value_of_another_kind_is_one_line(tmp_path, keys):
+    content = yaml.safe_load(EVERY_FIELD)
+    place = functools.reduce(operator.getitem, keys[:-1], content)
+    own = place[keys[-1]]
+    (tmp_path / 'a.py').touch()
+    path = tmp_path / 'paper.yml'
+    others = ['a', ['b']], 5, 0.5, math.nan, True, {'a': 5}, {5: []}, None, [], {}, 'other'
+    for value in own, *others:
+        place[keys[-1]] = value
+        path.write_text(yaml.safe_dump(content))
+        try:
+            load_paper(path)
+        except UserError as error:
+            assert value is not own and '\n' not in str(error)
+        else:
+            assert _may_be(keys[-1], own, value)
+
+
 def test_an_unreadable_manifest_is_one_line(tmp_path):
     (tmp_path / 'paper.yml').write_text('tables: [')
-    for name, problem in ('paper.yml', 'is no YAML'), ('x.yml', 'cannot be read'):
+    (tmp_path / 'date.yml').write_text('title: 2025-02-30\ntables: []')
+    for name, problem in (
+        ('paper.yml', 'is no YAML'),
+        ('date.yml', 'is no YAML: day is out of range'),
+        ('x.yml', 'cannot be read'),
+    ):
         with pytest.raises(UserError, match=problem) as caught:
             load_paper(tmp_path / name)
         assert '\n' not in str(caught.value)

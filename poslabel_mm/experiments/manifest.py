@@ -6,6 +6,8 @@ The file's header says what its fields mean. Nothing here imports torch.
 import dataclasses
 import os.path as osp
 import re
+import sys
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -19,6 +21,17 @@ from poslabel_mm.stack.config_prefix import ROOT
 TOP1, TOP1_METRIC = 'top-1', 'accuracy/top1'
 # Fields of a row that a table may have for all of its rows.
 OF_ROWS = 'recipe', 'tests', 'common_tests'
+# What Row.paper may report.
+REPORTED = 'top1', 'top5'
+# What a field of one of these types must be in the file.
+EXPECTED = {
+    str: 'text',
+    str | None: 'text',
+    bool: 'true or false',
+    int: 'a whole number',
+    int | None: 'a whole number',
+    float | None: 'a finite number',
+}
 # libyaml takes a tenth of the time.
 LOADER = getattr(yaml, 'CSafeLoader', yaml.SafeLoader)
 
@@ -114,6 +127,26 @@ class Axis:
 
 
 @dataclass(frozen=True)
+class Contrast:
+    """The sum of some rows less that of as many others, seed by seed.
+
+    Attributes:
+        name (str): What is compared.
+        plus, minus (tuple[str, ...]): Ids of rows of the table. A row may be there several times.
+        over (int): What the difference is divided by, 3 for the mean of three differences.
+            Defaults to 1.
+        metric (str): The heading of what is compared. In a file, it defaults to that of the
+            table's ``gain``.
+    """
+
+    name: str
+    plus: tuple[str, ...]
+    minus: tuple[str, ...]
+    over: int = 1
+    metric: str = TOP1
+
+
+@dataclass(frozen=True)
 class Table:
     """A table of the paper.
 
@@ -130,6 +163,7 @@ class Table:
         further_gains (tuple[str, ...]): Headings whose gains are shown as well, each compared with
             that of ``gain``.
         axis (Axis, optional): Of a picture of curves. Without one it shows the gains of the rows.
+        contrasts (tuple[Contrast, ...]): Comparisons of rows other than with their baselines.
         note (str): A paragraph that follows the table, in Markdown.
     """
 
@@ -142,6 +176,7 @@ class Table:
     gain: str = TOP1
     further_gains: tuple[str, ...] = ()
     axis: Axis | None = None
+    contrasts: tuple[Contrast, ...] = ()
     note: str = ''
 
     @property
@@ -290,9 +325,10 @@ def load_paper(path: str | Path | None = None) -> Paper:
         Paper: Its contents.
 
     Raises:
-        UserError: If the file is missing or no YAML, lacks a field or has one
-            too many, names a config, recipe, dataset or baseline that does not
-            exist, or uses an id twice.
+        UserError: If the file is missing or no YAML, lacks a field, has one
+            too many or one that is not of its kind, names a config, recipe, dataset or
+            baseline that does not exist, uses an id twice, or has two rows that would be
+            one in the picture of their table.
     """
     path = Path('paper' if path is None else path)
     name = shipped_name(path)
@@ -305,7 +341,7 @@ def load_paper(path: str | Path | None = None) -> Paper:
         raise UserError(f'manifest {path} cannot be read: {error.strerror}{hint}') from error
     except UnicodeDecodeError as error:
         raise UserError(f'manifest {path} is no YAML: it is not text') from error
-    except yaml.YAMLError as error:
+    except (yaml.YAMLError, ValueError) as error:  # the latter of a date such as 2025-02-30
         reason = ' '.join(str(error).split())
         raise UserError(f'manifest {path} is no YAML: {reason}') from error
     try:
@@ -318,9 +354,12 @@ def _paper(content: Any, folder: Path) -> Paper:
     paper = _make(Paper, content, 'the file', extra=('datasets',))
     datasets = {
         id: _make(Dataset, _mapping(entry, f'dataset {id}'), f'dataset {id}', id=id)
-        for id, entry in _mapping(content.get('datasets', {}), 'datasets').items()
+        for id, entry in _by_name(content.get('datasets', {}), 'datasets').items()
     }
-    recipes = _mapping(paper.recipes, 'recipes')
+    recipes = {
+        name: _mapping(entry, f'recipe {name}')
+        for name, entry in _by_name(paper.recipes, 'recipes').items()
+    }
     tests = _tests(paper.tests)
     tables = tuple(
         _table(entry, datasets, recipes, tests, folder)
@@ -329,8 +368,6 @@ def _paper(content: Any, folder: Path) -> Paper:
     figures = tuple(
         _figure(entry, folder) for entry in _unique(paper.figures, 'figures', 'figure')
     )
-    if paper.data is not None and not isinstance(paper.data, str):
-        raise UserError('data must be the path of a folder')
     data = paper.data and osp.abspath(folder / paper.data)
     paper = dataclasses.replace(paper, tables=tables, figures=figures, tests=tests, data=data)
     _check_labels(paper)
@@ -348,6 +385,8 @@ def _table(
     if '/' in entry['id']:
         raise UserError(f'{where}: its id, which names its picture, must be without /')
     table = _make(Table, entry, where, extra=OF_ROWS)
+    if table.data is not None and not isinstance(table.data, str):
+        raise UserError(f'{where}: data must be text, the name of a dataset')
     if table.data is not None and table.data not in datasets:
         raise UserError(
             f'{where}: no dataset {table.data!r} is described; '
@@ -371,6 +410,8 @@ def _table(
             )
     entries = _unique(table.rows, f'{where}: rows', f'{where}: row')
     with_baseline = {other['id'] for other in entries if other.get('baseline') is not None}
+    axis = _axis(table.axis, where)
+    places: dict[tuple[str, float | None], str] = {}
     rows = []
     for entry_ in entries:
         at = f'{where}, row {entry_["id"]}'
@@ -398,21 +439,28 @@ def _table(
                 )
         if _mapping(row.paper, f'{at}: paper') and table.key != TOP1_METRIC:
             raise UserError(f'{at}: paper is of top-1, and its table measures {table.heading}')
-        if not isinstance(row.common_tests, bool):
-            raise UserError(f'{at}: common_tests must be true or false')
-        tests = _tests(row.tests)
+        if not set(row.paper) <= set(REPORTED) or not all(map(_is_number, row.paper.values())):
+            raise UserError(
+                f'{at}: paper must have a finite number for top1, for top5 or for both'
+            )
+        tests = _tests(row.tests, f'{at}: ')
         twice = {test.id for test in tests} & {test.id for test in common if row.common_tests}
         if twice:
             raise UserError(f'{at}: its test {min(twice)} is one of the whole manifest')
-        if row.pretrain_options and not row.pretrain:
+        if row.pretrain_options and row.pretrain is None:
             raise UserError(f'{at}: pretrain_options without pretrain')
-        if row.x is not None and (table.axis is None or not _is_number(row.x)):
-            raise UserError(f'{at}: x must be a number on the axis of the table')
+        if row.x is not None:
+            _check_place(row.x, axis, at)
+        # In the pictures, which know rows by their names, it would replace the other one.
+        other = places.setdefault((row.name, row.x), row.id)
+        if other != row.id:
+            there = '' if row.x is None else f' at x: {row.x:g}'
+            raise UserError(f'{at}: row {other} has the name {row.name!r}{there} too: rename one')
         rows.append(
             dataclasses.replace(
                 row,
                 config=_find_config(row.config, at, folder),
-                pretrain=row.pretrain and _find_config(row.pretrain, at, folder),
+                pretrain=None if row.pretrain is None else _find_config(row.pretrain, at, folder),
                 against=against,
                 options=_options(row.options, f'{at}: '),
                 pretrain_options=_options(row.pretrain_options, f'{at}: pretrain_'),
@@ -424,30 +472,78 @@ def _table(
         data=datasets.get(table.data),
         gain=gain,
         further_gains=further_gains,
-        axis=_axis(table.axis, where),
+        axis=axis,
+        contrasts=_contrasts(table.contrasts, gain, headings, rows, where),
         rows=tuple(rows),
     )
+
+
+def _contrasts(
+    entries: Any, gain: str, headings: Sequence[str], rows: Sequence[Row], where: str
+) -> tuple[Contrast, ...]:
+    if entries != () and not isinstance(entries, list):
+        raise UserError(f'{where}: contrasts must be a list')
+    found = []
+    for number, entry in enumerate(entries, 1):
+        at = f'{where}, contrast {number}'
+        item = _make(Contrast, {'metric': gain, **_mapping(entry, at)}, at)
+        plus, minus = (
+            _names(ids, f'{at}: {name}')
+            for name, ids in (('plus', item.plus), ('minus', item.minus))
+        )
+        unknown = {*plus, *minus} - {row.id for row in rows}
+        if unknown:
+            raise UserError(f'{at}: {min(unknown)!r} is no row of the table')
+        if not plus or len(plus) != len(minus):
+            raise UserError(f'{at}: plus and minus must name as many rows, one at least')
+        if item.over < 1:
+            raise UserError(f'{at}: over must be 1 or more')
+        if item.metric not in headings:
+            raise UserError(
+                f'{at}: metric {item.metric!r} is no heading; there are {", ".join(headings)}'
+            )
+        found.append(dataclasses.replace(item, plus=plus, minus=minus))
+    return tuple(found)
 
 
 def _axis(entry: Any, where: str) -> Axis | None:
     if entry is None:
         return None
     axis = _make(Axis, entry, f'{where}: axis')
-    if not all(map(_is_number, _mapping(axis.metrics, f'{where}: axis: metrics').values())):
-        raise UserError(f'{where}: axis: metrics must have a number for each metric')
+    at = f'{where}: axis: metrics'
+    places = _by_name(axis.metrics, at).values()
+    if not all(map(_is_number, places)):
+        raise UserError(f'{at} must have a finite number for each metric')
+    if len(set(places)) < len(places):
+        raise UserError(f'{at} must have a different place for each metric')
+    if axis.log and min(places, default=0) < 0:
+        raise UserError(f'{at} must not be negative on an axis with log: true')
     return axis
 
 
+def _check_place(x: float, axis: Axis | None, where: str) -> None:
+    if axis is None:
+        raise UserError(f'{where}: x without an axis of the table')
+    if axis.metrics:
+        raise UserError(
+            f'{where}: x and the metrics of the axis, which have places of their own: remove one'
+        )
+    if axis.log and x < 0:
+        raise UserError(f'{where}: x must not be negative on an axis with log: true')
+
+
 def _is_number(value: Any) -> bool:
-    return isinstance(value, (int, float)) and not isinstance(value, bool)
+    # Neither NaN nor infinity, nor a whole number that no float can hold.
+    is_number = isinstance(value, (int, float)) and not isinstance(value, bool)
+    return is_number and abs(value) <= sys.float_info.max
 
 
-def _tests(entries: Any) -> tuple[FurtherTest, ...]:
-    return tuple(_test(entry) for entry in _unique(entries, 'tests', 'test'))
+def _tests(entries: Any, where: str = '') -> tuple[FurtherTest, ...]:
+    found = _unique(entries, f'{where}tests', f'{where}test')
+    return tuple(_test(entry, f'{where}test {entry["id"]}') for entry in found)
 
 
-def _test(entry: dict[str, Any]) -> FurtherTest:
-    where = f'test {entry["id"]}'
+def _test(entry: dict[str, Any], where: str) -> FurtherTest:
     if not re.fullmatch(r'[\w.-]+', entry['id']):
         raise UserError(
             f'{where}: its id, which names a folder, must be of letters, digits, . - _'
@@ -467,9 +563,11 @@ def _options(options: Any, where: str) -> tuple[str, ...]:
     """A list of ``KEY=VALUE``, or nothing."""
     if options == ():
         return ()
-    if not isinstance(options, list) or not all('=' in str(option) for option in options):
+    if not isinstance(options, list) or not all(
+        isinstance(option, str) and '=' in option for option in options
+    ):
         raise UserError(f'{where}options must be a list of KEY=VALUE')
-    return tuple(map(str, options))
+    return tuple(options)
 
 
 def _figure(entry: dict[str, Any], folder: Path) -> Figure:
@@ -483,22 +581,32 @@ def _figure(entry: dict[str, Any], folder: Path) -> Figure:
             f"{where}: kind is 'sweep', with option and values, or "
             f"'curves', without, not {figure.kind!r}"
         )
-    configs = tuple(_find_config(name, where, folder) for name in figure.configs)
-    return dataclasses.replace(figure, configs=configs, values=tuple(figure.values))
+    configs, values = figure.configs, figure.values
+    if not isinstance(configs, list) or not all(isinstance(name, str) for name in configs):
+        raise UserError(f'{where}: configs must be a list of configs')
+    if values != () and not (isinstance(values, list) and all(map(_is_number, values))):
+        raise UserError(f'{where}: values must be a list of finite numbers')
+    if any(a >= b for a, b in zip(values, values[1:])):
+        raise UserError(f'{where}: values must be ascending')
+    return dataclasses.replace(
+        figure,
+        configs=tuple(_find_config(name, where, folder) for name in configs),
+        values=tuple(values),
+    )
 
 
-def _find_config(name: Any, where: str, folder: Path) -> str:
+def _find_config(name: str, where: str, folder: Path) -> str:
     """The name of a shipped config, or the path of one beside the manifest."""
-    shipped = (ROOT / str(name)).is_file()
+    shipped = osp.isfile(ROOT / name)  # Path.is_file raises an error at a very long name
     if shipped and folder.resolve() == ROOT:
-        return str(name)
-    if (folder / str(name)).is_file():
-        return str((folder / str(name)).resolve())
+        return name
+    if osp.isfile(folder / name):
+        return str((folder / name).resolve())
     if not shipped:
         raise UserError(
             f'{where}: there is no config {name} in {folder}, nor among the shipped ones'
         )
-    return str(name)
+    return name
 
 
 def _check_labels(paper: Paper) -> None:
@@ -535,6 +643,14 @@ def _mapping(value: Any, where: str) -> dict[str, Any]:
     return value
 
 
+def _by_name(value: Any, where: str) -> dict[str, Any]:
+    """A mapping whose keys are text."""
+    for name in _mapping(value, where):
+        if not isinstance(name, str):
+            raise UserError(f'{where}: the name {name!r} must be text')
+    return value
+
+
 def _make(kind: type, entry: Any, where: str, extra: tuple[str, ...] = (), **more: Any) -> Any:
     """A dataclass of a mapping's entries, less those of other use."""
     values = {**_mapping(entry, where), **more}
@@ -548,5 +664,19 @@ def _make(kind: type, entry: Any, where: str, extra: tuple[str, ...] = (), **mor
     }
     for names, problem in (unknown, 'unknown'), (missing, 'missing'):
         if names:
-            raise UserError(f'{where}: {problem} {", ".join(sorted(names))}')
+            raise UserError(f'{where}: {problem} {", ".join(sorted(map(str, names)))}')
+    for field in fields:
+        if field.name in values and not _fits(values[field.name], field.type):
+            raise UserError(f'{where}: {field.name} must be {EXPECTED[field.type]}')
     return kind(**{k: v for k, v in values.items() if k not in extra})
+
+
+def _fits(value: Any, type_: Any) -> bool:
+    """Whether a value is of one of the types of :data:`EXPECTED`; others are checked elsewhere."""
+    if type_ not in EXPECTED:
+        return True
+    if isinstance(value, bool):  # to isinstance it is a whole number too
+        return type_ is bool
+    if type_ == float | None:
+        return value is None or _is_number(value)
+    return isinstance(value, type_)

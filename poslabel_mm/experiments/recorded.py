@@ -79,13 +79,23 @@ def read_csv(path: str | Path) -> dict[tuple[str, str], dict[int, Value]]:
     """Read what :func:`to_csv` wrote: the values of each table and row, by seed.
 
     Raises:
-        UserError: If the file cannot be read, is another kind of file, has a seed of a row twice,
-            or a value that is not finite.
+        UserError: If the file cannot be read, is another kind of file or empty, has a heading or
+            a seed of a row twice, a line with other cells than the header, or a value that is not
+            finite.
     """
     found: dict[tuple[str, str], dict[int, Value]] = {}
     try:
         with open(path, encoding='utf-8', newline='') as file:
-            for line in csv.DictReader(file):
+            reader = csv.DictReader(file)
+            names = [METRICS.get(name, name) for name in reader.fieldnames or ()]
+            # Without a line after it, nothing else would tell another header, or none.
+            if not set(KEYS[:4]) <= set(names) or len(set(names)) < len(names):
+                raise ValueError('other columns')
+            for line in reader:
+                if None in line or None in line.values():
+                    raise UserError(
+                        f'{path}: line {reader.line_num} has not as many cells as the header'
+                    )
                 table, row, config, seed = (line.pop(key) for key in KEYS[:4])
                 settings, device = (line.pop(key, '') for key in KEYS[4:])
                 metrics = {METRICS.get(k, k): float(v) for k, v in line.items() if v}
@@ -99,9 +109,9 @@ def read_csv(path: str | Path) -> dict[tuple[str, str], dict[int, Value]]:
         raise
     except OSError as error:
         raise UserError(f'{path} cannot be read: {error.strerror}') from error
-    except (KeyError, TypeError, ValueError, AttributeError, csv.Error) as error:
+    except (ValueError, csv.Error) as error:
         raise UserError(
-            f'{path} is no results.csv: it must have the columns table, row, config and seed, and '
-            'numbers in the others'
+            f'{path} is no results.csv: it must have the columns table, row, config and seed, '
+            'each column once, and numbers in the others'
         ) from error
     return found
