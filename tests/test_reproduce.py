@@ -6,6 +6,7 @@ import fcntl
 import importlib.util
 import inspect
 import json
+import math
 import os
 import re
 import signal
@@ -22,6 +23,7 @@ from mmpretrain.models import MAEViT
 from PIL import Image
 
 from poslabel_mm import UserError, config_path
+from poslabel_mm.datasets import fashion_mnist
 from poslabel_mm.experiments import (
     axis_curves,
     chain_run,
@@ -36,7 +38,7 @@ from poslabel_mm.experiments import (
     work,
 )
 from poslabel_mm.experiments.folder_check import check_checkpoint, check_folder
-from poslabel_mm.experiments.manifest import FurtherTest, load_paper
+from poslabel_mm.experiments.manifest import Contrast, FurtherTest, Table, load_paper
 from poslabel_mm.experiments.recorded import Value, read_csv, settings_digest
 from poslabel_mm.experiments.run import Run, _configured
 from poslabel_mm.experiments.scale import Scale
@@ -274,9 +276,34 @@ def test_pages_show_what_was_measured(pages):
         tables = pages.measured(manifest)
         for id, name in pages.pictures(manifest, tables).items():
             with Image.open(ROOT / 'docs' / 'images' / name) as image:
-                expected = gains.digest(table_picture.drawn(*tables[id]))
+                expected = table_picture.digest_of(*pages.picture(manifest, *tables[id]))
                 assert image.text[gains.DIGEST] == expected
             assert f'](images/{name})' in text
+
+
+# An interval as a table has it, and as prose quotes one: in brackets or after "between" or "from".
+IN_TABLE = re.compile(r'\| ([+-]\d+\.\d\d) to ([+-]\d+\.\d\d) \|')
+IN_PROSE = re.compile(
+    r'(?:\(|[Bb]etween |from )([+-]?\d+\.\d\d) (?:to|and) ([+-]?\d+\.\d\d)(?=[,;.:) ])'
+)
+
+
+@pytest.mark.parametrize('page', ['docs/results.md', 'README.md', 'docs/self_supervised.md'])
+def test_every_interval_that_is_quoted_is_in_a_table(page):
+    tables = (ROOT / 'docs' / 'results.md').read_text('utf-8')
+    known = {tuple(map(float, ends)) for ends in IN_TABLE.findall(tables)}
+    assert len(known) > 100
+    known |= {(-high, -low) for low, high in known}  # a loss
+    text = (ROOT / page).read_text('utf-8').replace('−', '-')
+    prose = '\n'.join(
+        line for line in text.splitlines() if ' ± ' not in line or page == 'README.md'
+    )
+    quoted = [tuple(map(float, ends)) for ends in IN_PROSE.findall(prose)]
+    assert len(quoted) > (60 if page == 'docs/results.md' else 0)
+    assert [ends for ends in quoted if ends not in known] == []
+    if page == 'README.md':
+        cells = re.findall(r'\| (\d+\.\d+ ± \d+\.\d+) \|', text)
+        assert len(cells) == 6 and all(f'| {cell} |' in tables for cell in cells)
 
 
 def test_a_picture_of_gains_shows_those_of_two_seeds(tmp_path):
@@ -292,7 +319,7 @@ def test_a_picture_of_gains_shows_those_of_two_seeds(tmp_path):
     assert drawn == {'ViT + PE + APL  over  ViT + PE (Baseline)': [1, 2, 3]}
     (tmp_path / 'gains.png').write_bytes(gains.gains_png(table, measured, 'A title'))
     with Image.open(tmp_path / 'gains.png') as image:
-        assert image.text[gains.DIGEST] == gains.digest(drawn)
+        assert image.text[gains.DIGEST] == gains.digest(drawn, 'A title')
     measured['pe-apl'][2]['accuracy/top1'] = 85.1
     assert gains.digest(gains.drawn_gains(table, measured)) != gains.digest(drawn)
 
@@ -921,8 +948,11 @@ def test_a_pretraining_that_has_tests_of_its_own_comes_first(call, capsys, furth
         ),
     ],
 )
-def test_further_tests_are_checked_before_training(call, further, option, problem):
+def test_further_tests_are_checked_before_training(
+    call, further, option, problem, monkeypatch, tmp_path
+):
     if 'FashionMNIST' in option:
+        monkeypatch.setattr(fashion_mnist, 'SYSTEM_FOLDER', str(tmp_path / 'system'))
         key = option.partition('.type')[0]
         option += f', {key}.data_root=data/fashion_mnist, {key}.split=test'
         if key.startswith('test'):
@@ -1386,6 +1416,41 @@ def test_a_name_has_one_colour_in_the_pictures_of_a_manifest():
     assert alone == {'PE + absolute labels': 0, 'absolute labels': 1} != colors['5']
 
 
+def test_colours_are_each_tables_own_where_names_are_many():
+    row = load_paper('imagenette').table(5).rows[0]
+    axis = load_paper('imagenette').table(5).axis
+    names = [f'name {i}' for i in range(len(CURVE_COLORS) + 1)]
+
+    def table(id, names):
+        rows = tuple(replace(row, id=name, name=name, baseline=None) for name in names)
+        return Table(id, 'A title', rows, axis=axis)
+
+    tables = [table('1', names), table('2', names), table('3', [names[-1], names[0]])]
+    assert axis_curves.colors_of(tables[2], tables) == {names[-1]: 0, names[0]: 1}
+    tables = [table('1', names[1:]), table('2', names[1:]), table('3', [names[-1]])]
+    assert axis_curves.colors_of(tables[2], tables) == {names[-1]: len(CURVE_COLORS) - 1}
+
+
+def test_a_level_is_what_curves_are_compared_with():
+    table = load_paper('imagenette').table(6)
+    measured = {row.id: {0: {'accuracy/top1': 60.0}, 1: {}} for row in table.rows}
+    assert axis_curves.levels_of(table, measured) == {'no pre-training': {0: 60.0}}
+    assert axis_curves.levels_of(table, {row.id: {} for row in table.rows}) == {}
+    assert axis_curves.levels_of(load_paper('imagenette').table(5), measured | {'0': {}}) == {}
+
+
+def test_a_logarithmic_axis_takes_a_place_at_0():
+    assert axis_curves.scale_of([0.0, 0.1, 5.0], log=False)[0] == {'value': 'linear'}
+    assert axis_curves.scale_of([0.1, 5.0], log=True)[0] == {'value': 'log'}
+    scale, distance = axis_curves.scale_of([0.0, 0.1, 0.2, 50.0, 100.0], log=True)
+    assert scale == {'value': 'asinh', 'linear_width': 0.5}
+    assert distance(0) == 0 and distance(0.2) == pytest.approx(2 * distance(0.1), rel=0.05)
+    assert distance(100) - distance(50) == pytest.approx(math.log(2), rel=1e-3)
+    assert axis_curves.scale_of([0.0], log=True)[0] == {'value': 'linear'}
+    labels = axis_curves.tick_labels([0, 0.1, 0.25, 0.5, 1, 1.25, 2.5, 5], log=True)
+    assert labels == ['0', '0.1', '0.25', '0.5', '1', '1.25', '2.5', '5']
+
+
 def test_a_table_on_an_axis_shows_accuracy_and_gains_along_it(tmp_path):
     table = load_paper('imagenette').table(5)
     top1 = {'0': [60.0, 62.0, 61.0], '0.1': [61.0, 63.0, 63.0], '0.5': [63.0, 66.0]}
@@ -1398,14 +1463,14 @@ def test_a_table_on_an_axis_shows_accuracy_and_gains_along_it(tmp_path):
     at_seeds = {0: {0: 60.0, 1: 62.0}, 0.1: {0: 61.0, 1: 63.0}, 0.5: {0: 63.0, 1: 66.0}}
     assert labels.accuracy == at_seeds
     gained = {0.1: {0: 1.0, 1: 1.0}, 0.5: {0: 3.0, 1: 4.0}}
-    assert (labels.over, labels.gain) == ('λ 0', gained)
+    assert (labels.over, labels.gain) == ('λ = 0', gained)
     text = results.table_of(table, table.rows, measured)
     assert text.startswith('| row | λ | config | measured top-1 | gain, measured |')
     assert '| PE + absolute labels | 0.1 | `vit-micro_apl_imagenette.py` | 62.33 ± 1.15 |' in text
     (tmp_path / 'table.png').write_bytes(table_picture.table_png(table, measured, 'A title'))
     with Image.open(tmp_path / 'table.png') as image:
         drawn = table_picture.drawn(table, measured)
-        assert image.text[gains.DIGEST] == gains.digest(drawn)
+        assert image.text[gains.DIGEST] == table_picture.digest_of(table, measured, 'A title')
     assert drawn['gain of PE + absolute labels at 0.5'] == [3.0, 4.0]
     # The same of another metric, in pixels too but for the titles.
     other = replace(table, metric={'mIoU': 'mIoU'}, gain='mIoU')
@@ -1497,6 +1562,38 @@ def test_gains_are_compared_seed_by_seed():
     assert lines[-1] == line and len(lines) == 5
 
 
+def test_rows_are_compared_seed_by_seed():
+    table = load_paper('imagenette').table(6)
+    top1 = {
+        'pe-0.25': [60, 60, 60],
+        'nope-apl-0.25': [61, 62, 63],
+        'pe-0.5': [60, 60, 60, 60],
+        'nope-apl-0.5': [60, 60, 60, 60],
+        'pe-0.75': [62, 61, 60],
+        'nope-apl-0.75': [60, 60, 60],
+    }
+    measured = {row.id: {} for row in table.rows} | {
+        id: {seed: {'accuracy/top1': float(value)} for seed, value in enumerate(values)}
+        for id, values in top1.items()
+    }
+    text = results.contrasts_of(table, table.rows, measured)
+    less = '| MAE without encoding + absolute labels less MAE with encoding'
+    assert f'{less} at 0.25 | top-1 | +2.00 ± 1.00 | -0.48 to +4.48 | 3 of 3 | 0, 1, 2 |' in text
+    assert f'{less} at 0.5 | top-1 | +0.00 ± 0.00 | +0.00 to +0.00 | 0 of 4 | 0, 1, 2, 3 |' in text
+    # The mean of the three differences, -1/3, 1/3 and 1, at the seeds that all have.
+    average = '+0.33 ± 0.67 | -1.32 to +1.99 | 2 of 3 | 0, 1, 2 |'
+    assert f'{less} on average of the ratios | top-1 | {average}' in text
+    assert len(text.splitlines()) == 4 + 4  # heading, header and the four that have values
+    only = [row for row in table.rows if row.id in ('pe-0.25', 'nope-apl-0.25')]
+    assert len(results.contrasts_of(table, only, measured).splitlines()) == 4 + 1
+    assert results.contrasts_of(table, table.rows, {row.id: {} for row in table.rows}) == ''
+    # A row that is there twice, and another metric.
+    twice = Contrast('x', ('pe-0.25', 'pe-0.25'), ('pe-0.75', 'pe-0.75'))
+    assert results.contrast_by_seed(twice, measured, 'accuracy/top1') == {0: -4, 1: -2, 2: 0}
+    assert results.contrast_by_seed(twice, measured, 'features/knn/top1') == {}
+    assert results.further_tables(table, table.rows, measured)[-1] == text
+
+
 def test_a_table_is_whole_before_the_next_begins():
     some = chosen(['1/pe', '1/pe-apl', '2/pe', '2/pe-rpl'])
     order = [(uses[0], run.seed) for run, uses in some.runs([0, 1]).items()]
@@ -1571,7 +1668,12 @@ def test_recorded_runs_are_not_repeated(call, capsys):
     assert call(*again, *asked) == 0 and not call.children.commands
     assert 'everything that was asked for is recorded' in capsys.readouterr().out
     for text, problem in (
+        ('', 'earlier.csv is no results.csv'),
+        ('a,b\n', 'earlier.csv is no results.csv'),
         ('a,b\n1,2\n', 'earlier.csv is no results.csv'),
+        ('table,row,config,seed,top1,top1\n1,none,a.py,0,5,6\n', 'earlier.csv is no results.csv'),
+        ('table,row,config,seed,top1\n1,none,a.py,0\n', 'line 2 has not as many cells as the he'),
+        ('table,row,config,seed\n1,none,a.py,0,5\n', 'line 2 has not as many cells as the head'),
         ('table,row,config,seed,top1\n1,pe,a.py,0,high\n', 'earlier.csv is no results.csv'),
         ('table,row,config,seed,top1\n9,none,a.py,0,5\n', 'table 9, row none is no row of'),
         ('table,row,config,seed,top1\n1,none,a.py,0,5\n', 'row none is of a.py, and in the man'),

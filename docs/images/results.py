@@ -15,7 +15,7 @@ from poslabel_mm.experiments.table_picture import drawn, table_png
 
 DOCS = Path(__file__).resolve().parents[1]
 PAGES = {'fashion-mnist': 'fashion-mnist.md', 'imagenette': 'results.md'}
-DRAWN = {'imagenette': 'Imagenette'}  # the pictures' heading
+DRAWN = {'imagenette'}  # with pictures
 # Where a page has the rows of its first table.
 ROWS = re.compile(r'<!-- rows -->\n.*?<!-- end of rows -->', re.DOTALL)
 # A page has this pair for each other table, with nothing inside until something is measured. What
@@ -58,6 +58,35 @@ def pictures(manifest: str, tables: Tables) -> dict[str, str]:
     }
 
 
+def of_two_devices(manifest: str, table: Table) -> str:
+    """Name the gains that pair runs of two devices; empty where there are none."""
+    recorded = read_csv(DOCS / f'{manifest}.csv')
+
+    def devices(id: str) -> dict[int, str]:
+        values = recorded.get((table.id, id), {})
+        return {seed: value.device for seed, value in values.items()}
+
+    named = []
+    for row in table.rows:
+        base = devices(row.baseline) if row.baseline else {}
+        seeds = [
+            seed for seed, device in devices(row.id).items() if base.get(seed, device) != device
+        ]
+        if seeds:
+            at = '' if row.x is None else f' at {row.x:g}'
+            named.append(f'{row.name}{at} ({", ".join(map(str, seeds))})')
+    return (
+        f'Gains with seeds whose two runs were made on different devices: {"; ".join(named)}.'
+        if named
+        else ''
+    )
+
+
+def picture(manifest: str, table: Table, values: Measured) -> tuple:
+    """The arguments of :func:`table_png` for the picture of a table."""
+    return table, values, table.title, load_paper(manifest).tables
+
+
 def page(manifest: str) -> str:
     """The page of a manifest with its tables as the values have them."""
     tables = measured(manifest)
@@ -66,8 +95,9 @@ def page(manifest: str) -> str:
     def written(id: str) -> str:
         table, values = tables[id]
         rows = [row for row in table.rows if values[row.id]]
-        compared = results.comparisons_of(table, rows, values)
-        return results.table_of(table, rows, values) + (f'\n\n{compared}' if compared else '')
+        parts = [results.table_of(table, rows, values)]
+        parts += results.further_tables(table, rows, values)
+        return '\n\n'.join(filter(None, [*parts, of_two_devices(manifest, table)]))
 
     def section(match: re.Match) -> str:
         id = match[1]
@@ -89,5 +119,5 @@ if __name__ == '__main__':
         (DOCS / name).write_text(page(manifest), 'utf-8')
         tables = measured(manifest)
         for id, image in pictures(manifest, tables).items():
-            png = table_png(*tables[id], DRAWN[manifest], load_paper(manifest).tables)
+            png = table_png(*picture(manifest, *tables[id]))
             (DOCS / 'images' / image).write_bytes(png)

@@ -4,7 +4,7 @@ import io
 import itertools
 import math
 from collections import Counter
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from statistics import mean
 from typing import TYPE_CHECKING, NamedTuple
 
@@ -20,6 +20,8 @@ WIDTH, HEIGHT = 8.6, 3.6  # inches, without the legend
 LEGEND_ROW = 0.2  # inches
 LEAST_GAP = 0.06  # between two numbers below the axis, as a part of it
 BESIDE = 0.012  # between the intervals of two curves, as a part of the axis
+# Where a logarithmic axis has a place at 0, it is linear up to about so many times the next one.
+LINEAR = 5
 
 
 class Curve(NamedTuple):
@@ -85,7 +87,7 @@ def _over(table: Table, name: str) -> str:
             base = table.row(row.baseline)
             if base.name != name or base.x is None:
                 return base.name
-            return f'{table.axis.title} {base.x:g}'
+            return f'{table.axis.title} = {base.x:g}'
     return ''
 
 
@@ -109,14 +111,30 @@ def drawn_values(table: Table, measured: Measured) -> dict[str, list[float]]:
     return found
 
 
+def scale_of(places: Sequence[float], log: bool) -> tuple[dict, Callable[[float], float]]:
+    """Matplotlib's arguments for the scale of an axis, and how far along it a place is.
+
+    Args:
+        places (Sequence[float]): Ascending. Of a logarithmic axis, none is negative.
+        log (bool): Whether equal steps are equal factors, but for those near a place at 0.
+    """
+    if not log or places[-1] == 0:
+        return dict(value='linear'), float
+    if places[0] > 0:
+        return dict(value='log'), math.log
+    width = LINEAR * next(x for x in places if x > 0)
+    return dict(value='asinh', linear_width=width), lambda x: math.asinh(x / width)
+
+
 def tick_labels(places: Sequence[float], log: bool) -> list[str]:
     """The numbers below an axis; empty where one would lie over that before it.
 
     Args:
         places (Sequence[float]): Ascending.
-        log (bool): Whether the axis is logarithmic.
+        log (bool): As of :func:`scale_of`.
     """
-    along = [math.log(x) if log else x for x in places]
+    _, distance = scale_of(places, log)
+    along = list(map(distance, places))
     least = LEAST_GAP * (along[-1] - along[0])
     labels, last = [], -math.inf
     for x, place in zip(places, along):
@@ -127,23 +145,45 @@ def tick_labels(places: Sequence[float], log: bool) -> list[str]:
 
 
 def colors_of(table: Table, tables: Iterable[Table]) -> dict[str, int]:
-    """The number of each name's colour: a name that several tables have keeps it in all of them.
+    """The number of each curve's colour: a name that several tables have keeps it in all of them.
+
+    Where those are more names than colours, each table counts its own.
 
     Args:
         table (Table): Has an axis.
         tables (Iterable[Table]): All of the manifest.
     """
-    names = {other.id: [row.name for row in other.rows] for other in tables if other.axis}
-    names[table.id] = [row.name for row in table.rows]
+    from poslabel_mm.visualization.curves import CURVE_COLORS
+
+    names = {other.id: _names(other) for other in tables if other.axis}
+    names[table.id] = _names(table)
     count = Counter(name for of_table in names.values() for name in set(of_table))
     everywhere = dict.fromkeys(name for of_table in names.values() for name in of_table)
     shared = [name for name in everywhere if count[name] > 1]
+    if len(shared) > len(CURVE_COLORS):
+        shared = []
     colors = {name: shared.index(name) for name in names[table.id] if name in shared}
     free = (i for i in itertools.count() if i not in colors.values())
     for name in names[table.id]:
         if name not in colors:
             colors[name] = next(free)
     return colors
+
+
+def _names(table: Table) -> list[str]:
+    """The names of a table's curves."""
+    return [row.name for row in table.rows if any(_places(table, row))]
+
+
+def levels_of(table: Table, measured: Measured) -> dict[str, dict[int, float]]:
+    """What curves are compared with that has no place on the axis, by name and by seed."""
+    bases = {row.baseline for row in table.rows if any(_places(table, row))}
+    found = {
+        row.name: {s: m[table.key] for s, m in measured[row.id].items() if table.key in m}
+        for row in table.rows
+        if row.id in bases and not any(_places(table, row))
+    }
+    return {name: values for name, values in found.items() if values}
 
 
 def curves_png(
@@ -175,8 +215,9 @@ def curves_png(
     figure = Figure((WIDTH, height), dpi=DPI, layout='constrained')
     left, right = figure.subplots(1, 2)
     ticks = sorted({x for curve in curves for x in curve.accuracy})
+    scale, _ = scale_of(ticks, table.axis.log)
     for axes in left, right:
-        axes.set_xscale('log' if table.axis.log else 'linear')
+        axes.set_xscale(**scale)
         axes.minorticks_off()
         axes.set_xticks(ticks, tick_labels(ticks, table.axis.log), fontsize=SIZE)
         axes.tick_params(axis='y', labelsize=SIZE)
@@ -190,10 +231,10 @@ def curves_png(
         y = [mean(curve.accuracy[x].values()) for x in places]
         means[colors[curve.name]] = Band(curve.name, places, y, y, y)
     draw_bands(left, means, marker='o')
-    counts = {len(values) for curve in curves for values in curve.accuracy.values()}
-    least, most = min(counts), max(counts)
-    number = str(most) if least == most else f'{least} to {most}'
-    left.set_title(f'{table.heading} (%): mean of {number} seed{"s" * (most > 1)}', fontsize=SIZE)
+    of_seeds = _seeds(values for curve in curves for values in curve.accuracy.values())
+    left.set_title(f'{table.heading} (%): mean of {of_seeds}', fontsize=SIZE)
+    for name, values in levels_of(table, measured).items():
+        left.axhline(mean(values.values()), color='black', ls='--', lw=1.2, label=name)
 
     compared = [curve for curve in curves if curve.gain]
     for place, curve in enumerate(compared):
@@ -221,8 +262,10 @@ def curves_png(
     right.set_xlim(left.get_xlim())
     least = min((len(v) for curve in curves for v in curve.gain.values()), default=0)
     whole = least > 2
-    parts = 'mean and 95 % interval' if whole else 'mean, 95 % interval from three seeds on'
-    right.set_title(f'gain in {table.heading} (points): {parts}', fontsize=SIZE)
+    parts = 'mean, 95 % interval' if whole else 'mean, 95 % interval from three seeds on'
+    right.set_title(
+        wrapped(f'gain in {table.heading} (points): {parts}', WIDTH / 2, SIZE), fontsize=SIZE
+    )
 
     for axes in left, right:
         if axes.get_legend_handles_labels()[0]:
@@ -231,8 +274,37 @@ def curves_png(
             )
     figure.suptitle(wrapped(title, WIDTH - 1, SIZE), fontsize=SIZE)
     image = io.BytesIO()
-    figure.savefig(image, format='png', metadata={DIGEST: digest(drawn)})
+    figure.savefig(
+        image, format='png', metadata={DIGEST: digest_of_curves(table, measured, title, tables)}
+    )
     return image.getvalue()
+
+
+def digest_of_curves(
+    table: Table, measured: Measured, title: str, tables: Iterable[Table] = ()
+) -> str:
+    """What the picture of :func:`curves_png` has in its field :data:`~.gains.DIGEST`."""
+    tables = list(tables)
+    looks = [
+        (curve.name, curve.over, colors_of(table, tables)[curve.name])
+        for curve in curves_of(table, measured)
+    ]
+    levels = {name: list(values.values()) for name, values in levels_of(table, measured).items()}
+    return digest(drawn_values(table, measured) | levels, title, looks, vars(table.axis))
+
+
+def _seeds(by_seed: Iterable[Mapping[int, float]]) -> str:
+    """Name the seeds of values, or how many there are where they differ."""
+    found = {tuple(values) for values in by_seed}
+    counts = sorted(map(len, found))
+    if len(found) > 1:
+        return (
+            f'{counts[0]} to {counts[-1]} seeds'
+            if counts[0] < counts[-1]
+            else f'{counts[0]} seeds'
+        )
+    (seeds,) = found
+    return f'seed{"s" * (len(seeds) > 1)} {", ".join(map(str, seeds))}'
 
 
 def _moved(axes: 'Axes', x: float, part: float) -> float:

@@ -5,6 +5,7 @@ import io
 import json
 from collections.abc import Mapping
 from statistics import mean
+from typing import Any
 
 from poslabel_mm.experiments.manifest import Table
 from poslabel_mm.experiments.results import gain_metric, gains, interval
@@ -33,9 +34,15 @@ def drawn_gains(table: Table, measured: Measured) -> dict[str, list[float]]:
     return {name: values for name, values in found.items() if len(values) > 1}
 
 
-def digest(drawn: Mapping[str, list[float]]) -> str:
-    """What a picture of these gains has in its field :data:`DIGEST`."""
-    text = json.dumps({name: [round(value, 2) for value in drawn[name]] for name in drawn})
+def digest(drawn: Mapping[str, list[float]], *looks: Any) -> str:
+    """What a picture has in its field :data:`DIGEST`.
+
+    Args:
+        drawn (Mapping[str, list[float]]): The values that it shows.
+        looks: What else makes it what it is, as JSON takes it.
+    """
+    values = {name: [round(value, 2) for value in drawn[name]] for name in drawn}
+    text = json.dumps([values, *looks])
     return f'gains {hashlib.sha256(text.encode()).hexdigest()[:16]}'
 
 
@@ -75,11 +82,15 @@ def gains_png(table: Table, measured: Measured, title: str) -> bytes | None:
     for side in 'top', 'right', 'left':
         axes.spines[side].set_visible(False)
     axes.tick_params(axis='y', length=0)
-    whole = all(interval(values) for values in drawn.values())
-    parts = 'mean and 95 % interval' if whole else 'mean, 95 % interval from three seeds on'
+    with_interval = [values for values in drawn.values() if interval(values)]
+    parts = 'mean'
+    if with_interval:
+        parts += ' and 95 % interval'
+    if 0 < len(with_interval) < len(drawn):
+        parts += ', from three seeds on'
     text = f'gain in {table.gain} (points): {parts}; below them the seeds'
     figure.supxlabel(wrapped(text, WIDTH - 1, SIZE), fontsize=SIZE)
     figure.suptitle(wrapped(title, WIDTH - 1, SIZE), fontsize=SIZE)
     image = io.BytesIO()
-    figure.savefig(image, format='png', metadata={DIGEST: digest(drawn)})
+    figure.savefig(image, format='png', metadata={DIGEST: digest(drawn, title)})
     return image.getvalue()

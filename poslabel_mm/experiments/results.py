@@ -9,14 +9,14 @@ from typing import NamedTuple
 
 from poslabel_mm.engine.files import write_atomically
 from poslabel_mm.experiments.folder_check import difference_of
-from poslabel_mm.experiments.manifest import TOP1, TOP1_METRIC, Row, Table
+from poslabel_mm.experiments.manifest import TOP1, TOP1_METRIC, Contrast, Row, Table
 from poslabel_mm.experiments.recorded import METRICS, Value, settings_digest, to_csv
 from poslabel_mm.experiments.run import Run
 from poslabel_mm.experiments.selection import Selection
 
 CONFIDENCE = 0.95  # of the interval of a mean gain
 # Columns that are left out of a table in which they are empty.
-OPTIONAL = ('paper', 'top-5', 'interval', 'better', 'larger')
+OPTIONAL = ('paper', 'top-5', 'interval', 'better', 'larger', 'positive')
 HEADER = (
     'row',
     'config',
@@ -29,6 +29,7 @@ HEADER = (
     'better in',
     'seeds',
 )
+HEADER_OF_CONTRASTS = ('difference of rows', 'in', 'mean', '95 % interval', 'positive in', 'seeds')
 HEADER_OF_COMPARISONS = (
     'gain of',
     'in',
@@ -88,8 +89,7 @@ def markdown(
             data = f'{used} in place of {data}' if data else used
         parts.append(f'## Table {table.id}: {table.title}' + (f' ({data})' if data else ''))
         parts.append(table_of(table, rows, measured, columns))
-        compared = comparisons_of(table, rows, measured)
-        parts += [compared] if compared else []
+        parts += further_tables(table, rows, measured)
         parts += [table.note.strip()] if table.note else []
         for row in rows:
             for seed in measured[row.id]:
@@ -140,6 +140,47 @@ def table_of(
         for row, line in zip(rows, lines):
             line.insert(1, '' if row.x is None else f'{row.x:g}')
     return _markdown_table((*header, *table.columns, *columns), lines)
+
+
+def further_tables(
+    table: Table, rows: Sequence[Row], measured: Mapping[str, Mapping[int, Mapping[str, float]]]
+) -> list[str]:
+    """What is compared below a table, as Markdown; arguments as of :func:`table_of`."""
+    return [text for of in (comparisons_of, contrasts_of) if (text := of(table, rows, measured))]
+
+
+def contrasts_of(
+    table: Table, rows: Sequence[Row], measured: Mapping[str, Mapping[int, Mapping[str, float]]]
+) -> str:
+    """Write the contrasts whose rows are all there as Markdown, as :func:`comparisons_of` does."""
+    ids = {row.id for row in rows}
+    lines = []
+    for item in table.contrasts:
+        values = contrast_by_seed(item, measured, table.metric_of(item.metric))
+        if values and ids.issuperset(item.plus + item.minus):
+            seeds = ', '.join(map(str, values))
+            lines.append([item.name, item.metric, *_statistics(list(values.values())), seeds])
+    if not lines:
+        return ''
+    return 'Rows compared, seed by seed:\n\n' + _markdown_table(HEADER_OF_CONTRASTS, lines)
+
+
+def contrast_by_seed(
+    item: Contrast, measured: Mapping[str, Mapping[int, Mapping[str, float]]], key: str
+) -> dict[int, float]:
+    """The value of a contrast in a metric, at every seed that all of its rows have."""
+    present = [
+        {seed for seed, metrics in measured[id].items() if key in metrics}
+        for id in item.plus + item.minus
+    ]
+
+    def total(ids: Sequence[str], seed: int) -> float:
+        return sum(measured[id][seed][key] for id in ids)
+
+    return {
+        seed: (total(item.plus, seed) - total(item.minus, seed)) / item.over
+        for seed in sorted(set.intersection(*present))
+    }
 
 
 def comparisons_of(
