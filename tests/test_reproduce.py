@@ -256,6 +256,31 @@ def test_a_page_has_the_sections_of_what_was_measured(pages, monkeypatch, tmp_pa
     assert pages.page('imagenette') == written
 
 
+def test_gains_of_two_devices_are_named(pages, monkeypatch, tmp_path):
+    monkeypatch.setattr(pages, 'DOCS', tmp_path)
+    header = 'table,row,config,seed,settings,device,top1\n'
+    devices = {
+        '0': ['CPU', 'CPU', 'GPU A', 'GPU A'],
+        '0.1': ['CPU', 'GPU A', 'GPU A', 'GPU B', 'GPU B'],
+        '0.5': ['CPU', 'CPU', 'CPU', 'GPU A'],
+        '1': ['CPU'],
+    }
+    lines = [
+        f'5,{row},a.py,{seed},,{device},60\n'
+        for row, of_seeds in devices.items()
+        for seed, device in enumerate(of_seeds)
+    ]
+    table = load_paper('imagenette').table(5)
+    (tmp_path / 'imagenette.csv').write_text(header + ''.join(lines))
+    assert pages.of_two_devices('imagenette', table) == (
+        'Gains whose two runs, at the seeds in brackets, are of a CPU and a GPU: '
+        'PE + absolute labels at 0.1 (1); PE + absolute labels at 0.5 (2). '
+        'Those of two models of GPU: PE + absolute labels at 0.1 (3).'
+    )
+    (tmp_path / 'imagenette.csv').write_text(header + lines[0] + lines[-1])
+    assert pages.of_two_devices('imagenette', table) == ''
+
+
 def test_pages_show_what_was_measured(pages):
     for manifest, name in pages.PAGES.items():
         text = (ROOT / 'docs' / name).read_text('utf-8')

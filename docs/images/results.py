@@ -59,25 +59,31 @@ def pictures(manifest: str, tables: Tables) -> dict[str, str]:
 
 
 def of_two_devices(manifest: str, table: Table) -> str:
-    """Name the gains that pair runs of two devices; empty where there are none."""
+    """Name the gains, with the seeds, that compare runs of two devices; empty without any.
+
+    MMEngine draws the first weights on the device: a CPU and a GPU start from different ones.
+    """
     recorded = read_csv(DOCS / f'{manifest}.csv')
-
-    def devices(id: str) -> dict[int, str]:
-        values = recorded.get((table.id, id), {})
-        return {seed: value.device for seed, value in values.items()}
-
-    named = []
+    found: dict[str, list[str]] = {'a CPU and a GPU': [], 'two models of GPU': []}
     for row in table.rows:
-        base = devices(row.baseline) if row.baseline else {}
-        seeds = [
-            seed for seed, device in devices(row.id).items() if base.get(seed, device) != device
-        ]
-        if seeds:
-            at = '' if row.x is None else f' at {row.x:g}'
-            named.append(f'{row.name}{at} ({", ".join(map(str, seeds))})')
+        own, base = (
+            {seed: value.device for seed, value in recorded.get((table.id, id), {}).items()}
+            for id in (row.id, row.baseline)
+        )
+        at = '' if row.x is None else f' at {row.x:g}'
+        for kind, named in found.items():
+            seeds = [
+                str(seed)
+                for seed in own
+                if own[seed] != base.get(seed, own[seed])
+                and ('CPU' in (own[seed], base[seed])) == (kind == 'a CPU and a GPU')
+            ]
+            if seeds:
+                named.append(f'{row.name}{at} ({", ".join(seeds)})')
+    parts = [f'of {kind}: {"; ".join(named)}' for kind, named in found.items() if named]
     return (
-        f'Gains with seeds whose two runs were made on different devices: {"; ".join(named)}.'
-        if named
+        f'Gains whose two runs, at the seeds in brackets, are {". Those ".join(parts)}.'
+        if parts
         else ''
     )
 
