@@ -1,6 +1,6 @@
 # A ViT of 4 layers and 96 channels on Imagenette at 64 px, 8x8 patches of 8x8 pixels: the
 # baseline, with its learned positional encoding. 8 epochs of 148 iterations are 76,000 images,
-# some six minutes of a CPU core.
+# some five minutes of a CPU core.
 #   python tools/train.py configs/vit-micro_imagenette.py
 _base_ = ['./_base_/imagenette_64px.py', './_base_/vit-tiny_30e.py']
 

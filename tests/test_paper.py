@@ -290,6 +290,7 @@ FIRST_ROW = 'tables', 0, 'rows', 0
 TEST = dict(id='big', options=['x=1'])
 CONTRAST = dict(name='two', plus=['apl'], minus=['vit'])
 ROW = dict(id='vit', name='ViT', config='a.py')
+APL = dict(id='apl', name='APL', config='a.py', baseline='vit')
 
 
 @pytest.mark.parametrize(
@@ -344,14 +345,14 @@ ROW = dict(id='vit', name='ViT', config='a.py')
         *(
             (_change('tables', 0, contrasts=[CONTRAST, CONTRAST | wrong]), problem)
             for wrong, problem in (
-                (dict(plus=['gone']), "table 1, contrast 2: 'gone' is no row of the table"),
-                (dict(minus=['vit', 'vit']), 'contrast 2: plus and minus must name as many rows'),
-                (dict(plus=[], minus=[]), 'contrast 2: plus and minus must name as many rows'),
-                (dict(plus='apl'), 'table 1, contrast 2: plus must be a list'),
-                (dict(over=0), 'table 1, contrast 2: over must be 1 or more'),
-                (dict(over=1.5), 'table 1, contrast 2: over must be a whole number'),
-                (dict(metric='k-NN'), "contrast 2: metric 'k-NN' is no heading; there are top-1"),
-                (dict(less=1), 'table 1, contrast 2: unknown less'),
+                (dict(plus=['gone']), "contrast 'two': 'gone' is no row of the table; there are "),
+                (dict(minus=['vit', 'vit']), 'must name equally many rows, at least one: 1 and 2'),
+                (dict(plus=[], minus=[]), 'must name equally many rows, at least one: 0 and 0'),
+                (dict(plus='apl'), "table 1, contrast 'two': plus must be a list"),
+                (dict(over=0), "table 1, contrast 'two': over must be 1 or more"),
+                (dict(over=1.5), "contrast 'two': over must be a whole number, not 1.5"),
+                (dict(metric='k-NN'), "'two': metric 'k-NN' is no heading; there are top-1"),
+                (dict(less=1), "table 1, contrast 'two': unknown less"),
             )
         ),
         (
@@ -397,8 +398,8 @@ ROW = dict(id='vit', name='ViT', config='a.py')
             "table 1, row apl: row vit has the name 'ViT' at x: 1 too: rename one",
         ),
         (
-            _on_axis(dict(metrics=dict(top1=64)), dict(name='ViT')),
-            "table 1, row apl: row vit has the name 'ViT' too: rename one",
+            _change('tables', 0, rows=[ROW, APL, APL | dict(id='other')]),
+            "table 1, row other: row apl has the name 'APL' over vit too: rename one",
         ),
         (_change(*FIRST_ROW, x=3), 'table 1, row vit: x without an axis of the table'),
         (_change('tables', 0, note=5), 'table 1: note must be text'),

@@ -309,7 +309,7 @@ def test_pages_show_what_was_measured(pages):
 # An interval as a table has it, and as prose quotes one: in brackets or after "between" or "from".
 IN_TABLE = re.compile(r'\| ([+-]\d+\.\d\d) to ([+-]\d+\.\d\d) \|')
 IN_PROSE = re.compile(
-    r'(?:\(|[Bb]etween |from )([+-]?\d+\.\d\d) (?:to|and) ([+-]?\d+\.\d\d)(?=[,;.:) ])'
+    r'(?:\(|[Bb]etween\s+|from\s+)([+-]?\d+\.\d\d)\s+(?:to|and)\s+([+-]?\d+\.\d\d)(?!\d)'
 )
 
 
@@ -320,11 +320,10 @@ def test_every_interval_that_is_quoted_is_in_a_table(page):
     assert len(known) > 100
     known |= {(-high, -low) for low, high in known}  # a loss
     text = (ROOT / page).read_text('utf-8').replace('−', '-')
-    prose = '\n'.join(
-        line for line in text.splitlines() if ' ± ' not in line or page == 'README.md'
-    )
+    is_table = re.compile(r'\|' if page != 'README.md' else 'none')
+    prose = '\n'.join(line for line in text.splitlines() if not is_table.match(line))
     quoted = [tuple(map(float, ends)) for ends in IN_PROSE.findall(prose)]
-    assert len(quoted) > (60 if page == 'docs/results.md' else 0)
+    assert len(quoted) >= {'docs/results.md': 80, 'README.md': 5}.get(page, 2)
     assert [ends for ends in quoted if ends not in known] == []
     if page == 'README.md':
         cells = re.findall(r'\| (\d+\.\d+ ± \d+\.\d+) \|', text)
@@ -344,7 +343,7 @@ def test_a_picture_of_gains_shows_those_of_two_seeds(tmp_path):
     assert drawn == {'ViT + PE + APL  over  ViT + PE (Baseline)': [1, 2, 3]}
     (tmp_path / 'gains.png').write_bytes(gains.gains_png(table, measured, 'A title'))
     with Image.open(tmp_path / 'gains.png') as image:
-        assert image.text[gains.DIGEST] == gains.digest(drawn, 'A title')
+        assert image.text[gains.DIGEST] == gains.digest(drawn, 'A title', 'top-1')
     measured['pe-apl'][2]['accuracy/top1'] = 85.1
     assert gains.digest(gains.drawn_gains(table, measured)) != gains.digest(drawn)
 
@@ -1461,7 +1460,36 @@ def test_a_level_is_what_curves_are_compared_with():
     measured = {row.id: {0: {'accuracy/top1': 60.0}, 1: {}} for row in table.rows}
     assert axis_curves.levels_of(table, measured) == {'no pre-training': {0: 60.0}}
     assert axis_curves.levels_of(table, {row.id: {} for row in table.rows}) == {}
-    assert axis_curves.levels_of(load_paper('imagenette').table(5), measured | {'0': {}}) == {}
+    table5 = load_paper('imagenette').table(5)
+    assert axis_curves.levels_of(table5, {row.id: {} for row in table5.rows}) == {}
+    # Of the seeds that the curves are of.
+    measured = {row.id: {s: {'accuracy/top1': 60.0 + s} for s in range(2)} for row in table.rows}
+    measured['scratch'] |= {7: {'accuracy/top1': 70.0}}
+    assert axis_curves.levels_of(table, measured) == {'no pre-training': {0: 60.0, 1: 61.0}}
+    del measured['scratch'][1]
+    assert axis_curves.levels_of(table, measured) == {}
+
+
+def test_a_picture_is_known_by_all_that_it_shows():
+    table = load_paper('imagenette').table(6)
+    tables = load_paper('imagenette').tables
+    measured = {row.id: {s: {'accuracy/top1': 60.0 + s} for s in range(2)} for row in table.rows}
+    other_seeds = {id: {s + 7: m for s, m in values.items()} for id, values in measured.items()}
+    other_level = measured | {'scratch': {s: {'accuracy/top1': 50.0} for s in range(2)}}
+    rows = tuple(replace(row, name=f'{row.name}!') for row in table.rows)
+    digests = [
+        table_picture.digest_of(table, measured, 'A title', iter(tables)),
+        table_picture.digest_of(table, measured, 'Another', tables),
+        table_picture.digest_of(table, other_seeds, 'A title', tables),
+        table_picture.digest_of(table, other_level, 'A title', tables),
+        table_picture.digest_of(replace(table, rows=rows), measured, 'A title', tables),
+        table_picture.digest_of(replace(table, gain='k-NN'), measured, 'A title', tables),
+        table_picture.digest_of(
+            replace(table, axis=replace(table.axis, title='x')), measured, 'A title', tables
+        ),
+    ]
+    assert len(set(digests)) == len(digests)
+    assert digests[0] == table_picture.digest_of(table, measured, 'A title', tables)
 
 
 def test_a_logarithmic_axis_takes_a_place_at_0():

@@ -75,7 +75,8 @@ def of_two_devices(manifest: str, table: Table) -> str:
             seeds = [
                 str(seed)
                 for seed in own
-                if own[seed] != base.get(seed, own[seed])
+                if own[seed]
+                and base.get(seed) not in ('', None, own[seed])
                 and ('CPU' in (own[seed], base[seed])) == (kind == 'a CPU and a GPU')
             ]
             if seeds:

@@ -176,14 +176,23 @@ def _names(table: Table) -> list[str]:
 
 
 def levels_of(table: Table, measured: Measured) -> dict[str, dict[int, float]]:
-    """What curves are compared with that has no place on the axis, by name and by seed."""
+    """What curves are compared with that has no place on the axis, by name and by seed.
+
+    It is of the seeds that the curves are of, if those are the same everywhere and it has them.
+    """
+    of_curves = {tuple(v) for curve in curves_of(table, measured) for v in curve.accuracy.values()}
+    seeds = of_curves.pop() if len(of_curves) == 1 else ()
     bases = {row.baseline for row in table.rows if any(_places(table, row))}
     found = {
-        row.name: {s: m[table.key] for s, m in measured[row.id].items() if table.key in m}
+        row.name: {
+            seed: measured[row.id][seed][table.key]
+            for seed in seeds
+            if table.key in measured[row.id].get(seed, ())
+        }
         for row in table.rows
         if row.id in bases and not any(_places(table, row))
     }
-    return {name: values for name, values in found.items() if values}
+    return {name: values for name, values in found.items() if values and len(values) == len(seeds)}
 
 
 def curves_png(
@@ -209,9 +218,11 @@ def curves_png(
     drawn = drawn_values(table, measured)
     if not drawn:
         return None
+    tables = list(tables)
     colors = colors_of(table, tables)
     curves = sorted(curves_of(table, measured), key=lambda curve: colors[curve.name])
-    height = HEIGHT + LEGEND_ROW * len(curves)
+    levels = levels_of(table, measured)
+    height = HEIGHT + LEGEND_ROW * (len(curves) + len(levels))
     figure = Figure((WIDTH, height), dpi=DPI, layout='constrained')
     left, right = figure.subplots(1, 2)
     ticks = sorted({x for curve in curves for x in curve.accuracy})
@@ -233,7 +244,7 @@ def curves_png(
     draw_bands(left, means, marker='o')
     of_seeds = _seeds(values for curve in curves for values in curve.accuracy.values())
     left.set_title(f'{table.heading} (%): mean of {of_seeds}', fontsize=SIZE)
-    for name, values in levels_of(table, measured).items():
+    for name, values in levels.items():
         left.axhline(mean(values.values()), color='black', ls='--', lw=1.2, label=name)
 
     compared = [curve for curve in curves if curve.gain]
@@ -284,24 +295,23 @@ def digest_of_curves(
     table: Table, measured: Measured, title: str, tables: Iterable[Table] = ()
 ) -> str:
     """What the picture of :func:`curves_png` has in its field :data:`~.gains.DIGEST`."""
-    tables = list(tables)
-    looks = [
-        (curve.name, curve.over, colors_of(table, tables)[curve.name])
-        for curve in curves_of(table, measured)
-    ]
-    levels = {name: list(values.values()) for name, values in levels_of(table, measured).items()}
-    return digest(drawn_values(table, measured) | levels, title, looks, vars(table.axis))
+    curves, colors = curves_of(table, measured), colors_of(table, tables)
+    looks = [(curve.name, curve.over, colors[curve.name]) for curve in curves]
+    levels = {name: mean(values.values()) for name, values in levels_of(table, measured).items()}
+    seeds = _seeds(values for curve in curves for values in curve.accuracy.values())
+    headings = title, table.heading, table.gain, vars(table.axis), seeds
+    return digest(drawn_values(table, measured), headings, looks, levels)
 
 
 def _seeds(by_seed: Iterable[Mapping[int, float]]) -> str:
     """Name the seeds of values, or how many there are where they differ."""
     found = {tuple(values) for values in by_seed}
-    counts = sorted(map(len, found))
+    if not found:
+        return 'no seeds'
     if len(found) > 1:
+        least, most = min(map(len, found)), max(map(len, found))
         return (
-            f'{counts[0]} to {counts[-1]} seeds'
-            if counts[0] < counts[-1]
-            else f'{counts[0]} seeds'
+            f'{least} to {most} seeds' if least < most else f'{most} seed{"s" * (most > 1)} each'
         )
     (seeds,) = found
     return f'seed{"s" * (len(seeds) > 1)} {", ".join(map(str, seeds))}'

@@ -92,5 +92,5 @@ def gains_png(table: Table, measured: Measured, title: str) -> bytes | None:
     figure.supxlabel(wrapped(text, WIDTH - 1, SIZE), fontsize=SIZE)
     figure.suptitle(wrapped(title, WIDTH - 1, SIZE), fontsize=SIZE)
     image = io.BytesIO()
-    figure.savefig(image, format='png', metadata={DIGEST: digest(drawn, title)})
+    figure.savefig(image, format='png', metadata={DIGEST: digest(drawn, title, table.gain)})
     return image.getvalue()

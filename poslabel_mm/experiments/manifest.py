@@ -451,10 +451,10 @@ def _table(
             raise UserError(f'{at}: pretrain_options without pretrain')
         if row.x is not None:
             _check_place(row.x, axis, at)
-        # In the pictures, which know rows by their names, it would replace the other one.
-        other = places.setdefault((row.name, row.x), row.id)
-        if other != row.id:
-            there = '' if row.x is None else f' at x: {row.x:g}'
+        # In the picture, which knows rows by their names, it would replace the other one.
+        there = f' at x: {row.x:g}' if row.x is not None else f' over {row.baseline}'
+        other = places.setdefault((row.name, there), row.id)
+        if other != row.id and (row.x is not None or row.baseline is not None):
             raise UserError(f'{at}: row {other} has the name {row.name!r}{there} too: rename one')
         rows.append(
             dataclasses.replace(
@@ -486,6 +486,8 @@ def _contrasts(
     found = []
     for number, entry in enumerate(entries, 1):
         at = f'{where}, contrast {number}'
+        if isinstance(entry, dict) and isinstance(entry.get('name'), str):
+            at = f'{where}, contrast {entry["name"]!r}'
         item = _make(Contrast, {'metric': gain, **_mapping(entry, at)}, at)
         plus, minus = (
             _names(ids, f'{at}: {name}')
@@ -493,9 +495,15 @@ def _contrasts(
         )
         unknown = {*plus, *minus} - {row.id for row in rows}
         if unknown:
-            raise UserError(f'{at}: {min(unknown)!r} is no row of the table')
+            raise UserError(
+                f'{at}: {min(unknown)!r} is no row of the table; there are '
+                f'{", ".join(row.id for row in rows)}'
+            )
         if not plus or len(plus) != len(minus):
-            raise UserError(f'{at}: plus and minus must name as many rows, one at least')
+            raise UserError(
+                f'{at}: plus and minus must name equally many rows, at least one: '
+                f'{len(plus)} and {len(minus)}'
+            )
         if item.over < 1:
             raise UserError(f'{at}: over must be 1 or more')
         if item.metric not in headings:
@@ -667,7 +675,9 @@ def _make(kind: type, entry: Any, where: str, extra: tuple[str, ...] = (), **mor
             raise UserError(f'{where}: {problem} {", ".join(sorted(map(str, names)))}')
     for field in fields:
         if field.name in values and not _fits(values[field.name], field.type):
-            raise UserError(f'{where}: {field.name} must be {EXPECTED[field.type]}')
+            raise UserError(
+                f'{where}: {field.name} must be {EXPECTED[field.type]}, not {values[field.name]!r}'
+            )
     return kind(**{k: v for k, v in values.items() if k not in extra})
 
 

@@ -16,7 +16,7 @@ from poslabel_mm.experiments.selection import Selection
 
 CONFIDENCE = 0.95  # of the interval of a mean gain
 # Columns that are left out of a table in which they are empty.
-OPTIONAL = ('paper', 'top-5', 'interval', 'better', 'larger', 'positive')
+OPTIONAL = ('paper', 'top-5', 'interval', 'better', 'larger', 'positive in')
 HEADER = (
     'row',
     'config',
@@ -152,12 +152,17 @@ def further_tables(
 def contrasts_of(
     table: Table, rows: Sequence[Row], measured: Mapping[str, Mapping[int, Mapping[str, float]]]
 ) -> str:
-    """Write the contrasts whose rows are all there as Markdown, as :func:`comparisons_of` does."""
+    """Write the contrasts of rows as Markdown; arguments and result as of :func:`comparisons_of`.
+
+    A contrast with a row that is not among ``rows`` is left out.
+    """
     ids = {row.id for row in rows}
     lines = []
     for item in table.contrasts:
+        if not ids.issuperset(item.plus + item.minus):
+            continue
         values = contrast_by_seed(item, measured, table.metric_of(item.metric))
-        if values and ids.issuperset(item.plus + item.minus):
+        if values:
             seeds = ', '.join(map(str, values))
             lines.append([item.name, item.metric, *_statistics(list(values.values())), seeds])
     if not lines:

@@ -24,5 +24,5 @@ def drawn(table: Table, measured: Measured) -> dict[str, list[float]]:
 def digest_of(table: Table, measured: Measured, title: str, tables: Iterable[Table] = ()) -> str:
     """What :func:`table_png`, with the same arguments, writes into the picture."""
     if table.axis is None:
-        return digest(drawn_gains(table, measured), title)
+        return digest(drawn_gains(table, measured), title, table.gain)
     return digest_of_curves(table, measured, title, tables)
