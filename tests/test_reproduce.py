@@ -16,6 +16,7 @@ import threading
 import time
 from dataclasses import replace
 from pathlib import Path
+from statistics import mean
 
 import pytest
 from mmengine.config import Config
@@ -328,6 +329,38 @@ def test_every_interval_that_is_quoted_is_in_a_table(page):
     if page == 'README.md':
         cells = re.findall(r'\| (\d+\.\d+ ± \d+\.\d+) \|', text)
         assert len(cells) == 6 and all(f'| {cell} |' in tables for cell in cells)
+
+
+def test_what_is_said_of_the_trainings_on_another_device_is_as_recorded():
+    docs = ROOT / 'docs'
+    text = ' '.join((docs / 'results.md').read_text('utf-8').split())
+    kept = read_csv(docs / 'imagenette.csv')
+    other = read_csv(docs / 'imagenette-h100.csv')
+
+    def top1(table, row, seed):
+        return (other.get((table, row), {}).get(seed) or kept[table, row][seed]).metrics[
+            'accuracy/top1'
+        ]
+
+    def gained(table, x):
+        return [top1(table, f'pe-apl-{x}', s) - top1(table, f'pe-{x}', s) for s in range(5)]
+
+    low, high = results.interval(gained('3', 24))
+    assert (
+        f'would gain {mean(gained("3", 24)):.2f} points after 24 epochs, with an interval from '
+        f'{low:.1f} to {high:.1f}, {mean(gained("2", 25)):.2f} at 25 % and '
+        f'{mean(gained("2", 50)):.2f} at 50 %'
+    ) in text
+    assert f'absolute labels would gain {mean(gained("3", 24)):.2f}' in text
+    apart = [
+        abs(kept[row][seed].metrics['accuracy/top1'] - value.metrics['accuracy/top1'])
+        for row, values in other.items()
+        for seed, value in values.items()
+    ]
+    assert len(apart) == 18
+    assert (
+        f'differ by {mean(apart):.2f} points of top-1 on average and by {max(apart):.2f}' in text
+    )
 
 
 def test_a_picture_of_gains_shows_those_of_two_seeds(tmp_path):
